@@ -1,0 +1,68 @@
+"""Package-wide settings."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "spahgc"
+
+
+@dataclass
+class Settings:
+    """Settings that hold for all calls; change the attributes of ``spahgc.settings``."""
+
+    device: str | None = None
+    """Where networks run (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``); ``None`` takes the first accelerator."""
+
+    progress: bool = True
+    """Show progress bars."""
+
+    cache_dir: Path = field(default_factory=_default_cache)
+    """Folder for downloads."""
+
+    max_dense_gb: float = 2.0
+    """Largest dense array, in GB, that a prediction may write into ``layers``."""
+
+
+settings = Settings()
+
+
+def resolve_device(device: str | None) -> str:
+    """Name of the torch device to be used: the argument, the setting, or the first accelerator there is.
+
+    Raises
+    ------
+    ValueError
+        If the named device is not available here.
+    """
+    import torch
+
+    wanted = device or settings.device
+    if wanted is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f'device="{wanted}" is not available here ({str(error).splitlines()[0]}). '
+            'Pass device="cpu", or leave it out to take the first accelerator there is.'
+        ) from error
+    return wanted
+
+
+def progress_bar(**options: Any) -> tqdm:
+    """A bar of :mod:`tqdm`, silent where ``settings.progress`` is false."""
+    from tqdm.auto import tqdm
+
+    return tqdm(disable=not settings.progress, **options)

@@ -1,0 +1,16 @@
+"""Image encoders: which there are, what each needs, and how one is loaded. Importing this loads no torch."""
+
+from spahgc.encoders._encoder import Encoder
+from spahgc.encoders._hub import EncoderUnavailableError
+from spahgc.encoders._load import load_encoder
+from spahgc.encoders._record import EncoderRecord
+from spahgc.encoders._registry import describe_encoder, list_encoders
+
+__all__ = [
+    "Encoder",
+    "EncoderRecord",
+    "EncoderUnavailableError",
+    "describe_encoder",
+    "list_encoders",
+    "load_encoder",
+]

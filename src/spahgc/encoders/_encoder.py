@@ -1,0 +1,129 @@
+"""A network with its transform, and how patches go through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spahgc.encoders._record import EncoderRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Transform = Callable[[Any], "Tensor"]
+"""``PIL.Image`` -> tensor, channels x height x width."""
+
+MAX_UINT8 = 255.0
+POOLED_FIX = "Wrap the module so that forward returns one pooled vector a patch."
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded encoder.
+
+    Parameters
+    ----------
+    record
+        What has to be known to compare its embeddings with others.
+    module
+        Network: batch x 3 x height x width in, batch x dim out.
+    transform
+        Makes the network's input from a ``PIL.Image`` of `record.input_px` squared. None: pixels are divided by 255
+        and normalised by `record.mean` and `record.std`.
+    """
+
+    record: EncoderRecord
+    module: nn.Module
+    transform: Transform | None = None
+
+    def encode(self, patches: NDArray[np.uint8], *, device: str) -> NDArray[np.float32]:
+        """Embed patches, all in one batch.
+
+        Parameters
+        ----------
+        patches
+            Patches x input_px x input_px x 3, uint8, RGB.
+        device
+            Torch device. The module moves there and stays there; it is put into eval mode.
+
+        Returns
+        -------
+        Embeddings, patches x dim.
+
+        Raises
+        ------
+        TypeError
+            If the patches are not uint8, or the transform or the network returns no tensor.
+        ValueError
+            If the shape of the patches does not fit, or the network's output is not finite numbers, patches x dim.
+        """
+        side = self.record.input_px
+        if patches.dtype != np.uint8:
+            raise TypeError(
+                f'patches are {patches.dtype}, encoder "{self.record.name}" needs uint8 (0 to 255). Convert them first.'
+            )
+        if patches.ndim != 4 or patches.shape[1:] != (side, side, 3):
+            raise ValueError(
+                f"patches have shape {patches.shape}, encoder "
+                f'"{self.record.name}" needs (n, {side}, {side}, 3). Cut or resize them to {side} pixels.'
+            )
+        if len(patches) == 0:
+            return np.empty((0, self.record.dim), dtype=np.float32)
+        features = self._forward(patches, device)
+        expected = (len(patches), self.record.dim)
+        if features.shape != expected:
+            raise ValueError(
+                f'encoder "{self.record.name}" returned shape {features.shape} for {len(patches)} patches, expected '
+                f"{expected}. {POOLED_FIX}"
+            )
+        broken = int((~np.isfinite(features)).any(1).sum())
+        if broken:
+            raise ValueError(
+                f'encoder "{self.record.name}" returned NaN or infinite numbers for {broken} of {len(patches)} '
+                "patches. Check its weights and transform."
+            )
+        return features
+
+    def _forward(self, patches: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
+        """Run the network in fp32, also where the caller is inside of an autocast block."""
+        import torch
+
+        # Always, not only where module.training is set: a submodule may train while its parent does not.
+        self.module.eval()
+        self.module.to(device)
+        with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+            output = self.module(self._batch(patches, device))
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(
+                f'encoder "{self.record.name}" returned a {type(output).__name__}, expected a tensor of '
+                f"patches x numbers. {POOLED_FIX}"
+            )
+        return output.float().cpu().numpy()
+
+    def _batch(self, patches: NDArray[np.uint8], device: str) -> Tensor:
+        """Make the network's input from patches."""
+        import torch
+
+        if self.transform is None:
+            # Torch warns of arrays that it could write through although their owner forbids it.
+            pixels = torch.from_numpy(np.require(patches, requirements=["C", "W"]))
+            scaled = pixels.to(device).permute(0, 3, 1, 2).float() / MAX_UINT8
+            mean, std = (
+                torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (self.record.mean, self.record.std)
+            )
+            return (scaled - mean) / std
+
+        from PIL import Image
+
+        inputs = [self.transform(Image.fromarray(patch)) for patch in patches]
+        wrong = next((item for item in inputs if not isinstance(item, torch.Tensor)), None)
+        if wrong is not None:
+            raise TypeError(
+                f'the transform of encoder "{self.record.name}" returned a {type(wrong).__name__}, expected a tensor '
+                "of 3 x height x width. Let it end with a conversion such as torchvision's ToTensor()."
+            )
+        return torch.stack(inputs).to(device=device, dtype=torch.float32)

@@ -1,0 +1,80 @@
+"""What has to be known of an encoder so that two embeddings can be compared."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+NATIVE_MPP = "native"
+"""How ``mpp=None`` is written into ``uns``, where None does not survive."""
+
+PRECISION = "fp32"
+"""Precision in which every encoder runs."""
+
+PATCH_CONTEXT = "patch"
+"""The encoder sees the patch of a spot and nothing around it."""
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """What an embedding was made with; embeddings whose records differ are not comparable.
+
+    Parameters
+    ----------
+    name
+        Name of the encoder; the embedding lies in ``obsm["X_<name>"]``.
+    revision
+        Version of the weights: the commit on the hub, ``local:<sha256>`` for a file, ``user:<sha256>`` for a module,
+        or package and version.
+    dim
+        Length of an embedding.
+    input_px
+        Side of a patch, in pixels.
+    mpp
+        Microns per pixel of a patch. None: any, the patch is cut at the slide's own resolution.
+    mean, std
+        Mean and standard deviation of the channels (red, green, blue; 0 to 1) by which a patch is normalised. Empty
+        where the user's own transform does it.
+    interpolation
+        How a patch is resized to `input_px`.
+    pooling
+        How the network's last layer becomes one vector.
+    precision
+        Number format in which the network runs.
+    context
+        What the network sees of the tissue.
+    """
+
+    name: str
+    revision: str
+    dim: int
+    input_px: int
+    mpp: float | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    pooling: str
+    precision: str
+    context: str
+
+    def to_uns(self) -> dict[str, Any]:
+        """Return the record in types that survive ``write_h5ad`` and ``write_zarr``."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "dim": int(self.dim),
+            "input_px": int(self.input_px),
+            "mpp": NATIVE_MPP if self.mpp is None else float(self.mpp),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "interpolation": self.interpolation,
+            "pooling": self.pooling,
+            "precision": self.precision,
+            "context": self.context,
+        }
+
+
+def key_name(name: str) -> str:
+    """Name that may stand in an AnnData key: a slash there would open a group in the file."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)

@@ -1,0 +1,50 @@
+"""An image that is in memory already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spahgc.image._colour import as_rgb, check_pixels
+from spahgc.image._source import ClosesItself, Pixels, check_region
+
+
+class ArrayImage(ClosesItself):
+    """A numpy array (or memory map) as an image; it is not copied.
+
+    Parameters
+    ----------
+    pixels
+        uint8, height x width x 3 (RGB). Greyscale is repeated, RGBA is laid over white.
+    name
+        What errors call the array.
+
+    Raises
+    ------
+    ValueError
+        If the data type or the shape is not that of an image.
+    """
+
+    mpp: float | None = None
+
+    def __init__(self, pixels: NDArray[Any], *, name: str = "the image") -> None:
+        check_pixels(pixels.shape, pixels.dtype, name)
+        self._pixels = pixels
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self._pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self._pixels.shape[1])
+
+    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region that lies inside the image: uint8, height x width x 3."""
+        check_region(self, left, top, width, height)
+        region = self._pixels[top : top + height, left : left + width]
+        return np.array(as_rgb(region), copy=True)

@@ -1,0 +1,58 @@
+"""Greyscale and transparent pixels become RGB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spahgc.image._source import Pixels
+
+WHITE = 255
+"""Value of the background of a brightfield slide; what lies outside the image, or is transparent, gets it."""
+OPAQUE = 255
+CHANNELS = {1: "greyscale", 3: "RGB", 4: "RGBA"}
+
+
+def as_rgb(pixels: NDArray[Any]) -> Pixels:
+    """Make RGB of greyscale (repeated) and RGBA (laid over white) pixels; RGB is passed through without a copy.
+
+    Parameters
+    ----------
+    pixels
+        uint8, height x width, or height x width x 1, 3 or 4.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[:, :, 3:].astype(np.float32) / OPAQUE
+    return np.rint(pixels[:, :, :3] * alpha + WHITE * (1 - alpha)).astype(np.uint8)
+
+
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Refuse arrays that are no uint8 image.
+
+    Raises
+    ------
+    ValueError
+        If the data type is not uint8, a side is 0, or the last axis is no known number of channels.
+    """
+    if dtype != np.uint8:
+        raise ValueError(
+            f"{name} has data type {dtype}, but uint8 with values 0 to 255 is needed. "
+            "Convert it, e.g. (image * 255).round().astype('uint8') if its values lie between 0 and 1."
+        )
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in CHANNELS):
+        hint = ""
+        if len(shape) == 3 and shape[0] in CHANNELS:
+            hint = " The channels seem to come first: pass np.moveaxis(image, 0, -1)."
+        raise ValueError(
+            f"{name} has shape {shape}, but height x width x 3 (RGB) is needed; "
+            f"height x width, and 1 or 4 channels, are accepted too.{hint}"
+        )
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {shape}: it holds no pixels. Pass an image of at least 1 x 1 px.")

@@ -1,0 +1,70 @@
+"""The square of an image around a point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from spahgc.image._resample import check_interpolation, read_padded, resample
+from spahgc.image._source import ImageSource, Pixels
+
+SAME_WIDTH_PX = 1e-6
+"""Widths that differ by less are equal, and need no interpolation."""
+
+
+def cut_patch(
+    image: ImageSource, center: Sequence[float], *, width_px: float, out_px: int, interpolation: str = "bicubic"
+) -> tuple[Pixels, bool]:
+    """Cut the square of `width_px` image pixels centred on a point, and bring it to `out_px` pixels a side.
+
+    Parameters
+    ----------
+    image
+        The image.
+    center
+        (x, y) in continuous pixel coordinates, x to the right, y downwards: pixel i covers [i, i + 1).
+    width_px
+        Side of the square, pixels of the image; fractions are honoured.
+    out_px
+        Side of the result, pixels. Where it equals `width_px`, pixels are copied from the nearest whole position.
+    interpolation
+        nearest, area, bilinear, bicubic or lanczos. Filters are widened for a coarser result.
+
+    Returns
+    -------
+    The patch, uint8, out_px x out_px x 3, and whether the square reaches past the image. What lies outside is white.
+
+    Raises
+    ------
+    ValueError
+        If a width is not positive, the centre is not finite, or the filter is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spahgc.image import cut_patch, open_image
+    >>> image = open_image(np.zeros((40, 60, 3), dtype=np.uint8))
+    >>> patch, padded = cut_patch(image, (59.0, 20.0), width_px=10, out_px=10)
+    >>> patch.shape, padded, int(patch[0, 0, 0]), int(patch[0, -1, 0])
+    ((10, 10, 3), True, 0, 255)
+    """
+    check_interpolation(interpolation)
+    x, y = float(center[0]), float(center[1])
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError(f"the centre of a patch is ({x}, {y}); pass finite pixel coordinates (x, y)")
+    if not (math.isfinite(width_px) and width_px > 0 and out_px > 0):
+        raise ValueError(f"width_px is {width_px} and out_px is {out_px}; pass positive numbers of pixels")
+
+    if abs(width_px - out_px) <= SAME_WIDTH_PX:
+        # Half a pixel rounds up everywhere, so that neighbours keep their distance (round() goes to the even one).
+        left, top = (math.floor(value - out_px / 2 + 0.5) for value in (x, y))
+        patch = read_padded(image, left, top, left + out_px, top + out_px)
+        return patch, _reaches_past(image, left, top, out_px)
+    left_edge, top_edge = x - width_px / 2, y - width_px / 2
+    box = (left_edge, top_edge, left_edge + width_px, top_edge + width_px)
+    return resample(image, box, (out_px, out_px), interpolation), _reaches_past(image, left_edge, top_edge, width_px)
+
+
+def _reaches_past(image: ImageSource, left: float, top: float, width: float) -> bool:
+    """Tell whether a square is not altogether inside the image."""
+    return left < 0 or top < 0 or left + width > image.width or top + width > image.height

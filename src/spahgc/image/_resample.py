@@ -1,0 +1,81 @@
+"""A rectangle of an image, given in fractions of pixels, at another size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from spahgc.image._colour import WHITE
+from spahgc.image._source import ImageSource, Pixels
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+REACH_PX = {"nearest": 0.0, "area": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+"""How far a filter reaches from the centre of a pixel, in pixels of the coarser of the two rasters."""
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Refuse a filter that does not exist.
+
+    Raises
+    ------
+    ValueError
+        If `interpolation` is none of nearest, area, bilinear, bicubic, lanczos.
+    """
+    if interpolation not in FILTERS:
+        raise ValueError(f'interpolation="{interpolation}" is not known; pass one of {", ".join(sorted(FILTERS))}')
+
+
+def read_padded(image: ImageSource, left: int, top: int, right: int, bottom: int) -> Pixels:
+    """Read a rectangle that may reach past the image; what lies outside is white."""
+    x0, x1 = max(left, 0), min(right, image.width)
+    y0, y1 = max(top, 0), min(bottom, image.height)
+    if (x0, y0, x1, y1) == (left, top, right, bottom):
+        return image.read(left, top, right - left, bottom - top)
+    pixels = np.full((bottom - top, right - left, 3), WHITE, dtype=np.uint8)
+    if x0 < x1 and y0 < y1:
+        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = image.read(x0, y0, x1 - x0, y1 - y0)
+    return pixels
+
+
+def resample(
+    image: ImageSource, box: tuple[float, float, float, float], size: tuple[int, int], interpolation: str
+) -> Pixels:
+    """Resample a rectangle of the image.
+
+    Parameters
+    ----------
+    image
+        The image.
+    box
+        Left, top, right, bottom in continuous pixel coordinates: pixel i covers [i, i + 1).
+    size
+        Width and height of the result, pixels.
+    interpolation
+        Name of the filter. When the result is coarser than the image, the filter widens accordingly (no aliasing).
+
+    Returns
+    -------
+    uint8, height x width x 3. Where the box reaches past the image, the outside counts as white.
+    """
+    left, top, right, bottom = box
+    x0, x1 = _span(left, right, image.width, size[0], interpolation)
+    y0, y1 = _span(top, bottom, image.height, size[1], interpolation)
+    pixels = Image.fromarray(read_padded(image, x0, y0, x1, y1))
+    inner = (left - x0, top - y0, right - x0, bottom - y0)
+    return np.asarray(pixels.resize(size, resample=FILTERS[interpolation], box=inner)).copy()
+
+
+def _span(low: float, high: float, length: int, out: int, interpolation: str) -> tuple[int, int]:
+    """Whole pixels of one axis that the filter needs, first and one past the last."""
+    margin = math.ceil(REACH_PX[interpolation] * max((high - low) / out, 1.0)) + 1
+    first, last = math.floor(low) - margin, math.ceil(high) + margin
+    # A margin past the border of a box that lies inside would mix white into tissue: the filter is cut there instead.
+    return (max(first, 0) if low >= 0 else first), (min(last, length) if high <= length else last)

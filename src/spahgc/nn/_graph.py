@@ -1,0 +1,83 @@
+"""The heterogeneous graph as tensors: one slide in the role of the target, a bank of reference spots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch_geometric.utils import to_torch_csr_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges from source nodes to receiving nodes.
+
+    Parameters
+    ----------
+    source, receiver
+        Numbers of the nodes that each edge joins.
+    n_source, n_receiver
+        How many nodes there are on either side.
+    """
+
+    source: Tensor
+    receiver: Tensor
+    n_source: int
+    n_receiver: int
+
+    @cached_property
+    def reversed(self) -> Edges:
+        """The same edges, running the other way."""
+        return Edges(self.receiver, self.source, self.n_receiver, self.n_source)
+
+    @cached_property
+    def _averaging(self) -> Tensor:
+        """CSR matrix, receivers x sources, that takes the mean over the sources of each receiver."""
+        degree = torch.bincount(self.receiver, minlength=self.n_receiver)
+        weights = 1.0 / degree.index_select(0, self.receiver).to(torch.get_default_dtype())
+        pairs = torch.stack([self.receiver, self.source])
+        return to_torch_csr_tensor(pairs, weights, size=(self.n_receiver, self.n_source))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of ``x`` (sources x width) over the sources of each receiver, receivers x width; 0 without a source."""
+        if x.device.type == "mps":  # no CSR matrices there
+            degree = torch.bincount(self.receiver, minlength=self.n_receiver).clamp(min=1).unsqueeze(1)
+            return self.sum(x.index_select(0, self.source)) / degree
+        return self._averaging.to(x.dtype) @ x
+
+    def sum(self, messages: Tensor) -> Tensor:
+        """Sum of ``messages`` (edges x width) at each receiver, receivers x width."""
+        return messages.new_zeros(self.n_receiver, messages.size(1)).index_add(0, self.receiver, messages)
+
+
+@dataclass(frozen=True)
+class HeteroGraph:
+    """Features and edges of the two node types.
+
+    Parameters
+    ----------
+    target
+        Image features of the target spots, target spots x dim.
+    reference
+        Image features of the reference spots, reference spots x dim.
+    expression
+        Expression of the reference spots, reference spots x genes.
+    ts
+        Target slice: from the neighbours in the plane to a target spot.
+    cs
+        Cross slice: from the reference spots that look alike to a target spot.
+    rs
+        Reference slice: from the reference spots that look and express alike to a reference spot.
+    """
+
+    target: Tensor
+    reference: Tensor
+    expression: Tensor
+    ts: Edges
+    cs: Edges
+    rs: Edges

@@ -1,0 +1,62 @@
+"""Complementary masks: what one view hides, the other shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spahgc.nn._graph import HeteroGraph
+
+
+def complementary_masks(like: Tensor, hidden: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw two masks of zeros and ones with ``mask_1 + mask_2 == 1`` everywhere.
+
+    Parameters
+    ----------
+    like
+        Features to be masked; the masks take its shape, dtype and device.
+    hidden
+        Probability, 0 to 1, that an entry is hidden in view 1 (and so is kept in view 2).
+    generator
+        Source of randomness, on the CPU, so that a seed draws the same masks on every device.
+
+    Returns
+    -------
+    The masks of view 1 and of view 2.
+    """
+    kept = (torch.rand(like.shape, generator=generator) >= hidden).to(dtype=like.dtype, device=like.device)
+    return kept, 1 - kept
+
+
+def masked_views(
+    graph: HeteroGraph, target_hidden: float, reference_hidden: float, generator: torch.Generator
+) -> tuple[HeteroGraph, HeteroGraph]:
+    """Two views of one graph: same edges, complementary entries of image features and expression."""
+    target = complementary_masks(graph.target, target_hidden, generator)
+    reference = complementary_masks(graph.reference, reference_hidden, generator)
+    expression = complementary_masks(graph.expression, reference_hidden, generator)
+    view_1, view_2 = (
+        replace(graph, target=graph.target * t, reference=graph.reference * r, expression=graph.expression * e)
+        for t, r, e in zip(target, reference, expression, strict=True)
+    )
+    return view_1, view_2
+
+
+def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: float) -> HeteroGraph:
+    """View 1 as it is on average over all masks: every entry times the probability that it is kept.
+
+    The network learned to predict from view 1. Its expectation is to it what unmasked features are to a network
+    trained with dropout: nothing is hidden, nothing is random, and sums keep the size that the weights know.
+    """
+    kept_target, kept_reference = 1 - target_hidden, 1 - reference_hidden
+    return replace(
+        graph,
+        target=graph.target * kept_target,
+        reference=graph.reference * kept_reference,
+        expression=graph.expression * kept_reference,
+    )

@@ -1,0 +1,100 @@
+"""The network: GraphSAGE and CNDA layers over the three edge types, CNAP, a linear head to genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from spahgc.nn._attention import CrossNodeAttentionPooling, CrossNodeDualAttention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spahgc.nn._graph import Edges, HeteroGraph
+
+LEAKY_SLOPE = 0.2
+
+
+class MeanSAGE(nn.Module):
+    """GraphSAGE with the mean: ``W_1 x_i + W_2 mean_j x_j``.
+
+    A linear map and a mean may change places, so neighbours are averaged after the map, at the width of the output:
+    on the first layer that is five times less to move than what :class:`torch_geometric.nn.SAGEConv` averages.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.own = nn.Linear(dim, width)
+        self.neighbours = nn.Linear(dim, width, bias=False)
+
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """New states, nodes x width."""
+        return self.own(x) + edges.mean(self.neighbours(x))
+
+
+class SpaHGCLayer(nn.Module):
+    """One layer: GraphSAGE over TS and RS, CNDA over CS, the results of a node averaged, LeakyReLU.
+
+    Parameters
+    ----------
+    target_dim, reference_dim
+        Widths of the incoming states.
+    n_genes
+        Width of the expression.
+    width, heads
+        Width of the outgoing states and heads of the attention.
+    """
+
+    def __init__(self, target_dim: int, reference_dim: int, n_genes: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.ts = MeanSAGE(target_dim, width)
+        self.rs = MeanSAGE(reference_dim, width)
+        self.cs = CrossNodeDualAttention(target_dim, reference_dim, n_genes, width, heads)
+
+    def forward(self, target: Tensor, reference: Tensor, graph: HeteroGraph) -> tuple[Tensor, Tensor]:
+        """New states of the two node types, from their states and the expression and edges of the graph."""
+        cross_target, cross_reference = self.cs(target, reference, graph.expression, graph.cs)
+        target = (self.ts(target, graph.ts) + cross_target) / 2
+        reference = (self.rs(reference, graph.rs) + cross_reference) / 2
+        return F.leaky_relu(target, LEAKY_SLOPE), F.leaky_relu(reference, LEAKY_SLOPE)
+
+
+class SpaHGCNetwork(nn.Module):
+    """From the features of the heterogeneous graph to the expression of its target spots.
+
+    Parameters
+    ----------
+    feature_dim
+        Width of the image embedding.
+    n_genes
+        Size of the panel.
+    width, layers, heads
+        Width of the states, number of layers, heads of every attention.
+    """
+
+    def __init__(self, feature_dim: int, n_genes: int, *, width: int = 256, layers: int = 4, heads: int = 4) -> None:
+        super().__init__()
+        entry = SpaHGCLayer(feature_dim, feature_dim + n_genes, n_genes, width, heads)
+        deeper = [SpaHGCLayer(width, width, n_genes, width, heads) for _ in range(layers - 1)]
+        self.layers = nn.ModuleList([entry, *deeper])
+        self.pooling = CrossNodeAttentionPooling(width, heads)
+        self.head = nn.Linear(width, n_genes)
+
+    def encode(self, graph: HeteroGraph) -> tuple[Tensor, Tensor]:
+        """States of target and reference nodes after the last layer, nodes x width."""
+        target = graph.target
+        reference = torch.cat([graph.reference, graph.expression], dim=-1)
+        for layer in self.layers:
+            target, reference = layer(target, reference, graph)
+        return target, reference
+
+    def decode(self, target: Tensor, reference: Tensor, cs: Edges) -> Tensor:
+        """Expression of the target spots, spots x genes, from the states of both node types."""
+        return self.head(self.pooling(target, reference, cs))
+
+    def forward(self, graph: HeteroGraph) -> Tensor:
+        """Expression of the target spots, spots x genes."""
+        return self.decode(*self.encode(graph), graph.cs)

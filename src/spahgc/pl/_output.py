@@ -1,0 +1,103 @@
+"""Where a figure goes: into a file, onto the screen, back to the caller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spahgc._validate import check_writable_folder, listing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SAVE_DPI = 300
+"""Dots per inch of saved pictures."""
+
+SILENT_BACKENDS = frozenset({"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"})
+"""Backends of matplotlib that draw into files and have no screen."""
+
+
+def save_path(save: str | Path | bool | None, name: str) -> Path | None:
+    """The file to write, checked before anything is drawn; ``None`` for no file.
+
+    Parameters
+    ----------
+    save
+        A path; ``True`` for scanpy's folder of figures; ``None`` follows ``scanpy.settings.autosave``.
+    name
+        Name of the file in scanpy's folder.
+    """
+    from scanpy import settings
+
+    if save is None:
+        save = bool(settings.autosave)
+    if save is False:
+        return None
+    if save is True:
+        folder = check_writable_folder(settings.figdir)
+        return folder / f"{name}{settings.plot_suffix}.{settings.file_format_figs}"
+    path = Path(save)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f'save="{path}": the folder "{path.parent}" does not exist. Make it first, or save elsewhere.'
+        )
+    check_writable_folder(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(f'save="{path}" is a folder. Pass the path of a file, such as "{path / name}.png".')
+    _check_format(path)
+    return path
+
+
+def _check_format(path: Path) -> None:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    # Without a suffix matplotlib adds that of rcParams["savefig.format"].
+    formats = FigureCanvasBase.get_supported_filetypes()
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix and suffix not in formats:
+        raise ValueError(
+            f'save="{path}": figures cannot be written as "{suffix}". The formats are: '
+            f"{listing(sorted(formats), limit=len(formats))}."
+        )
+
+
+def is_shown(show: bool | None, own_figure: bool) -> bool:
+    """Whether the figure goes to the screen.
+
+    Parameters
+    ----------
+    show
+        The caller's wish; ``None`` follows ``scanpy.settings.autoshow`` where there is a screen.
+    own_figure
+        False where the caller gave axes: the rest of that figure may still be missing.
+    """
+    if not own_figure:
+        return False
+    if show is not None:
+        return show
+    import matplotlib
+    from scanpy import settings
+
+    return bool(settings.autoshow) and matplotlib.get_backend().lower() not in SILENT_BACKENDS
+
+
+def whole_figure(ax: Axes) -> Figure:
+    """The figure of the axes, also of those that stand in a figure's part."""
+    figure: Any = ax.figure
+    while figure.figure is not figure:
+        figure = figure.figure
+    return figure
+
+
+def hand_over(figure: Figure, path: Path | None, shown: bool, own_figure: bool) -> None:
+    """Save and show the figure as asked."""
+    from matplotlib import pyplot as plt
+
+    if path is not None:
+        figure.savefig(path, dpi=SAVE_DPI)
+    if shown:
+        plt.show()
+    if path is not None and own_figure:
+        # As scanpy does: a saved figure is not drawn again at the end of a notebook's cell, and loops stay small.
+        plt.close(figure)

@@ -1,0 +1,64 @@
+"""CS: which reference spots look like a target spot."""
+
+from __future__ import annotations
+
+from anndata import AnnData
+
+from spahgc._keys import Obsm
+from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
+from spahgc.pp._neighbors import cosine_neighbors
+
+N_NEIGHBORS = 7
+"""K of the paper."""
+
+
+def cross_graph(
+    target: AnnData,
+    bank: AnnData,
+    *,
+    n_neighbors: int = N_NEIGHBORS,
+    embedding: str | None = None,
+    key_added: str = Obsm.cross_graph,
+    copy: bool = False,
+) -> AnnData | None:
+    """Join every target spot to the reference spots that resemble it most (CS edges).
+
+    Parameters
+    ----------
+    target
+        The slide to be predicted. Its counts are not looked at.
+    bank
+        All reference spots, from :func:`spahgc.pp.reference_bank`.
+    n_neighbors
+        Reference spots of a target spot, over all reference slides (K = 7 in the paper, section 3.2).
+    embedding
+        Key of the embedding in ``obsm`` of both; ``None`` takes the only one there is.
+    key_added
+        Key in ``obsm`` of the target.
+    copy
+        Return a changed copy instead of writing into ``target``.
+
+    Returns
+    -------
+    ``None``, or the copy. Written is ``obsm["spahgc_cs"]``: target spots x bank spots, CSR, float32, cosine similarity
+    of the embeddings, ``n_neighbors`` stored values a row.
+
+    Raises
+    ------
+    KeyError
+        If the embedding is missing on one side.
+    ValueError
+        If the two embeddings come from different encoders, or if the bank is smaller than ``n_neighbors``.
+    """
+    check_anndata(target, "the target")
+    check_anndata(bank, "the bank")
+    key = find_embedding(bank, embedding, "the bank")
+    bank_z = embedding_matrix(bank, key, "the bank")
+    target_z = embedding_matrix(target, key, "the target")
+    check_same_encoder(
+        encoder_records(target).get(key, {}), encoder_records(bank).get(key, {}), key, "the target", "the bank"
+    )
+    graph = cosine_neighbors(target_z, bank_z, n_neighbors)
+    target = target.copy() if copy else target
+    target.obsm[key_added] = graph
+    return target if copy else None

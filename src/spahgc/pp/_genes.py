@@ -1,0 +1,100 @@
+"""Which genes to predict: variable on every reference, chosen without the target."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+from anndata import AnnData
+
+from spahgc._expression import raw_matrix
+from spahgc._slides import split_slides
+from spahgc._validate import listing
+
+logger = logging.getLogger(__name__)
+
+N_TOP_GENES = 1000
+"""Most variable genes of a slide, as in the paper."""
+
+MIN_SPOTS = 3
+"""Spots of a slide that must have seen a gene before it may count as variable there."""
+
+
+def select_genes(
+    refs: AnnData | Iterable[AnnData],
+    *,
+    n_top: int = N_TOP_GENES,
+    min_spots: int = MIN_SPOTS,
+    layer: str | None = None,
+) -> list[str]:
+    """Genes that are among the most variable of every reference.
+
+    The target has no part in it: a panel that saw the target's counts would leak them.
+
+    Parameters
+    ----------
+    refs
+        The references. Counts are expected.
+    n_top
+        Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
+        ``flavor="seurat_v3"``. A reference with no more than this many genes contributes all of them.
+    min_spots
+        Genes seen in fewer spots of a reference are left out there.
+    layer
+        Layer with the counts; ``None`` takes ``X``.
+
+    Returns
+    -------
+    Gene names, sorted.
+
+    Raises
+    ------
+    ValueError
+        If no gene is left.
+
+    Notes
+    -----
+    Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only.
+    """
+    slides = split_slides(refs)
+    shared = common_genes(slides)
+    panel = set(shared)
+    for name, slide in slides.items():
+        panel &= set(_variable_genes(slide, name, n_top, min_spots, layer))
+    if not panel:
+        raise ValueError(
+            f"no gene is among the {n_top} most variable of every reference ({listing(slides)}). "
+            "Raise n_top=, or pass the genes yourself with genes=."
+        )
+    logger.info("%d genes are among the %d most variable of %d references", len(panel), n_top, len(slides))
+    return sorted(panel)
+
+
+def common_genes(slides: dict[str, AnnData]) -> list[str]:
+    """Genes that every slide has, sorted; refuses slides without a gene in common."""
+    shared = set.intersection(*(set(slide.var_names) for slide in slides.values()))
+    if not shared:
+        samples = "; ".join(f'"{name}": {listing(slide.var_names, limit=2)}' for name, slide in slides.items())
+        raise ValueError(
+            f"the references have no gene in common ({samples}). Check whether some name genes by symbol and others "
+            "by Ensembl identifier."
+        )
+    return sorted(shared)
+
+
+def _variable_genes(slide: AnnData, name: str, n_top: int, min_spots: int, layer: str | None) -> Iterable[str]:
+    import scanpy as sc
+
+    counts = raw_matrix(slide, layer, f'reference "{name}"')
+    seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= min_spots
+    genes = slide.var_names[seen]
+    if len(genes) <= n_top:
+        return genes
+    ranked = sc.pp.highly_variable_genes(
+        AnnData(counts[:, seen].astype(np.float32), var={"gene": genes.to_numpy()}),
+        flavor="seurat_v3",
+        n_top_genes=n_top,
+        inplace=False,
+    )
+    return genes[ranked["highly_variable"].to_numpy()]

@@ -1,0 +1,92 @@
+"""TS: which spots are neighbours in the plane."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+
+from spahgc._keys import SPATIAL, Obs, Obsp
+from spahgc._validate import check_anndata, check_coordinates
+
+N_NEIGHBORS = 5
+"""Q of the paper."""
+
+
+def spatial_graph(adata: AnnData, *, n_neighbors: int = N_NEIGHBORS, copy: bool = False) -> AnnData | None:
+    """Join every spot to the nearest spots of its own slide (TS edges).
+
+    The result is that of :func:`squidpy.gr.spatial_neighbors` with ``coord_type="generic"``, under the same names, so
+    that the functions of ``squidpy.gr`` work on it. Spots of different slides (``obs["slide"]``) are never joined.
+
+    Parameters
+    ----------
+    adata
+        One slide, or several told apart by ``obs["slide"]``.
+    n_neighbors
+        Neighbours of a spot (Q = 5 in the paper, section 3.2); at most the number of other spots of its slide.
+    copy
+        Return a changed copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    ``None``, or the copy. Written are
+
+    - ``obsp["spatial_connectivities"]``: spots x spots, CSR, 1 at ``(i, j)`` where ``j`` is a neighbour of ``i``;
+    - ``obsp["spatial_distances"]``: the same, distances in pixels;
+    - ``uns["spatial_neighbors"]``: the parameters.
+
+    Raises
+    ------
+    KeyError
+        If ``obsm["spatial"]`` is missing.
+    ValueError
+        If coordinates are NaN or infinite, or if a slide has a single spot.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> (slide,) = sp.datasets.simulated(n_slides=1, n_patients=1, n_spots=40, n_genes=20)
+    >>> sp.pp.spatial_graph(slide)
+    >>> slide.obsp["spatial_connectivities"].shape
+    (40, 40)
+    """
+    check_anndata(adata, "the slide")
+    xy = check_coordinates(adata, "the slide")
+    slides = adata.obs[Obs.slide].astype(str).to_numpy() if Obs.slide in adata.obs else np.zeros(len(xy), dtype=str)
+    adata = adata.copy() if copy else adata
+    connectivities, distances = nearest_in_plane(xy, n_neighbors, slides)
+    adata.obsp[Obsp.spatial_connectivities] = connectivities
+    adata.obsp[Obsp.spatial_distances] = distances
+    adata.uns["spatial_neighbors"] = {
+        "connectivities_key": Obsp.spatial_connectivities,
+        "distances_key": Obsp.spatial_distances,
+        "params": {"n_neighbors": int(n_neighbors), "coord_type": "generic", "radius": 0.0, "transform": "none"},
+    }
+    return adata if copy else None
+
+
+def nearest_in_plane(
+    xy: np.ndarray, n_neighbors: int, slides: np.ndarray | None = None
+) -> tuple[csr_matrix, csr_matrix]:
+    """Connectivities and distances; the order of the spots does not decide which of equally near spots is taken."""
+    from sklearn.neighbors import kneighbors_graph
+
+    if n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be at least 1, found {n_neighbors}.")
+    slides = np.zeros(len(xy), dtype=str) if slides is None else slides
+    order = np.lexsort((xy[:, 1], xy[:, 0], slides))
+    rows, columns, lengths = [], [], []
+    for name in np.unique(slides):
+        members = order[slides[order] == name]
+        if len(members) < 2:
+            raise ValueError(f'slide "{name}" has a single spot: it has no neighbour in the plane. Leave it out.')
+        k = min(n_neighbors, len(members) - 1)
+        graph = kneighbors_graph(xy[members], k, mode="distance", include_self=False).tocoo()
+        rows.append(members[graph.row])
+        columns.append(members[graph.col])
+        lengths.append(graph.data)
+    where = (np.concatenate(rows), np.concatenate(columns))
+    distances = np.concatenate(lengths)
+    shape = (len(xy), len(xy))
+    return csr_matrix((np.ones_like(distances), where), shape=shape), csr_matrix((distances, where), shape=shape)

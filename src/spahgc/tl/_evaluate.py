@@ -1,0 +1,141 @@
+"""How well a prediction agrees with what was measured, gene by gene."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.stats import rankdata
+
+from spahgc._expression import log_expression, zero_spots
+from spahgc._keys import UNS, Uns, Var
+from spahgc._validate import check_anndata, listing
+
+SCORES = ("pearson", "spearman", "rmse", "mae")
+MIN_SPOTS = 3
+"""Fewer spots define no correlation worth the name."""
+
+
+def evaluate(adata: AnnData, *, key: str = "spahgc", layer: str | None = None) -> pd.DataFrame:
+    """Compare a prediction with the slide's own measurement.
+
+    Parameters
+    ----------
+    adata
+        A slide that was measured, with a prediction in ``layers[key]``.
+    key
+        Key of the prediction.
+    layer
+        Layer with the measured counts; ``None`` takes ``X``. They are compared as ``log1p`` counts per 10,000.
+
+    Returns
+    -------
+    One row a gene of the panel: ``pearson``, ``spearman`` (over spots), ``rmse``, ``mae`` (in units of the
+    prediction), ``n_spots``. A gene that is constant over the spots, as measured or as predicted, has no correlation:
+    its ``pearson`` and ``spearman`` are NaN, never zero. Also written are
+
+    - ``var["spahgc_pearson"]``, ``var["spahgc_spearman"]``, ``var["spahgc_rmse"]``, ``var["spahgc_mae"]``; NaN for
+      genes outside the panel;
+    - ``uns["spahgc"]["evaluations"][key]``: means over genes, and how many genes were constant.
+
+    Spots without a single count are left out, with a warning.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction under this key.
+    ValueError
+        If nothing was measured, or if the measurement holds NaN.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> (slide,) = sp.datasets.simulated(n_slides=1, n_patients=1, n_spots=40, n_genes=20)
+    >>> slide.layers["oracle"] = slide.layers["truth"]
+    >>> slide.var["oracle_panel"] = True
+    >>> sp.tl.evaluate(slide, key="oracle")["pearson"].notna().any()
+    True
+    """
+    check_anndata(adata, "the slide")
+    panel = _panel(adata, key)
+    expression = log_expression(adata, layer=layer, what="the slide")
+    empty = zero_spots(expression)
+    if (~empty).sum() < MIN_SPOTS:
+        raise ValueError(
+            f"only {int((~empty).sum())} of {adata.n_obs} spots have counts: there is nothing to compare with. "
+            "Pass layer= if the counts are not in X."
+        )
+    if empty.any():
+        warnings.warn(
+            f"{int(empty.sum())} spots without a single count ({listing(adata.obs_names[empty])}) are left out of the "
+            "evaluation.",
+            stacklevel=2,
+        )
+    predicted = np.asarray(adata.layers[key])[~empty][:, panel]
+    scores = gene_scores(predicted, expression[~empty][:, panel].toarray(), list(adata.var_names[panel]))
+    for name in SCORES:
+        column = np.full(adata.n_vars, np.nan)
+        column[panel] = scores[name]
+        adata.var[Var.score(key, name)] = column
+    record = adata.uns.setdefault(UNS, {})
+    record[Uns.evaluations] = record.get(Uns.evaluations, {}) | {key: _summary(scores, int(empty.sum()))}
+    return scores
+
+
+def gene_scores(predicted: np.ndarray, measured: np.ndarray, genes: Sequence[str]) -> pd.DataFrame:
+    """Scores of every gene over the spots.
+
+    Parameters
+    ----------
+    predicted, measured
+        Spots x genes, in the same units.
+    genes
+        Names of the columns.
+    """
+    p, m = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    error = p - m
+    return pd.DataFrame(
+        {
+            "pearson": _correlation(p, m),
+            "spearman": _correlation(rankdata(p, axis=0), rankdata(m, axis=0)),
+            "rmse": np.sqrt(np.square(error).mean(axis=0)),
+            "mae": np.abs(error).mean(axis=0),
+            "n_spots": np.full(len(genes), len(p)),
+        },
+        index=pd.Index(genes, name="gene"),
+    )
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of the columns; NaN where a column is constant."""
+    constant = (np.ptp(a, axis=0) == 0) | (np.ptp(b, axis=0) == 0)
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    return np.where(constant, np.nan, (a * b).sum(axis=0) / np.where(constant, 1.0, scale))
+
+
+def _panel(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.layers:
+        raise KeyError(
+            f'layers["{key}"] not found, layers are {listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
+        )
+    if Var.panel(key) in adata.var:
+        return adata.var[Var.panel(key)].to_numpy(dtype=bool)
+    return ~np.isnan(np.asarray(adata.layers[key])).all(axis=0)
+
+
+def _summary(scores: pd.DataFrame, n_empty: int) -> dict[str, float | int]:
+    return {
+        "n_genes": len(scores),
+        "n_genes_constant": int(scores["pearson"].isna().sum()),
+        "n_spots": int(scores["n_spots"].iloc[0]) if len(scores) else 0,
+        "n_spots_empty": n_empty,
+        "mean_pearson": float(scores["pearson"].mean()),
+        "median_pearson": float(scores["pearson"].median()),
+        "mean_spearman": float(scores["spearman"].mean()),
+        "mean_rmse": float(scores["rmse"].mean()),
+        "mean_mae": float(scores["mae"].mean()),
+    }

@@ -1,0 +1,62 @@
+"""Training, as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from anndata import AnnData
+
+from spahgc._presets import Parameters
+from spahgc.model import SpaHGC
+
+
+def fit(
+    refs: AnnData | Iterable[AnnData],
+    *,
+    genes: Sequence[str] | None = None,
+    embedding: str | None = None,
+    layer: str | None = None,
+    preset: str | Parameters = "default",
+    seed: int = 0,
+    device: str | None = None,
+) -> SpaHGC:
+    """Train a model on measured slides.
+
+    Each reference in turn plays the target, and the others are the bank it learns from. A single reference is cut in
+    two halves that act as slides.
+
+    Parameters
+    ----------
+    refs
+        The references: measured slides with an embedding, or a bank from :func:`spahgc.pp.reference_bank`. Their order,
+        and the order of their spots, do not matter. They are not changed.
+    genes
+        The panel; ``None`` selects it from the references with :func:`spahgc.pp.select_genes`.
+    embedding
+        Key of the embedding in ``obsm``; ``None`` takes the only one there is.
+    layer
+        Layer with the counts; ``None`` takes ``X``.
+    preset
+        ``"paper"``, ``"default"``, or parameters of your own.
+    seed
+        Seed of initial weights and masks. On the CPU a seed gives the same model again.
+    device
+        Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+
+    Returns
+    -------
+    The model, which predicts any number of targets.
+
+    Raises
+    ------
+    KeyError
+        If an embedding or a gene is missing.
+    ValueError
+        If the references do not fit together or are too small, or if the device is not there.
+
+    Notes
+    -----
+    SpaHGC, CVPR 2026 (arXiv 2603.22821), section 3. Early stopping, where the preset has it, looks at a reference that
+    is held out; the last state of the final training is kept.
+    """
+    return SpaHGC.fit(refs, genes=genes, embedding=embedding, layer=layer, preset=preset, seed=seed, device=device)

@@ -1,0 +1,177 @@
+"""Prediction, as a function that writes into the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from spahgc._keys import Obsm
+from spahgc._presets import Parameters, find_preset
+from spahgc._provenance import versions
+from spahgc._settings import resolve_device, settings
+from spahgc._slides import check_target_is_new, split_slides
+from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
+from spahgc.model import SpaHGC, as_bank, bank_embedding, bank_record, check_target
+from spahgc.pp._bank import is_bank
+from spahgc.tl._baselines import BASELINES
+from spahgc.tl._write import write_prediction
+
+NETWORK = "spahgc"
+BYTES_PER_GB = 1e9
+
+
+def predict(
+    target: AnnData,
+    refs: AnnData | Iterable[AnnData] | None = None,
+    *,
+    model: SpaHGC | None = None,
+    method: str = NETWORK,
+    genes: Sequence[str] | None = None,
+    embedding: str | None = None,
+    layer: str | None = None,
+    preset: str | Parameters = "default",
+    key_added: str = "spahgc",
+    seed: int = 0,
+    device: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Predict the expression of a slide from its H&E embedding and measured references.
+
+    Parameters
+    ----------
+    target
+        The slide, with embedding and ``obsm["spatial"]``. Its counts are not looked at. An object without genes gets
+        those of the panel.
+    refs
+        Measured slides with the same embedding, or a bank from :func:`spahgc.pp.reference_bank`.
+    model
+        A trained model, instead of ``refs``.
+    method
+        ``"spahgc"``, or a baseline: ``"ridge"``, ``"nearest"``, ``"mean"``.
+    genes
+        The panel; ``None`` selects it from the references.
+    embedding
+        Key of the embedding in ``obsm``; ``None`` takes the only one there is.
+    layer
+        Layer of the references with their counts; ``None`` takes ``X``.
+    preset
+        ``"paper"``, ``"default"``, or parameters of your own.
+    key_added
+        Key in ``layers`` and ``uns``, and prefix of columns.
+    seed
+        Seed of the training.
+    device
+        Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+    copy
+        Return a changed copy instead of writing into ``target``.
+
+    Returns
+    -------
+    ``None``, or the copy. Written are
+
+    - ``layers["spahgc"]``: spots x genes, float32, ``log1p`` counts per 10,000; NaN in genes outside the panel;
+    - ``var["spahgc_panel"]``: which genes are inside;
+    - ``obsm["spahgc_cs"]``: the CS graph, target spots x bank spots, CSR, cosine similarity (network only);
+    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it.
+
+    Raises
+    ------
+    KeyError
+        If an embedding, positions or genes are missing.
+    ValueError
+        If target and references do not fit together, if the target is among the references, if there are none, or if
+        the layer would take more than ``spahgc.settings.max_dense_gb``.
+
+    See Also
+    --------
+    spahgc.tl.fit : train once, predict many targets.
+    spahgc.tl.evaluate : compare with a measurement.
+    """
+    _check_arguments(refs, model, method, key_added)
+    check_anndata(target, "the target")
+    check_coordinates(target, "the target")
+    if model is not None:
+        _check_room(target, model.genes)
+        check_target(target, model.bank)
+    else:
+        bank = _bank_for(target, refs, genes, embedding, layer, find_preset(preset))
+        model = SpaHGC.fit(bank, preset=preset, seed=seed, device=device) if method == NETWORK else None
+    target = target.copy() if copy else target
+    if model is not None:
+        cross = model.cross_graph(target)
+        predicted = model.predict(target, cross=cross, device=device)
+        record = model.record() | {"method": method, "device": resolve_device(device)}
+        write_prediction(target, predicted, model.genes, key_added, record)
+        target.obsm[Obsm.cross_graph] = cross
+    else:
+        predicted = _predict_baseline(target, bank, method)
+        record = bank_record(bank) | {"method": method, "versions": versions()}
+        write_prediction(target, predicted, list(bank.var_names), key_added, record)
+    return target if copy else None
+
+
+def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None:
+    methods = [NETWORK, *BASELINES]
+    if method not in methods:
+        raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(methods)}.')
+    if refs is None and model is None:
+        raise ValueError("no reference was given. Pass refs= with measured slides, or model= with a trained model.")
+    if refs is not None and model is not None:
+        raise ValueError("both refs= and model= were given. A model brings its references: pass one of the two.")
+    if model is not None and not isinstance(model, SpaHGC):
+        raise TypeError(f"model= must be a SpaHGC, found {type(model).__name__}. Load one with SpaHGC.load(folder).")
+    if model is not None and method != NETWORK:
+        raise ValueError(f'a model predicts with method="{NETWORK}"; pass refs= to use method="{method}".')
+    if not key_added or "/" in key_added:
+        raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
+
+
+def _bank_for(
+    target: AnnData,
+    refs: Any,
+    genes: Sequence[str] | None,
+    embedding: str | None,
+    layer: str | None,
+    parameters: Parameters,
+) -> AnnData:
+    """The references as a bank, once everything that can be wrong with them has been looked at."""
+    if not is_bank(refs):
+        slides = split_slides(refs)
+        key = find_embedding(next(iter(slides.values())), embedding, "the references")
+        for name, slide in slides.items():
+            embedding_matrix(slide, key, f'reference "{name}"')
+        embedding_matrix(target, key, "the target")
+        check_target_is_new(target, slides, key)
+        refs = list(slides.values())
+    bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
+    check_target(target, bank)
+    _check_room(target, list(bank.var_names))
+    return bank
+
+
+def _check_room(target: AnnData, genes: list[str]) -> None:
+    """Refuse a layer that would not fit, and a target that has none of the genes."""
+    n_vars = target.n_vars or len(genes)
+    size_gb = target.n_obs * n_vars * np.dtype(np.float32).itemsize / BYTES_PER_GB
+    if size_gb > settings.max_dense_gb:
+        raise ValueError(
+            f"the prediction would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
+            f"the panel alone with target[:, genes].copy() ({len(genes)} genes; model.genes of a fitted model), or "
+            f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}."
+        )
+    if target.n_vars and not set(genes) & set(target.var_names):
+        raise ValueError(
+            f"the target has none of the {len(genes)} genes of the panel: it has {listing(target.var_names)}, the "
+            f"panel {listing(genes)}. Use the same kind of gene names, or a target without genes."
+        )
+
+
+def _predict_baseline(target: AnnData, bank: AnnData, method: str) -> np.ndarray:
+    key = bank_embedding(bank)
+    predicted = BASELINES[method](
+        np.asarray(bank.obsm[key]), bank.X.toarray(), embedding_matrix(target, key, "the target")
+    )
+    return predicted.astype(np.float32)
