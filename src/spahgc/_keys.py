@@ -15,6 +15,10 @@ UNS = "spahgc"
 """``uns``: everything that is needed to repeat what the package wrote."""
 
 
+SCORES = ("pearson", "spearman", "rmse", "mae")
+"""What an evaluation says of a gene, a column of ``var`` each."""
+
+
 class Obs:
     """Columns of ``obs``."""
 
@@ -65,7 +69,12 @@ class Uns:
 
     embeddings = "embeddings"
     """One encoder record for each embedding key."""
+    slide_mpp = "slide_mpp"
+    """Microns per pixel of the slide's full-resolution image."""
+    patch_um = "patch_um"
+    """Width of a patch in microns, for each embedding key."""
     bank = "bank"
+    """How a bank of references was made."""
     predictions = "predictions"
     """One record for each prediction key."""
     evaluations = "evaluations"

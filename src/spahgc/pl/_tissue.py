@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from spahgc._keys import SPATIAL, UNS, Obs
+from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._validate import check_coordinates, listing
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ SCALE_BAR_SHARE = 0.3
 SCALE_BAR_HEIGHT = 0.01
 """Thickness of the scale bar, as a share of the panel's width."""
 UM_PER_MM = 1000.0
-SLIDE_MPP = "slide_mpp"
-"""``uns["spahgc"]``: microns per full-resolution pixel, as :func:`spahgc.pp.embed` found them."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def _diameter(factors: Mapping[str, Any], xy: np.ndarray) -> float:
 def _microns(adata: AnnData, factors: Mapping[str, Any]) -> float | None:
     """Microns per full-resolution pixel, where known."""
     known = _positive(factors.get("microns_per_pixel"))
-    return known if known is not None else _positive(adata.uns.get(UNS, {}).get(SLIDE_MPP))
+    return known if known is not None else _positive(adata.uns.get(UNS, {}).get(Uns.slide_mpp))
 
 
 def _positive(value: Any) -> float | None:

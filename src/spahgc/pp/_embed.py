@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 Source = str | os.PathLike[str] | NDArray[Any] | ImageSource
 """Where an image may come from."""
 
-SLIDE_MPP = "slide_mpp"
-PATCH_UM = "patch_um"
-"""Entries of ``uns["spahgc"]``: microns per pixel of the slide, and width of a patch by embedding key, microns."""
 DEFAULT_INTERPOLATION = "bicubic"
 """Filter for encoders whose record names none that exists here."""
 MIN_PATCH_PX = 4.0
@@ -351,11 +348,11 @@ def _write(
     """Write the embedding and its record."""
     entries = dict(adata.uns.get(UNS, {}))
     entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: record.to_uns()}
-    patch_um = {name: value for name, value in entries.get(PATCH_UM, {}).items() if name != key}
+    patch_um = {name: value for name, value in entries.get(Uns.patch_um, {}).items() if name != key}
     if mpp is not None:
-        entries[SLIDE_MPP] = float(mpp)
+        entries[Uns.slide_mpp] = float(mpp)
         patch_um[key] = float(width_px * mpp)
-    entries[PATCH_UM] = patch_um
+    entries[Uns.patch_um] = patch_um
     adata.obsm[key] = features
     adata.obs[Obs.patch_padded] = padded
     adata.uns[UNS] = entries

@@ -6,7 +6,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import SPATIAL, Obs, Obsp
+from spahgc._keys import Obs, Obsp
 from spahgc._validate import check_anndata, check_coordinates
 
 N_NEIGHBORS = 5

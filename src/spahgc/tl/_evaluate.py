@@ -11,10 +11,9 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from spahgc._expression import log_expression, zero_spots
-from spahgc._keys import UNS, Uns, Var
+from spahgc._keys import SCORES, UNS, Uns, Var
 from spahgc._validate import check_anndata, listing
 
-SCORES = ("pearson", "spearman", "rmse", "mae")
 MIN_SPOTS = 3
 """Fewer spots define no correlation worth the name."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._keys import UNS, Uns, Var
+from spahgc._keys import SCORES, UNS, Uns, Var
 from spahgc._validate import listing
 
 
@@ -46,8 +46,16 @@ def write_prediction(
     layer[:, columns[inside]] = predicted[:, inside]
     target.layers[key] = layer
     target.var[Var.panel(key)] = np.isin(np.arange(target.n_vars), columns)
+    _forget_scores(target, key)
     uns = target.uns.setdefault(UNS, {})
     uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
+
+
+def _forget_scores(target: AnnData, key: str) -> None:
+    """Drop what an evaluation said of an earlier prediction under this key."""
+    stale = [Var.score(key, name) for name in SCORES if Var.score(key, name) in target.var]
+    target.var = target.var.drop(columns=stale)
+    target.uns.get(UNS, {}).get(Uns.evaluations, {}).pop(key, None)
 
 
 def _give_genes(target: AnnData, genes: list[str]) -> None:

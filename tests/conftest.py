@@ -1,0 +1,80 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+import spahgc as sp
+from spahgc._presets import Parameters
+
+EMBEDDING = "X_sim"
+RECORD = {
+    "name": "sim",
+    "revision": "1",
+    "dim": 24,
+    "input_px": 224,
+    "mpp": "native",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "pooling": "none",
+    "precision": "fp32",
+    "context": "patch",
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    sp.settings.progress = False
+
+
+@pytest.fixture(scope="session")
+def her2st() -> Path:
+    """Folder of the measured slides; skips where there is none, fails where there must be one."""
+    named = os.environ.get("SPAHGC_TEST_DATA")
+    root = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    folder = root / "her2st"
+    if not folder.is_dir():
+        message = f"no measured slides in {root}; set SPAHGC_TEST_DATA to the folder that holds her2st/"
+        if os.environ.get("SPAHGC_REQUIRE_DATA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+def add_embedding(slide: AnnData, *, seed: int = 0) -> AnnData:
+    """An embedding that knows the tissue domains and nothing else, as a good encoder would, and quickly."""
+    rng = np.random.default_rng(
+        [seed, slide.n_obs, len(slide.obs["slide"].iloc[0]), ord(slide.obs["slide"].iloc[0][-1])]
+    )
+    domains = np.asarray(slide.obsm["truth_domains"])
+    mixing = np.random.default_rng(seed).normal(size=(domains.shape[1], RECORD["dim"]))
+    noise = rng.normal(scale=0.3, size=(slide.n_obs, RECORD["dim"]))
+    slide.obsm[EMBEDDING] = (domains @ mixing + noise + 1).astype(np.float32)
+    slide.uns["spahgc"] = {"embeddings": {EMBEDDING: dict(RECORD)}}
+    return slide
+
+
+@pytest.fixture(scope="session")
+def _cohort() -> list[AnnData]:
+    slides = sp.datasets.simulated(n_slides=4, n_patients=2, n_spots=70, n_genes=60, n_domains=3, seed=3)
+    for slide in slides:  # the pixels are not needed here, and copies of them cost time
+        del slide.uns["spatial"]
+    return [add_embedding(slide) for slide in slides]
+
+
+@pytest.fixture
+def cohort(_cohort: list[AnnData]) -> list[AnnData]:
+    """Four small simulated slides of two patients with an embedding in ``obsm["X_sim"]``; a fresh copy for each test."""
+    return [slide.copy() for slide in _cohort]
+
+
+@pytest.fixture(scope="session")
+def quick() -> Parameters:
+    """A network that trains in a second."""
+    return Parameters(width=32, layers=2, heads=2, epochs=4, learning_rate=1e-3)
