@@ -111,6 +111,6 @@ def _train(
             if after_epoch is not None:
                 after_epoch(network)
 
-        generator = torch.Generator().manual_seed(seed)
-        history = train(network, tasks, training_settings(parameters), generator=generator, on_epoch=report)
+        rng = np.random.default_rng(seed)
+        history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report)
     return network, history

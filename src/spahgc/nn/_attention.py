@@ -66,24 +66,28 @@ class CrossNodeDualAttention(nn.Module):
 
     Parameters
     ----------
-    target_dim, reference_dim
-        Widths of the states.
     n_genes
         Width of the expression.
     width, heads
         As in :class:`CrossNodeAttention`.
     """
 
-    def __init__(self, target_dim: int, reference_dim: int, n_genes: int, width: int, heads: int) -> None:
+    def __init__(self, n_genes: int, width: int, heads: int) -> None:
         super().__init__()
-        self.to_target = CrossNodeAttention(target_dim, reference_dim + n_genes, width, heads)
-        self.to_reference = CrossNodeAttention(reference_dim, target_dim, width, heads)
+        self.to_target = CrossNodeAttention(width, width + n_genes, width, heads)
+        self.to_reference = CrossNodeAttention(width, width, width, heads)
 
     def forward(self, target: Tensor, reference: Tensor, expression: Tensor, cs: Edges) -> tuple[Tensor, Tensor]:
-        """Both directions; ``cs`` runs from the reference to the target spots."""
-        to_target = self.to_target(target, torch.cat([reference, expression], dim=-1), cs)
-        to_reference = self.to_reference(reference, target, cs.reversed)
-        return to_target, to_reference
+        """Both directions; ``cs`` runs from the reference to the target spots.
+
+        Only reference spots that some target spot retrieved take part: in a large bank they are few.
+        """
+        joined, edges = cs.joined_sources, cs.between_joined
+        retrieved = reference.index_select(0, joined)
+        sources = torch.cat([retrieved, expression.index_select(0, joined)], dim=-1)
+        to_target = self.to_target(target, sources, edges)
+        to_reference = self.to_reference(retrieved, target, edges.reversed)
+        return to_target, torch.zeros_like(reference).index_copy(0, joined, to_reference)
 
 
 class CrossNodeAttentionPooling(nn.Module):
@@ -101,4 +105,4 @@ class CrossNodeAttentionPooling(nn.Module):
 
     def forward(self, target: Tensor, reference: Tensor, cs: Edges) -> Tensor:
         """Pooled state, target spots x width."""
-        return target + self.attention(target, reference, cs)
+        return target + self.attention(target, reference.index_select(0, cs.joined_sources), cs.between_joined)

@@ -36,6 +36,17 @@ class Edges:
         return Edges(self.receiver, self.source, self.n_receiver, self.n_source)
 
     @cached_property
+    def joined_sources(self) -> Tensor:
+        """Numbers of the source nodes that have an edge, ascending."""
+        return self.source.unique()
+
+    @cached_property
+    def between_joined(self) -> Edges:
+        """The same edges, with the sources numbered by their place in :attr:`joined_sources`."""
+        place = torch.searchsorted(self.joined_sources, self.source)
+        return Edges(place, self.receiver, len(self.joined_sources), self.n_receiver)
+
+    @cached_property
     def _averaging(self) -> Tensor:
         """CSR matrix, receivers x sources, that takes the mean over the sources of each receiver."""
         degree = torch.bincount(self.receiver, minlength=self.n_receiver)

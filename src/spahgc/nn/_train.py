@@ -13,6 +13,7 @@ from spahgc.nn._masks import expected_view, masked_views
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from torch import Tensor
 
     from spahgc.nn._graph import HeteroGraph
@@ -63,7 +64,7 @@ def train(
     tasks: Sequence[Task],
     settings: TrainingSettings,
     *,
-    generator: torch.Generator,
+    rng: np.random.Generator,
     on_epoch: Callable[[LossRecord], None] | None = None,
 ) -> list[LossRecord]:
     """Train a network in place: one step a slide, all slides an epoch.
@@ -76,8 +77,8 @@ def train(
         Each slide in the role of the target.
     settings
         Numbers of the training.
-    generator
-        Source of the masks, on the CPU.
+    rng
+        Source of the masks.
     on_epoch
         Called with the losses of every epoch.
 
@@ -85,8 +86,9 @@ def train(
     -------
     The losses of every epoch.
     """
+    on_mps = tasks[0].measured.device.type == "mps"  # where older torch has no fused step
     optimiser = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=not on_mps
     )
     history: list[LossRecord] = []
     for epoch in range(1, settings.epochs + 1):
@@ -94,7 +96,7 @@ def train(
         terms = torch.zeros(3)
         for task in tasks:
             optimiser.zero_grad()
-            parts = _loss_terms(network, task, settings, generator)
+            parts = _loss_terms(network, task, settings, rng)
             parts.sum().backward()
             optimiser.step()
             terms += parts.detach().cpu()
@@ -104,9 +106,9 @@ def train(
     return history
 
 
-def _loss_terms(network: SpaHGCNetwork, task: Task, settings: TrainingSettings, generator: torch.Generator) -> Tensor:
+def _loss_terms(network: SpaHGCNetwork, task: Task, settings: TrainingSettings, rng: np.random.Generator) -> Tensor:
     """Expression, alignment of the target nodes, alignment of the reference nodes."""
-    view_1, view_2 = masked_views(task.graph, settings.target_hidden, settings.reference_hidden, generator)
+    view_1, view_2 = masked_views(task.graph, settings.target_hidden, settings.reference_hidden, rng)
     target, reference = network.encode(view_1)
     with torch.no_grad():  # the stop-gradient: view 2 is only what view 1 is aligned to
         target_aim, reference_aim = network.encode(view_2)

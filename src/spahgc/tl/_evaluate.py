@@ -133,7 +133,7 @@ def _summary(scores: pd.DataFrame, n_empty: int) -> dict[str, float | int]:
         "n_spots": int(scores["n_spots"].iloc[0]) if len(scores) else 0,
         "n_spots_empty": n_empty,
         "mean_pearson": float(scores["pearson"].mean()),
-        "median_pearson": float(scores["pearson"].median()),
+        "median_pearson": float(scores["pearson"].dropna().median()),
         "mean_spearman": float(scores["spearman"].mean()),
         "mean_rmse": float(scores["rmse"].mean()),
         "mean_mae": float(scores["mae"].mean()),

@@ -1,0 +1,338 @@
+"""The three graphs: against scikit-learn and squidpy, and whatever the order and the number of the spots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import squidpy as sq
+import torch
+from anndata import AnnData
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+import spahgc as sp
+from spahgc._graph_data import GeneScale, Spots, check_sizes, roles, spot_graph, standardize, training_task
+from spahgc._presets import Parameters
+from spahgc.pp._neighbors import cosine_neighbors
+from spahgc.pp._spatial_graph import nearest_in_plane
+
+EMBEDDING = "X_sim"
+
+
+def points(n: int, dim: int = 6, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+
+
+def slide_of(xy: np.ndarray, names: list[str] | None = None) -> AnnData:
+    obs = pd.DataFrame(index=[f"spot{i}" for i in range(len(xy))])
+    if names is not None:
+        obs["slide"] = pd.Categorical(names)
+    rng = np.random.default_rng(0)
+    adata = AnnData(rng.poisson(3.0, (len(xy), 4)).astype(np.float32), obs=obs)
+    adata.obsm["spatial"] = np.asarray(xy, dtype=float)
+    return adata
+
+
+def lattice(side: int = 6) -> np.ndarray:
+    """A square lattice: every spot has equally near neighbours to choose from."""
+    return np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2).astype(float)
+
+
+def assert_nearest(graph, query: np.ndarray, bank: np.ndarray, k: int, *, exclude_self: bool = False) -> None:
+    """The graph is what scikit-learn finds; values are similarities, in float32."""
+    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(bank.astype(float))
+    distance, found = search.kneighbors(None if exclude_self else query.astype(float))
+    order = np.argsort(found, axis=1)
+    assert graph.shape == (len(query), len(bank))
+    np.testing.assert_array_equal(graph.indices.reshape(-1, k), np.take_along_axis(found, order, axis=1))
+    np.testing.assert_allclose(
+        graph.data.reshape(-1, k), 1 - np.take_along_axis(distance, order, axis=1), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("block", [1, 3, 16, 40, 41, 4096])
+def test_cosine_neighbours_are_those_of_scikit_learn_for_every_block_size(block):
+    query, bank = points(23), points(41, seed=1)
+    assert_nearest(cosine_neighbors(query, bank, 5, block=block), query, bank, 5)
+
+
+@pytest.mark.parametrize("block", [1, 7, 41, 4096])
+def test_no_spot_is_its_own_cosine_neighbour_when_self_is_excluded(block):
+    bank = points(41)
+    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, block=block)
+    assert graph.diagonal().sum() == 0
+    assert_nearest(graph, bank, bank, 5, exclude_self=True)
+
+
+def test_all_other_spots_are_neighbours_when_k_allows_it():
+    bank = points(6)
+    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, block=2)
+    assert np.isfinite(graph.data).all()
+    expected = ~np.eye(6, dtype=bool)
+    np.testing.assert_array_equal(graph.indices.reshape(6, 5), np.nonzero(expected)[1].reshape(6, 5))
+
+
+def test_the_length_of_an_embedding_does_not_matter():
+    query, bank = points(10), points(20, seed=1)
+    scaled = cosine_neighbors(query * 50, bank * np.arange(1, 21)[:, None], 3)
+    plain = cosine_neighbors(query, bank, 3)
+    np.testing.assert_array_equal(scaled.indices, plain.indices)
+    np.testing.assert_allclose(scaled.data, plain.data, atol=1e-6)
+
+
+def test_a_row_of_zeros_is_similar_to_nothing():
+    query, bank = points(4), points(9, seed=1)
+    query[2] = 0
+    graph = cosine_neighbors(query, bank, 3)
+    np.testing.assert_array_equal(graph[2].data, [0, 0, 0])
+    bank[:] = -np.abs(bank)
+    bank[5] = 0
+    similar = cosine_neighbors(np.abs(points(4)), bank, 1)
+    np.testing.assert_array_equal(similar.indices, [5, 5, 5, 5])  # 0 is more than any negative similarity
+
+
+@pytest.mark.parametrize(("exclude_self", "available"), [(False, 9), (True, 8)])
+def test_more_neighbours_than_spots_are_refused(exclude_self, available):
+    bank = points(9)
+    with pytest.raises(ValueError, match=f"{available + 1} neighbours .* only {available} spots to choose from"):
+        cosine_neighbors(bank, bank, available + 1, exclude_self=exclude_self)
+
+
+def test_cosine_neighbours_never_hold_a_dense_target_by_bank_matrix(monkeypatch):
+    sizes = []
+
+    def keep_size(result):
+        sizes.append(result.numel())
+        return result
+
+    for name in ("__matmul__", "matmul", "mm"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, method=method: keep_size(method(*a)))
+    topk = torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, "topk", lambda x, *a, **k: topk(keep_size(x), *a, **k))
+    graph = cosine_neighbors(points(64), points(96, seed=1), 5, block=16)
+    assert len(sizes) >= 4 * 6  # the spies were called
+    assert max(sizes) <= 16 * 16
+    assert graph.nnz == 64 * 5
+
+
+def test_the_largest_block_is_bounded_whatever_the_slides():
+    assert cosine_neighbors.__kwdefaults__["block"] ** 2 * 4 < 100e6  # bytes of float32
+
+
+def test_spatial_graph_is_that_of_squidpy_under_its_names():
+    ours, theirs = slide_of(100 * points(40, 2)), slide_of(100 * points(40, 2))
+    sp.pp.spatial_graph(ours)
+    sq.gr.spatial_neighbors(theirs, coord_type="generic", n_neighs=5)
+    assert set(ours.obsp) == set(theirs.obsp)
+    for key in theirs.obsp:
+        np.testing.assert_allclose(ours.obsp[key].toarray(), theirs.obsp[key].toarray(), rtol=1e-9, err_msg=key)
+    mine, squidpys = ours.uns["spatial_neighbors"], theirs.uns["spatial_neighbors"]
+    for key in ("connectivities_key", "distances_key"):
+        assert mine[key] == squidpys[key]
+    assert mine["params"]["n_neighbors"] == 5
+
+
+def test_functions_of_squidpy_run_on_the_spatial_graph(cohort):
+    slide = cohort[0]
+    sp.pp.spatial_graph(slide)
+    sq.gr.spatial_autocorr(slide, mode="moran", genes=list(slide.var_names[:3]), n_perms=None, show_progress_bar=False)
+    assert np.isfinite(slide.uns["moranI"]["I"]).all()
+    sq.gr.nhood_enrichment(slide, cluster_key="domain", n_perms=10, seed=0, show_progress_bar=False)
+    counts = slide.uns["domain_nhood_enrichment"]["count"]
+    assert counts.sum() == slide.obsp["spatial_connectivities"].nnz == 5 * slide.n_obs
+
+
+def test_equally_near_spots_are_chosen_whatever_the_order_of_the_spots():
+    xy = lattice()
+    connectivities, distances = nearest_in_plane(xy, 5)
+    order = np.random.default_rng(0).permutation(len(xy))
+    moved_connectivities, moved_distances = nearest_in_plane(xy[order], 5)
+    np.testing.assert_array_equal(moved_connectivities.toarray(), connectivities.toarray()[np.ix_(order, order)])
+    np.testing.assert_array_equal(moved_distances.toarray(), distances.toarray()[np.ix_(order, order)])
+
+
+def test_spots_of_different_slides_are_never_joined():
+    xy = np.repeat(lattice(4), 3, axis=0)  # three slides in the very same places
+    names = np.tile(["a", "b", "c"], 16)
+    slide = slide_of(xy, list(names))
+    sp.pp.spatial_graph(slide)
+    graph = slide.obsp["spatial_connectivities"].tocoo()
+    np.testing.assert_array_equal(names[graph.row], names[graph.col])
+    for name in "abc":
+        alone, _ = nearest_in_plane(lattice(4), 5)
+        rows = names == name
+        np.testing.assert_array_equal(
+            slide.obsp["spatial_connectivities"].toarray()[np.ix_(rows, rows)], alone.toarray()
+        )
+
+
+@pytest.mark.parametrize("n_neighbors", [5, 6, 100])
+def test_a_slide_with_few_spots_joins_them_all(n_neighbors):
+    slide = slide_of(points(6, 2))
+    sp.pp.spatial_graph(slide, n_neighbors=n_neighbors)
+    np.testing.assert_array_equal(slide.obsp["spatial_connectivities"].toarray(), 1 - np.eye(6))
+
+
+def test_a_slide_with_one_spot_is_refused_by_name():
+    with pytest.raises(ValueError, match='slide "b" has a single spot'):
+        sp.pp.spatial_graph(slide_of(points(6, 2), ["a"] * 5 + ["b"]))
+
+
+def test_no_neighbour_at_all_is_refused():
+    with pytest.raises(ValueError, match="n_neighbors must be at least 1, found 0"):
+        sp.pp.spatial_graph(slide_of(points(6, 2)), n_neighbors=0)
+
+
+def test_spatial_graph_writes_into_the_copy_alone_when_asked_for_one():
+    slide = slide_of(points(12, 2))
+    copied = sp.pp.spatial_graph(slide, copy=True)
+    assert not slide.obsp and "spatial_neighbors" not in slide.uns
+    assert "spatial_distances" in copied.obsp
+    assert sp.pp.spatial_graph(slide) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_coordinates_that_are_not_finite_are_refused_with_their_spots(value):
+    slide = slide_of(points(12, 2))
+    slide.obsm["spatial"][7, 1] = value
+    with pytest.raises(ValueError, match=r'NaN or infinite coordinates in 1 of 12 spots \("spot7"\)'):
+        sp.pp.spatial_graph(slide)
+
+
+def test_missing_coordinates_are_asked_for():
+    slide = slide_of(points(12, 2))
+    del slide.obsm["spatial"]
+    with pytest.raises(KeyError, match="must hold the spot centres"):
+        sp.pp.spatial_graph(slide)
+
+
+def test_coordinates_in_three_dimensions_are_refused():
+    slide = slide_of(points(12, 2))
+    slide.obsm["spatial"] = np.zeros((12, 3))
+    with pytest.raises(ValueError, match=r"must be spots x 2 \(x, y\), found shape \(12, 3\)"):
+        sp.pp.spatial_graph(slide)
+
+
+def test_cross_graph_holds_the_most_similar_spots_over_all_references(cohort):
+    target, *refs = cohort
+    bank = sp.pp.reference_bank(refs, genes=list(target.var_names))
+    sp.pp.cross_graph(target, bank)
+    graph = target.obsm["spahgc_cs"]
+    assert (graph.format, graph.dtype) == ("csr", np.float32)
+    assert_nearest(graph, target.obsm[EMBEDDING], bank.obsm[EMBEDDING], 7)
+    slides = bank.obs["slide"].to_numpy()[graph.indices]
+    assert set(slides) == {"P2S1", "P1S2", "P2S2"}
+
+
+def test_cross_graph_copies_and_counts_and_names_as_told(cohort):
+    target, *refs = cohort
+    bank = sp.pp.reference_bank(refs, genes=list(target.var_names))
+    copied = sp.pp.cross_graph(target, bank, n_neighbors=3, key_added="mine", copy=True)
+    assert "mine" not in target.obsm
+    np.testing.assert_array_equal(np.diff(copied.obsm["mine"].indptr), 3)
+
+
+def test_cross_graph_refuses_embeddings_of_different_encoders(cohort):
+    target, *refs = cohort
+    bank = sp.pp.reference_bank(refs, genes=list(target.var_names))
+    target.uns["spahgc"]["embeddings"][EMBEDDING]["mpp"] = 0.5
+    with pytest.raises(ValueError, match="different encoders .mpp: 0.5 and 'native'"):
+        sp.pp.cross_graph(target, bank)
+
+
+# From arrays to the graph of the network.
+
+
+def spots_of(*sizes: int, genes: int = 4) -> Spots:
+    n = sum(sizes)
+    slide = np.repeat([f"slide{i}" for i in range(len(sizes))], sizes)
+    return Spots(points(n), 100 * points(n, 2, seed=1), slide, np.abs(points(n, genes, seed=2)))
+
+
+def test_every_slide_plays_the_target_once_and_never_meets_its_own_spots_in_the_bank():
+    spots = spots_of(10, 12, 14)
+    parts = roles(spots)
+    assert [set(spots.slide[target]) for target, _ in parts] == [{"slide0"}, {"slide1"}, {"slide2"}]
+    for target, bank in parts:
+        assert sorted([*target, *bank]) == list(range(36))
+
+
+def test_a_single_slide_is_cut_across_its_longer_side_into_equal_halves():
+    xy = np.column_stack([np.repeat([0.0, 1.0], 10), np.tile(np.arange(10.0), 2)])  # longer in y
+    spots = Spots(points(20), xy, np.full(20, "only"), np.zeros((20, 1)))
+    (first, second), (second_again, first_again) = roles(spots)
+    assert sorted(first) == sorted(first_again) and sorted(second) == sorted(second_again)
+    assert set(xy[first, 1]) == {0, 1, 2, 3, 4}
+    assert set(xy[second, 1]) == {5, 6, 7, 8, 9}
+
+
+def test_halves_stay_equal_where_spots_share_a_coordinate():
+    xy = np.column_stack([np.zeros(20), np.r_[np.full(15, 5.0), np.arange(5.0)]])
+    target, bank = roles(Spots(points(20), xy, np.full(20, "only"), np.zeros((20, 1))))[0]
+    assert (len(target), len(bank)) == (10, 10)
+
+
+def test_sizes_are_checked_for_the_smallest_bank():
+    parameters = Parameters(n_cross=7, n_reference=7)
+    check_sizes(spots_of(8, 8), parameters)
+    check_sizes(spots_of(16), parameters)
+    with pytest.raises(ValueError, match="all references but one must hold at least 8 spots"):
+        check_sizes(spots_of(8, 7), parameters)
+    with pytest.raises(ValueError, match="one reference acts as two halves, and each must hold at least 8 spots"):
+        check_sizes(spots_of(15), parameters)
+
+
+def test_standardising_works_slide_by_slide_and_leaves_a_constant_dimension_at_zero():
+    z, slide = points(30), np.repeat(["a", "b"], 15)
+    z[slide == "b"] = 7 * z[slide == "b"] + 3
+    z[slide == "a", 2] = 4
+    out = standardize(z, slide)
+    assert out.dtype == np.float32
+    for name in "ab":
+        expected = StandardScaler().fit_transform(z[slide == name].astype(float))
+        np.testing.assert_allclose(out[slide == name], expected, atol=1e-5)
+    assert (out[slide == "a", 2] == 0).all()
+
+
+def test_gene_scale_goes_there_and_back_and_does_not_blow_up_a_constant_gene():
+    y = points(50, 4)
+    y[:, 1] = 2.5
+    scale = GeneScale.of(y)
+    scaled = scale.apply(y)
+    np.testing.assert_allclose(scaled, StandardScaler().fit_transform(y.astype(float)), atol=1e-5)
+    np.testing.assert_allclose(scale.undo(scaled), y, atol=1e-5)
+    assert scale.undo(np.ones((1, 4), np.float32))[0, 1] == pytest.approx(3.5)
+
+
+def edge_pairs(edges) -> set[tuple[int, int]]:
+    return set(zip(edges.source.tolist(), edges.receiver.tolist(), strict=True))
+
+
+def test_edges_run_from_the_neighbour_to_the_spot_whose_neighbour_it_is():
+    spots, parameters = spots_of(12, 20), Parameters(n_spatial=2, n_cross=3, n_reference=4)
+    target, bank = spots[np.arange(12)], spots[np.arange(12, 32)]
+    cross = cosine_neighbors(target.z, bank.z, 3)
+    peers = cosine_neighbors(bank.z, bank.z, 4, exclude_self=True)
+    graph = spot_graph(target, bank, cross, peers, GeneScale.of(bank.y), parameters, "cpu")
+    near = NearestNeighbors(n_neighbors=2).fit(target.xy).kneighbors(return_distance=False)
+    assert edge_pairs(graph.ts) == {(source, spot) for spot in range(12) for source in near[spot]}
+    assert edge_pairs(graph.cs) == {(source, spot) for spot in range(12) for source in cross[spot].indices}
+    assert edge_pairs(graph.rs) == {(source, spot) for spot in range(20) for source in peers[spot].indices}
+    assert (graph.cs.n_source, graph.cs.n_receiver) == (20, 12)
+
+
+def test_a_training_task_measures_the_target_and_shows_the_expression_of_the_bank_alone():
+    spots, parameters = spots_of(12, 20), Parameters()
+    rows = np.arange(12), np.arange(12, 32)
+    scale = GeneScale.of(spots.y)
+    task = training_task(spots, *rows, scale, parameters, "cpu")
+    np.testing.assert_allclose(task.measured, scale.apply(spots.y[:12]))
+    np.testing.assert_allclose(task.graph.expression, scale.apply(spots.y[12:]))
+    poisoned = Spots(spots.z, spots.xy, spots.slide, np.where(np.arange(32)[:, None] < 12, np.nan, spots.y))
+    again = training_task(poisoned, *rows, scale, parameters, "cpu").graph
+    for name in ("target", "reference", "expression"):
+        assert torch.equal(getattr(again, name), getattr(task.graph, name)), name
+    for name in ("ts", "cs", "rs"):
+        assert edge_pairs(getattr(again, name)) == edge_pairs(getattr(task.graph, name)), name
