@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Read when the first parallel runtime is loaded. The tests' networks are too small to share out, and threads that spin
+# while they wait for each other bring a machine that is busy elsewhere nearly to a halt.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np

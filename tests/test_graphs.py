@@ -121,10 +121,17 @@ def test_the_largest_block_is_bounded_whatever_the_slides():
     assert cosine_neighbors.__kwdefaults__["block"] ** 2 * 4 < 100e6  # bytes of float32
 
 
+def _squidpys_graph(slide: AnnData, n_neighbors: int) -> None:
+    if hasattr(sq.gr, "spatial_neighbors_knn"):  # the name that squidpy 1.9 keeps
+        sq.gr.spatial_neighbors_knn(slide, n_neighs=n_neighbors)
+    else:
+        sq.gr.spatial_neighbors(slide, coord_type="generic", n_neighs=n_neighbors)
+
+
 def test_spatial_graph_is_that_of_squidpy_under_its_names():
     ours, theirs = slide_of(100 * points(40, 2)), slide_of(100 * points(40, 2))
     sp.pp.spatial_graph(ours)
-    sq.gr.spatial_neighbors(theirs, coord_type="generic", n_neighs=5)
+    _squidpys_graph(theirs, 5)
     assert set(ours.obsp) == set(theirs.obsp)
     for key in theirs.obsp:
         np.testing.assert_allclose(ours.obsp[key].toarray(), theirs.obsp[key].toarray(), rtol=1e-9, err_msg=key)

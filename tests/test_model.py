@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -313,7 +314,9 @@ def test_a_loaded_model_knows_all_that_the_saved_one_does(fitted, saved):
 
 def test_a_model_saved_loaded_and_saved_again_stays_the_same(fitted, saved, tmp_path, target):
     SpaHGC.load(saved).save(tmp_path / "again")
-    assert (tmp_path / "again" / "model.json").read_bytes() == (saved / "model.json").read_bytes()
+    ours, theirs = (json.loads((folder / "model.json").read_text()) for folder in (tmp_path / "again", saved))
+    assert ours.pop("sha256").keys() == theirs.pop("sha256").keys()  # HDF5 stamps the time into the bank
+    assert ours == theirs
     np.testing.assert_array_equal(SpaHGC.load(tmp_path / "again").predict(target), fitted.predict(target))
 
 
@@ -478,5 +481,5 @@ def test_loading_the_bank_of_another_embedding_is_refused(saved, refs, quick, tm
 @pytest.mark.parametrize("content", ["[1, 2]", '"model"', "not json"])
 def test_loading_a_foreign_description_is_refused(saved, content):
     (saved / "model.json").write_text(content)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=re.escape(str(saved))):
         SpaHGC.load(saved)

@@ -95,7 +95,11 @@ def log_expression(adata: AnnData, *, layer: str | None = None, what: str = "the
 def _is_log_normalised(matrix: csr_matrix) -> bool:
     if matrix.data.max() > LARGEST_LOG_VALUE:
         return False
-    totals = np.asarray(matrix.expm1().sum(axis=1)).ravel()
+    return _constant_totals(matrix.expm1()) and not _constant_totals(matrix)
+
+
+def _constant_totals(matrix: csr_matrix) -> bool:
+    totals = np.asarray(matrix.sum(axis=1)).ravel()
     totals = totals[totals > 0]
     return bool(totals.std() <= ROW_SUM_TOLERANCE * totals.mean())
 

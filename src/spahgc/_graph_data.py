@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,6 +113,9 @@ def roles(spots: Spots) -> list[tuple[np.ndarray, np.ndarray]]:
 def check_sizes(spots: Spots, parameters: Parameters) -> None:
     """Refuse references too small for the graph before anything is computed."""
     needed = max(parameters.n_cross, parameters.n_reference + 1)
+    if parameters.early_stopping and len(spots):
+        _, kept = roles(spots)[-1]
+        check_sizes(spots[kept], replace(parameters, early_stopping=False))
     for target, bank in roles(spots):
         if len(bank) < needed or len(target) < 2:
             alone = len(np.unique(spots.slide)) == 1
@@ -120,7 +123,7 @@ def check_sizes(spots: Spots, parameters: Parameters) -> None:
             raise ValueError(
                 f"the references are too small: {detail} must hold at least {needed} spots for K = "
                 f"{parameters.n_cross} (CS) and K = {parameters.n_reference} (RS) neighbours, found {len(bank)}. "
-                "Pass larger or more references, or fewer neighbours."
+                'Pass larger or more references, or preset="paper", which holds none out to choose the epochs.'
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-PACKAGES = ("spahgc", "anndata", "numpy", "scipy", "scanpy", "squidpy", "torch", "torch-geometric")
+PACKAGES = ("spahgc", "anndata", "numpy", "scipy", "scanpy", "torch", "torch-geometric")
 
 
 def versions() -> dict[str, str]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc._validate import check_anndata, check_coordinates, listing
+from spahgc._validate import check_anndata
 
 
 def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, AnnData]:
@@ -66,23 +67,23 @@ def _slides_of(adata: AnnData, place: int, what: str) -> list[tuple[str, AnnData
     return [(str(libraries[0]) if len(libraries) == 1 else f"slide {place + 1}", adata)]
 
 
-def canonical_order(adata: AnnData) -> np.ndarray:
-    """Order of the spots by name, so that results do not depend on the order in which spots are stored."""
-    return np.argsort(adata.obs_names.to_numpy().astype(str), kind="stable")
+def canonical_order(xy: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Order of the spots of a slide by place, so that results do not depend on how spots are stored or called.
+
+    Parameters
+    ----------
+    xy
+        Centres, spots x 2.
+    z
+        Embedding, spots x dim; its first two numbers decide between spots at the same place.
+    """
+    return np.lexsort([*z[:, :2].T[::-1], xy[:, 1], xy[:, 0]])
 
 
-def check_target_is_new(target: AnnData, slides: dict[str, AnnData], embedding: str) -> None:
-    """Refuse a target that is also among the references: its own expression would reach its prediction."""
-    mine = _fingerprint(target, embedding)
-    for name, slide in slides.items():
-        if slide is target or (slide.n_obs == target.n_obs and np.array_equal(mine, _fingerprint(slide, embedding))):
-            raise ValueError(
-                f'the target is also among the references, as "{name}". Its own expression would reach its '
-                f"prediction. Leave it out of the references: {listing(slides)}."
-            )
-
-
-def _fingerprint(adata: AnnData, embedding: str) -> np.ndarray:
-    """Positions and embeddings in an order of their own."""
-    columns = np.column_stack([check_coordinates(adata, "the slide"), np.asarray(adata.obsm[embedding])])
-    return columns[np.lexsort(columns[:, :2].T)]
+def shared_spots(xy: np.ndarray, z: np.ndarray, other_xy: np.ndarray, other_z: np.ndarray) -> np.ndarray:
+    """Which of the other spots are among the first: same place, same embedding. Indices, ascending."""
+    mine = pd.DataFrame(xy, columns=["x", "y"]).reset_index(names="mine")
+    other = pd.DataFrame(other_xy, columns=["x", "y"]).reset_index(names="other")
+    pairs = mine.merge(other, on=["x", "y"])
+    same = (z[pairs["mine"]] == other_z[pairs["other"]]).all(axis=1)
+    return np.unique(pairs["other"].to_numpy()[same])

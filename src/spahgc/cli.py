@@ -140,11 +140,12 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments  # wherever it stands on the line
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not debug:
-        warnings.showwarning = _show_warning
     try:
-        sys.exit(app(arguments, prog_name="spahgc", standalone_mode=False))
-    except KeyboardInterrupt:
+        with warnings.catch_warnings():  # gives the way of showing them back afterwards
+            if not debug:
+                warnings.showwarning = _show_warning
+            sys.exit(app(arguments, prog_name="spahgc", standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):  # click turns the one into the other
         typer.echo("spahgc: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:

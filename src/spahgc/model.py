@@ -13,10 +13,20 @@ import anndata as ad
 import numpy as np
 
 from spahgc._graph_data import GeneScale, Spots, bank_spots, check_sizes, spot_graph, target_spots
-from spahgc._keys import UNS, Obsp, Uns
+from spahgc._keys import SPATIAL, UNS, Obs, Obsp, Uns
+from spahgc._model_files import (
+    BANK_FILE,
+    DESCRIPTION_FILE,
+    FORMAT,
+    WEIGHTS_FILE,
+    checksums,
+    is_model_folder,
+    read_description,
+)
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
 from spahgc._settings import resolve_device
+from spahgc._slides import shared_spots
 from spahgc._training import train_network, training_settings
 from spahgc._validate import (
     check_anndata,
@@ -35,10 +45,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from spahgc.nn import LossRecord, SpaHGCNetwork
-
-FORMAT = 1
-"""Version of the folder that :meth:`SpaHGC.save` writes."""
-DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 
 
 class SpaHGC:
@@ -211,9 +217,9 @@ class SpaHGC:
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        if folder.exists() and not (overwrite and (folder / DESCRIPTION_FILE).is_file()):
+        if folder.exists() and not (overwrite and is_model_folder(folder)):
             raise FileExistsError(
-                f'"{folder}" exists already. Pass overwrite=True to replace a model, or another folder.'
+                f'"{folder}" exists already. Pass overwrite=True to replace a model and nothing else, or another folder.'
             )
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +229,8 @@ class SpaHGC:
         try:
             save_file(self.network.state_dict(), part / WEIGHTS_FILE)
             self.bank.write_h5ad(part / BANK_FILE)
-            (part / DESCRIPTION_FILE).write_text(json.dumps(self._description(), indent=1), encoding="utf-8")
+            description = self._description() | {"sha256": checksums(part)}
+            (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)
             part.chmod(0o755)
@@ -264,11 +271,11 @@ class SpaHGC:
         missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(f'"{folder}" is no saved model: {listing(missing)} not found there.')
-        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        if description.get("format") != FORMAT:
+        description = read_description(folder)
+        if description["sha256"] != checksums(folder):
             raise ValueError(
-                f'"{folder}" has format {description.get("format")!r}, this version of spahgc reads format {FORMAT}. '
-                "Install the version that wrote it, or fit the model again."
+                f'the files in "{folder}" do not fit together: not all are those that {DESCRIPTION_FILE} was written '
+                "with. Copy the whole folder of the model again."
             )
         bank = ad.read_h5ad(folder / BANK_FILE)
         if list(bank.var_names) != description["genes"]:
@@ -348,6 +355,15 @@ def check_target(target: AnnData, bank: AnnData) -> None:
         raise ValueError(
             f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
             "Embed all slides with the same encoder."
+        )
+    shared = shared_spots(
+        check_coordinates(target, "the target"), z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key])
+    )
+    if len(shared):
+        names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
+        raise ValueError(
+            f"the target is also among the references: {len(shared)} of its spots stand in {listing(names)}. Their own "
+            "expression would reach their prediction. Leave that slide out of the references."
         )
     if target.n_obs < 2:
         raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch_geometric.utils import to_torch_csr_tensor
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,23 +43,25 @@ class Edges:
     @cached_property
     def between_joined(self) -> Edges:
         """The same edges, with the sources numbered by their place in :attr:`joined_sources`."""
-        place = torch.searchsorted(self.joined_sources, self.source)
+        place = torch.searchsorted(self.joined_sources, self.source.contiguous())
         return Edges(place, self.receiver, len(self.joined_sources), self.n_receiver)
 
     @cached_property
-    def _averaging(self) -> Tensor:
-        """CSR matrix, receivers x sources, that takes the mean over the sources of each receiver."""
-        degree = torch.bincount(self.receiver, minlength=self.n_receiver)
-        weights = 1.0 / degree.index_select(0, self.receiver).to(torch.get_default_dtype())
-        pairs = torch.stack([self.receiver, self.source])
-        return to_torch_csr_tensor(pairs, weights, size=(self.n_receiver, self.n_source))
+    def _bags(self) -> tuple[Tensor, Tensor]:
+        """Sources in the order of their receivers, and where the sources of each receiver begin and end."""
+        degrees = torch.bincount(self.receiver, minlength=self.n_receiver)
+        ends = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
+        return self.source.index_select(0, self.receiver.argsort(stable=True)), ends
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean of ``x`` (sources x width) over the sources of each receiver, receivers x width; 0 without a source."""
-        if x.device.type == "mps":  # no CSR matrices there
-            degree = torch.bincount(self.receiver, minlength=self.n_receiver).clamp(min=1).unsqueeze(1)
-            return self.sum(x.index_select(0, self.source)) / degree
-        return self._averaging.to(x.dtype) @ x
+        if x.device.type == "mps":  # bags of embeddings are not to be had there
+            degrees = torch.bincount(self.receiver, minlength=self.n_receiver).clamp(min=1).unsqueeze(1)
+            return self.sum(x.index_select(0, self.source)) / degrees
+        # Gathers and averages in one pass, forward and backward. A product with a sparse matrix is as fast, but MKL
+        # starts threads of its own for it, which ignore the user's limit and wait for each other on a busy machine.
+        sources, ends = self._bags
+        return F.embedding_bag(sources, x, ends, mode="mean", include_last_offset=True)
 
     def sum(self, messages: Tensor) -> Tensor:
         """Sum of ``messages`` (edges x width) at each receiver, receivers x width."""

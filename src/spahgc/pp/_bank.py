@@ -55,7 +55,7 @@ def reference_bank(
 
     Returns
     -------
-    AnnData of reference spots x panel, slides by name and spots by name, so that the order of ``refs`` and of their
+    AnnData of reference spots x panel, slides by name and spots by place, so that the order of ``refs`` and of their
     spots does not matter:
 
     - ``X``: ``log1p`` counts per 10,000, CSR, float32;
@@ -141,14 +141,15 @@ def _slide_part(slide: AnnData, name: str, key: str, panel: list[str], layer: st
             f"({listing(slide.obs_names[empty])}); they are left out of the references.",
             stacklevel=4,
         )
-    order = canonical_order(slide)
+    z = embedding_matrix(slide, key, what)
+    order = canonical_order(xy, z)
     order = order[~empty[order]]
     columns = slide.var_names.get_indexer(panel)
     return AnnData(
         expression[order][:, columns],
         obs=pd.DataFrame({Obs.slide: name}, index=[f"{name}:{spot}" for spot in slide.obs_names[order]]),
         var=pd.DataFrame(index=panel),
-        obsm={key: embedding_matrix(slide, key, what)[order], SPATIAL: xy[order]},
+        obsm={key: z[order], SPATIAL: xy[order]},
     )
 
 

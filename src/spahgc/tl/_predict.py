@@ -12,7 +12,7 @@ from spahgc._keys import Obsm
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
 from spahgc._settings import resolve_device, settings
-from spahgc._slides import check_target_is_new, split_slides
+from spahgc._slides import split_slides
 from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
 from spahgc.model import SpaHGC, as_bank, bank_embedding, bank_record, check_target
 from spahgc.pp._bank import is_bank
@@ -58,11 +58,11 @@ def predict(
     layer
         Layer of the references with their counts; ``None`` takes ``X``.
     preset
-        ``"paper"``, ``"default"``, or parameters of your own.
+        ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
         Key in ``layers`` and ``uns``, and prefix of columns.
     seed
-        Seed of the training.
+        Seed of the training; without effect where a model is given.
     device
         Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
     copy
@@ -91,6 +91,8 @@ def predict(
     spahgc.tl.evaluate : compare with a measurement.
     """
     _check_arguments(refs, model, method, key_added)
+    if model is not None and not (genes is None and embedding is None and layer is None):
+        raise ValueError("genes=, embedding= and layer= belong to the training. A model has its own: leave them out.")
     check_anndata(target, "the target")
     check_coordinates(target, "the target")
     if model is not None:
@@ -144,7 +146,6 @@ def _bank_for(
         for name, slide in slides.items():
             embedding_matrix(slide, key, f'reference "{name}"')
         embedding_matrix(target, key, "the target")
-        check_target_is_new(target, slides, key)
         refs = list(slides.values())
     bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
     check_target(target, bank)

@@ -1,0 +1,74 @@
+"""What ``import spahgc`` costs and offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import spahgc as sp
+
+MAX_IMPORT_SECONDS = 1.0
+
+PROBE = """
+import sys, time
+started = time.perf_counter()
+import spahgc
+seconds = time.perf_counter() - started
+heavy = sorted({"torch", "timm", "torch_geometric", "scanpy", "anndata", "matplotlib"} & set(sys.modules))
+print(seconds, ",".join(heavy))
+"""
+
+
+def probe() -> tuple[float, str]:
+    out = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True).stdout.split(" ")
+    return float(out[0]), out[1].strip()
+
+
+def test_import_loads_neither_torch_nor_timm_nor_anything_heavy() -> None:
+    assert probe()[1] == ""
+
+
+def test_import_takes_less_than_a_second() -> None:
+    # The best of three: a machine that is busy elsewhere is not what is measured.
+    assert min(probe()[0] for _ in range(3)) < MAX_IMPORT_SECONDS
+
+
+def test_every_public_name_can_be_reached() -> None:
+    for name in sp.__all__:
+        assert getattr(sp, name) is not None
+    assert set(sp.__all__) <= set(dir(sp))
+
+
+@pytest.mark.parametrize("module", ["io", "datasets", "pp", "tl", "pl", "encoders", "image"])
+def test_every_public_function_is_documented(module: str) -> None:
+    namespace = getattr(sp, module)
+    for name in namespace.__all__:
+        documentation = getattr(namespace, name).__doc__
+        assert documentation and documentation.strip(), f"spahgc.{module}.{name} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sp.nothing  # noqa: B018
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    from spahgc._settings import resolve_device
+
+    with pytest.raises(ValueError, match='device="cuda:99" is not available here'):
+        resolve_device("cuda:99")
+
+
+def test_progress_can_be_switched_off(capsys: pytest.CaptureFixture[str]) -> None:
+    from spahgc._settings import progress_bar
+
+    sp.settings.progress = False
+    with progress_bar(total=2, desc="work") as bar:
+        bar.update()
+    assert capsys.readouterr().err == ""
+    sp.settings.progress = True
+    with progress_bar(total=2, desc="work") as bar:
+        bar.update()
+    assert "work" in capsys.readouterr().err
