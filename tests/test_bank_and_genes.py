@@ -444,3 +444,13 @@ def test_panel_of_the_four_measured_slides_is_the_published_list(her2st: Path):
     published = (her2st / "panel.txt").read_text().split()
     assert len(published) == 85
     assert sp.pp.select_genes(slides) == sorted(published)
+
+
+def test_abundant_genes_join_a_panel_only_if_every_reference_has_them(cohort):
+    plain, more = sp.pp.select_genes(cohort, n_top=10), sp.pp.select_genes(cohort, n_top=10, n_abundant=15)
+    tops = [
+        set(slide.var_names[np.argsort(-np.asarray(slide.X.sum(axis=0)).ravel(), kind="stable")[:15]])
+        for slide in cohort
+    ]
+    assert set(more) == set(plain) | set.intersection(*tops)
+    assert len(more) > len(plain)

@@ -10,8 +10,6 @@ import pytest
 
 import spahgc as sp
 
-SHOWN = ["ERBB2", "CD74"]
-
 
 @pytest.mark.data
 def test_the_main_job_runs_on_measured_slides_as_printed(her2st: Path, tmp_path: Path) -> None:
@@ -31,10 +29,8 @@ def test_the_main_job_runs_on_measured_slides_as_printed(her2st: Path, tmp_path:
     assert len(panel) > 50
     scores = sp.tl.evaluate(target)
     assert scores["pearson"].mean() > 0.1, "nothing was learned"
-    shown = [gene for gene in SHOWN if gene in panel]
-    assert shown, f"none of {SHOWN} is in the panel"
-    axes = sp.pl.spatial_genes(target, shown, show=False, save=tmp_path / "genes.png")
-    assert len(axes) == 2 * len(shown)
+    axes = sp.pl.spatial_genes(target, ["ERBB2", "CD74"], show=False, save=tmp_path / "genes.png")
+    assert len(axes) == 4
     assert (tmp_path / "genes.png").stat().st_size > 10_000
     plt.close("all")
     target.write_h5ad(tmp_path / "target.h5ad")

@@ -10,6 +10,8 @@ from typing import Any
 class Parameters:
     """Parameters of the graph, the network and its training; the defaults are the paper's."""
 
+    n_abundant: int = 0
+    """Most abundant genes of each reference that a panel gets besides the variable ones."""
     n_spatial: int = 5
     """Q: neighbours in the plane (TS)."""
     n_cross: int = 7
@@ -49,7 +51,7 @@ class Parameters:
 
 PRESETS = {
     "paper": Parameters(),
-    "default": Parameters(standardize=True, epochs=60, early_stopping=True),
+    "default": Parameters(n_abundant=300, standardize=True, epochs=60, early_stopping=True),
 }
 """``"paper"`` is the article to the letter; ``"default"`` is what this package knows to be better."""
 

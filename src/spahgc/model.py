@@ -26,7 +26,7 @@ from spahgc._model_files import (
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
 from spahgc._settings import resolve_device
-from spahgc._slides import shared_spots
+from spahgc._slides import shared_spots, split_slides
 from spahgc._training import train_network, training_settings
 from spahgc._validate import (
     check_anndata,
@@ -38,6 +38,7 @@ from spahgc._validate import (
     listing,
 )
 from spahgc.pp._bank import is_bank, reference_bank, similar_peers
+from spahgc.pp._genes import select_genes
 from spahgc.pp._neighbors import cosine_neighbors
 
 if TYPE_CHECKING:
@@ -310,6 +311,9 @@ def as_bank(
 ) -> AnnData:
     """References as a bank of one's own, with the RS graph that the parameters ask for."""
     if not is_bank(refs):
+        if genes is None:
+            refs = list(split_slides(refs).values())
+            genes = select_genes(refs, n_abundant=parameters.n_abundant, layer=layer)
         return reference_bank(refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference)
     made_with = bank_embedding(refs)
     if embedding is not None and embedding != made_with:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from spahgc._expression import raw_matrix
 from spahgc._slides import split_slides
@@ -25,10 +26,11 @@ def select_genes(
     refs: AnnData | Iterable[AnnData],
     *,
     n_top: int = N_TOP_GENES,
+    n_abundant: int = 0,
     min_spots: int = MIN_SPOTS,
     layer: str | None = None,
 ) -> list[str]:
-    """Genes that are among the most variable of every reference.
+    """Genes that are among the most variable, or among the most abundant, of every reference.
 
     The target has no part in it: a panel that saw the target's counts would leak them.
 
@@ -39,6 +41,10 @@ def select_genes(
     n_top
         Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
         ``flavor="seurat_v3"``. A reference with no more than this many genes contributes all of them.
+    n_abundant
+        Genes of highest mean count that are taken of each reference as well, again only those that are among them in
+        every reference. Variance alone, in relation to the mean, passes over markers such as ERBB2 that are seen at
+        every spot.
     min_spots
         Genes seen in fewer spots of a reference are left out there.
     layer
@@ -55,19 +61,23 @@ def select_genes(
 
     Notes
     -----
-    Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only.
+    Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only, and
+    without abundant genes, which ``preset="default"`` adds.
     """
     slides = split_slides(refs)
     shared = common_genes(slides)
-    panel = set(shared)
+    variable, abundant = set(shared), set(shared)
     for name, slide in slides.items():
-        panel &= set(_variable_genes(slide, name, n_top, min_spots, layer))
+        counts = raw_matrix(slide, layer, f'reference "{name}"')
+        variable &= set(_variable_genes(slide, counts, n_top, min_spots))
+        abundant &= set(_abundant_genes(slide, counts, n_abundant))
+    panel = variable | abundant
     if not panel:
         raise ValueError(
             f"no gene is among the {n_top} most variable of every reference ({listing(slides)}). "
             "Raise n_top=, or pass the genes yourself with genes=."
         )
-    logger.info("%d genes are among the %d most variable of %d references", len(panel), n_top, len(slides))
+    logger.info("%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides))
     return sorted(panel)
 
 
@@ -83,10 +93,16 @@ def common_genes(slides: dict[str, AnnData]) -> list[str]:
     return sorted(shared)
 
 
-def _variable_genes(slide: AnnData, name: str, n_top: int, min_spots: int, layer: str | None) -> Iterable[str]:
+def _abundant_genes(slide: AnnData, counts: csr_matrix, n_abundant: int) -> Iterable[str]:
+    totals = np.asarray(counts.sum(axis=0)).ravel()
+    # By name between equals, so that the order of the columns does not decide.
+    ranked = np.lexsort((slide.var_names.to_numpy().astype(str), -totals))
+    return slide.var_names[ranked[:n_abundant]]
+
+
+def _variable_genes(slide: AnnData, counts: csr_matrix, n_top: int, min_spots: int) -> Iterable[str]:
     import scanpy as sc
 
-    counts = raw_matrix(slide, layer, f'reference "{name}"')
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= min_spots
     genes = slide.var_names[seen]
     if len(genes) <= n_top:
