@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spahgc import datasets, encoders, image, io, pl, pp, tl
+    from spahgc._presets import Parameters
     from spahgc._settings import settings
     from spahgc.model import SpaHGC
 
 __version__ = version("spahgc")
 
-__all__ = ["SpaHGC", "__version__", "datasets", "encoders", "image", "io", "pl", "pp", "settings", "tl"]
+__all__ = ["Parameters", "SpaHGC", "__version__", "datasets", "encoders", "image", "io", "pl", "pp", "settings", "tl"]
 
-_OBJECTS = {"SpaHGC": "spahgc.model", "settings": "spahgc._settings"}
+_OBJECTS = {"Parameters": "spahgc._presets", "SpaHGC": "spahgc.model", "settings": "spahgc._settings"}
 _MODULES = {"datasets", "encoders", "image", "io", "pl", "pp", "tl"}
 
 

@@ -51,9 +51,9 @@ class Parameters:
 
 PRESETS = {
     "paper": Parameters(),
-    "default": Parameters(n_abundant=300, standardize=True, epochs=60, early_stopping=True),
+    "default": Parameters(n_abundant=300),
 }
-"""``"paper"`` is the article to the letter; ``"default"`` is what this package knows to be better."""
+"""``"paper"`` is the article to the letter; ``"default"`` is the best that this package knows how to do."""
 
 
 def find_preset(preset: str | Parameters) -> Parameters:
