@@ -451,7 +451,7 @@ def test_loading_another_format_is_refused(saved, version):
 
 def test_loading_an_unknown_parameter_is_refused(saved, quick):
     describe(saved, parameters=quick.to_dict() | {"momentum": 0.9})
-    with pytest.raises(ValueError, match="unknown parameters: momentum. Known are: n_spatial, "):
+    with pytest.raises(ValueError, match="unknown parameters: momentum. Known are: n_abundant, "):
         SpaHGC.load(saved)
 
 
