@@ -215,10 +215,13 @@ def test_scanpy_and_squidpy_draw_it_without_further_arguments(slide):
 
     adata = slide.read()
     try:
-        sc.pl.spatial(adata, show=False)
-        sc.pl.spatial(adata, color="ERBB2", show=False)
-        sq.pl.spatial_scatter(adata)
-        sq.pl.spatial_scatter(adata, color="ERBB2")
+        for color in (None, "ERBB2"):
+            sc.pl.spatial(adata, color=color, show=False)
+            sq.pl.spatial_scatter(adata, color=color)
+        drawn = [axis for number in plt.get_fignums() for axis in plt.figure(number).axes if axis.images]
+        assert len(drawn) == 4  # the tissue image, twice with each package
+        for axis in drawn:
+            assert axis.collections, "no spots on the tissue"
     finally:
         plt.close("all")
 
