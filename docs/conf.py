@@ -30,13 +30,14 @@ default_role = "literal"
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_use_param = True
-# A "Returns" section holds a description without a type, which comes from the signature.
-napoleon_use_rtype = False
+# A "Returns" section holds sentences and lists, not one entry a value: its type comes from the signature.
+napoleon_custom_sections = ["Returns"]
 # Attributes become fields of the class; as objects of their own they would be described a second time by :members:.
 napoleon_use_ivar = True
 
 # Types and defaults stand in the signatures only, so that the docstrings cannot contradict them.
 typehints_defaults = "braces"
+typehints_document_rtype = False  # the signature says it
 always_use_bars_union = True
 suppress_warnings = [
     # Imports that stand under TYPE_CHECKING in other packages may need what is not installed here; the type is then
@@ -83,3 +84,16 @@ html_theme_options = {
     "use_issues_button": True,
     "use_repository_button": True,
 }
+
+
+def _drop_lone_colon(app, what, name, obj, options, lines):
+    """Take back the ":" by which sphinx_autodoc_typehints keeps napoleon from reading types into a Returns section."""
+    for place, line in enumerate(lines[:-2]):
+        if line == "Returns" and set(lines[place + 1].strip()) == {"-"} and lines[place + 2] == ":":
+            del lines[place + 2]
+            return
+
+
+def setup(app):
+    # Connected after the extension at the same priority, so it runs after it and before napoleon (500).
+    app.connect("autodoc-process-docstring", _drop_lone_colon, priority=499)

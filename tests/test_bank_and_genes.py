@@ -33,7 +33,7 @@ def panel(refs: list[AnnData]) -> list[str]:
 def bank_of(refs, **options) -> AnnData:
     """A bank that nothing was warned of."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)  # deprecations inside pandas and anndata are theirs
         return sp.pp.reference_bank(refs, **options)
 
 

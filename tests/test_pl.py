@@ -234,7 +234,7 @@ def test_predicted_alone_where_nothing_was_measured(slide, x):
     else:
         slide.X = np.full(slide.shape, np.nan, dtype=np.float32)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         axes = draw(slide)
     assert [ax.get_title() for ax in axes] == ["MORPH001, predicted", "FLAT001, predicted"]
 
