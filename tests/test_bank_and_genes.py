@@ -185,7 +185,8 @@ def test_corrected_counts_are_normalised_as_counts_are(refs, panel):
 
 
 def test_negative_values_are_taken_as_they_are_and_a_warning_says_so(refs, panel):
-    refs[0].X = refs[0].X.toarray() - 0.5
+    for slide in refs:
+        slide.X = slide.X.toarray() - 0.5
     with pytest.warns(UserWarning, match='reference "P2S1" has negative values.*Assumed: expression that is already'):
         bank = sp.pp.reference_bank(refs, genes=panel)
     part = bank[[f"P2S1:{spot}" for spot in refs[0].obs_names]]
@@ -454,3 +455,20 @@ def test_abundant_genes_join_a_panel_only_if_every_reference_has_them(cohort):
     ]
     assert set(more) == set(plain) | set.intersection(*tops)
     assert len(more) > len(plain)
+
+
+def test_units_of_transformed_expression_are_not_called_counts(refs, panel):
+    for slide in refs:
+        slide.X = slide.X.toarray() - 1.0
+    with pytest.warns(UserWarning, match="negative values, so it does not hold counts"):
+        bank = sp.pp.reference_bank(refs, genes=panel)
+    assert bank.uns["spahgc"]["bank"]["units"] == "as given"
+
+
+def test_counts_and_transformed_expression_are_not_mixed(refs, panel):
+    refs[0].X = refs[0].X.toarray() - 1.0
+    with (
+        pytest.warns(UserWarning, match="negative values"),
+        pytest.raises(ValueError, match="hold negative values, which are no counts, and the other references do not"),
+    ):
+        sp.pp.reference_bank(refs, genes=panel)

@@ -5,6 +5,9 @@ from __future__ import annotations
 UNITS = "log1p counts per 10,000"
 """Units of measured expression inside the package and of every prediction."""
 
+UNITS_AS_GIVEN = "as given"
+"""Units of expression that was handed over already transformed."""
+
 COUNTS_PER_SPOT = 10_000.0
 """Counts to which every spot is scaled before ``log1p``."""
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._expression import log_expression, zero_spots
-from spahgc._keys import SPATIAL, UNITS, UNS, Obs, Obsp, Uns
+from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsp, Uns
 from spahgc._slides import canonical_order, split_slides
 from spahgc._validate import (
     check_coordinates,
@@ -85,6 +85,7 @@ def reference_bank(
     parts = [_slide_part(slide, name, key, panel, layer) for name, slide in slides.items()]
     for name, part in zip(slides, parts, strict=True):
         _check_size(part, name, n_neighbors)
+    units = _common_units(dict(zip(slides, parts, strict=True)))
     bank = _join(parts)
     bank.obsp[Obsp.reference_connectivities] = similar_peers(bank.obsm[key], bank.X, n_neighbors)
     bank.uns[UNS] = {
@@ -93,7 +94,7 @@ def reference_bank(
             "slides": list(slides),
             "embedding": key,
             "n_neighbors": int(n_neighbors),
-            "units": UNITS,
+            "units": units,
         },
     }
     return bank
@@ -150,7 +151,20 @@ def _slide_part(slide: AnnData, name: str, key: str, panel: list[str], layer: st
         obs=pd.DataFrame({Obs.slide: name}, index=[f"{name}:{spot}" for spot in slide.obs_names[order]]),
         var=pd.DataFrame(index=panel),
         obsm={key: z[order], SPATIAL: xy[order]},
+        # Looked for in all genes: those of the panel may have no negative value.
+        uns={"units": UNITS_AS_GIVEN if expression.nnz and expression.data.min() < 0 else UNITS},
     )
+
+
+def _common_units(parts: dict[str, AnnData]) -> str:
+    """Units of the expression; refuses references of which only some are transformed already."""
+    transformed = [name for name, part in parts.items() if part.uns["units"] == UNITS_AS_GIVEN]
+    if transformed and len(transformed) < len(parts):
+        raise ValueError(
+            f"{listing(transformed)} hold negative values, which are no counts, and the other references do not. "
+            "Pass layer= with the counts of all."
+        )
+    return UNITS_AS_GIVEN if transformed else UNITS
 
 
 def _check_size(part: AnnData, name: str, n_neighbors: int) -> None:
