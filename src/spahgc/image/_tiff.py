@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -76,8 +75,8 @@ class TiffImage(ClosesItself):
         """Choose the image, check it, and find out its size and resolution."""
         if not self._file.series:
             raise _damaged(self._path, "it holds no image")
-        areas = [math.prod(series.sizes.get(axis, 0) for axis in ("height", "width")) for series in self._file.series]
-        index = int(np.argmax(areas))
+        sizes = [dict(zip(series.axes, series.shape, strict=True)) for series in self._file.series]
+        index = int(np.argmax([size.get("Y", 0) * size.get("X", 0) for size in sizes]))
         series = self._file.series[index]
         self._level = series.levels[0]
         self._page = self._level.keyframe
