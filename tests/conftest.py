@@ -83,3 +83,15 @@ def cohort(_cohort: list[AnnData]) -> list[AnnData]:
 def quick() -> Parameters:
     """A network that trains in a second."""
     return Parameters(width=32, layers=2, heads=2, epochs=4, learning_rate=1e-3)
+
+
+@pytest.fixture
+def target(cohort: list[AnnData]) -> AnnData:
+    """Slide P1S1."""
+    return cohort[0]
+
+
+@pytest.fixture
+def refs(cohort: list[AnnData]) -> list[AnnData]:
+    """Slides P2S1, P1S2 and P2S2."""
+    return cohort[1:]

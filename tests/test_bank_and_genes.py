@@ -20,12 +20,6 @@ EMBEDDING = "X_sim"
 
 
 @pytest.fixture
-def refs(cohort: list[AnnData]) -> list[AnnData]:
-    """Slides P2S1, P1S2 and P2S2."""
-    return cohort[1:]
-
-
-@pytest.fixture
 def panel(refs: list[AnnData]) -> list[str]:
     return list(refs[0].var_names[::4])
 

@@ -30,16 +30,6 @@ def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sp.settings, "device", "cpu")
 
 
-@pytest.fixture
-def target(cohort: list[AnnData]) -> AnnData:
-    return cohort[0]
-
-
-@pytest.fixture
-def refs(cohort: list[AnnData]) -> list[AnnData]:
-    return cohort[1:]
-
-
 @pytest.fixture(scope="module")
 def fitted(_cohort: list[AnnData], quick: Parameters) -> SpaHGC:
     """A model of three slides that no test may change."""

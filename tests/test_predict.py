@@ -28,17 +28,6 @@ def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def target(cohort: list[AnnData]) -> AnnData:
-    return cohort[0]
-
-
-@pytest.fixture
-def refs(cohort: list[AnnData]) -> list[AnnData]:
-    """Slides P2S1, P1S2 and P2S2."""
-    return cohort[1:]
-
-
-@pytest.fixture
 def panel(refs: list[AnnData]) -> list[str]:
     return list(refs[0].var_names[::3])
 

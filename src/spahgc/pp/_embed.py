@@ -12,10 +12,9 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
-from tqdm.auto import tqdm
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
-from spahgc._settings import resolve_device, settings
+from spahgc._settings import progress_bar, resolve_device
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, cut_patch, describe_outside, open_image
 from spahgc.image._resample import FILTERS
@@ -322,7 +321,7 @@ def _encode(
     side, n_spots = encoder.record.input_px, len(slide.xy)
     features = np.empty((n_spots, encoder.record.dim), dtype=np.float32)
     padded = np.zeros(n_spots, dtype=bool)
-    progress = tqdm(total=n_spots, unit="spot", desc=slide.name, disable=not settings.progress)
+    progress = progress_bar(total=n_spots, unit="spot", desc=slide.name)
     with _opened(slide.source) as image, progress:
         for start in range(0, n_spots, batch_size):
             centers = slide.xy[start : start + batch_size]
