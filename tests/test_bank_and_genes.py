@@ -15,8 +15,11 @@ from scipy.sparse import csc_matrix, csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
 import spahgc as sp
+from spahgc._graph_data import bank_spots
+from spahgc._presets import Parameters
 
 EMBEDDING = "X_sim"
+TRANSCRIPTOME = "spahgc_transcriptome"
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def assert_same_bank(a: AnnData, b: AnnData) -> None:
     np.testing.assert_allclose(a.X.toarray(), b.X.toarray(), atol=1e-6)
     np.testing.assert_array_equal(a.obsm[EMBEDDING], b.obsm[EMBEDDING])
     np.testing.assert_array_equal(a.obsm["spatial"], b.obsm["spatial"])
+    np.testing.assert_allclose(a.obsm[TRANSCRIPTOME].toarray(), b.obsm[TRANSCRIPTOME].toarray(), atol=1e-6)
     graphs = [bank.obsp["spahgc_rs_connectivities"] for bank in (a, b)]
     np.testing.assert_array_equal(graphs[0].indices, graphs[1].indices)
     assert a.uns["spahgc"]["bank"] == b.uns["spahgc"]["bank"]
@@ -83,6 +87,8 @@ def test_bank_joins_each_spot_to_those_that_look_and_express_alike(refs, panel):
 
 def test_bank_records_how_it_was_made(refs, panel):
     record = bank_of(refs, genes=panel, n_neighbors=4).uns["spahgc"]
+    transcriptome = record["bank"].pop("transcriptome")
+    assert transcriptome == sorted(refs[0].var_names) and isinstance(transcriptome, list)
     assert record["bank"] == {
         "slides": ["P1S2", "P2S1", "P2S2"],
         "embedding": EMBEDDING,
@@ -139,7 +145,10 @@ def test_bank_survives_h5ad_and_zarr(refs, panel, tmp_path):
         np.testing.assert_array_equal(
             back.obsp["spahgc_rs_connectivities"].toarray(), bank.obsp["spahgc_rs_connectivities"].toarray()
         )
-        assert list(back.uns["spahgc"]["bank"]["slides"]) == bank.uns["spahgc"]["bank"]["slides"]
+        for names in ("slides", "transcriptome"):
+            assert list(back.uns["spahgc"]["bank"][names]) == bank.uns["spahgc"]["bank"][names]
+        assert back.obsm[TRANSCRIPTOME].format == "csr"
+        np.testing.assert_array_equal(back.obsm[TRANSCRIPTOME].toarray(), bank.obsm[TRANSCRIPTOME].toarray())
 
 
 def test_references_are_not_changed(refs, panel):
@@ -150,6 +159,83 @@ def test_references_are_not_changed(refs, panel):
         assert list(slide.obs) == list(old.obs) and list(slide.var) == list(old.var)
         assert set(slide.obsm) == set(old.obsm) and set(slide.obsp) == set(old.obsp)
         assert slide.uns["spahgc"] == old.uns["spahgc"]
+
+
+# The transcriptome beside the panel.
+
+
+def transcriptome_of(bank: AnnData) -> list[str]:
+    return bank.uns["spahgc"]["bank"]["transcriptome"]
+
+
+def test_bank_keeps_log_counts_per_ten_thousand_of_the_transcriptome_beside_the_panel(refs, panel):
+    bank = bank_of(refs, genes=panel, n_transcriptome=25)
+    genes, matrix = transcriptome_of(bank), bank.obsm[TRANSCRIPTOME]
+    assert (matrix.format, matrix.dtype, matrix.shape) == ("csr", np.float32, (bank.n_obs, 25))
+    assert genes == sorted(genes)
+    for slide in refs:
+        name = slide.obs["slide"].iloc[0]
+        expected = log_cp10k(slide)[:, slide.var_names.get_indexer(genes)]
+        part = bank[[f"{name}:{spot}" for spot in slide.obs_names]]
+        np.testing.assert_allclose(part.obsm[TRANSCRIPTOME].toarray(), expected, rtol=1e-6)
+
+
+def test_transcriptome_is_of_the_genes_that_the_worst_reference_still_covers(refs, panel):
+    common = refs[0].var_names
+    rng = np.random.default_rng(0)
+    for slide in refs:  # every gene is missed in another share of every slide's spots
+        counts = slide.X.toarray() + 1
+        slide.X = csr_matrix(np.where(rng.random(counts.shape) < rng.random(slide.n_vars), counts, 0))
+    shares = np.array([np.asarray((slide[:, common].X > 0).mean(axis=0)).ravel() for slide in refs])
+    best = np.lexsort((common.to_numpy().astype(str), -shares.min(axis=0)))[:20]
+    assert set(best) != set(np.argsort(-shares.mean(axis=0), kind="stable")[:20])
+    assert transcriptome_of(bank_of(refs, genes=panel, n_transcriptome=20)) == sorted(common[best])
+
+
+def test_equally_covered_genes_are_taken_by_name(refs, panel):
+    for slide in refs:
+        slide.X = csr_matrix(slide.X.toarray() + 1)
+    bank = bank_of([shuffled(slide, seed) for seed, slide in enumerate(refs)], genes=panel, n_transcriptome=7)
+    assert transcriptome_of(bank) == sorted(refs[0].var_names)[:7]
+
+
+def test_transcriptome_holds_only_genes_that_all_references_share_and_all_of_them_if_few(refs, panel):
+    absent = [gene for gene in refs[2].var_names if gene not in panel][3]
+    refs[2] = refs[2][:, refs[2].var_names != absent].copy()
+    assert transcriptome_of(bank_of(refs, genes=panel)) == sorted(set(refs[0].var_names) - {absent})
+
+
+def test_transcriptome_does_not_depend_on_the_panel(refs, panel):
+    first, second = (bank_of(refs, genes=genes, n_transcriptome=20) for genes in (panel, panel[:3]))
+    np.testing.assert_array_equal(first.obsm[TRANSCRIPTOME].toarray(), second.obsm[TRANSCRIPTOME].toarray())
+
+
+def test_transcriptome_follows_the_spots_and_stays_beside_a_smaller_panel(refs, panel):
+    bank = bank_of(refs, genes=panel, n_transcriptome=20)
+    rows = np.random.default_rng(0).permutation(bank.n_obs)[:30]
+    part = bank[rows, panel[:4]].copy()
+    np.testing.assert_array_equal(part.obsm[TRANSCRIPTOME].toarray(), bank.obsm[TRANSCRIPTOME][rows].toarray())
+    assert transcriptome_of(part) == transcriptome_of(bank)
+
+
+def test_spots_of_a_bank_carry_its_transcriptome(refs, panel):
+    bank = bank_of(refs, genes=panel, n_transcriptome=20)
+    spots = bank_spots(bank, Parameters())
+    np.testing.assert_array_equal(spots.transcriptome.toarray(), bank.obsm[TRANSCRIPTOME].toarray())
+    chosen = np.array([5, 2, 99])
+    np.testing.assert_array_equal(spots[chosen].transcriptome.toarray(), bank.obsm[TRANSCRIPTOME][chosen].toarray())
+
+
+def test_a_bank_without_a_transcriptome_is_refused(refs, panel):
+    bank = bank_of(refs, genes=panel)
+    del bank.obsm[TRANSCRIPTOME]
+    with pytest.raises(KeyError, match=r'obsm\["spahgc_transcriptome"\] not found in the bank.*Make it again with'):
+        bank_spots(bank, Parameters())
+
+
+def test_an_empty_transcriptome_is_refused(refs, panel):
+    with pytest.raises(ValueError, match="n_transcriptome must be at least 1, found 0. The default is 2000"):
+        sp.pp.reference_bank(refs, genes=panel, n_transcriptome=0)
 
 
 # What the references may hold instead of counts.

@@ -75,7 +75,7 @@ class Recorder:
 def recorder(monkeypatch) -> Recorder:
     recorder = Recorder()
     monkeypatch.setattr(
-        Encoder, "encode", lambda encoder, patches, *, device: recorder(encoder, patches, device=device)
+        Encoder, "encode", lambda encoder, patches, *, device, **_: recorder(encoder, patches, device=device)
     )
     return recorder
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import squidpy as sq
 import torch
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import spahgc as sp
-from spahgc._graph_data import GeneScale, Spots, check_sizes, roles, spot_graph, standardize, training_task
+from spahgc._features import standardize
+from spahgc._graph_data import GeneScale, check_sizes, roles, spot_graph, training_task
 from spahgc._presets import Parameters
+from spahgc._spots import Spots
 from spahgc.pp._neighbors import cosine_neighbors
 from spahgc.pp._spatial_graph import nearest_in_plane
 
@@ -255,7 +260,8 @@ def test_cross_graph_refuses_embeddings_of_different_encoders(cohort):
 def spots_of(*sizes: int, genes: int = 4) -> Spots:
     n = sum(sizes)
     slide = np.repeat([f"slide{i}" for i in range(len(sizes))], sizes)
-    return Spots(points(n), 100 * points(n, 2, seed=1), slide, np.abs(points(n, genes, seed=2)))
+    y = np.abs(points(n, genes, seed=2))
+    return Spots(points(n), 100 * points(n, 2, seed=1), slide, y, csr_matrix(y))
 
 
 def test_every_slide_plays_the_target_once_and_never_meets_its_own_spots_in_the_bank():
@@ -268,7 +274,7 @@ def test_every_slide_plays_the_target_once_and_never_meets_its_own_spots_in_the_
 
 def test_a_single_slide_is_cut_across_its_longer_side_into_equal_halves():
     xy = np.column_stack([np.repeat([0.0, 1.0], 10), np.tile(np.arange(10.0), 2)])  # longer in y
-    spots = Spots(points(20), xy, np.full(20, "only"), np.zeros((20, 1)))
+    spots = Spots.without_expression(points(20), xy)
     (first, second), (second_again, first_again) = roles(spots)
     assert sorted(first) == sorted(first_again) and sorted(second) == sorted(second_again)
     assert set(xy[first, 1]) == {0, 1, 2, 3, 4}
@@ -277,7 +283,7 @@ def test_a_single_slide_is_cut_across_its_longer_side_into_equal_halves():
 
 def test_halves_stay_equal_where_spots_share_a_coordinate():
     xy = np.column_stack([np.zeros(20), np.r_[np.full(15, 5.0), np.arange(5.0)]])
-    target, bank = roles(Spots(points(20), xy, np.full(20, "only"), np.zeros((20, 1))))[0]
+    target, bank = roles(Spots.without_expression(points(20), xy))[0]
     assert (len(target), len(bank)) == (10, 10)
 
 
@@ -337,7 +343,7 @@ def test_a_training_task_measures_the_target_and_shows_the_expression_of_the_ban
     task = training_task(spots, *rows, scale, parameters, "cpu")
     np.testing.assert_allclose(task.measured, scale.apply(spots.y[:12]))
     np.testing.assert_allclose(task.graph.expression, scale.apply(spots.y[12:]))
-    poisoned = Spots(spots.z, spots.xy, spots.slide, np.where(np.arange(32)[:, None] < 12, np.nan, spots.y))
+    poisoned = replace(spots, y=np.where(np.arange(32)[:, None] < 12, np.nan, spots.y))
     again = training_task(poisoned, *rows, scale, parameters, "cpu").graph
     for name in ("target", "reference", "expression"):
         assert torch.equal(getattr(again, name), getattr(task.graph, name)), name

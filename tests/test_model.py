@@ -17,8 +17,9 @@ from anndata import AnnData
 
 import spahgc as sp
 from spahgc import SpaHGC, _training
-from spahgc._graph_data import Spots, bank_spots
+from spahgc._graph_data import bank_spots
 from spahgc._presets import PRESETS, Parameters, find_preset
+from spahgc._spots import Spots
 from spahgc._training import choose_epochs
 
 EMBEDDING = "X_sim"

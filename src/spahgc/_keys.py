@@ -30,6 +30,27 @@ class Obs:
     slide = "slide"
     patch_padded = "spahgc_patch_padded"
     """True where the patch of a spot reaches past the image and was padded."""
+    context_padded = "spahgc_context_padded"
+    """True where one of the patches of several sizes around a spot reaches past the image and was padded."""
+
+    @staticmethod
+    def domain(key: str) -> str:
+        """Cluster of a spot by its predicted expression, categorical; ``"0"`` is the largest."""
+        return f"{key}_domain"
+
+    @staticmethod
+    def support(key: str) -> str:
+        """How well the references cover what a spot looks like, 0 to 1."""
+        return f"{key}_support"
+
+
+class Layers:
+    """Keys of ``layers``; the prediction itself lies under its own key."""
+
+    @staticmethod
+    def spread(key: str) -> str:
+        """Standard deviation of a prediction, dense float32, in its units; NaN in genes outside the panel."""
+        return f"{key}_std"
 
 
 class Obsm:
@@ -37,11 +58,28 @@ class Obsm:
 
     cross_graph = "spahgc_cs"
     """CSR, target spots x bank spots, values = cosine similarity."""
+    transcriptome = "spahgc_transcriptome"
+    """Bank: expression of the genes that the references cover best, CSR, spots x covered genes, float32."""
 
     @staticmethod
     def embedding(encoder: str) -> str:
         """Spots x dim, float32."""
         return f"X_{encoder}"
+
+    @staticmethod
+    def enrichment(key: str) -> str:
+        """Table of spots x pathways, scores of the predicted expression."""
+        return f"{key}_enrichment"
+
+    @staticmethod
+    def cross(key: str) -> str:
+        """CS graph of a prediction, CSR, target spots x bank spots, values = cosine similarity."""
+        return f"{key}_cs"
+
+    @staticmethod
+    def attention(key: str) -> str:
+        """The same edges, values = attention that the networks pay to the reference spot; rows sum to 1."""
+        return f"{key}_attention"
 
 
 class Obsp:
@@ -66,6 +104,21 @@ class Var:
         """A gene's agreement with the measurement, e.g. ``spahgc_pearson``."""
         return f"{key}_{name}"
 
+    @staticmethod
+    def cv_pcc(key: str) -> str:
+        """A gene's mean PCC over references held out in turn."""
+        return f"{key}_cv_pcc"
+
+    @staticmethod
+    def cv_pcc_low(key: str) -> str:
+        """Lower end of the 95 % interval of that mean."""
+        return f"{key}_cv_pcc_low"
+
+    @staticmethod
+    def cv_pcc_high(key: str) -> str:
+        """Upper end of it."""
+        return f"{key}_cv_pcc_high"
+
 
 class Uns:
     """Entries of ``uns["spahgc"]``."""
@@ -82,3 +135,9 @@ class Uns:
     """One record for each prediction key."""
     evaluations = "evaluations"
     """One summary for each prediction key."""
+    domains = "domains"
+    """One record of a clustering for each prediction key, or name that was given to it."""
+    enrichment = "enrichment"
+    """One record and table of pathways for each prediction key, or name that was given to it."""
+    bank_spots = "bank_spots"
+    """In the record of a prediction: names ``slide:spot`` of the columns of its CS graph."""

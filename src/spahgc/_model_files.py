@@ -9,7 +9,7 @@ from typing import Any
 
 from spahgc._validate import listing
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 

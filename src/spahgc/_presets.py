@@ -18,8 +18,23 @@ class Parameters:
     """K: reference spots of a target spot (CS)."""
     n_reference: int = 7
     """K: peers of a reference spot (RS)."""
-    standardize: bool = False
-    """Standardise every dimension of the embedding over the spots of each slide."""
+    n_axes: int = 0
+    """Principal axes of what a spot looks like on its slide, context included. 0: the embedding of the plain patch."""
+    n_around: int = 18
+    """Nearest spots whose mean appearance is seen too, in ``n_axes`` more axes; 0 for none. Needs ``n_axes``."""
+    n_components: int | tuple[int, ...] = 0
+    """Components of the transcriptome that the nodes carry and the network predicts. 0: the genes of the panel.
+    Several numbers: the mean of the predictions from so many components each. Needs ``n_axes``."""
+    weigh_genes: bool = False
+    """Weigh a gene by its spatial autocorrelation when the components are made. Needs ``n_components``."""
+    by_slide: bool = True
+    """Standardise what the nodes carry over the spots of each slide, not over those of all references."""
+    line: bool = False
+    """Average the network's prediction with that of a ridge regression. Needs ``n_axes``."""
+    graph_share: float = 0.25
+    """Weight of the network beside the line."""
+    n_networks: int = 1
+    """Networks that are trained from different initial weights; their predictions are averaged."""
     width: int = 256
     layers: int = 4
     heads: int = 4
@@ -27,16 +42,31 @@ class Parameters:
     """Share of a target's entries that view 1 hides."""
     reference_hidden: float = 0.9
     """Share of a reference's entries that view 1 hides."""
+    alignment: float = 1.0
+    """Weight of the two alignment losses."""
     epochs: int = 200
-    """Epochs, or the most of them where ``early_stopping`` chooses."""
-    early_stopping: bool = False
-    """Choose the number of epochs on a reference held out, then train on all references for that many."""
+    """Epochs of the training; 0 leaves the line alone."""
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
 
+    def __post_init__(self) -> None:
+        if self.n_axes == 0 and (self.line or self.n_components or self.weigh_genes):
+            raise ValueError(
+                "line=, n_components= and weigh_genes= stand on features that are standardised by slide. Pass n_axes= "
+                'as well, or start from the numbers of the default: dataclasses.replace(PRESETS["default"], ...).'
+            )
+        if self.weigh_genes and not self.n_components:
+            raise ValueError("weigh_genes= is for the components of the transcriptome. Pass n_components= as well.")
+        if not self.epochs and not self.line:
+            raise ValueError("epochs=0 and line=False leave nothing that could predict. Pass one of the two.")
+        if isinstance(self.n_components, tuple) and min(self.n_components, default=0) < 1:
+            raise ValueError(f"n_components={self.n_components} must be positive numbers, or the number 0 alone.")
+        if self.n_networks < 1:
+            raise ValueError(f"n_networks={self.n_networks} trains nothing. Pass a positive number.")
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers by name."""
-        return asdict(self)
+        """Plain numbers, and lists of them, by name."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Parameters:
@@ -46,12 +76,31 @@ class Parameters:
             raise ValueError(
                 f"unknown parameters: {', '.join(unknown)}. Known are: {', '.join(f.name for f in fields(cls))}."
             )
-        return replace(cls(), **values)
+        return replace(cls(), **{name: _plain(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    """A list, or the array that a file makes of it, as a tuple."""
+    return tuple(int(item) for item in value) if hasattr(value, "__len__") else value
 
 
 PRESETS = {
     "paper": Parameters(),
-    "default": Parameters(n_abundant=300),
+    "default": Parameters(
+        n_abundant=300,
+        n_axes=128,
+        n_components=(2, 3, 4, 5, 6, 8, 12, 20),
+        weigh_genes=True,
+        by_slide=False,
+        line=True,
+        n_networks=1,
+        width=128,
+        layers=2,
+        target_hidden=0.8,
+        reference_hidden=0.9,
+        epochs=60,
+        learning_rate=1e-3,
+    ),
 }
 """``"paper"`` is the article to the letter; ``"default"`` is the best that this package knows how to do."""
 

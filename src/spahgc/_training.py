@@ -1,32 +1,35 @@
-"""Training of the network on a bank: every slide in its role, choice of the number of epochs, progress."""
+"""Training of the networks on a bank: every slide in its role, several sets of initial weights, progress."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc._graph_data import GeneScale, roles, training_task
+from spahgc._graph_data import training_task
 from spahgc._settings import progress_bar
+from spahgc._spots import roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spahgc._graph_data import Spots
+    from spahgc._basis import Basis
     from spahgc._presets import Parameters
-    from spahgc.nn import LossRecord, SpaHGCNetwork, TrainingSettings
+    from spahgc._spots import Spots
+    from spahgc.nn import LossRecord, SpaHGCNetwork, Task, TrainingSettings
 
 
-def train_network(
-    spots: Spots, parameters: Parameters, *, seed: int, device: str
-) -> tuple[SpaHGCNetwork, list[LossRecord]]:
+def train_networks(
+    spots: Spots, basis: Basis, parameters: Parameters, *, seed: int, device: str
+) -> tuple[list[SpaHGCNetwork], list[LossRecord]]:
     """Train on all slides, each in turn in the role of the target.
 
     Parameters
     ----------
     spots
-        Spots of all references, with expression.
+        Spots of all references.
+    basis
+        What the nodes carry.
     parameters
         All numbers of the fit.
     seed
@@ -36,33 +39,24 @@ def train_network(
 
     Returns
     -------
-    The network, and the losses of every epoch.
+    The networks, on the CPU, and the losses of every epoch of each of them.
     """
-    if parameters.early_stopping:
-        epochs = choose_epochs(spots, parameters, seed=seed, device=device)
-        parameters = replace(parameters, epochs=epochs)
-    return _train(spots, parameters, seed=seed, device=device, label="training")
+    networks: list[SpaHGCNetwork] = []
+    history: list[LossRecord] = []
+    if not parameters.epochs:
+        return networks, history
+    tasks = [training_task(spots, basis, target, bank, parameters, device) for target, bank in roles(spots)]
+    with progress_bar(total=parameters.n_networks * parameters.epochs, desc="training", unit="epoch") as bar:
 
+        def report(record: LossRecord) -> None:
+            bar.set_postfix(loss=f"{record.total:.3f}", refresh=False)
+            bar.update()
 
-def choose_epochs(spots: Spots, parameters: Parameters, *, seed: int, device: str) -> int:
-    """Number of epochs after which a reference held out is predicted best.
-
-    The last reference by name (or one half, of a single one) is held out. A network is trained on the others, and after
-    every epoch scored on the held-out one by the mean correlation over genes. The target has no part in it.
-    """
-    from spahgc.nn import gene_correlations, predict_expression
-
-    held_out, others = roles(spots)[-1]
-    known = spots[others]
-    task = training_task(spots, held_out, others, GeneScale.of(known.y), parameters, device)
-    scores: list[float] = []
-
-    def score(network: SpaHGCNetwork) -> None:
-        predicted = predict_expression(network, task.graph, training_settings(parameters))
-        scores.append(gene_correlations(predicted, task.measured).mean().item())
-
-    _train(known, parameters, seed=seed, device=device, label="choosing epochs", after_epoch=score)
-    return int(np.argmax(scores)) + 1
+        for member in range(parameters.n_networks):
+            network, losses = _train(tasks, basis, parameters, [seed, member] if member else seed, device, report)
+            networks.append(network.cpu())
+            history += losses
+    return networks, history
 
 
 def training_settings(parameters: Parameters) -> TrainingSettings:
@@ -75,42 +69,35 @@ def training_settings(parameters: Parameters) -> TrainingSettings:
         weight_decay=parameters.weight_decay,
         target_hidden=parameters.target_hidden,
         reference_hidden=parameters.reference_hidden,
+        alignment=parameters.alignment,
     )
 
 
 def _train(
-    spots: Spots,
+    tasks: list[Task],
+    basis: Basis,
     parameters: Parameters,
-    *,
-    seed: int,
+    seed: int | list[int],
     device: str,
-    label: str,
-    after_epoch: Callable[[SpaHGCNetwork], None] | None = None,
+    report: Callable[[LossRecord], None],
 ) -> tuple[SpaHGCNetwork, list[LossRecord]]:
     import torch
 
-    from spahgc.nn import SpaHGCNetwork, train
+    from spahgc.nn import train
 
-    scale = GeneScale.of(spots.y)
-    tasks = [training_task(spots, target, bank, scale, parameters, device) for target, bank in roles(spots)]
+    rng = np.random.default_rng(seed)
+    initial = seed if isinstance(seed, int) else int(np.random.default_rng(seed).integers(2**31))
     with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone, and the user's stream stays
-        torch.manual_seed(seed)
-        network = SpaHGCNetwork(
-            spots.z.shape[1],
-            spots.y.shape[1],
-            width=parameters.width,
-            layers=parameters.layers,
-            heads=parameters.heads,
-        )
+        # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
+        torch.default_generator.manual_seed(initial)
+        network = new_network(basis.features.shape[1], basis.expression.shape[1], parameters)
     network.to(device)
-    with progress_bar(total=parameters.epochs, desc=label, unit="epoch") as bar:
-
-        def report(record: LossRecord) -> None:
-            bar.set_postfix(loss=f"{record.total:.3f}", refresh=False)
-            bar.update()
-            if after_epoch is not None:
-                after_epoch(network)
-
-        rng = np.random.default_rng(seed)
-        history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report)
+    history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report)
     return network, history
+
+
+def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
+    """A network of the size that the parameters ask for."""
+    from spahgc.nn import SpaHGCNetwork
+
+    return SpaHGCNetwork(feature_dim, outputs, width=parameters.width, layers=parameters.layers, heads=parameters.heads)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 
-from spahgc._graph_data import GeneScale, Spots, bank_spots, check_sizes, spot_graph, target_spots
-from spahgc._keys import SPATIAL, UNS, Obs, Obsp, Uns
+from spahgc._basis import LowRankBasis, PlainBasis
+from spahgc._graph_data import bank_spots, check_sizes, spot_graph
+from spahgc._keys import Obsp
 from spahgc._model_files import (
     BANK_FILE,
     DESCRIPTION_FILE,
@@ -25,31 +26,40 @@ from spahgc._model_files import (
 )
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
+from spahgc._references import (
+    as_bank,
+    bank_embedding,
+    bank_record,
+    check_target,
+    embedding_blocks,
+    seen_spots,
+)
 from spahgc._settings import resolve_device
-from spahgc._slides import shared_spots, split_slides
-from spahgc._training import train_network, training_settings
+from spahgc._spots import Spots
+from spahgc._training import new_network, train_networks, training_settings
 from spahgc._validate import (
-    check_anndata,
     check_coordinates,
-    check_genes,
-    check_same_encoder,
     embedding_matrix,
-    encoder_records,
     listing,
 )
-from spahgc.pp._bank import is_bank, reference_bank, similar_peers
-from spahgc.pp._genes import select_genes
+from spahgc.pp._bank import similar_peers
 from spahgc.pp._neighbors import cosine_neighbors
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
+    from torch import Tensor
 
-    from spahgc.nn import LossRecord, SpaHGCNetwork
+    from spahgc._basis import Basis
+    from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
+
+
+BASIS, NETWORKS = "basis.", "networks."
+"""First parts of the names of tensors in the weights file."""
 
 
 class SpaHGC:
-    """A trained model: the network, and the bank of reference spots that it looks things up in.
+    """A trained model: the networks, and the bank of reference spots that it looks things up in.
 
     Made by :meth:`fit` (or :func:`spahgc.tl.fit`) and :meth:`load`.
 
@@ -57,8 +67,10 @@ class SpaHGC:
     ----------
     bank
         The references, as :func:`spahgc.pp.reference_bank` returns them.
-    network
-        The trained network, on the CPU.
+    basis
+        What the nodes of the graph carry, learned from the bank.
+    networks
+        The trained networks, on the CPU; their predictions are averaged.
     parameters
         All numbers of the fit.
     preset
@@ -66,7 +78,7 @@ class SpaHGC:
     seed
         Seed of initial weights and masks.
     history
-        Losses of every epoch.
+        Losses of every epoch of each network, one network after another.
     versions
         Versions of the packages that trained it.
     """
@@ -74,7 +86,8 @@ class SpaHGC:
     def __init__(
         self,
         bank: AnnData,
-        network: SpaHGCNetwork,
+        basis: Basis,
+        networks: list[SpaHGCNetwork],
         parameters: Parameters,
         *,
         preset: str,
@@ -83,7 +96,8 @@ class SpaHGC:
         versions: dict[str, str],
     ) -> None:
         self.bank = bank
-        self.network = network
+        self.basis = basis
+        self.networks = networks
         self.parameters = parameters
         self.preset = preset
         self.seed = seed
@@ -121,7 +135,7 @@ class SpaHGC:
         cls,
         refs: AnnData | Iterable[AnnData],
         *,
-        genes: Sequence[str] | None = None,
+        genes: Sequence[str] | str | None = None,
         embedding: str | None = None,
         layer: str | None = None,
         preset: str | Parameters = "default",
@@ -132,19 +146,29 @@ class SpaHGC:
         parameters = find_preset(preset)
         where = resolve_device(device)
         bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
-        spots = bank_spots(bank, parameters)
+        spots = seen_spots(bank_spots(bank), bank, parameters)
         check_sizes(spots, parameters)
-        network, history = train_network(spots, parameters, seed=seed, device=where)
-        if parameters.standardize:  # the RS graph of the embedding as the network sees it
-            bank.obsp[Obsp.reference_connectivities] = similar_peers(spots.z, spots.y, parameters.n_reference)
-        name = preset if isinstance(preset, str) else "custom"
-        return cls(bank, network.cpu(), parameters, preset=name, seed=int(seed), history=history, versions=versions())
+        basis = _learn_basis(spots, embedding_blocks(bank), parameters)
+        networks, history = train_networks(spots, basis, parameters, seed=seed, device=where)
+        if parameters.n_axes:  # the RS graph of what the nodes carry
+            peers = similar_peers(basis.features, basis.expression, parameters.n_reference)
+            bank.obsp[Obsp.reference_connectivities] = peers
+        return cls(
+            bank,
+            basis,
+            networks,
+            parameters,
+            preset=preset if isinstance(preset, str) else "custom",
+            seed=int(seed),
+            history=history,
+            versions=versions(),
+        )
 
     def cross_graph(self, target: AnnData) -> csr_matrix:
         """CS graph of a target: target spots x bank spots, CSR, cosine similarity as the network sees it."""
         check_target(target, self.bank)
-        bank = bank_spots(self.bank, self.parameters)
-        return cosine_neighbors(self._target_spots(target).z, bank.z, self.parameters.n_cross)
+        features, _ = self.basis.place(self._target_spots(target))
+        return cosine_neighbors(features, self.basis.features, self.parameters.n_cross)
 
     def predict(self, target: AnnData, *, cross: csr_matrix | None = None, device: str | None = None) -> np.ndarray:
         """Predict the panel on a slide from its embedding and its spots' positions.
@@ -169,24 +193,57 @@ class SpaHGC:
         ValueError
             If the target was embedded by another encoder, or holds NaN in either.
         """
-        from spahgc.nn import predict_expression
-
         where = resolve_device(device)
         cross = self.cross_graph(target) if cross is None else cross
-        bank = bank_spots(self.bank, self.parameters)
+        features, line = self.basis.place(self._target_spots(target))
+        if not self.networks:
+            assert line is not None  # parameters without line and epochs are refused
+            return self.basis.decode(line)
+        outputs = self._graph_says(features, check_coordinates(target, "the target"), cross, where)
+        share = self.parameters.graph_share
+        return self.basis.decode(outputs if line is None else share * outputs + (1 - share) * line)
+
+    def _graph_says(self, features: np.ndarray, xy: np.ndarray, cross: csr_matrix, device: str) -> np.ndarray:
+        """Mean output of the networks, target spots x outputs."""
+        from spahgc.nn import predict_expression
+
+        graph = self.graph(features, xy, cross, device)
+        settings = training_settings(self.parameters)
+        outputs = [predict_expression(network.to(device), graph, settings).cpu().numpy() for network in self.networks]
+        for network in self.networks:
+            network.cpu()
+        return np.asarray(np.mean(outputs, axis=0))
+
+    def attention(self, target: AnnData, *, cross: csr_matrix | None = None, device: str | None = None) -> csr_matrix:
+        """Attention that a prediction pays to each reference spot: values on the edges of the CS graph, rows sum to 1.
+
+        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
+        """
+        from spahgc.nn import cross_attention
+
+        if not self.networks:
+            raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
+        where = resolve_device(device)
+        weights = (self.cross_graph(target) if cross is None else cross).astype(np.float32, copy=True)
+        features, _ = self.basis.place(self._target_spots(target))
+        graph = self.graph(features, check_coordinates(target, "the target"), weights, where)
+        settings = training_settings(self.parameters)
+        heard = [cross_attention(network.to(where), graph, settings).mean(0).cpu().numpy() for network in self.networks]
+        for network in self.networks:
+            network.cpu()
+        weights.data = np.mean(heard, axis=0, dtype=np.float64).astype(np.float32)
+        return weights
+
+    def graph(self, features: np.ndarray, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
+        """The graph of a target with these features and centres, and of the bank."""
         peers = self.bank.obsp[Obsp.reference_connectivities]
-        scale = GeneScale.of(bank.y)
-        graph = spot_graph(self._target_spots(target), bank, cross, peers, scale, self.parameters, where)
-        predicted = predict_expression(self.network.to(where), graph, training_settings(self.parameters)).cpu().numpy()
-        self.network.cpu()
-        return scale.undo(predicted)
+        known = self.basis.features, self.basis.expression
+        return spot_graph(features, xy, *known, cross, peers, self.parameters.n_spatial, device)
 
     def _target_spots(self, target: AnnData) -> Spots:
-        return target_spots(
-            embedding_matrix(target, self.embedding, "the target"),
-            check_coordinates(target, "the target"),
-            self.parameters,
-        )
+        z = embedding_matrix(target, self.embedding, "the target")
+        spots = Spots.without_expression(np.asarray(z, np.float32), check_coordinates(target, "the target"))
+        return seen_spots(spots, self.bank, self.parameters)
 
     def record(self) -> dict[str, Any]:
         """What is needed to repeat a prediction, in types that ``uns`` can hold."""
@@ -228,7 +285,7 @@ class SpaHGC:
         except OSError as error:
             raise OSError(f'"{folder}" cannot be written ({error.strerror or error}). Pass another folder.') from error
         try:
-            save_file(self.network.state_dict(), part / WEIGHTS_FILE)
+            save_file(self._tensors(), part / WEIGHTS_FILE)
             self.bank.write_h5ad(part / BANK_FILE)
             description = self._description() | {"sha256": checksums(part)}
             (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
@@ -238,6 +295,15 @@ class SpaHGC:
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        import torch
+        from torch import nn
+
+        arrays = self.basis.to_arrays() if isinstance(self.basis, LowRankBasis) else {}
+        return {f"{BASIS}{name}": torch.from_numpy(array) for name, array in arrays.items()} | {
+            f"{NETWORKS}{name}": part for name, part in nn.ModuleList(self.networks).state_dict().items()
+        }
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -265,8 +331,9 @@ class SpaHGC:
             If it was written in a format that this version does not know, or if its files do not fit together.
         """
         from safetensors.torch import load_file
+        from torch import nn
 
-        from spahgc.nn import LossRecord, SpaHGCNetwork
+        from spahgc.nn import LossRecord
 
         folder = Path(folder)
         missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
@@ -282,17 +349,23 @@ class SpaHGC:
         if list(bank.var_names) != description["genes"]:
             raise ValueError(f'the files in "{folder}" do not fit together: their genes differ. Save the model again.')
         parameters = Parameters.from_dict(description["parameters"])
-        network = SpaHGCNetwork(
-            bank.obsm[description["embedding"]].shape[1],
-            bank.n_vars,
-            width=parameters.width,
-            layers=parameters.layers,
-            heads=parameters.heads,
+        tensors = load_file(folder / WEIGHTS_FILE)
+        if parameters.n_axes:
+            basis: Basis = LowRankBasis.from_arrays(
+                {name.removeprefix(BASIS): part.numpy() for name, part in tensors.items() if name.startswith(BASIS)}
+            )
+        else:
+            basis = PlainBasis.of(seen_spots(bank_spots(bank), bank, parameters))
+        sizes = basis.features.shape[1], basis.expression.shape[1]
+        count = parameters.n_networks if parameters.epochs else 0
+        networks = [new_network(*sizes, parameters) for _ in range(count)]
+        nn.ModuleList(networks).load_state_dict(
+            {name.removeprefix(NETWORKS): part for name, part in tensors.items() if name.startswith(NETWORKS)}
         )
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return cls(
             bank,
-            network,
+            basis,
+            networks,
             parameters,
             preset=description["preset"],
             seed=description["seed"],
@@ -301,73 +374,8 @@ class SpaHGC:
         )
 
 
-def as_bank(
-    refs: Any,
-    *,
-    genes: Sequence[str] | None,
-    embedding: str | None,
-    layer: str | None,
-    parameters: Parameters,
-) -> AnnData:
-    """References as a bank of one's own, with the RS graph that the parameters ask for."""
-    if not is_bank(refs):
-        if genes is None:
-            refs = list(split_slides(refs).values())
-            genes = select_genes(refs, n_abundant=parameters.n_abundant, layer=layer)
-        return reference_bank(refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference)
-    made_with = bank_embedding(refs)
-    if embedding is not None and embedding != made_with:
-        raise ValueError(
-            f'the bank was made with embedding="{made_with}", embedding="{embedding}" was asked for. '
-            "Make a bank with that embedding."
-        )
-    bank = refs.copy() if genes is None else refs[:, check_genes(genes, refs.var_names, "the bank")].copy()
-    if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
-        peers = similar_peers(bank.obsm[made_with], bank.X, parameters.n_reference)
-        bank.obsp[Obsp.reference_connectivities] = peers
-        bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
-    return bank
-
-
-def bank_embedding(bank: AnnData) -> str:
-    """Key of the embedding that a bank was made with."""
-    return str(bank.uns[UNS][Uns.bank]["embedding"])
-
-
-def bank_record(bank: AnnData) -> dict[str, Any]:
-    """What a prediction owes to its bank, in types that ``uns`` can hold."""
-    key = bank_embedding(bank)
-    return {
-        "references": [str(name) for name in bank.uns[UNS][Uns.bank]["slides"]],
-        "genes": [str(gene) for gene in bank.var_names],
-        "units": str(bank.uns[UNS][Uns.bank]["units"]),
-        "embedding": key,
-        "encoder": encoder_records(bank).get(key, {}),
-    }
-
-
-def check_target(target: AnnData, bank: AnnData) -> None:
-    """Refuse a target that cannot be predicted from this bank."""
-    check_anndata(target, "the target")
-    check_coordinates(target, "the target")
-    key = bank_embedding(bank)
-    z = embedding_matrix(target, key, "the target")
-    check_same_encoder(
-        encoder_records(target).get(key, {}), encoder_records(bank).get(key, {}), key, "the target", "the references"
-    )
-    if z.shape[1] != bank.obsm[key].shape[1]:
-        raise ValueError(
-            f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
-            "Embed all slides with the same encoder."
-        )
-    shared = shared_spots(
-        check_coordinates(target, "the target"), z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key])
-    )
-    if len(shared):
-        names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
-        raise ValueError(
-            f"the target is also among the references: {len(shared)} of its spots stand in {listing(names)}. Their own "
-            "expression would reach their prediction. Leave that slide out of the references."
-        )
-    if target.n_obs < 2:
-        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")
+def _learn_basis(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Basis:
+    """The basis that the parameters ask for."""
+    if not parameters.n_axes:
+        return PlainBasis.of(spots)
+    return LowRankBasis.of(spots, blocks, parameters)

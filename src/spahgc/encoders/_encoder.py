@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc.encoders._depths import NO_LEVELS, Levels, averaged_over_turns
 from spahgc.encoders._record import EncoderRecord
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Transform = Callable[[Any], "Tensor"]
 """``PIL.Image`` -> tensor, channels x height x width."""
+
+Result = TypeVar("Result")
 
 MAX_UINT8 = 255.0
 POOLED_FIX = "Wrap the module so that forward returns one pooled vector a patch."
@@ -40,7 +43,15 @@ class Encoder:
     module: nn.Module
     transform: Transform | None = None
 
-    def encode(self, patches: NDArray[np.uint8], *, device: str) -> NDArray[np.float32]:
+    def encode(
+        self,
+        patches: NDArray[np.uint8],
+        *,
+        device: str,
+        levels: Levels = NO_LEVELS,
+        rotations: int = 1,
+        turn_output: bool = True,
+    ) -> NDArray[np.float32]:
         """Embed patches, all in one batch.
 
         Parameters
@@ -49,17 +60,23 @@ class Encoder:
             Patches x input_px x input_px x 3, uint8, RGB.
         device
             Torch device. The module moves there and stays there; it is put into eval mode.
+        levels
+            Intermediate levels; mean and standard deviation over the plane of each follow the output.
+        rotations
+            Quarter turns of the patches over which the numbers are averaged; each is a pass through the network.
+        turn_output
+            False: the output is that of the patches as they are, and only the levels are averaged.
 
         Returns
         -------
-        Embeddings, patches x dim.
+        Embeddings, patches x dim; with levels patches x (dim + 2 * their widths).
 
         Raises
         ------
         TypeError
             If the patches are not uint8, or the transform or the network returns no tensor.
         ValueError
-            If the shape of the patches does not fit, or the network's output is not finite numbers, patches x dim.
+            If the shape of the patches does not fit, or the network's output is not finite numbers of that shape.
         """
         side = self.record.input_px
         if patches.dtype != np.uint8:
@@ -71,10 +88,10 @@ class Encoder:
                 f"patches have shape {patches.shape}, encoder "
                 f'"{self.record.name}" needs (n, {side}, {side}, 3). Cut or resize them to {side} pixels.'
             )
+        expected = (len(patches), self.record.dim + levels.n_columns)
         if len(patches) == 0:
-            return np.empty((0, self.record.dim), dtype=np.float32)
-        features = self._forward(patches, device)
-        expected = (len(patches), self.record.dim)
+            return np.empty(expected, dtype=np.float32)
+        features = self._forward(patches, device, levels, rotations, turn_output)
         if features.shape != expected:
             raise ValueError(
                 f'encoder "{self.record.name}" returned shape {features.shape} for {len(patches)} patches, expected '
@@ -88,15 +105,34 @@ class Encoder:
             )
         return features
 
-    def _forward(self, patches: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
-        """Run the network in fp32, also where the caller is inside of an autocast block."""
+    def run(self, patches: NDArray[np.uint8], compute: Callable[[nn.Module, Tensor], Result], *, device: str) -> Result:
+        """Let `compute` do with the network and its input what it wants, without gradients and in fp32.
+
+        In fp32 also where the caller is inside of an autocast block.
+        """
         import torch
 
         # Always, not only where module.training is set: a submodule may train while its parent does not.
         self.module.eval()
         self.module.to(device)
         with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
-            output = self.module(self._batch(patches, device))
+            return compute(self.module, self._batch(patches, device))
+
+    def _forward(
+        self,
+        patches: NDArray[np.uint8],
+        device: str,
+        levels: Levels = NO_LEVELS,
+        rotations: int = 1,
+        turn_output: bool = True,
+    ) -> NDArray[np.float32]:
+        """Run the network, and refuse what is no tensor."""
+        import torch
+
+        def compute(module: nn.Module, batch: Tensor) -> Any:
+            return averaged_over_turns(module, batch, levels, rotations, turn_output)
+
+        output = self.run(patches, compute, device=device)
         if not isinstance(output, torch.Tensor):
             raise TypeError(
                 f'encoder "{self.record.name}" returned a {type(output).__name__}, expected a tensor of '

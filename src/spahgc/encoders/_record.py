@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from numpy.typing import NDArray
 
 NATIVE_MPP = "native"
 """How ``mpp=None`` is written into ``uns``, where None does not survive."""
@@ -28,7 +31,7 @@ class EncoderRecord:
         Version of the weights: the commit on the hub, ``local:<sha256>`` for a file, ``user:<sha256>`` for a module,
         or package and version.
     dim
-        Length of an embedding.
+        Length of the network's output. With a wider context an embedding is longer, and begins with these numbers.
     input_px
         Side of a patch, in pixels.
     mpp
@@ -43,7 +46,9 @@ class EncoderRecord:
     precision
         Number format in which the network runs.
     context
-        What the network sees of the tissue.
+        What the embedding shows of the tissue: ``patch``, or the sizes of the patches, the channels of the network's
+        levels and the quarter turns averaged, e.g. ``scales 1,2,4; levels 16,24,40,112,320; rotations 4``. With `dim`
+        and the network it fixes the meaning of every column.
     """
 
     name: str
@@ -78,3 +83,25 @@ class EncoderRecord:
 def key_name(name: str) -> str:
     """Name that may stand in an AnnData key: a slash there would open a group in the file."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def plain_columns(record: Mapping[str, Any]) -> int | None:
+    """How many of an embedding's first columns are the network's output for the patch itself.
+
+    Parameters
+    ----------
+    record
+        The entry of ``uns["spahgc"]["embeddings"]``, also as read from a file; empty where there is none.
+
+    Returns
+    -------
+    The number; ``None`` where there is no context, so that ``z[:, :plain_columns(record)]`` is always the plain part.
+    """
+    if str(record.get("context", PATCH_CONTEXT)) == PATCH_CONTEXT:
+        return None
+    return int(record["dim"])
+
+
+def plain_embedding(z: NDArray[Any], record: Mapping[str, Any]) -> NDArray[Any]:
+    """The columns of an embedding that are the network's output for the patch itself, spots x dim."""
+    return z[:, : plain_columns(record)]

@@ -1,6 +1,7 @@
 """The network of SpaHGC in plain torch: graph, layers, masks, losses, training. Knows no AnnData."""
 
 from spahgc.nn._attention import CrossNodeAttention, CrossNodeAttentionPooling, CrossNodeDualAttention
+from spahgc.nn._attention_weights import cross_attention
 from spahgc.nn._graph import Edges, HeteroGraph
 from spahgc.nn._losses import alignment_loss, expression_loss, gene_correlations
 from spahgc.nn._masks import complementary_masks, expected_view, masked_views
@@ -21,6 +22,7 @@ __all__ = [
     "TrainingSettings",
     "alignment_loss",
     "complementary_masks",
+    "cross_attention",
     "expected_view",
     "expression_loss",
     "gene_correlations",

@@ -31,13 +31,26 @@ class TrainingSettings:
     """Share of a target spot's entries that view 1 hides."""
     reference_hidden: float = 0.9
     """Share of a reference spot's entries that view 1 hides."""
+    alignment: float = 1.0
+    """Weight of the alignment losses; without one the second view is not computed."""
 
 
 class Task(NamedTuple):
-    """A slide in the role of the target, with its bank, and what was measured on it (spots x genes)."""
+    """A slide in the role of the target, with its bank, and what was measured on it.
+
+    Parameters
+    ----------
+    graph
+        Its graph.
+    measured
+        Genes that the prediction is compared with, spots x genes.
+    read_out
+        From outputs to genes, outputs x genes, where they are not the same.
+    """
 
     graph: HeteroGraph
     measured: Tensor
+    read_out: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -110,16 +123,19 @@ def _loss_terms(network: SpaHGCNetwork, task: Task, settings: TrainingSettings, 
     """Expression, alignment of the target nodes, alignment of the reference nodes."""
     view_1, view_2 = masked_views(task.graph, settings.target_hidden, settings.reference_hidden, rng)
     target, reference = network.encode(view_1)
-    with torch.no_grad():  # the stop-gradient: view 2 is only what view 1 is aligned to
-        target_aim, reference_aim = network.encode(view_2)
     predicted = network.decode(target, reference, task.graph.cs)
-    return torch.stack(
-        [
-            expression_loss(predicted, task.measured),
-            alignment_loss(target, target_aim),
-            alignment_loss(reference, reference_aim),
+    predicted = predicted if task.read_out is None else predicted @ task.read_out
+    terms = [expression_loss(predicted, task.measured)]
+    if settings.alignment:
+        with torch.no_grad():  # the stop-gradient: view 2 is only what view 1 is aligned to
+            target_aim, reference_aim = network.encode(view_2)
+        terms += [
+            settings.alignment * alignment_loss(state, aim)
+            for state, aim in ((target, target_aim), (reference, reference_aim))
         ]
-    )
+    else:
+        terms += [terms[0].new_zeros(())] * 2
+    return torch.stack(terms)
 
 
 @torch.inference_mode()

@@ -1,9 +1,10 @@
 """Preprocessing: embeddings, gene panel, the three graphs."""
 
 from spahgc.pp._bank import reference_bank
+from spahgc.pp._context import Context
 from spahgc.pp._cross_graph import cross_graph
 from spahgc.pp._embed import embed
 from spahgc.pp._genes import select_genes
 from spahgc.pp._spatial_graph import spatial_graph
 
-__all__ = ["cross_graph", "embed", "reference_bank", "select_genes", "spatial_graph"]
+__all__ = ["Context", "cross_graph", "embed", "reference_bank", "select_genes", "spatial_graph"]

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._expression import log_expression, zero_spots
-from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsp, Uns
+from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides import canonical_order, split_slides
 from spahgc._validate import (
     check_coordinates,
@@ -23,11 +23,15 @@ from spahgc._validate import (
     find_embedding,
     listing,
 )
-from spahgc.pp._genes import common_genes, select_genes
+from spahgc.encoders._record import plain_embedding
+from spahgc.pp._genes import common_genes, covered_genes, select_genes
 from spahgc.pp._neighbors import cosine_neighbors
 
 N_NEIGHBORS = 7
 """K of the paper."""
+
+N_TRANSCRIPTOME = 2000
+"""Genes of the transcriptome: enough for the components that genes share, few enough to hold beside any embedding."""
 
 
 def reference_bank(
@@ -37,8 +41,9 @@ def reference_bank(
     embedding: str | None = None,
     layer: str | None = None,
     n_neighbors: int = N_NEIGHBORS,
+    n_transcriptome: int = N_TRANSCRIPTOME,
 ) -> AnnData:
-    """Collect all reference spots, with embedding, expression of the panel and the RS graph.
+    """Collect all reference spots, with embedding, expression of panel and transcriptome, and the RS graph.
 
     Parameters
     ----------
@@ -52,6 +57,9 @@ def reference_bank(
         Layer with the counts; ``None`` takes ``X``.
     n_neighbors
         Neighbours of a spot in the RS graph (K = 7 in the paper, section 3.2).
+    n_transcriptome
+        Genes, at most, that are kept beside the panel for what genes have in common: those that all references share
+        and cover best, that is in the largest share of the spots of the reference that covers them worst.
 
     Returns
     -------
@@ -61,6 +69,8 @@ def reference_bank(
     - ``X``: ``log1p`` counts per 10,000, CSR, float32;
     - ``obs["slide"]``; spots are called ``slide:spot``;
     - ``obsm[embedding]``: image embedding, spots x dim, float32; ``obsm["spatial"]``: spot centres ``(x, y)``, pixels;
+    - ``obsm["spahgc_transcriptome"]``: expression of the best-covered genes, CSR, spots x genes, float32, units of
+      ``X``; ``uns["spahgc"]["bank"]["transcriptome"]`` names the genes;
     - ``obsp["spahgc_rs_connectivities"]``: CSR, cosine similarity of ``[embedding ; expression]`` to the
       ``n_neighbors`` most similar spots, within and across slides;
     - ``uns["spahgc"]``: encoder record, names of the slides, parameters.
@@ -74,6 +84,10 @@ def reference_bank(
     ValueError
         If the references share no gene, come from different encoders, are smaller than ``n_neighbors``, or hold NaN.
     """
+    if n_transcriptome < 1:
+        raise ValueError(
+            f"n_transcriptome must be at least 1, found {n_transcriptome}. The default is {N_TRANSCRIPTOME}."
+        )
     slides = split_slides(refs)
     key = find_embedding(next(iter(slides.values())), embedding, f'reference "{next(iter(slides))}"')
     record = _check_embeddings(slides, key)
@@ -82,12 +96,15 @@ def reference_bank(
         if genes is not None
         else (select_genes(slides.values(), layer=layer))
     )
-    parts = [_slide_part(slide, name, key, panel, layer) for name, slide in slides.items()]
+    covered = covered_genes(slides, n_transcriptome, layer=layer)
+    parts = [_slide_part(slide, name, key, panel, covered, layer) for name, slide in slides.items()]
     for name, part in zip(slides, parts, strict=True):
         _check_size(part, name, n_neighbors)
     units = _common_units(dict(zip(slides, parts, strict=True)))
     bank = _join(parts)
-    bank.obsp[Obsp.reference_connectivities] = similar_peers(bank.obsm[key], bank.X, n_neighbors)
+    bank.obsp[Obsp.reference_connectivities] = similar_peers(
+        plain_embedding(bank.obsm[key], record), bank.X, n_neighbors
+    )
     bank.uns[UNS] = {
         Uns.embeddings: {key: record} if record else {},
         Uns.bank: {
@@ -95,6 +112,7 @@ def reference_bank(
             "embedding": key,
             "n_neighbors": int(n_neighbors),
             "units": units,
+            "transcriptome": covered,
         },
     }
     return bank
@@ -129,7 +147,9 @@ def _check_embeddings(slides: dict[str, AnnData], key: str) -> dict[str, Any]:
     return record
 
 
-def _slide_part(slide: AnnData, name: str, key: str, panel: list[str], layer: str | None) -> AnnData:
+def _slide_part(
+    slide: AnnData, name: str, key: str, panel: list[str], covered: list[str], layer: str | None
+) -> AnnData:
     what = f'reference "{name}"'
     xy = check_coordinates(slide, what)
     expression = log_expression(slide, layer=layer, what=what)
@@ -145,12 +165,16 @@ def _slide_part(slide: AnnData, name: str, key: str, panel: list[str], layer: st
     z = embedding_matrix(slide, key, what)
     order = canonical_order(xy, z)
     order = order[~empty[order]]
-    columns = slide.var_names.get_indexer(panel)
+    expression = expression[order]
     return AnnData(
-        expression[order][:, columns],
+        expression[:, slide.var_names.get_indexer(panel)],
         obs=pd.DataFrame({Obs.slide: name}, index=[f"{name}:{spot}" for spot in slide.obs_names[order]]),
         var=pd.DataFrame(index=panel),
-        obsm={key: z[order], SPATIAL: xy[order]},
+        obsm={
+            key: z[order],
+            SPATIAL: xy[order],
+            Obsm.transcriptome: expression[:, slide.var_names.get_indexer(covered)],
+        },
         # Looked for in all genes: those of the panel may have no negative value.
         uns={"units": UNITS_AS_GIVEN if expression.nnz and expression.data.min() < 0 else UNITS},
     )
@@ -182,5 +206,6 @@ def _join(parts: list[AnnData]) -> AnnData:
         var=parts[0].var.copy(),
     )
     for key in parts[0].obsm:
-        joined.obsm[key] = np.concatenate([part.obsm[key] for part in parts])
+        blocks = [part.obsm[key] for part in parts]
+        joined.obsm[key] = csr_matrix(vstack(blocks)) if key == Obsm.transcriptome else np.concatenate(blocks)
     return joined

@@ -6,6 +6,7 @@ from anndata import AnnData
 
 from spahgc._keys import Obsm
 from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
+from spahgc.encoders._record import plain_embedding
 from spahgc.pp._neighbors import cosine_neighbors
 
 N_NEIGHBORS = 7
@@ -41,7 +42,7 @@ def cross_graph(
     Returns
     -------
     ``None``, or the copy. Written is ``obsm["spahgc_cs"]``: target spots x bank spots, CSR, float32, cosine similarity
-    of the embeddings, ``n_neighbors`` stored values a row.
+    of the embeddings (of the patch itself, where they have a context), ``n_neighbors`` stored values a row.
 
     Raises
     ------
@@ -53,11 +54,10 @@ def cross_graph(
     check_anndata(target, "the target")
     check_anndata(bank, "the bank")
     key = find_embedding(bank, embedding, "the bank")
-    bank_z = embedding_matrix(bank, key, "the bank")
-    target_z = embedding_matrix(target, key, "the target")
-    check_same_encoder(
-        encoder_records(target).get(key, {}), encoder_records(bank).get(key, {}), key, "the target", "the bank"
-    )
+    record = encoder_records(bank).get(key, {})
+    bank_z = plain_embedding(embedding_matrix(bank, key, "the bank"), record)
+    target_z = plain_embedding(embedding_matrix(target, key, "the target"), record)
+    check_same_encoder(encoder_records(target).get(key, {}), record, key, "the target", "the bank")
     graph = cosine_neighbors(target_z, bank_z, n_neighbors)
     target = target.copy() if copy else target
     target.obsm[key_added] = graph

@@ -1,32 +1,28 @@
-"""An H&E patch around every spot, and what an encoder sees in it."""
+"""H&E patches around every spot, and what an encoder sees in them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._settings import progress_bar, resolve_device
-from spahgc._validate import check_coordinates
-from spahgc.image import ImageSource, cut_patch, describe_outside, open_image
+from spahgc.image import cut_patch
 from spahgc.image._resample import FILTERS
-from spahgc.pp._resolution import SCALE_FACTORS, library, slide_mpp
+from spahgc.pp._context import Context, as_context, refuse_own_context, with_context
+from spahgc.pp._slide_image import SlideImage, Source, check_slide, opened_image
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spahgc.encoders import Encoder, EncoderRecord
-
-Source = str | os.PathLike[str] | NDArray[Any] | ImageSource
-"""Where an image may come from."""
+    from spahgc.encoders._depths import Levels
 
 DEFAULT_INTERPOLATION = "bicubic"
 """Filter for encoders whose record names none that exists here."""
@@ -34,23 +30,6 @@ MIN_PATCH_PX = 4.0
 """Width in slide pixels below which a patch shows nothing."""
 MAX_UPSIZE = 4
 """A patch may be wider than the whole slide up to this many times the encoder's input; more is a wrong unit."""
-HIRES_FACTOR = 2
-"""How many times larger than the hires image an image must be before mistaken coordinates are looked for."""
-OVERLAP = 0.75
-"""Neighbouring spots that are closer than this share of their diameter lie on coordinates of another image."""
-
-
-@dataclass(frozen=True)
-class _Slide:
-    """A slide that has passed its checks."""
-
-    adata: AnnData
-    name: str
-    xy: NDArray[np.float64]
-    source: Source
-    height: int
-    width: int
-    mpp: float | None
 
 
 def embed(
@@ -60,6 +39,7 @@ def embed(
     image: Source | None = None,
     mpp: float | None = None,
     patch_um: float | None = None,
+    context: Context | bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     key_added: str | None = None,
     batch_size: int = 64,
@@ -69,7 +49,8 @@ def embed(
     """Embed the H&E patch around every spot with an image encoder.
 
     A patch is a square centred on the spot, `input_px * mpp` microns of the encoder's record wide on the tissue,
-    whatever the resolution of the slide. What lies outside the image is white.
+    whatever the resolution of the slide. What lies outside the image is white. With a `context`, wider patches around
+    the same centre, intermediate levels of the network and an average over the patch's turns follow in further columns.
 
     Parameters
     ----------
@@ -87,6 +68,10 @@ def embed(
         Visium's array.
     patch_um
         Width of a patch, microns, instead of the encoder's own.
+    context
+        ``None`` embeds the patch alone. ``True`` adds the recommended context, a :class:`Context` another one: for
+        every scale the encoder's output, then mean and standard deviation over the plane of every intermediate level.
+        It takes as many passes through the network as :class:`Context` says, 12 instead of 1 as recommended.
     checkpoint
         File with the encoder's weights, instead of the published ones.
     key_added
@@ -102,22 +87,25 @@ def embed(
     -------
     ``None``, or the copy. Written are, when the slide is complete,
 
-    - ``obsm["X_<encoder>"]``: the embedding, float32, spots x dim;
+    - ``obsm["X_<encoder>"]``: the embedding, float32, spots x dim; with a context spots x
+      (scales * (dim + 2 * channels of the levels)), its first dim columns those of the patch alone;
     - ``obs["spahgc_patch_padded"]``: True where a patch reaches past the image;
-    - ``uns["spahgc"]["embeddings"]["X_<encoder>"]``: the encoder record;
+    - ``obs["spahgc_context_padded"]``: True where one of a spot's patches of several scales does; only if there are;
+    - ``uns["spahgc"]["embeddings"]["X_<encoder>"]``: the encoder record; its `context` tells the columns;
     - ``uns["spahgc"]["slide_mpp"]``: microns per pixel of the slide, if known;
-    - ``uns["spahgc"]["patch_um"]["X_<encoder>"]``: width of a patch, microns, if known.
+    - ``uns["spahgc"]["patch_um"]["X_<encoder>"]``: width of a patch at scale 1, microns, if known.
 
     Raises
     ------
     TypeError
-        If `data` is no AnnData or list of them, or `image` is no image.
+        If `data` is no AnnData or list of them, `image` is no image, or `context` is no context.
     KeyError
         If ``obsm["spatial"]`` is missing.
     FileNotFoundError
         If the image is missing.
     ValueError
-        If no image is known, the resolution is needed but unknown or contradictory, or spots lie outside the image.
+        If no image is known, the resolution is needed but unknown or contradictory, spots lie outside the image, or
+        the encoder cannot show the depths of the context or has a context of its own.
 
     Examples
     --------
@@ -126,25 +114,42 @@ def embed(
     >>> sp.pp.embed(slide, encoder="efficientnet_lite0")
     >>> slide.obsm["X_efficientnet_lite0"].shape
     (40, 1280)
+
+    With a context, 2 scales of the output and of its last 3 levels (40, 112 and 320 channels):
+
+    >>> context = sp.pp.Context(scales=(1, 2), depths=3, rotations=1)
+    >>> sp.pp.embed(slide, encoder="efficientnet_lite0", context=context)
+    >>> slide.obsm["X_efficientnet_lite0"].shape
+    (40, 4448)
+    >>> slide.uns["spahgc"]["embeddings"]["X_efficientnet_lite0"]["context"]
+    'scales 1,2; levels 40,112,320; rotations 1'
     """
     from spahgc.encoders import describe_encoder, load_encoder
+    from spahgc.encoders._depths import find_levels, refuse_oblong_input
 
     adatas = _as_list(data, image)
+    wanted = as_context(context)
     _check_numbers(batch_size, mpp, patch_um)
-    slides = [_check_slide(adata, image, mpp, index) for index, adata in enumerate(adatas)]
+    slides = [check_slide(adata, image, mpp, index) for index, adata in enumerate(adatas)]
     known = describe_encoder(encoder)
     if known is not None:
+        refuse_own_context(known, wanted)
         for slide in slides:
-            _patch_width_px(slide, known, patch_um)
+            _patch_width_px(slide, known, patch_um, wanted)
     device = resolve_device(device)
     loaded = load_encoder(encoder, checkpoint=None if checkpoint is None else os.fspath(checkpoint), device=device)
-    record = _record_used(loaded.record, patch_um)
-    key = Obsm.embedding(record.name) if key_added is None else key_added
-    widths = [_patch_width_px(slide, record, patch_um) for slide in slides]
+    refuse_own_context(loaded.record, wanted)
+    used = replace(loaded, record=_record_used(loaded.record, patch_um))
+    key = Obsm.embedding(used.record.name) if key_added is None else key_added
+    widths = [_patch_width_px(slide, used.record, patch_um, wanted) for slide in slides]
+    if wanted.rotations > 1:
+        refuse_oblong_input(used, device=device)
+    levels = find_levels(used, wanted.depths, device=device)
+    record = with_context(used.record, wanted, levels.widths)
 
     results = []
     for slide, width_px in zip(slides, widths, strict=True):
-        features, padded = _encode(slide, replace(loaded, record=record), width_px, batch_size, device)
+        features, padded = _encode(slide, used, width_px, wanted, levels, batch_size, device)
         target = slide.adata.copy() if copy else slide.adata
         _write(target, key, features, padded, record, slide.mpp, width_px)
         results.append(target)
@@ -184,108 +189,6 @@ def _check_numbers(batch_size: int, mpp: float | None, patch_um: float | None) -
             raise ValueError(f"{name} is {value!r}; pass a positive number of microns")
 
 
-def _check_slide(adata: AnnData, image: Source | None, mpp: float | None, index: int) -> _Slide:
-    """Check one slide; of its image only the header is read."""
-    found = library(adata)
-    name = found[0] if found is not None else _slide_name(adata, index)
-    what = f'slide "{name}"'
-    if adata.n_obs == 0:
-        raise ValueError(f"{what} has no spots to embed. Check the filter that was applied to it.")
-    if Obs.slide in adata.obs and adata.obs[Obs.slide].nunique() > 1:
-        raise ValueError(
-            f'obs["{Obs.slide}"] names {adata.obs[Obs.slide].nunique()} slides, but an image belongs to one. Pass a '
-            f'list: [adata[adata.obs["{Obs.slide}"] == s].copy() for s in adata.obs["{Obs.slide}"].unique()].'
-        )
-    xy = check_coordinates(adata, what)
-    source = _find_source(adata, what) if image is None else image
-    with _opened(source) as opened:
-        height, width = opened.height, opened.width
-        outside = describe_outside(xy, height=height, width=width)
-        if outside is not None:
-            raise ValueError(f"{what}: {outside}{_hires_image_hint(adata, height, width)}")
-        _refuse_hires_coordinates(adata, xy, max(height, width), what)
-        resolution = slide_mpp(adata, mpp=mpp, image=opened)
-    return _Slide(adata, name, xy, source, height, width, resolution)
-
-
-def _slide_name(adata: AnnData, index: int) -> str:
-    """Name for messages and the progress bar."""
-    return str(adata.obs[Obs.slide].iloc[0]) if Obs.slide in adata.obs and adata.n_obs else str(index)
-
-
-def _opened(source: Source) -> AbstractContextManager[ImageSource]:
-    """Open an image; one that the caller opened stays open."""
-    image = open_image(source)
-    return nullcontext(image) if image is source else image
-
-
-def _find_source(adata: AnnData, what: str) -> Source:
-    """Take the image that ``uns["spatial"]`` names or holds."""
-    found = library(adata)
-    record = {} if found is None else found[1]
-    path = record.get("metadata", {}).get("source_image_path")
-    if path:
-        if not os.path.exists(str(path)):
-            raise FileNotFoundError(
-                f'the image of {what} is not where uns["{SPATIAL}"] says: "{path}" does not exist. '
-                "Pass image= with the path of the full-resolution image."
-            )
-        return str(path)
-    hires = record.get("images", {}).get("hires")
-    scale = record.get(SCALE_FACTORS, {}).get("tissue_hires_scalef")
-    if hires is not None and scale is not None and float(scale) == 1.0:
-        return np.asarray(hires)
-    detail = "names no image file"
-    if hires is not None:
-        detail += f" and holds a hires image that is reduced (tissue_hires_scalef {scale})"
-    raise ValueError(
-        f'no full-resolution image is known for {what}: uns["{SPATIAL}"] {detail}. '
-        "Pass image= with its path (JPEG, PNG, TIFF) or a uint8 array of height x width x 3."
-    )
-
-
-def _hires_size(adata: AnnData) -> tuple[int, int, float] | None:
-    """Height, width and scale factor of a hires image that is smaller than the full-resolution one."""
-    found = library(adata)
-    hires = None if found is None else found[1].get("images", {}).get("hires")
-    scale = None if found is None else found[1].get(SCALE_FACTORS, {}).get("tissue_hires_scalef")
-    if hires is None or scale is None or float(scale) >= 1.0:
-        return None
-    height, width = np.shape(hires)[:2]
-    return height, width, float(scale)
-
-
-def _hires_image_hint(adata: AnnData, height: int, width: int) -> str:
-    """Say so if the image that was passed is the hires image."""
-    hires = _hires_size(adata)
-    if hires is None or hires[:2] != (height, width):
-        return ""
-    return f" The image has the size of the hires image (tissue_hires_scalef {hires[2]:.4g}): pass the full-size one."
-
-
-def _refuse_hires_coordinates(adata: AnnData, xy: NDArray[np.float64], longest: int, what: str) -> None:
-    """Refuse coordinates that are pixels of the hires image while the image is the full-resolution one."""
-    hires = _hires_size(adata)
-    if hires is None or longest < HIRES_FACTOR * max(hires[:2]) or len(xy) < 2:
-        return
-    height, width, scale = hires
-    if describe_outside(xy, height=height, width=width) is not None:
-        return
-    # A subset of the slide may lie in this corner by right; then its spots do not overlap and it does not fill it.
-    found = library(adata)
-    diameter = None if found is None else found[1].get(SCALE_FACTORS, {}).get("spot_diameter_fullres")
-    if diameter is not None:
-        mistaken = float(np.median(KDTree(xy).query(xy, k=2)[0][:, 1])) < OVERLAP * float(diameter)
-    else:
-        mistaken = bool((np.ptp(xy, axis=0) > np.array([width, height]) / 2).all())
-    if mistaken:
-        raise ValueError(
-            f'{what}: the coordinates in obsm["{SPATIAL}"] look like pixels of the hires image ({width} x {height} px), '
-            f"not of the full-resolution one ({longest} px on its longest side). "
-            f"Divide them by tissue_hires_scalef ({scale:.4g})."
-        )
-
-
 def _record_used(record: EncoderRecord, patch_um: float | None) -> EncoderRecord:
     """Enter into the record what this call does otherwise than the encoder's publishers."""
     if record.interpolation not in FILTERS:
@@ -293,9 +196,11 @@ def _record_used(record: EncoderRecord, patch_um: float | None) -> EncoderRecord
     return record if patch_um is None else replace(record, mpp=float(patch_um) / record.input_px)
 
 
-def _patch_width_px(slide: _Slide, record: EncoderRecord, patch_um: float | None) -> float:
-    """Width of a patch in pixels of the slide."""
+def _patch_width_px(slide: SlideImage, record: EncoderRecord, patch_um: float | None, context: Context) -> float:
+    """Width of the patch of scale 1 in pixels of the slide; wider ones may reach past the slide as far as they like."""
+    narrowest = min(context.scales)
     if patch_um is None and record.mpp is None:
+        _refuse_narrow(record.input_px, narrowest, slide.name)
         return float(record.input_px)
     wanted_um = float(patch_um) if patch_um is not None else record.input_px * float(record.mpp or 0)
     if slide.mpp is None:
@@ -311,27 +216,58 @@ def _patch_width_px(slide: _Slide, record: EncoderRecord, patch_um: float | None
             f"{slide.height} px, {slide.mpp:.4g} um per pixel). Is that resolution right? Pass mpp= with microns per "
             "pixel of the full-resolution image."
         )
+    _refuse_narrow(width, narrowest, slide.name)
     return width
 
 
+def _refuse_narrow(width_px: float, scale: float, name: str) -> None:
+    """Refuse a context whose narrowest patch shows nothing."""
+    if width_px * scale < MIN_PATCH_PX:
+        raise ValueError(
+            f'at scale {scale:g} of the context a patch is {width_px * scale:.3g} px wide on slide "{name}", less than '
+            f"the {MIN_PATCH_PX:g} px that show anything. Pass scales of at least {MIN_PATCH_PX / width_px:.3g}."
+        )
+
+
 def _encode(
-    slide: _Slide, encoder: Encoder, width_px: float, batch_size: int, device: str
+    slide: SlideImage,
+    encoder: Encoder,
+    width_px: float,
+    context: Context,
+    levels: Levels,
+    batch_size: int,
+    device: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Cut and encode the patches of a slide, batch by batch: spots x dim, and which spots were padded."""
-    side, n_spots = encoder.record.input_px, len(slide.xy)
-    features = np.empty((n_spots, encoder.record.dim), dtype=np.float32)
-    padded = np.zeros(n_spots, dtype=bool)
-    progress = progress_bar(total=n_spots, unit="spot", desc=slide.name)
-    with _opened(slide.source) as image, progress:
+    """Cut and encode the patches of a slide, batch by batch.
+
+    Returns
+    -------
+    Features, spots x columns, scale by scale; and which patches were padded, spots x scales.
+    """
+    side, n_spots, n_scales = encoder.record.input_px, len(slide.xy), len(context.scales)
+    of_scale = encoder.record.dim + levels.n_columns
+    features = np.empty((n_spots, n_scales * of_scale), dtype=np.float32)
+    padded = np.zeros((n_spots, n_scales), dtype=bool)
+    progress = progress_bar(total=n_spots * n_scales, unit="patch", desc=slide.name)
+    with opened_image(slide.source) as image, progress:
         for start in range(0, n_spots, batch_size):
             centers = slide.xy[start : start + batch_size]
-            patches = np.empty((len(centers), side, side, 3), dtype=np.uint8)
-            for row, center in enumerate(centers):
-                patches[row], padded[start + row] = cut_patch(
-                    image, center, width_px=width_px, out_px=side, interpolation=encoder.record.interpolation
+            # All scales of a batch before the next one: they show the same part of the image.
+            for place, scale in enumerate(context.scales):
+                patches = np.empty((len(centers), side, side, 3), dtype=np.uint8)
+                for row, center in enumerate(centers):
+                    patches[row], padded[start + row, place] = cut_patch(
+                        image,
+                        center,
+                        width_px=width_px * scale,
+                        out_px=side,
+                        interpolation=encoder.record.interpolation,
+                    )
+                # The first output stays upright: it is the embedding without a context.
+                features[start : start + len(centers), place * of_scale : (place + 1) * of_scale] = encoder.encode(
+                    patches, device=device, levels=levels, rotations=context.rotations, turn_output=place > 0
                 )
-            features[start : start + len(centers)] = encoder.encode(patches, device=device)
-            progress.update(len(centers))
+                progress.update(len(centers))
     return features, padded
 
 
@@ -353,5 +289,7 @@ def _write(
         patch_um[key] = float(width_px * mpp)
     entries[Uns.patch_um] = patch_um
     adata.obsm[key] = features
-    adata.obs[Obs.patch_padded] = padded
+    adata.obs[Obs.patch_padded] = padded[:, 0]
+    if padded.shape[1] > 1:
+        adata.obs[Obs.context_padded] = padded.any(axis=1)
     adata.uns[UNS] = entries

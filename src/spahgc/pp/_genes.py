@@ -21,6 +21,9 @@ N_TOP_GENES = 1000
 MIN_SPOTS = 3
 """Spots of a slide that must have seen a gene before it may count as variable there."""
 
+MIN_SHARE = 0.01
+"""Share of the references' spots that must have seen a gene before ``genes="all"`` predicts it."""
+
 
 def select_genes(
     refs: AnnData | Iterable[AnnData],
@@ -91,6 +94,49 @@ def common_genes(slides: dict[str, AnnData]) -> list[str]:
             "by Ensembl identifier."
         )
     return sorted(shared)
+
+
+def seen_genes(slides: dict[str, AnnData], *, min_share: float = MIN_SHARE, layer: str | None = None) -> list[str]:
+    """Genes of all slides that at least this share of all their spots has seen, sorted."""
+    shared = np.array(common_genes(slides))
+    spots, seen = 0, np.zeros(len(shared))
+    for name, slide in slides.items():
+        counts = raw_matrix(slide, layer, f'reference "{name}"')
+        seen += np.asarray((counts != 0).sum(axis=0)).ravel()[slide.var_names.get_indexer(shared)]
+        spots += int(np.count_nonzero(np.diff((counts != 0).indptr)))
+    genes = shared[seen >= min_share * max(1, spots)]
+    if not len(genes):
+        raise ValueError(f"no gene is seen in {min_share:.0%} of the references' spots. Check their counts.")
+    return [str(gene) for gene in genes]
+
+
+def covered_genes(slides: dict[str, AnnData], n: int, *, layer: str | None = None) -> list[str]:
+    """The genes that all slides cover best.
+
+    A gene is as well covered as on the slide that sees it in the smallest share of its spots. What one slide hardly
+    sees cannot be compared between slides, however well others see it.
+
+    Parameters
+    ----------
+    slides
+        Slides by name.
+    n
+        Genes, at most; equally well covered ones are taken by name.
+    layer
+        Layer with the counts; ``None`` takes ``X``.
+
+    Returns
+    -------
+    Gene names, sorted.
+    """
+    shared = np.array(common_genes(slides))
+    coverage = np.ones(len(shared))
+    for name, slide in slides.items():
+        seen = raw_matrix(slide, layer, f'reference "{name}"') != 0
+        measured = max(1, np.count_nonzero(np.diff(seen.indptr)))
+        share = np.asarray(seen.sum(axis=0)).ravel() / measured
+        coverage = np.minimum(coverage, share[slide.var_names.get_indexer(shared)])
+    return sorted(shared[np.lexsort((shared, -coverage))[:n]].tolist())
 
 
 def _abundant_genes(slide: AnnData, counts: csr_matrix, n_abundant: int) -> Iterable[str]:

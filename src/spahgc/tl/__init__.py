@@ -1,7 +1,20 @@
-"""Tools: fit, predict, evaluate."""
+"""Tools: fit, predict, evaluate, and what comes after a prediction."""
 
+from spahgc.tl._attribution import attribution
+from spahgc.tl._cross_validate import CrossValidation, cross_validate
+from spahgc.tl._domains import domains
+from spahgc.tl._enrich import enrich
 from spahgc.tl._evaluate import evaluate
 from spahgc.tl._fit import fit
 from spahgc.tl._predict import predict
 
-__all__ = ["evaluate", "fit", "predict"]
+__all__ = [
+    "CrossValidation",
+    "attribution",
+    "cross_validate",
+    "domains",
+    "enrich",
+    "evaluate",
+    "fit",
+    "predict",
+]

@@ -98,8 +98,8 @@ def gene_scores(predicted: np.ndarray, measured: np.ndarray, genes: Sequence[str
     error = p - m
     return pd.DataFrame(
         {
-            "pearson": _correlation(p, m),
-            "spearman": _correlation(rankdata(p, axis=0), rankdata(m, axis=0)),
+            "pearson": correlation(p, m),
+            "spearman": correlation(rankdata(p, axis=0), rankdata(m, axis=0)),
             "rmse": np.sqrt(np.square(error).mean(axis=0)),
             "mae": np.abs(error).mean(axis=0),
             "n_spots": np.full(len(genes), len(p)),
@@ -108,7 +108,7 @@ def gene_scores(predicted: np.ndarray, measured: np.ndarray, genes: Sequence[str
     )
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson correlation of the columns; NaN where a column is constant."""
     constant = (np.ptp(a, axis=0) == 0) | (np.ptp(b, axis=0) == 0)
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)

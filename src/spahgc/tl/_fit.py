@@ -13,7 +13,7 @@ from spahgc.model import SpaHGC
 def fit(
     refs: AnnData | Iterable[AnnData],
     *,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
     preset: str | Parameters = "default",
@@ -31,7 +31,8 @@ def fit(
         The references: measured slides with an embedding, or a bank from :func:`spahgc.pp.reference_bank`. Their order,
         and the order of their spots, do not matter. They are not changed.
     genes
-        The panel; ``None`` selects it from the references with :func:`spahgc.pp.select_genes`.
+        The panel; ``None`` selects it from the references with :func:`spahgc.pp.select_genes`, ``"all"`` takes every
+        gene that is seen in at least 1 % of their spots.
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
@@ -56,7 +57,8 @@ def fit(
 
     Notes
     -----
-    SpaHGC, CVPR 2026 (arXiv 2603.22821), section 3. Early stopping, where the preset has it, looks at a reference that
-    is held out; the last state of the final training is kept.
+    ``preset="paper"``: SpaHGC, CVPR 2026 (arXiv 2603.22821), section 3. ``preset="default"`` predicts components of the
+    transcriptome, three quarters by ridge regression and one quarter by the article's network on the same components, and
+    reads the panel off them. No state of a network is chosen: the last one is kept.
     """
     return SpaHGC.fit(refs, genes=genes, embedding=embedding, layer=layer, preset=preset, seed=seed, device=device)

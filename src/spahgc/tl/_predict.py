@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._keys import Obsm
+from spahgc._graph_data import bank_spots
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
+from spahgc._references import as_bank, bank_embedding, bank_record, check_target
 from spahgc._settings import resolve_device, settings
 from spahgc._slides import split_slides
+from spahgc._spots import Spots
 from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
-from spahgc.model import SpaHGC, as_bank, bank_embedding, bank_record, check_target
+from spahgc.model import SpaHGC
 from spahgc.pp._bank import is_bank
+from spahgc.tl._attribution import write_attention
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._write import write_prediction
 
@@ -29,7 +32,7 @@ def predict(
     *,
     model: SpaHGC | None = None,
     method: str = NETWORK,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
     preset: str | Parameters = "default",
@@ -50,9 +53,18 @@ def predict(
     model
         A trained model, instead of ``refs``.
     method
-        ``"spahgc"``, or a baseline: ``"ridge"``, ``"nearest"``, ``"mean"``.
+        ``"spahgc"``, or a baseline:
+
+        - ``"mean"``: mean of the references, the same at every spot;
+        - ``"nearest"``: mean of the 50 reference spots of highest cosine similarity;
+        - ``"ridge"``: ridge regression on the embedding;
+        - ``"ridge_neighbours"``: the same on features standardised by slide, and their means over six neighbours;
+        - ``"ridge_components"``: the same features, onto 20 components of the transcriptome;
+        - ``"mlp"``: a network of two hidden layers on those features;
+        - ``"bleep"``: contrastive retrieval after BLEEP (Xie et al., NeurIPS 2023).
     genes
-        The panel; ``None`` selects it from the references.
+        The panel; ``None`` selects it from the references, ``"all"`` takes every gene that they cover, that is which
+        is seen in at least 1 % of their spots.
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
@@ -62,7 +74,7 @@ def predict(
     key_added
         Key in ``layers`` and ``uns``, and prefix of columns.
     seed
-        Seed of the training; without effect where a model is given.
+        Seed of the training, also of ``"mlp"`` and ``"bleep"``; without effect where a model is given.
     device
         Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
     copy
@@ -74,7 +86,8 @@ def predict(
 
     - ``layers["spahgc"]``: spots x genes, float32, ``log1p`` counts per 10,000; NaN in genes outside the panel;
     - ``var["spahgc_panel"]``: which genes are inside;
-    - ``obsm["spahgc_cs"]``: the CS graph, target spots x bank spots, CSR, cosine similarity (network only);
+    - ``obsm["spahgc_cs"]``: the CS graph that the network used, target spots x bank spots, CSR, cosine similarity;
+    - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1;
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it.
 
     Raises
@@ -107,10 +120,11 @@ def predict(
         predicted = model.predict(target, cross=cross, device=device)
         record = model.record() | {"method": method, "device": resolve_device(device)}
         write_prediction(target, predicted, model.genes, key_added, record)
-        target.obsm[Obsm.cross_graph] = cross
+        attention = model.attention(target, cross=cross, device=device) if model.networks else None
+        write_attention(target, model, cross, key_added, attention)
     else:
-        predicted = _predict_baseline(target, bank, method)
-        record = bank_record(bank) | {"method": method, "versions": versions()}
+        predicted = _predict_baseline(target, bank, method, int(seed))
+        record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
     return target if copy else None
 
@@ -134,7 +148,7 @@ def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None
 def _bank_for(
     target: AnnData,
     refs: Any,
-    genes: Sequence[str] | None,
+    genes: Sequence[str] | str | None,
     embedding: str | None,
     layer: str | None,
     parameters: Parameters,
@@ -170,9 +184,7 @@ def _check_room(target: AnnData, genes: list[str]) -> None:
         )
 
 
-def _predict_baseline(target: AnnData, bank: AnnData, method: str) -> np.ndarray:
-    key = bank_embedding(bank)
-    predicted = BASELINES[method](
-        np.asarray(bank.obsm[key]), bank.X.toarray(), embedding_matrix(target, key, "the target")
-    )
-    return predicted.astype(np.float32)
+def _predict_baseline(target: AnnData, bank: AnnData, method: str, seed: int) -> np.ndarray:
+    z = embedding_matrix(target, bank_embedding(bank), "the target")
+    spots = Spots.without_expression(z, check_coordinates(target, "the target"))
+    return BASELINES[method](bank_spots(bank), spots, seed).astype(np.float32)

@@ -1,0 +1,128 @@
+"""The references as a bank: making one, what it says of itself, and which targets fit to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spahgc._keys import SPATIAL, UNS, Obs, Obsp, Uns
+from spahgc._slides import shared_spots, split_slides
+from spahgc._validate import (
+    check_anndata,
+    check_coordinates,
+    check_genes,
+    check_same_encoder,
+    embedding_matrix,
+    encoder_records,
+    listing,
+)
+from spahgc.encoders._layout import context_blocks
+from spahgc.encoders._record import plain_embedding
+from spahgc.pp._bank import is_bank, reference_bank, similar_peers
+from spahgc.pp._genes import seen_genes, select_genes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spahgc._presets import Parameters
+    from spahgc._spots import Spots
+
+
+ALL_GENES = "all"
+"""Panel of all genes that the references cover."""
+
+
+def as_bank(
+    refs: Any,
+    *,
+    genes: Sequence[str] | str | None,
+    embedding: str | None,
+    layer: str | None,
+    parameters: Parameters,
+) -> AnnData:
+    """References as a bank of one's own, with the RS graph that the parameters ask for."""
+    if isinstance(genes, str) and genes != ALL_GENES:
+        raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
+    if not is_bank(refs):
+        if genes is None or isinstance(genes, str):
+            slides = split_slides(refs)
+            refs = list(slides.values())
+            if genes is None:
+                genes = select_genes(refs, n_abundant=parameters.n_abundant, layer=layer)
+            else:
+                genes = seen_genes(slides, layer=layer)
+        return reference_bank(refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference)
+    made_with = bank_embedding(refs)
+    if embedding is not None and embedding != made_with:
+        raise ValueError(
+            f'the bank was made with embedding="{made_with}", embedding="{embedding}" was asked for. '
+            "Make a bank with that embedding."
+        )
+    genes = None if isinstance(genes, str) else genes  # a bank has lost the genes outside its panel
+    bank = refs.copy() if genes is None else refs[:, check_genes(genes, refs.var_names, "the bank")].copy()
+    if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
+        patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
+        bank.obsp[Obsp.reference_connectivities] = similar_peers(patches, bank.X, parameters.n_reference)
+        bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
+    return bank
+
+
+def bank_embedding(bank: AnnData) -> str:
+    """Key of the embedding that a bank was made with."""
+    return str(bank.uns[UNS][Uns.bank]["embedding"])
+
+
+def bank_record(bank: AnnData) -> dict[str, Any]:
+    """What a prediction owes to its bank, in types that ``uns`` can hold."""
+    key = bank_embedding(bank)
+    return {
+        "references": [str(name) for name in bank.uns[UNS][Uns.bank]["slides"]],
+        "genes": [str(gene) for gene in bank.var_names],
+        "units": str(bank.uns[UNS][Uns.bank]["units"]),
+        "embedding": key,
+        "encoder": encoder_records(bank).get(key, {}),
+    }
+
+
+def seen_spots(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
+    """The spots with the columns of the embedding that a model of these parameters looks at."""
+    if parameters.n_axes:
+        return spots
+    return replace(spots, z=plain_embedding(spots.z, encoder_records(bank).get(bank_embedding(bank), {})))
+
+
+def embedding_blocks(bank: AnnData) -> tuple[tuple[int, int], ...]:
+    """Columns of the embedding that belong together: patch sizes and depths of the encoder."""
+    key = bank_embedding(bank)
+    blocks = context_blocks(encoder_records(bank).get(key, {}), bank.obsm[key].shape[1])
+    return tuple((block.start, block.stop) for block in blocks)
+
+
+def check_target(target: AnnData, bank: AnnData) -> None:
+    """Refuse a target that cannot be predicted from this bank."""
+    check_anndata(target, "the target")
+    check_coordinates(target, "the target")
+    key = bank_embedding(bank)
+    z = embedding_matrix(target, key, "the target")
+    check_same_encoder(
+        encoder_records(target).get(key, {}), encoder_records(bank).get(key, {}), key, "the target", "the references"
+    )
+    if z.shape[1] != bank.obsm[key].shape[1]:
+        raise ValueError(
+            f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
+            "Embed all slides with the same encoder."
+        )
+    shared = shared_spots(
+        check_coordinates(target, "the target"), z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key])
+    )
+    if len(shared):
+        names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
+        raise ValueError(
+            f"the target is also among the references: {len(shared)} of its spots stand in {listing(names)}. Their own "
+            "expression would reach their prediction. Leave that slide out of the references."
+        )
+    if target.n_obs < 2:
+        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")

@@ -1,0 +1,112 @@
+"""Which columns of an embedding show what, read from its record alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from spahgc.encoders._record import PATCH_CONTEXT
+
+STATISTICS = 2
+"""Blocks of a level: its mean over the plane, then its standard deviation over the plane."""
+
+NO_LEVELS_TEXT = "none"
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
+_TEXT = re.compile(
+    rf"scales (?P<scales>{_NUMBER}(?:,{_NUMBER})*); "
+    rf"levels (?P<levels>{NO_LEVELS_TEXT}|[1-9][0-9]*(?:,[1-9][0-9]*)*); "
+    r"rotations (?P<rotations>[1-9][0-9]*)"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks of columns of an embedding: scale by scale the network's output, then two blocks for every level.
+
+    Parameters
+    ----------
+    scales
+        Widths of the patches around a spot, multiples of the encoder's own.
+    levels
+        Channels of each intermediate level, from shallow to deep.
+    rotations
+        Quarter turns of the patch over which a block is averaged; the very first block is that of the upright patch.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    levels: tuple[int, ...] = ()
+    rotations: int = 1
+
+    @property
+    def has_one_block(self) -> bool:
+        """Whether there is nothing beside the network's output for the patch itself."""
+        return len(self.scales) == 1 and not self.levels
+
+    def widths(self, dim: int) -> list[int]:
+        """Columns of every block, for a network whose output has `dim` numbers."""
+        of_levels = [width for width in self.levels for _ in range(STATISTICS)]
+        return [dim, *of_levels] * len(self.scales)
+
+
+def write_layout(layout: Layout) -> str:
+    """The `context` of an encoder record; :func:`parse_layout` reads it."""
+    if layout.has_one_block:
+        return PATCH_CONTEXT
+    scales = ",".join(str(int(scale)) if scale.is_integer() else repr(scale) for scale in layout.scales)
+    levels = ",".join(str(width) for width in layout.levels) or NO_LEVELS_TEXT
+    return f"scales {scales}; levels {levels}; rotations {layout.rotations}"
+
+
+def parse_layout(text: str) -> Layout | None:
+    """Read what :func:`write_layout` wrote; ``None`` for anything else, such as the context of a user's own encoder."""
+    if text == PATCH_CONTEXT:
+        return Layout()
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        return None
+    levels = "" if found["levels"] == NO_LEVELS_TEXT else found["levels"]
+    layout = Layout(
+        scales=tuple(float(scale) for scale in found["scales"].split(",")),
+        levels=tuple(int(width) for width in levels.split(",") if width),
+        rotations=int(found["rotations"]),
+    )
+    # A text that only looks alike, such as "scales 1.0", is not ours.
+    return layout if write_layout(layout) == text else None
+
+
+def context_blocks(record: Mapping[str, Any], n_columns: int) -> list[slice]:
+    """The blocks of columns of an embedding, in their order; together they are all of its columns.
+
+    Parameters
+    ----------
+    record
+        The entry of ``uns["spahgc"]["embeddings"]``, also as read from a file; empty where there is none.
+    n_columns
+        Columns of the embedding.
+
+    Returns
+    -------
+    A slice a block: for every scale the network's output, then mean and standard deviation over the plane of each
+    level. A single slice where there is no context, or none that this package wrote.
+
+    Raises
+    ------
+    ValueError
+        If the record tells of blocks that are not so many columns together.
+    """
+    context = str(record.get("context", PATCH_CONTEXT))
+    layout = parse_layout(context)
+    if layout is None or layout.has_one_block:
+        return [slice(0, n_columns)]
+    dim = int(record["dim"])
+    edges = [0, *accumulate(layout.widths(dim))]
+    if edges[-1] != n_columns:
+        raise ValueError(
+            f'the record of the embedding tells of {edges[-1]} columns (dim {dim}, context "{context}"), but the '
+            f"embedding has {n_columns}. Run spahgc.pp.embed again, or pass the embedding as it was written."
+        )
+    return [slice(start, stop) for start, stop in pairwise(edges)]

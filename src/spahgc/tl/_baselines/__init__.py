@@ -1,0 +1,30 @@
+"""Plain methods to hold the network against, one a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from spahgc._spots import Spots
+from spahgc.tl._baselines._bleep import predict_bleep
+from spahgc.tl._baselines._mean import predict_mean
+from spahgc.tl._baselines._mlp import predict_mlp
+from spahgc.tl._baselines._nearest import predict_nearest
+from spahgc.tl._baselines._ridge import predict_ridge
+from spahgc.tl._baselines._ridge_components import predict_ridge_components
+from spahgc.tl._baselines._ridge_neighbours import predict_ridge_neighbours
+
+Baseline = Callable[[Spots, Spots, int], np.ndarray]
+
+BASELINES: dict[str, Baseline] = {
+    "mean": predict_mean,
+    "nearest": predict_nearest,
+    "ridge": predict_ridge,
+    "ridge_neighbours": predict_ridge_neighbours,
+    "ridge_components": predict_ridge_components,
+    "mlp": predict_mlp,
+    "bleep": predict_bleep,
+}
+"""Each takes the references, the target, of which only image features and positions are known, and a seed; it returns
+target spots x panel, in the units of the references."""

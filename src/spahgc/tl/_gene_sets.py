@@ -1,0 +1,151 @@
+"""Gene sets as the user has them: a GMT file, or a table of pathways and their genes."""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spahgc._validate import listing
+
+SOURCE, TARGET, WEIGHT = "source", "target", "weight"
+"""Columns of a network, named as decoupler names them: pathway, gene, weight of the gene in the pathway."""
+
+GMT_FIELDS_BEFORE_GENES = 2
+"""A line of a GMT file begins with the name and a description."""
+
+
+def gene_sets(net: str | PathLike[str] | pd.DataFrame) -> pd.DataFrame:
+    """A network with the columns ``source``, ``target`` and ``weight``, checked.
+
+    Parameters
+    ----------
+    net
+        Path of a GMT file, or a table with a row for each gene of each pathway: ``source``, ``target`` and, if there is
+        one, ``weight``.
+
+    Returns
+    -------
+    A new table. Genes of weight 0 are left out; ``"/"`` in the name of a pathway, which no file of AnnData can hold, is
+    replaced by ``"_"``, with a warning.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If it is neither a path nor a table.
+    ValueError
+        If columns are missing, values are missing, a weight is no number, or a gene stands in a pathway twice.
+    """
+    if isinstance(net, str | PathLike):
+        table = read_gmt(net)
+    elif isinstance(net, pd.DataFrame):
+        table = net
+    else:
+        raise TypeError(
+            f"net must be the path of a GMT file or a DataFrame with the columns source and target, found "
+            f"{type(net).__name__}."
+        )
+    table = _checked(table)
+    return _names_that_can_be_written(table)
+
+
+def read_gmt(path: str | PathLike[str]) -> pd.DataFrame:
+    """Read a GMT file: a line a pathway, ``name <tab> description <tab> gene <tab> gene ...``.
+
+    The fields are split at tabs alone. Names and descriptions may hold blanks, and a description may be empty, as they
+    are in Enrichr's files; a reader that splits at any blank takes words of the description for genes there, and the
+    first gene for the description.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f'the gene-set file "{file}" does not exist. Pass the path of a GMT file.')
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'"{file}" is not a text file, so no GMT file. Unpack it first if it is packed.') from error
+    rows: list[tuple[str, str]] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        name, genes = fields[0], list(dict.fromkeys(filter(None, fields[GMT_FIELDS_BEFORE_GENES:])))
+        if not name or not genes:
+            raise ValueError(
+                f'line {number} of "{file}" is no line of a GMT file: expected name, description and at least one gene '
+                f"with tabs between them, found {len(fields)} fields, {listing(field[:40] for field in fields)}."
+            )
+        if name in seen:
+            raise ValueError(
+                f'"{file}" has the pathway "{name}" in line {seen[name]} and again in line {number}. Rename one of them.'
+            )
+        seen[name] = number
+        rows += [(name, gene) for gene in genes]
+    if not rows:
+        raise ValueError(f'"{file}" holds no pathway. Pass the path of a GMT file.')
+    return pd.DataFrame(rows, columns=[SOURCE, TARGET])
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in (SOURCE, TARGET) if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"net has no column {listing(missing)}; its columns are {listing(table.columns)}. It needs source (the "
+            'pathway) and target (the gene), and may have weight: net.rename(columns={"...": "source", ...}).'
+        )
+    if not len(table):
+        raise ValueError("net has no rows. Pass at least one pathway and its genes.")
+    names = [SOURCE, TARGET, WEIGHT] if WEIGHT in table.columns else [SOURCE, TARGET]
+    holes = table[names].isna().sum()
+    if holes.any():
+        counts = ", ".join(f'{int(n)} in "{name}"' for name, n in holes.items() if n)
+        raise ValueError(f"net has missing values: {counts}. Remove these rows with net.dropna().")
+    weights = _weights(table[WEIGHT]) if WEIGHT in table.columns else np.ones(len(table))
+    checked = pd.DataFrame(
+        {SOURCE: table[SOURCE].astype(str).to_numpy(), TARGET: table[TARGET].astype(str).to_numpy(), WEIGHT: weights}
+    )
+    repeated = checked.duplicated(subset=[SOURCE, TARGET])
+    if repeated.any():
+        examples = (f"{row.source}: {row.target}" for row in checked[repeated].itertuples())
+        raise ValueError(
+            f"net has {int(repeated.sum())} rows whose gene already stands in that pathway: {listing(examples)}. "
+            'Run net.drop_duplicates(["source", "target"]) first.'
+        )
+    return checked[checked[WEIGHT] != 0].reset_index(drop=True)
+
+
+def _weights(column: Any) -> np.ndarray:
+    weights = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    broken = ~np.isfinite(weights)
+    if broken.any():
+        raise ValueError(
+            f'the column "weight" of net must hold finite numbers, found {listing(column[broken])}. Correct it, or drop '
+            "the column to weigh all genes alike."
+        )
+    return weights
+
+
+def _names_that_can_be_written(table: pd.DataFrame) -> pd.DataFrame:
+    """Names without ``"/"``, which divides groups in h5ad and zarr."""
+    names = pd.unique(table[SOURCE])
+    slashed = [name for name in names if "/" in name]
+    if not slashed:
+        return table
+    renamed = table.assign(source=table[SOURCE].str.replace("/", "_", regex=False))
+    if renamed[SOURCE].nunique() < len(names):
+        raise ValueError(
+            f'pathway names may not contain "/" (h5ad and zarr cannot write it), and with "_" in its place some of '
+            f"{listing(slashed)} would fall together. Rename them."
+        )
+    warnings.warn(
+        f'"/" in the names of {len(slashed)} pathways ({listing(slashed)}) is replaced by "_": h5ad and zarr cannot '
+        "write it.",
+        stacklevel=4,
+    )
+    return renamed
