@@ -167,7 +167,7 @@ class LowRankBasis:
         if "line.coefficients" in arrays:
             coefficients, feature_mean, response_mean, penalty = (arrays[f"line.{name}"] for name in Line._fields)
             tissue = TissueMap.from_arrays(_below("line.tissue.", arrays))
-            line = TissueLine(tissue, Line(coefficients, feature_mean, response_mean, float(penalty)))
+            line = TissueLine(tissue, Line(coefficients, feature_mean, response_mean, penalty.item()))
         return cls(TissueMap.from_arrays(_below("tissue.", arrays)), components, line, arrays["features"])
 
 

@@ -1,13 +1,21 @@
-"""The files of a saved model: what belongs to one, and whether they fit together."""
+"""The files of a saved model: writing them, reading them, and whether they fit together."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
 
 from spahgc._validate import listing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import Tensor
 
 FORMAT = 2
 """Version of the folder that :meth:`SpaHGC.save` writes."""
@@ -53,3 +61,50 @@ def is_model_folder(folder: Path) -> bool:
     except ValueError:
         return False
     return True
+
+
+def write_folder(
+    folder: Path, tensors: dict[str, Tensor], bank: AnnData, description: dict[str, Any], *, overwrite: bool
+) -> None:
+    """Write a model, all or nothing; the errors are those of :meth:`SpaHGC.save`."""
+    from safetensors.torch import save_file
+
+    if folder.exists() and not (overwrite and is_model_folder(folder)):
+        raise FileExistsError(
+            f'"{folder}" exists already. Pass overwrite=True to replace a model and nothing else, or another folder.'
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise OSError(f'"{folder}" cannot be written ({error.strerror or error}). Pass another folder.') from error
+    try:
+        save_file(tensors, part / WEIGHTS_FILE)
+        bank.write_h5ad(part / BANK_FILE)
+        description = description | {"sha256": checksums(part)}
+        (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.chmod(0o755)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Tensor], AnnData, dict[str, Any]]:
+    """Read what :func:`write_folder` wrote; the errors are those of :meth:`SpaHGC.load`."""
+    from safetensors.torch import load_file
+
+    missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f'"{folder}" is no saved model: {listing(missing)} not found there.')
+    description = read_description(folder)
+    if description["sha256"] != checksums(folder):
+        raise ValueError(
+            f'the files in "{folder}" do not fit together: not all are those that {DESCRIPTION_FILE} was written '
+            "with. Copy the whole folder of the model again."
+        )
+    bank = ad.read_h5ad(folder / BANK_FILE)
+    if list(bank.var_names) != description["genes"]:
+        raise ValueError(f'the files in "{folder}" do not fit together: their genes differ. Save the model again.')
+    return load_file(folder / WEIGHTS_FILE), bank, description

@@ -79,8 +79,8 @@ class TissueMap:
             tuple(arrays[f"mean.{i}"] for i in views),
             tuple(arrays[f"axes.{i}"] for i in views),
             tuple((int(start), int(stop)) for start, stop in arrays["blocks"]),
-            int(arrays["n_around"]),
-            float(arrays["size"]),
+            arrays["n_around"].item(),
+            arrays["size"].item(),
             SlideScale(arrays["scale.mean"], arrays["scale.spread"]) if "scale.mean" in arrays else None,
         )
 

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 
 from spahgc._basis import LowRankBasis, PlainBasis
 from spahgc._graph_data import bank_spots, check_sizes, spot_graph
 from spahgc._keys import Obsp
-from spahgc._model_files import (
-    BANK_FILE,
-    DESCRIPTION_FILE,
-    FORMAT,
-    WEIGHTS_FILE,
-    checksums,
-    is_model_folder,
-    read_description,
-)
+from spahgc._model_files import FORMAT, read_folder, write_folder
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
 from spahgc._references import (
@@ -37,10 +25,10 @@ from spahgc._references import (
 from spahgc._settings import resolve_device
 from spahgc._spots import Spots
 from spahgc._training import new_network, train_networks, training_settings
+from spahgc._trust import Trust, held_out_trust
 from spahgc._validate import (
     check_coordinates,
     embedding_matrix,
-    listing,
 )
 from spahgc.pp._bank import similar_peers
 from spahgc.pp._neighbors import cosine_neighbors
@@ -54,7 +42,7 @@ if TYPE_CHECKING:
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
 
 
-BASIS, NETWORKS = "basis.", "networks."
+BASIS, NETWORKS, TRUST = "basis.", "networks.", "trust."
 """First parts of the names of tensors in the weights file."""
 
 
@@ -71,6 +59,8 @@ class SpaHGC:
         What the nodes of the graph carry, learned from the bank.
     networks
         The trained networks, on the CPU; their predictions are averaged.
+    trust
+        What the references say of the trust that a prediction deserves; ``None`` where the parameters have no line.
     parameters
         All numbers of the fit.
     preset
@@ -88,6 +78,7 @@ class SpaHGC:
         bank: AnnData,
         basis: Basis,
         networks: list[SpaHGCNetwork],
+        trust: Trust | None,
         parameters: Parameters,
         *,
         preset: str,
@@ -98,6 +89,7 @@ class SpaHGC:
         self.bank = bank
         self.basis = basis
         self.networks = networks
+        self.trust = trust
         self.parameters = parameters
         self.preset = preset
         self.seed = seed
@@ -148,7 +140,9 @@ class SpaHGC:
         bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
         spots = seen_spots(bank_spots(bank), bank, parameters)
         check_sizes(spots, parameters)
-        basis = _learn_basis(spots, embedding_blocks(bank), parameters)
+        blocks = embedding_blocks(bank)
+        basis = _learn_basis(spots, blocks, parameters)
+        trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         networks, history = train_networks(spots, basis, parameters, seed=seed, device=where)
         if parameters.n_axes:  # the RS graph of what the nodes carry
             peers = similar_peers(basis.features, basis.expression, parameters.n_reference)
@@ -157,6 +151,7 @@ class SpaHGC:
             bank,
             basis,
             networks,
+            trust,
             parameters,
             preset=preset if isinstance(preset, str) else "custom",
             seed=int(seed),
@@ -245,6 +240,13 @@ class SpaHGC:
         spots = Spots.without_expression(np.asarray(z, np.float32), check_coordinates(target, "the target"))
         return seen_spots(spots, self.bank, self.parameters)
 
+    def support(self, target: AnnData) -> np.ndarray | None:
+        """How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so."""
+        if self.trust is None:
+            return None
+        references = np.asarray(self.bank.obsm[self.embedding], dtype=np.float32)
+        return self.trust.support(self._target_spots(target).z, references)
+
     def record(self) -> dict[str, Any]:
         """What is needed to repeat a prediction, in types that ``uns`` can hold."""
         return bank_record(self.bank) | {
@@ -272,36 +274,17 @@ class SpaHGC:
         OSError
             If it cannot be written.
         """
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        if folder.exists() and not (overwrite and is_model_folder(folder)):
-            raise FileExistsError(
-                f'"{folder}" exists already. Pass overwrite=True to replace a model and nothing else, or another folder.'
-            )
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        except OSError as error:
-            raise OSError(f'"{folder}" cannot be written ({error.strerror or error}). Pass another folder.') from error
-        try:
-            save_file(self._tensors(), part / WEIGHTS_FILE)
-            self.bank.write_h5ad(part / BANK_FILE)
-            description = self._description() | {"sha256": checksums(part)}
-            (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.chmod(0o755)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        write_folder(Path(folder), self._tensors(), self.bank, self._description(), overwrite=overwrite)
 
     def _tensors(self) -> dict[str, Tensor]:
         import torch
         from torch import nn
 
         arrays = self.basis.to_arrays() if isinstance(self.basis, LowRankBasis) else {}
-        return {f"{BASIS}{name}": torch.from_numpy(array) for name, array in arrays.items()} | {
+        arrays = {f"{BASIS}{name}": array for name, array in arrays.items()}
+        if self.trust is not None:
+            arrays |= {f"{TRUST}{name}": array for name, array in self.trust.to_arrays().items()}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
             f"{NETWORKS}{name}": part for name, part in nn.ModuleList(self.networks).state_dict().items()
         }
 
@@ -330,32 +313,17 @@ class SpaHGC:
         ValueError
             If it was written in a format that this version does not know, or if its files do not fit together.
         """
-        from safetensors.torch import load_file
         from torch import nn
 
         from spahgc.nn import LossRecord
 
-        folder = Path(folder)
-        missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f'"{folder}" is no saved model: {listing(missing)} not found there.')
-        description = read_description(folder)
-        if description["sha256"] != checksums(folder):
-            raise ValueError(
-                f'the files in "{folder}" do not fit together: not all are those that {DESCRIPTION_FILE} was written '
-                "with. Copy the whole folder of the model again."
-            )
-        bank = ad.read_h5ad(folder / BANK_FILE)
-        if list(bank.var_names) != description["genes"]:
-            raise ValueError(f'the files in "{folder}" do not fit together: their genes differ. Save the model again.')
+        tensors, bank, description = read_folder(Path(folder))
         parameters = Parameters.from_dict(description["parameters"])
-        tensors = load_file(folder / WEIGHTS_FILE)
         if parameters.n_axes:
-            basis: Basis = LowRankBasis.from_arrays(
-                {name.removeprefix(BASIS): part.numpy() for name, part in tensors.items() if name.startswith(BASIS)}
-            )
+            basis: Basis = LowRankBasis.from_arrays(_arrays_below(BASIS, tensors))
         else:
             basis = PlainBasis.of(seen_spots(bank_spots(bank), bank, parameters))
+        trust = Trust.from_arrays(_arrays_below(TRUST, tensors)) if parameters.line else None
         sizes = basis.features.shape[1], basis.expression.shape[1]
         count = parameters.n_networks if parameters.epochs else 0
         networks = [new_network(*sizes, parameters) for _ in range(count)]
@@ -366,6 +334,7 @@ class SpaHGC:
             bank,
             basis,
             networks,
+            trust,
             parameters,
             preset=description["preset"],
             seed=description["seed"],
@@ -379,3 +348,7 @@ def _learn_basis(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: 
     if not parameters.n_axes:
         return PlainBasis.of(spots)
     return LowRankBasis.of(spots, blocks, parameters)
+
+
+def _arrays_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): part.numpy() for name, part in tensors.items() if name.startswith(prefix)}

@@ -20,7 +20,7 @@ from spahgc.model import SpaHGC
 from spahgc.pp._bank import is_bank
 from spahgc.tl._attribution import write_attention
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._write import write_prediction
+from spahgc.tl._write import write_prediction, write_trust
 
 NETWORK = "spahgc"
 BYTES_PER_GB = 1e9
@@ -88,6 +88,10 @@ def predict(
     - ``var["spahgc_panel"]``: which genes are inside;
     - ``obsm["spahgc_cs"]``: the CS graph that the network used, target spots x bank spots, CSR, cosine similarity;
     - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1;
+    - ``layers["spahgc_std"]``: standard deviation of what a value may be off by, same shape and units;
+    - ``var["spahgc_cv_pcc"]``, ``var["spahgc_cv_pcc_low"]``, ``var["spahgc_cv_pcc_high"]``: the gene's PCC over references
+      held out in turn, and its 95 % interval;
+    - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it.
 
     Raises
@@ -102,6 +106,12 @@ def predict(
     --------
     spahgc.tl.fit : train once, predict many targets.
     spahgc.tl.evaluate : compare with a measurement.
+    spahgc.tl.trusted_genes : the genes that were predicted well on references held out.
+
+    Notes
+    -----
+    Graph and attention come from the network alone; spread, PCC and support from the line of ``preset="default"``, with
+    each reference held out in turn. A baseline writes none of them, ``preset="paper"`` only graph and attention.
     """
     _check_arguments(refs, model, method, key_added)
     if model is not None and not (genes is None and embedding is None and layer is None):
@@ -122,6 +132,7 @@ def predict(
         write_prediction(target, predicted, model.genes, key_added, record)
         attention = model.attention(target, cross=cross, device=device) if model.networks else None
         write_attention(target, model, cross, key_added, attention)
+        write_trust(target, model, key_added)
     else:
         predicted = _predict_baseline(target, bank, method, int(seed))
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}

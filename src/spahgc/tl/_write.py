@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._keys import SCORES, UNS, Uns, Var
+from spahgc._keys import SCORES, UNS, Layers, Obs, Obsm, Uns, Var
 from spahgc._validate import listing
+from spahgc.model import SpaHGC
 
 
 def write_prediction(
@@ -46,16 +47,46 @@ def write_prediction(
     layer[:, columns[inside]] = predicted[:, inside]
     target.layers[key] = layer
     target.var[Var.panel(key)] = np.isin(np.arange(target.n_vars), columns)
-    _forget_scores(target, key)
+    _forget(target, key)
     uns = target.uns.setdefault(UNS, {})
     uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
 
 
-def _forget_scores(target: AnnData, key: str) -> None:
-    """Drop what an evaluation said of an earlier prediction under this key."""
-    stale = [Var.score(key, name) for name in SCORES if Var.score(key, name) in target.var]
-    target.var = target.var.drop(columns=stale)
-    target.uns.get(UNS, {}).get(Uns.evaluations, {}).pop(key, None)
+def write_trust(target: AnnData, model: SpaHGC, key: str) -> None:
+    """Write what a model says of the trust that its prediction under this key deserves, if it says anything."""
+    if model.trust is None:
+        return
+    columns = target.var_names.get_indexer(model.genes)
+    inside = columns >= 0
+    correlation = model.trust.correlation
+    for name, values in (
+        (Var.cv_pcc(key), correlation.pcc),
+        (Var.cv_pcc_low(key), correlation.low),
+        (Var.cv_pcc_high(key), correlation.high),
+    ):
+        column = np.full(target.n_vars, np.nan)
+        column[columns[inside]] = values[inside]
+        target.var[name] = column
+    # The spread of a gene needs its own prediction alone; those that have no place in the target are left out.
+    predicted = np.zeros((target.n_obs, len(columns)), dtype=np.float32)
+    predicted[:, inside] = target.layers[key][:, columns[inside]]
+    layer = np.full(target.shape, np.nan, dtype=np.float32)
+    layer[:, columns[inside]] = model.trust.spread(predicted)[:, inside]
+    target.layers[Layers.spread(key)] = layer
+    target.obs[Obs.support(key)] = model.support(target)
+
+
+def _forget(target: AnnData, key: str) -> None:
+    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains and pathways."""
+    columns = [Var.score(key, name) for name in SCORES]
+    columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
+    target.var = target.var.drop(columns=[column for column in columns if column in target.var])
+    target.obs = target.obs.drop(columns=[c for c in (Obs.support(key), Obs.domain(key)) if c in target.obs])
+    target.layers.pop(Layers.spread(key), None)
+    for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
+        target.obsm.pop(graph, None)
+    for entry in (Uns.evaluations, Uns.domains, Uns.enrichment):
+        target.uns.get(UNS, {}).get(entry, {}).pop(key, None)
 
 
 def _give_genes(target: AnnData, genes: list[str]) -> None:
