@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 # Read when the first parallel runtime is loaded. The tests' networks are too small to share out, and threads that spin
 # while they wait for each other bring a machine that is busy elsewhere nearly to a halt.
@@ -15,7 +16,7 @@ import pytest
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._presets import Parameters
+from spahgc._presets import PRESETS, Parameters
 
 EMBEDDING = "X_sim"
 RECORD = {
@@ -83,6 +84,12 @@ def cohort(_cohort: list[AnnData]) -> list[AnnData]:
 def quick() -> Parameters:
     """A network that trains in a second."""
     return Parameters(width=32, layers=2, heads=2, epochs=4, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="session")
+def quick_default() -> Parameters:
+    """The default with a smaller network and hardly any training."""
+    return replace(PRESETS["default"], width=32, epochs=3)
 
 
 @pytest.fixture

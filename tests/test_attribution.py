@@ -20,8 +20,7 @@ from scipy.sparse import csr_matrix
 import spahgc as sp
 from spahgc.image import cut_patch, open_image
 from spahgc.nn import CrossNodeAttention, cross_attention, predict_expression
-from spahgc.tl._attribution import attribution, write_attention
-from spahgc.tl._write import write_prediction
+from spahgc.tl import attribution
 
 EMBEDDING = "X_sim"
 K = 7
@@ -30,11 +29,8 @@ TOLERANCE = 1e-5
 
 
 def predict(target: ad.AnnData, model: sp.SpaHGC, key: str = "spahgc") -> ad.AnnData:
-    """Predict, with the graph and the attention beside the layer."""
-    cross = model.cross_graph(target)
-    record = model.record() | {"method": "spahgc"}
-    write_prediction(target, model.predict(target, cross=cross), model.genes, key, record)
-    write_attention(target, model, cross, key, model.attention(target, cross=cross) if model.networks else None)
+    """The slide, with the prediction of a model."""
+    sp.tl.predict(target, model=model, key_added=key)
     return target
 
 

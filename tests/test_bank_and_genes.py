@@ -16,7 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import spahgc as sp
 from spahgc._graph_data import bank_spots
-from spahgc._presets import Parameters
+from spahgc._slides import split_slides
+from spahgc.pp._genes import seen_genes
 
 EMBEDDING = "X_sim"
 TRANSCRIPTOME = "spahgc_transcriptome"
@@ -220,7 +221,7 @@ def test_transcriptome_follows_the_spots_and_stays_beside_a_smaller_panel(refs, 
 
 def test_spots_of_a_bank_carry_its_transcriptome(refs, panel):
     bank = bank_of(refs, genes=panel, n_transcriptome=20)
-    spots = bank_spots(bank, Parameters())
+    spots = bank_spots(bank)
     np.testing.assert_array_equal(spots.transcriptome.toarray(), bank.obsm[TRANSCRIPTOME].toarray())
     chosen = np.array([5, 2, 99])
     np.testing.assert_array_equal(spots[chosen].transcriptome.toarray(), bank.obsm[TRANSCRIPTOME][chosen].toarray())
@@ -230,7 +231,7 @@ def test_a_bank_without_a_transcriptome_is_refused(refs, panel):
     bank = bank_of(refs, genes=panel)
     del bank.obsm[TRANSCRIPTOME]
     with pytest.raises(KeyError, match=r'obsm\["spahgc_transcriptome"\] not found in the bank.*Make it again with'):
-        bank_spots(bank, Parameters())
+        bank_spots(bank)
 
 
 def test_an_empty_transcriptome_is_refused(refs, panel):
@@ -552,3 +553,50 @@ def test_counts_and_transformed_expression_are_not_mixed(refs, panel):
         pytest.raises(ValueError, match="hold negative values, which are no counts, and the other references do not"),
     ):
         sp.pp.reference_bank(refs, genes=panel)
+
+
+# Every gene that the references cover.
+
+
+def refs_with_a_rare_gene(refs: list[AnnData], n_seen: int) -> tuple[list[AnnData], str]:
+    """References of which only the first has seen the gene, at so many of the 210 spots of all of them."""
+    rare = refs[0].var_names[7]
+    for place, slide in enumerate(refs):
+        counts = slide.X.toarray()
+        counts[:, slide.var_names.get_loc(rare)] = 0
+        if place == 0:
+            counts[:n_seen, slide.var_names.get_loc(rare)] = 4
+        slide.X = csr_matrix(counts)
+    return refs, rare
+
+
+@pytest.mark.parametrize("n_seen", [2, 3])
+def test_seen_genes_are_those_of_one_percent_of_all_spots(refs, n_seen):
+    slides, rare = refs_with_a_rare_gene(refs, n_seen)
+    expected = set(slides[0].var_names) - ({rare} if n_seen < 0.01 * 210 else set())
+    assert seen_genes(split_slides(slides)) == sorted(expected)
+
+
+def test_spots_without_counts_do_not_count_among_the_spots_that_see_a_gene(refs):
+    slides, rare = refs_with_a_rare_gene(refs, 2)
+    counts = slides[1].X.toarray()
+    counts[10:] = 0  # 150 spots with counts are left, of which 2 are more than 1 %
+    slides[1].X = csr_matrix(counts)
+    assert rare in seen_genes(split_slides(slides))
+
+
+def test_seen_genes_are_shared_by_all_references_and_read_from_a_layer(refs):
+    absent = refs[2].var_names[3]
+    refs[2] = refs[2][:, refs[2].var_names != absent].copy()
+    for slide in refs:
+        slide.layers["counts"] = slide.X.copy()
+        slide.X = None
+    expected = sorted(set(refs[0].var_names) - {absent})
+    assert seen_genes(split_slides(refs), layer="counts") == expected
+
+
+def test_references_that_have_seen_no_gene_often_enough_are_refused(refs):
+    for slide in refs:
+        slide.X = csr_matrix(slide.shape, dtype=np.float32)
+    with pytest.raises(ValueError, match="no gene is seen in 1% of the references' spots. Check their counts"):
+        seen_genes(split_slides(refs))

@@ -16,12 +16,11 @@ from torch.nn import functional as F
 
 import spahgc as sp
 from spahgc._graph_data import bank_spots
-from spahgc._presets import Parameters
+from spahgc._line import PENALTIES, fit_line
 from spahgc._spots import Spots
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, contrastive_loss, in_blocks, train_in_batches
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines._early_stopping import train_early_stopped
-from spahgc._line import PENALTIES, fit_line
 from spahgc.tl._baselines._ridge import N_COMPONENTS
 from spahgc.tl._baselines._tissue import tissue_features
 
@@ -321,7 +320,7 @@ def test_predict_writes_what_the_method_computes(cohort, method):
     sp.tl.predict(target, refs, genes=panel, method=method, key_added="baseline", seed=4)
     bank = sp.pp.reference_bank(refs, genes=panel)
     spots = Spots.without_expression(target.obsm[EMBEDDING], target.obsm["spatial"])
-    expected = predict(method, bank_spots(bank, Parameters()), spots, 4)
+    expected = predict(method, bank_spots(bank), spots, 4)
     layer = target.layers["baseline"]
     assert layer.dtype == np.float32
     np.testing.assert_allclose(layer[:, target.var_names.get_indexer(panel)], expected, rtol=1e-5, atol=1e-6)
@@ -380,7 +379,7 @@ def test_an_unknown_method_is_refused_and_all_known_ones_are_named(cohort):
 
 @METHODS
 def test_baselines_do_not_train_the_graph_network(cohort, monkeypatch, method):
-    monkeypatch.setattr("spahgc.model.train_network", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr("spahgc.model.train_networks", lambda *a, **k: pytest.fail("trained"))
     target, *refs = cohort
     sp.tl.predict(target, refs, method=method)
     assert "spahgc" in target.layers

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +13,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import spahgc as sp
-from spahgc._features import standardize
-from spahgc._graph_data import GeneScale, check_sizes, roles, spot_graph, training_task
+from spahgc._basis import LowRankBasis, PlainBasis
+from spahgc._features import SlideScale, standardize
+from spahgc._graph_data import check_sizes, spot_graph, training_task
 from spahgc._presets import Parameters
-from spahgc._spots import Spots
+from spahgc._spots import Spots, roles
 from spahgc.pp._neighbors import cosine_neighbors
 from spahgc.pp._spatial_graph import nearest_in_plane
 
@@ -309,43 +308,103 @@ def test_standardising_works_slide_by_slide_and_leaves_a_constant_dimension_at_z
     assert (out[slide == "a", 2] == 0).all()
 
 
-def test_gene_scale_goes_there_and_back_and_does_not_blow_up_a_constant_gene():
+def test_the_scale_of_all_spots_goes_there_and_back_and_does_not_blow_up_a_constant_gene():
     y = points(50, 4)
     y[:, 1] = 2.5
-    scale = GeneScale.of(y)
+    scale = SlideScale.of(y, np.zeros(50))
     scaled = scale.apply(y)
     np.testing.assert_allclose(scaled, StandardScaler().fit_transform(y.astype(float)), atol=1e-5)
     np.testing.assert_allclose(scale.undo(scaled), y, atol=1e-5)
-    assert scale.undo(np.ones((1, 4), np.float32))[0, 1] == pytest.approx(3.5)
+
+
+def test_a_plain_basis_shows_the_embedding_as_it_is_and_the_genes_in_standard_deviations():
+    spots = spots_of(12, 20)
+    basis = PlainBasis.of(spots)
+    assert basis.features is spots.z and basis.read_out is None
+    np.testing.assert_allclose(basis.expression, StandardScaler().fit_transform(spots.y.astype(float)), atol=1e-5)
+    np.testing.assert_array_equal(basis.judged, basis.expression)
+    np.testing.assert_allclose(basis.decode(basis.expression), spots.y, atol=1e-5)
+    features, line = basis.place(spots)
+    assert features is spots.z and line is None
 
 
 def edge_pairs(edges) -> set[tuple[int, int]]:
     return set(zip(edges.source.tolist(), edges.receiver.tolist(), strict=True))
 
 
+def neighbour_pairs(graph: csr_matrix) -> set[tuple[int, int]]:
+    return {(source, spot) for spot in range(graph.shape[0]) for source in graph[spot].indices}
+
+
 def test_edges_run_from_the_neighbour_to_the_spot_whose_neighbour_it_is():
-    spots, parameters = spots_of(12, 20), Parameters(n_spatial=2, n_cross=3, n_reference=4)
+    spots = spots_of(12, 20)
     target, bank = spots[np.arange(12)], spots[np.arange(12, 32)]
     cross = cosine_neighbors(target.z, bank.z, 3)
     peers = cosine_neighbors(bank.z, bank.z, 4, exclude_self=True)
-    graph = spot_graph(target, bank, cross, peers, GeneScale.of(bank.y), parameters, "cpu")
+    graph = spot_graph(target.z, target.xy, bank.z, bank.y, cross, peers, 2, "cpu")
     near = NearestNeighbors(n_neighbors=2).fit(target.xy).kneighbors(return_distance=False)
     assert edge_pairs(graph.ts) == {(source, spot) for spot in range(12) for source in near[spot]}
-    assert edge_pairs(graph.cs) == {(source, spot) for spot in range(12) for source in cross[spot].indices}
-    assert edge_pairs(graph.rs) == {(source, spot) for spot in range(20) for source in peers[spot].indices}
+    assert edge_pairs(graph.cs) == neighbour_pairs(cross)
+    assert edge_pairs(graph.rs) == neighbour_pairs(peers)
     assert (graph.cs.n_source, graph.cs.n_receiver) == (20, 12)
+    for actual, expected in ((graph.target, target.z), (graph.reference, bank.z), (graph.expression, bank.y)):
+        assert torch.equal(actual, torch.from_numpy(expected))
 
 
-def test_a_training_task_measures_the_target_and_shows_the_expression_of_the_bank_alone():
-    spots, parameters = spots_of(12, 20), Parameters()
-    rows = np.arange(12), np.arange(12, 32)
-    scale = GeneScale.of(spots.y)
-    task = training_task(spots, *rows, scale, parameters, "cpu")
-    np.testing.assert_allclose(task.measured, scale.apply(spots.y[:12]))
-    np.testing.assert_allclose(task.graph.expression, scale.apply(spots.y[12:]))
-    poisoned = replace(spots, y=np.where(np.arange(32)[:, None] < 12, np.nan, spots.y))
-    again = training_task(poisoned, *rows, scale, parameters, "cpu").graph
+LOW_RANK = Parameters(n_axes=4, n_around=3, n_components=2, weigh_genes=True, line=True)
+
+
+def basis_of(spots: Spots, parameters: Parameters) -> PlainBasis | LowRankBasis:
+    blocks = ((0, spots.z.shape[1]),)
+    return LowRankBasis.of(spots, blocks, parameters) if parameters.n_axes else PlainBasis.of(spots)
+
+
+@pytest.mark.parametrize("parameters", [Parameters(), LOW_RANK], ids=["paper", "low rank"])
+def test_a_training_task_judges_the_target_and_shows_the_expression_of_the_bank_alone(parameters):
+    spots = spots_of(12, 20, genes=9)
+    rows, others = np.arange(12), np.arange(12, 32)
+    basis = basis_of(spots, parameters)
+    task = training_task(spots, basis, rows, others, parameters, "cpu")
+    assert torch.equal(task.measured, torch.from_numpy(basis.judged[rows]))
+    np.testing.assert_allclose(task.graph.expression, basis.expression[others], rtol=1e-6)
+    np.testing.assert_allclose(task.graph.target, basis.features[rows], rtol=1e-6)
+
+    class Poisoned:
+        """The basis, had the target's expression never been measured."""
+
+        features, judged, read_out = basis.features, basis.judged, basis.read_out
+        expression = np.where(np.arange(32)[:, None] < 12, np.nan, basis.expression)
+
+    again = training_task(spots, Poisoned(), rows, others, parameters, "cpu").graph
     for name in ("target", "reference", "expression"):
         assert torch.equal(getattr(again, name), getattr(task.graph, name)), name
     for name in ("ts", "cs", "rs"):
         assert edge_pairs(getattr(again, name)) == edge_pairs(getattr(task.graph, name)), name
+
+
+def test_a_network_on_components_is_judged_by_the_genes_that_are_read_off_them():
+    spots = spots_of(12, 20, genes=9)
+    basis = basis_of(spots, LOW_RANK)
+    task = training_task(spots, basis, np.arange(12), np.arange(12, 32), LOW_RANK, "cpu")
+    assert task.graph.expression.shape == (20, 2)
+    assert task.read_out.shape == (2, task.measured.shape[1]) == (2, 9)
+    read = task.graph.expression @ task.read_out
+    np.testing.assert_allclose(read, basis.components.scores[12:] @ basis.components.judged_loadings, atol=1e-5)
+    assert np.corrcoef(read.numpy().ravel(), basis.judged[12:].ravel())[0, 1] > 0.4
+
+
+def test_a_training_task_of_the_paper_has_no_read_out():
+    spots = spots_of(12, 20)
+    basis = PlainBasis.of(spots)
+    assert training_task(spots, basis, np.arange(12), np.arange(12, 32), Parameters(), "cpu").read_out is None
+
+
+@pytest.mark.parametrize("parameters", [Parameters(), LOW_RANK], ids=["paper", "low rank"])
+def test_neighbours_of_a_training_task_are_those_that_the_nodes_carry(parameters):
+    spots = spots_of(12, 20, genes=9)
+    basis = basis_of(spots, parameters)
+    graph = training_task(spots, basis, np.arange(12), np.arange(12, 32), parameters, "cpu").graph
+    features, expression = basis.features[12:], basis.expression[12:]
+    both = np.hstack([features, expression])
+    assert edge_pairs(graph.cs) == neighbour_pairs(cosine_neighbors(basis.features[:12], features, 7))
+    assert edge_pairs(graph.rs) == neighbour_pairs(cosine_neighbors(both, both, 7, exclude_self=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import re
@@ -16,11 +17,9 @@ import torch
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc import SpaHGC, _training
-from spahgc._graph_data import bank_spots
+from spahgc import SpaHGC
 from spahgc._presets import PRESETS, Parameters, find_preset
-from spahgc._spots import Spots
-from spahgc._training import choose_epochs
+from spahgc.pp._neighbors import cosine_neighbors
 
 EMBEDDING = "X_sim"
 FILES = {"model.json", "network.safetensors", "bank.h5ad"}
@@ -44,10 +43,12 @@ def saved(fitted: SpaHGC, tmp_path: Path) -> Path:
 
 
 def state(model: SpaHGC) -> dict[str, torch.Tensor]:
-    return model.network.state_dict()
+    """Weights of all networks."""
+    return torch.nn.ModuleList(model.networks).state_dict()
 
 
-def assert_same_network(a: SpaHGC, b: SpaHGC) -> None:
+def assert_same_networks(a: SpaHGC, b: SpaHGC) -> None:
+    assert len(a.networks) == len(b.networks) > 0
     assert state(a).keys() == state(b).keys()
     for name, weights in state(a).items():
         assert torch.equal(weights, state(b)[name]), name
@@ -59,7 +60,7 @@ def assert_same_network(a: SpaHGC, b: SpaHGC) -> None:
 def test_a_seed_gives_the_same_model_again(refs, target, quick, fitted):
     torch.manual_seed(99)  # the state of torch's own stream plays no part
     again = sp.tl.fit(refs, preset=quick, seed=0)
-    assert_same_network(again, fitted)
+    assert_same_networks(again, fitted)
     assert again.history == fitted.history
     np.testing.assert_array_equal(again.predict(target), fitted.predict(target))
 
@@ -94,15 +95,15 @@ def test_a_model_trains_for_the_epochs_of_its_preset(fitted, quick):
     assert fitted.history[-1].total < fitted.history[0].total
 
 
-def test_fit_takes_a_bank_as_well(refs, target, quick, fitted):
+def test_fit_takes_a_bank_as_well_and_leaves_it_alone(refs, quick, quick_default, fitted):
     bank = sp.pp.reference_bank(refs)
     before = bank.copy()
-    model = sp.tl.fit(bank, preset=replace(quick, standardize=True))
+    model = sp.tl.fit(bank, preset=quick_default)
     np.testing.assert_array_equal(
         bank.obsp["spahgc_rs_connectivities"].toarray(), before.obsp["spahgc_rs_connectivities"].toarray()
     )
     assert model.references == fitted.references
-    assert_same_network(sp.tl.fit(bank, preset=quick), fitted)
+    assert_same_networks(sp.tl.fit(bank, preset=quick), fitted)
 
 
 def test_fit_cuts_a_bank_to_the_genes_and_the_neighbours_asked_for(refs, target, quick):
@@ -111,7 +112,7 @@ def test_fit_cuts_a_bank_to_the_genes_and_the_neighbours_asked_for(refs, target,
     from_bank = sp.tl.fit(sp.pp.reference_bank(refs), genes=genes, preset=few)
     direct = sp.tl.fit(refs, genes=genes, preset=few)
     assert from_bank.genes == direct.genes == genes
-    assert_same_network(from_bank, direct)
+    assert_same_networks(from_bank, direct)
     np.testing.assert_array_equal(from_bank.predict(target), direct.predict(target))
 
 
@@ -124,7 +125,7 @@ def test_one_reference_alone_is_enough(target, refs, quick):
     model = sp.tl.fit(refs[0], preset=quick)
     assert model.references == ["P2S1"]
     assert np.isfinite(model.predict(target)).all()
-    assert_same_network(sp.tl.fit([refs[0]], preset=quick), model)
+    assert_same_networks(sp.tl.fit([refs[0]], preset=quick), model)
 
 
 def test_one_reference_too_small_for_two_halves_is_refused(refs, quick):
@@ -133,24 +134,13 @@ def test_one_reference_too_small_for_two_halves_is_refused(refs, quick):
     assert len(sp.tl.fit(refs[0][:16].copy(), preset=quick).history) == quick.epochs
 
 
-@pytest.mark.parametrize("sizes", [(16,), (30,), (9, 9)])
-def test_references_large_enough_to_train_on_are_large_enough_for_early_stopping(refs, quick, sizes):
-    small = [slide[:size].copy() for slide, size in zip(refs, sizes, strict=False)]
-    try:
-        model = sp.tl.fit(small, preset=replace(quick, early_stopping=True))
-    except ValueError as error:  # or the refusal says what is too small for what
-        assert "the references are too small" in str(error)
-    else:
-        assert 1 <= len(model.history) <= quick.epochs
-
-
 def test_an_unknown_preset_is_refused(refs):
     with pytest.raises(ValueError, match='preset="best" is not known. Choose one of paper, default'):
         sp.tl.fit(refs, preset="best")
 
 
 def test_an_unavailable_device_is_refused_before_anything_is_computed(refs, quick, monkeypatch):
-    monkeypatch.setattr("spahgc.model.train_network", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr("spahgc.model.train_networks", lambda *a, **k: pytest.fail("trained"))
     with pytest.raises(ValueError, match='device="cuda:99" is not available here .*Pass device="cpu"'):
         sp.tl.fit(refs, preset=quick, device="cuda:99")
 
@@ -163,96 +153,70 @@ def test_the_device_of_the_settings_is_used(refs, quick, monkeypatch):
 
 def test_the_preset_of_the_paper_is_its_table_to_the_letter():
     assert PRESETS["paper"] == Parameters(
+        n_abundant=0,
         n_spatial=5,
         n_cross=7,
         n_reference=7,
-        standardize=False,
+        n_axes=0,
+        n_components=0,
+        weigh_genes=False,
+        line=False,
+        n_networks=1,
         width=256,
         layers=4,
         heads=4,
         target_hidden=0.8,
         reference_hidden=0.9,
+        alignment=1.0,
         epochs=200,
-        early_stopping=False,
         learning_rate=1e-4,
         weight_decay=1e-4,
     )
     assert find_preset("paper") is PRESETS["paper"]
 
 
-# Early stopping.
+@pytest.mark.parametrize("preset", ["quick", "quick_default"])
+def test_a_model_predicts_on_the_peers_that_its_nodes_had_in_training(refs, preset, request):
+    parameters = replace(request.getfixturevalue(preset), epochs=1)
+    model = sp.tl.fit(refs, preset=parameters)
+    carried = np.hstack([model.basis.features, model.basis.expression])
+    expected = cosine_neighbors(carried, carried, parameters.n_reference, exclude_self=True)
+    assert (model.bank.obsp["spahgc_rs_connectivities"] != expected).nnz == 0
 
 
-def test_early_stopping_trains_for_as_many_epochs_as_were_chosen(refs, quick, monkeypatch):
-    chosen = []
-
-    def spy(*args, **options):
-        chosen.append(choose_epochs(*args, **options))
-        return chosen[-1]
-
-    monkeypatch.setattr(_training, "choose_epochs", spy)
-    model = sp.tl.fit(refs, preset=replace(quick, epochs=6, early_stopping=True))
-    assert len(chosen) == 1
-    assert len(model.history) == chosen[0] <= 6
-    assert model.record()["epochs_trained"] == chosen[0]
-    plain = sp.tl.fit(refs, preset=replace(quick, epochs=chosen[0]))
-    assert_same_network(model, plain)
+# Several networks.
 
 
-def test_early_stopping_sees_the_references_and_never_the_target(target, refs, quick, monkeypatch):
-    seen: list[Spots] = []
-
-    def spy(spots, *args, **options):
-        seen.append(spots)
-        return choose_epochs(spots, *args, **options)
-
-    monkeypatch.setattr(_training, "choose_epochs", spy)
-    sp.tl.predict(target, refs, preset=replace(quick, early_stopping=True))
-    (spots,) = seen
-    assert set(spots.slide) == {"P1S2", "P2S1", "P2S2"}
-    assert not {tuple(row) for row in spots.z} & {tuple(row) for row in target.obsm[EMBEDDING]}
+@pytest.fixture(scope="module")
+def twins(_cohort: list[AnnData], quick: Parameters) -> SpaHGC:
+    """A model of two networks that no test may change."""
+    return sp.tl.fit(_cohort[1:], preset=replace(quick, n_networks=2), device="cpu")
 
 
-def test_early_stopping_trains_without_the_reference_it_scores(refs, quick, monkeypatch):
-    known: list[Spots] = []
-    train = _training._train
-
-    def spy(spots, *args, **options):
-        known.append(spots)
-        return train(spots, *args, **options)
-
-    monkeypatch.setattr(_training, "_train", spy)
-    spots = bank_spots(sp.pp.reference_bank(refs), quick)
-    choose_epochs(spots, quick, seed=0, device="cpu")
-    (trained_on,) = known
-    assert set(trained_on.slide) == {"P1S2", "P2S1"}
+def one_of(model: SpaHGC, network: int) -> SpaHGC:
+    """The model with one of its networks alone."""
+    alone = copy.copy(model)
+    alone.networks = [model.networks[network]]
+    return alone
 
 
-def test_early_stopping_does_not_see_the_counts_held_out_but_to_score_them(refs, quick, monkeypatch):
-    predicted = []
-
-    def spy(network, graph, settings):
-        predicted.append(real(network, graph, settings))
-        return predicted[-1]
-
-    real = sp.nn.predict_expression
-    monkeypatch.setattr("spahgc.nn.predict_expression", spy)
-    spots = bank_spots(sp.pp.reference_bank(refs), quick)
-    choose_epochs(spots, quick, seed=0, device="cpu")
-    noise = np.random.default_rng(0).random(spots.y.shape, dtype=np.float32)
-    other = replace(spots, y=np.where((spots.slide == "P2S2")[:, None], 9 * noise, spots.y))
-    choose_epochs(other, quick, seed=0, device="cpu")
-    assert len(predicted) == 2 * quick.epochs
-    for first, second in zip(predicted[: quick.epochs], predicted[quick.epochs :], strict=True):
-        assert torch.equal(first, second)
+def test_a_model_of_two_networks_predicts_the_mean_of_theirs(twins, target):
+    parts = [one_of(twins, network).predict(target) for network in (0, 1)]
+    assert np.abs(parts[0] - parts[1]).max() > 1e-3
+    np.testing.assert_allclose(twins.predict(target), np.mean(parts, axis=0), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("scores", "best"), [([0.1, 0.4, 0.3, 0.2], 2), ([0.1, 0.2, 0.3, 0.4], 4), ([0.4] * 4, 1)])
-def test_the_epoch_of_the_best_score_on_the_reference_held_out_is_chosen(refs, quick, monkeypatch, scores, best):
-    script = iter(scores)
-    monkeypatch.setattr("spahgc.nn.gene_correlations", lambda *a: torch.tensor([next(script)]))
-    spots = bank_spots(sp.pp.reference_bank(refs), quick)
-    assert choose_epochs(spots, quick, seed=0, device="cpu") == best
+def test_the_first_of_several_networks_is_the_one_that_would_be_alone(twins, fitted, target):
+    assert_same_networks(one_of(twins, 0), fitted)
+    assert twins.history[: len(fitted.history)] == fitted.history
+    assert len(twins.history) == 2 * len(fitted.history)
+
+
+def test_a_saved_model_of_two_networks_keeps_its_numbers(twins, target, tmp_path):
+    twins.save(tmp_path / "model")
+    loaded = SpaHGC.load(tmp_path / "model")
+    assert_same_networks(loaded, twins)
+    np.testing.assert_array_equal(loaded.predict(target), twins.predict(target))
 
 
 # What is found, and what is not.
@@ -289,7 +253,7 @@ def test_genes_that_do_not_show_in_the_image_are_not_found(scores_by_kind, kind)
 def test_a_loaded_model_predicts_bit_for_bit_what_the_saved_one_does(fitted, saved, target):
     loaded = SpaHGC.load(saved)
     np.testing.assert_array_equal(loaded.predict(target), fitted.predict(target))
-    assert_same_network(loaded, fitted)
+    assert_same_networks(loaded, fitted)
 
 
 def test_a_loaded_model_knows_all_that_the_saved_one_does(fitted, saved):
@@ -311,18 +275,12 @@ def test_a_model_saved_loaded_and_saved_again_stays_the_same(fitted, saved, tmp_
     np.testing.assert_array_equal(SpaHGC.load(tmp_path / "again").predict(target), fitted.predict(target))
 
 
-def test_a_saved_standardising_model_keeps_its_numbers(refs, target, quick, tmp_path):
-    model = sp.tl.fit(refs, preset=replace(quick, standardize=True))
-    model.save(tmp_path / "model")
-    np.testing.assert_array_equal(SpaHGC.load(tmp_path / "model").predict(target), model.predict(target))
-
-
 def test_a_saved_model_is_safetensors_and_json_and_the_bank(fitted, saved):
     assert {path.name for path in saved.iterdir()} == FILES
     assert {path.name for path in saved.parent.iterdir()} == {"model"}  # nothing half-written stays behind
     weights = (saved / "network.safetensors").read_bytes()
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
-    assert set(header) - {"__metadata__"} == set(state(fitted))
+    assert set(header) - {"__metadata__"} == {f"networks.{name}" for name in state(fitted)}
     assert json.loads((saved / "model.json").read_text())["genes"] == fitted.genes
     assert ad.read_h5ad(saved / "bank.h5ad").shape == fitted.bank.shape
 
@@ -433,16 +391,17 @@ def describe(folder: Path, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, "1.0"])
+@pytest.mark.parametrize("version", [None, 0, 1, 3, "2.0"])
 def test_loading_another_format_is_refused(saved, version):
     describe(saved, format=version)
-    with pytest.raises(ValueError, match=f"has format {version!r}, this version of spahgc reads format 1"):
+    with pytest.raises(ValueError, match=f"has format {version!r}, this version of spahgc reads format 2"):
         SpaHGC.load(saved)
 
 
-def test_loading_an_unknown_parameter_is_refused(saved, quick):
-    describe(saved, parameters=quick.to_dict() | {"momentum": 0.9})
-    with pytest.raises(ValueError, match="unknown parameters: momentum. Known are: n_abundant, "):
+@pytest.mark.parametrize("name", ["momentum", "early_stopping", "standardize"])
+def test_loading_an_unknown_parameter_is_refused(saved, quick, name):
+    describe(saved, parameters=quick.to_dict() | {name: True})
+    with pytest.raises(ValueError, match=f"unknown parameters: {name}. Known are: n_abundant, "):
         SpaHGC.load(saved)
 
 

@@ -417,6 +417,40 @@ def test_training_reports_every_epoch_as_the_mean_over_the_slides(network, task)
     assert history[0].expression == pytest.approx(np.mean([record.expression for record in alone]))
 
 
+def test_a_network_is_judged_by_what_is_read_off_its_outputs(network, task):
+    read_out = torch.randn(GENES, 6)
+    measured = torch.randn(N_TARGET, 6)
+    frozen = replace(SETTINGS, epochs=1, learning_rate=0.0)
+    (record,) = train(network, [Task(task.graph, measured, read_out)], frozen, rng=np.random.default_rng(5))
+    view, _ = masked_views(task.graph, SETTINGS.target_hidden, SETTINGS.reference_hidden, np.random.default_rng(5))
+    assert record.expression == pytest.approx(expression_loss(network(view) @ read_out, measured).item())
+
+
+def test_reading_off_by_the_identity_changes_no_step(network, task):
+    other = copy.deepcopy(network)
+    train(network, [task], SETTINGS, rng=np.random.default_rng(5))
+    train(other, [task._replace(read_out=torch.eye(GENES))], SETTINGS, rng=np.random.default_rng(5))
+    assert largest_difference(network, other) < 1e-12
+
+
+def test_without_weight_the_alignment_takes_no_part(network, task):
+    settings = replace(SETTINGS, alignment=0.0)
+    history = train(network, [task], settings, rng=np.random.default_rng(5))
+    for record in history:
+        assert record.align_target == record.align_reference == 0
+        assert record.total == record.expression
+
+
+def test_the_alignment_weighs_as_much_as_it_is_told(network, task):
+    frozen = replace(SETTINGS, epochs=1, learning_rate=0.0)
+    plain, double = (
+        train(network, [task], replace(frozen, alignment=weight), rng=np.random.default_rng(5))[0] for weight in (1, 2)
+    )
+    assert double.expression == pytest.approx(plain.expression)
+    assert double.align_target == pytest.approx(2 * plain.align_target)
+    assert double.align_reference == pytest.approx(2 * plain.align_reference)
+
+
 def test_training_learns(network, task):
     settings = TrainingSettings(epochs=150, learning_rate=1e-2, target_hidden=0.0, reference_hidden=0.0)
     history = train(network, [task], settings, rng=np.random.default_rng(0))

@@ -41,7 +41,7 @@ def model(_cohort: list[AnnData], quick: Parameters) -> SpaHGC:
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails the test if a network is trained."""
-    monkeypatch.setattr("spahgc.model.train_network", lambda *a, **k: pytest.fail("trained before it was refused"))
+    monkeypatch.setattr("spahgc.model.train_networks", lambda *a, **k: pytest.fail("trained before it was refused"))
 
 
 def predicted(target: AnnData, refs=None, **options) -> np.ndarray:
@@ -72,10 +72,9 @@ def image_only(slide: AnnData) -> AnnData:
 # The target's own counts.
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("selected", [False, True])
-def test_prediction_ignores_the_targets_own_counts(target, refs, panel, quick, early_stopping, selected):
-    options = {"preset": replace(quick, early_stopping=early_stopping), "genes": None if selected else panel}
+def test_prediction_ignores_the_targets_own_counts(target, refs, panel, quick, selected):
+    options = {"preset": quick, "genes": None if selected else panel}
     expected = predicted(target, refs, **options)
     assert np.isfinite(expected).any()
     target.layers["counts"] = np.full(target.shape, np.nan)
@@ -83,14 +82,6 @@ def test_prediction_ignores_the_targets_own_counts(target, refs, panel, quick, e
     target.obs["domain"] = np.nan
     target.obsm["truth_domains"][:] = np.nan
     np.testing.assert_array_equal(predicted(target, refs, **options), expected)
-
-
-def test_the_preset_that_users_get_ignores_the_targets_own_counts(target, refs, panel, monkeypatch):
-    preset = replace(sp._presets.PRESETS["default"], width=16, epochs=3)
-    monkeypatch.setitem(sp._presets.PRESETS, "default", preset)
-    expected = predicted(target, refs)
-    target.X = np.full(target.shape, np.nan, dtype=np.float32)
-    np.testing.assert_array_equal(predicted(target, refs), expected)
 
 
 @pytest.mark.parametrize("method", ["ridge", "nearest", "mean"])
@@ -116,7 +107,7 @@ def test_a_target_without_genes_gets_the_same_prediction_for_the_genes_of_the_pa
     assert list(image.var_names) == panel
     assert image.var["spahgc_panel"].all()
     np.testing.assert_array_equal(image.layers["spahgc"], expected)
-    assert {EMBEDDING, "spatial", "spahgc_cs"} <= set(image.obsm)
+    assert {EMBEDDING, "spatial", "spahgc_cs", "spahgc_attention"} <= set(image.obsm)
     assert list(image.obs_names) == list(target.obs_names)
 
 
@@ -203,11 +194,9 @@ def as_a_tuple_of_views(refs: list[AnnData]) -> tuple[AnnData, ...]:
         sp.pp.reference_bank,
     ],
 )
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_the_arrangement_of_the_references_does_not_matter(target, refs, quick, arrange, early_stopping):
-    preset = replace(quick, early_stopping=early_stopping)
-    expected = predicted(target, refs, preset=preset)
-    np.testing.assert_allclose(predicted(target, arrange(refs), preset=preset), expected, **CLOSE)
+def test_the_arrangement_of_the_references_does_not_matter(target, refs, quick, arrange):
+    expected = predicted(target, refs, preset=quick)
+    np.testing.assert_allclose(predicted(target, arrange(refs), preset=quick), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("method", ["ridge", "nearest", "mean"])
@@ -303,27 +292,18 @@ def test_the_cross_graph_is_written_with_k_neighbours_for_every_spot(target, mod
     np.testing.assert_array_equal(graph.toarray(), expected.toarray())
 
 
-def test_a_standardising_model_writes_the_similarities_that_it_sees(target, refs, panel, quick):
-    sp.tl.predict(target, refs, genes=panel, preset=replace(quick, standardize=True, epochs=1))
-
-    def standardized(slide: AnnData) -> np.ndarray:
-        z = slide.obsm[EMBEDDING].astype(float)
-        z = (z - z.mean(0)) / z.std(0)
-        return z / np.linalg.norm(z, axis=1, keepdims=True)
-
-    bank = sp.pp.reference_bank(refs, genes=panel)
-    z = np.concatenate([standardized(bank[bank.obs["slide"] == name]) for name in ("P1S2", "P2S1", "P2S2")])
-    similarity = standardized(target) @ z.T
-    graph = target.obsm["spahgc_cs"].tocoo()
-    np.testing.assert_allclose(graph.data, similarity[graph.row, graph.col], atol=1e-5)
-    np.testing.assert_allclose(np.sort(similarity, axis=1)[:, -7:].sum(), graph.data.sum(), rtol=1e-5)
-
-
-def test_standardised_predictions_do_not_see_a_shift_of_a_whole_slide(target, refs, panel, quick):
-    preset = replace(quick, standardize=True)
-    expected = predicted(target, refs, genes=panel, preset=preset)
-    target.obsm[EMBEDDING] = 3 * target.obsm[EMBEDDING] + 1
-    np.testing.assert_allclose(predicted(target, refs, genes=panel, preset=preset), expected, rtol=1e-3, atol=1e-3)
+def test_every_prediction_writes_the_graph_that_it_used_under_its_own_key(target, refs, model, quick):
+    sp.tl.predict(target, model=model)
+    first = target.obsm["spahgc_cs"].copy()
+    sp.tl.predict(target, refs[1:], preset=replace(quick, n_cross=3, epochs=1), key_added="second")
+    np.testing.assert_array_equal(target.obsm["spahgc_cs"].toarray(), first.toarray())
+    np.testing.assert_array_equal(np.diff(target.obsm["second_cs"].indptr), 3)
+    for key, n_bank in (("spahgc", 210), ("second", 140)):
+        cross, attention = target.obsm[f"{key}_cs"], target.obsm[f"{key}_attention"]
+        assert cross.shape == attention.shape == (target.n_obs, n_bank)
+        np.testing.assert_array_equal(cross.indices, attention.indices)
+        np.testing.assert_allclose(attention.sum(axis=1), 1, rtol=1e-5)
+        assert len(target.uns["spahgc"]["predictions"][key]["bank_spots"]) == n_bank
 
 
 def test_a_copy_leaves_the_original_untouched(target, model):
@@ -402,7 +382,8 @@ def test_every_output_survives_a_file(target, refs, model, panel, tmp_path, writ
         assert list(new["genes"]) == old["genes"] and list(new["references"]) == old["references"]
         assert new["units"] == old["units"] and new["versions"] == old["versions"]
     assert new.get("parameters") == old.get("parameters")
-    np.testing.assert_array_equal(back.obsm["spahgc_cs"].toarray(), slide.obsm["spahgc_cs"].toarray())
+    for graph in ("spahgc_cs", "spahgc_attention"):
+        np.testing.assert_array_equal(back.obsm[graph].toarray(), slide.obsm[graph].toarray())
     np.testing.assert_array_equal(back.obsp["spatial_distances"].toarray(), slide.obsp["spatial_distances"].toarray())
     assert set(back.var) == set(slide.var)
     if not bare:

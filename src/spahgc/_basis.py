@@ -106,12 +106,12 @@ class LowRankBasis:
     @classmethod
     def of(cls, spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> LowRankBasis:
         """From all reference spots, with embedding, expression and transcriptome."""
-        tissue = TissueMap.of(
+        tissue, features = TissueMap.of(
             spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around, by_slide=parameters.by_slide
         )
         components = make_components(spots, parameters)
         line = TissueLine.of(spots, blocks, components, parameters) if parameters.line else None
-        return cls(tissue, components, line, tissue(spots))
+        return cls(tissue, components, line, features)
 
     @property
     def expression(self) -> np.ndarray:
@@ -204,8 +204,8 @@ class TissueLine:
         cls, spots: Spots, blocks: tuple[tuple[int, int], ...], components: Components, parameters: Parameters
     ) -> TissueLine:
         """From reference spots and their components."""
-        tissue = TissueMap.of(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
-        return cls(tissue, fit_line(tissue(spots), components.scores, spots.slide, n_judged=N_JUDGED))
+        tissue, features = TissueMap.of(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
+        return cls(tissue, fit_line(features, components.scores, spots.slide, n_judged=N_JUDGED))
 
     def predict(self, spots: Spots) -> np.ndarray:
         """Scores of the components, spots x components."""

@@ -18,6 +18,12 @@ N_NEIGHBORS = 6
 MIN_VARIANCE = 1e-12
 """Principal axes of less variance, as a share of the first one's, are noise of the arithmetic."""
 
+MAX_EXACT = 2_000
+"""Spots or dimensions, the fewer of them, up to which principal axes are exact: a second on one core."""
+
+ITERATIONS = 5
+"""Passes over the data of the randomised principal axes."""
+
 BLOCK_SPOTS = 4096
 """Spots that are converted to double precision at a time."""
 
@@ -124,13 +130,21 @@ class SlideScale:
 
 
 def principal_axes(x: np.ndarray, n: int) -> np.ndarray:
-    """Axes of largest variance, dim x at most ``n``; exact, and the largest entry of an axis is positive.
+    """Axes of largest variance, dim x at most ``n``; the largest entry of an axis is positive.
 
-    At least one axis comes back: where nothing varies, all scores on it are 0.
+    Exact while spots or dimensions are at most 2,000; beyond that by randomised subspace iteration (Halko, Martinsson
+    and Tropp 2011) with a fixed seed. At least one axis comes back: where nothing varies, all scores on it are 0.
     """
+    mean = x.mean(axis=0, dtype=np.float64)
+    axes = _exact_axes(x, mean, n) if min(x.shape) <= MAX_EXACT else _randomised_axes(x, mean, n)
+    length = np.linalg.norm(axes, axis=0)
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
+    return axes * np.where(length > 0, signs / np.where(length > 0, length, 1.0), 0.0)
+
+
+def _exact_axes(x: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
     from scipy.linalg import eigh
 
-    mean = x.mean(axis=0, dtype=np.float64)
     few_spots = len(x) < x.shape[1]
     if few_spots:  # the smaller of the two matrices of products has the same information
         centred = x - mean
@@ -142,10 +156,16 @@ def principal_axes(x: np.ndarray, n: int) -> np.ndarray:
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > MIN_VARIANCE * values[0]
     kept[0] = True
-    axes = centred.T @ vectors[:, kept] if few_spots else vectors[:, kept]
-    length = np.linalg.norm(axes, axis=0)
-    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
-    return axes * np.where(length > 0, signs / np.where(length > 0, length, 1.0), 0.0)
+    return np.asarray(centred.T @ vectors[:, kept] if few_spots else vectors[:, kept])
+
+
+def _randomised_axes(x: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
+    from sklearn.utils.extmath import randomized_svd
+
+    _, values, axes = randomized_svd((x - mean).astype(np.float32), n, n_iter=ITERATIONS, random_state=0)
+    kept = values > np.sqrt(MIN_VARIANCE) * values[0]
+    kept[0] = True
+    return np.asarray(axes[kept].T, dtype=np.float64)
 
 
 def project(x: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spahgc._basis import TissueLine, make_components
 from spahgc._components import Components
 from spahgc._presets import Parameters
-from spahgc._spots import Spots, roles
+from spahgc._spots import Spots, halves
+
+MAX_GROUPS = 5
+"""Groups of references that are held out, so that the work does not grow with the square of their number."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A reference, or one half of a single one, predicted by the others.
+    """A reference, one half of a single one, or a group of them, predicted by the others.
 
     Nothing of its expression has a part in it: axes, components and line are those of the other references.
 
@@ -38,7 +41,9 @@ class HeldOut:
 
 
 def hold_out_each(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> list[HeldOut]:
-    """Hold out every reference in turn.
+    """Hold out every reference once: one after another, or in five groups where there are more.
+
+    Groups are of neighbouring names, which are often sections of one patient.
 
     Parameters
     ----------
@@ -49,7 +54,12 @@ def hold_out_each(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters:
     parameters
         How the line is made.
     """
-    return [_hold_out(spots, rows, others, blocks, parameters) for rows, others in roles(spots)]
+    members = halves(spots)
+    groups = np.array_split(np.unique(members), min(MAX_GROUPS, len(np.unique(members))))
+    return [
+        _hold_out(spots, np.flatnonzero(held_out), np.flatnonzero(~held_out), blocks, parameters)
+        for held_out in (np.isin(members, names) for names in groups)
+    ]
 
 
 def _hold_out(
@@ -60,7 +70,7 @@ def _hold_out(
     parameters: Parameters,
 ) -> HeldOut:
     known = spots[others]
-    unseen = Spots.without_expression(spots.z[rows], spots.xy[rows])
+    unseen = replace(Spots.without_expression(spots.z[rows], spots.xy[rows]), slide=spots.slide[rows])
     components = make_components(known, parameters)
     line = TissueLine.of(known, blocks, components, parameters)
     return HeldOut(rows, components, line.predict(unseen))

@@ -46,14 +46,15 @@ class TissueMap:
     @classmethod
     def of(
         cls, spots: Spots, blocks: tuple[tuple[int, int], ...], *, n_axes: int, n_around: int, by_slide: bool = True
-    ) -> TissueMap:
-        """Axes of some reference spots."""
+    ) -> tuple[TissueMap, np.ndarray]:
+        """Axes of some reference spots, and where these spots lie on them (spots x axes, float64)."""
         scale = None if by_slide else SlideScale.of(spots.z, np.zeros(len(spots)))
         views = _views(spots, blocks, n_around, scale)
         means = tuple(view.mean(axis=0, dtype=np.float64) for view in views)
         axes = tuple(principal_axes(view, n_axes) for view in views)
         scores = np.hstack([project(*part) for part in zip(views, means, axes, strict=True)])
-        return cls(means, axes, blocks, n_around, float(np.sqrt(np.mean(np.square(scores)))) or 1.0, scale)
+        size = float(np.sqrt(np.mean(np.square(scores)))) or 1.0
+        return cls(means, axes, blocks, n_around, size, scale), scores / size
 
     def __call__(self, spots: Spots) -> np.ndarray:
         """Spots x axes, float64. Slides must be complete where they are standardised by themselves."""

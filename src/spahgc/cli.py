@@ -72,12 +72,20 @@ def predict(
     output: Annotated[Path, typer.Option(help="The slide with its prediction, .h5ad.")],
     reference: Annotated[list[Path] | None, typer.Option(help="A measured slide, .h5ad; repeat for several.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a saved model, instead of references.")] = None,
-    method: Annotated[str, typer.Option(help="spahgc, ridge, nearest or mean.")] = "spahgc",
-    gene: Annotated[list[str] | None, typer.Option(help="A gene of the panel; repeat. Selected if left out.")] = None,
+    method: Annotated[
+        str, typer.Option(help="spahgc, or a baseline: ridge_components, bleep, mlp, ridge, ...")
+    ] = "spahgc",
+    gene: Annotated[
+        list[str] | None, typer.Option(help="A gene of the panel, repeat; or all. Selected if left out.")
+    ] = None,
     embedding: Annotated[str | None, typer.Option(help="Key of the embedding in obsm.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Embed the slides that have no embedding with this encoder first.")
     ] = None,
+    context: Annotated[
+        bool,
+        typer.Option(help="With --encoder: embed several patch sizes and depths; 12 times the work, more accurate."),
+    ] = False,
     layer: Annotated[str | None, typer.Option(help="Layer of the references with their counts; X if left out.")] = None,
     preset: Preset = "default",
     key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
@@ -90,6 +98,7 @@ def predict(
     """
     import spahgc as sp
     from spahgc._files import write_h5ad
+    from spahgc._references import ALL_GENES
     from spahgc._validate import check_writable_folder
 
     check_writable_folder(output.parent)
@@ -97,13 +106,14 @@ def predict(
     slide = _read(target, "--target")
     refs = [_read(path, "--reference") for path in reference or []]
     if encoder is not None:
-        sp.pp.embed([each for each in [slide, *refs] if not _is_embedded(each)], encoder=encoder, device=device)
+        missing = [each for each in [slide, *refs] if not _is_embedded(each)]
+        sp.pp.embed(missing, encoder=encoder, context=context, device=device)
     sp.tl.predict(
         slide,
         refs or None,
         model=trained,
         method=method,
-        genes=gene,
+        genes=ALL_GENES if gene == [ALL_GENES] else gene,
         embedding=embedding,
         layer=layer,
         preset=preset,

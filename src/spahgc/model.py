@@ -144,9 +144,9 @@ class SpaHGC:
         basis = _learn_basis(spots, blocks, parameters)
         trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         networks, history = train_networks(spots, basis, parameters, seed=seed, device=where)
-        if parameters.n_axes:  # the RS graph of what the nodes carry
-            peers = similar_peers(basis.features, basis.expression, parameters.n_reference)
-            bank.obsp[Obsp.reference_connectivities] = peers
+        # The RS graph of what the nodes carry, as in the training; the bank's own is that of the genes as they are.
+        peers = similar_peers(basis.features, basis.expression, parameters.n_reference)
+        bank.obsp[Obsp.reference_connectivities] = peers
         return cls(
             bank,
             basis,
