@@ -101,8 +101,7 @@ ROWS: dict[str, Row] = {
     "three networks": changed(n_networks=3),
     "plain patch alone": changed(plain=True),
 }
-PAPER = "the paper's preset"
-LABELS = (*ROWS, PAPER)
+LABELS = tuple(ROWS)
 
 
 def main() -> None:
@@ -152,9 +151,7 @@ def run(cohort: Cohort, arguments: argparse.Namespace) -> CrossValidation:
     key = find_embedding(cohort.slides[0], None, f'the first slide of "{cohort.name}"')
     for slide in cohort.slides:
         add_plain(slide, key)
-    methods = {label: ROWS[label].method(key) for label in arguments.row if label in ROWS}
-    if PAPER in arguments.row:
-        methods[PAPER] = {"preset": PRESETS["paper"], "embedding": key}
+    methods = {label: ROWS[label].method(key) for label in arguments.row}
     return sp.tl.cross_validate(
         cohort.slides,
         methods=methods,
@@ -213,7 +210,7 @@ def section(kind: str, table: pd.DataFrame, found: Mapping[str, CrossValidation]
     compared = table.reindex(columns=["difference", "difference_low", "difference_high"])
     shown = pd.DataFrame(
         {
-            "setting": ['`preset="paper"`' if label == PAPER else ROWS[label].setting for label in table.index],
+            "setting": [ROWS[label].setting for label in table.index],
             "mean PCC": table["pearson"].map(decimals),
             "95 % interval": [interval(*ends) for ends in zip(table["low"], table["high"], strict=True)],
             "less the default": [decimals(value) for value in compared["difference"]],
@@ -240,7 +237,7 @@ def page(arguments: argparse.Namespace, sections: list[str]) -> str:
     return f"""# Ablation
 
 What the components of `preset="default"` add. Every row but the last is the default with one component taken away or
-changed and nothing else; the last is the paper's network, which sees the plain patch alone. Each slide is predicted from
+changed and nothing else. Each slide is predicted from
 all others of its cohort. PCC is the Pearson correlation of a gene over the spots of the held-out slide, `log1p` counts
 per 10,000; the mean over genes, then over slides. Intervals are a bootstrap over slides and genes, that of a difference
 over the pairs in which both rows have a correlation. A difference below zero speaks for the default as it is; where its

@@ -6,8 +6,10 @@ import os
 from dataclasses import replace
 
 # Read when the first parallel runtime is loaded. The tests' networks are too small to share out, and threads that spin
-# while they wait for each other bring a machine that is busy elsewhere nearly to a halt.
+# while they wait for each other bring a machine that is busy elsewhere nearly to a halt. Numba, which scanpy runs on,
+# would set torch's threads to its own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 from pathlib import Path
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -553,6 +556,23 @@ def test_counts_and_transformed_expression_are_not_mixed(refs, panel):
         pytest.raises(ValueError, match="hold negative values, which are no counts, and the other references do not"),
     ):
         sp.pp.reference_bank(refs, genes=panel)
+
+
+THREADS = """
+import spahgc, torch
+refs = spahgc.datasets.simulated(n_slides=2, n_spots=40, n_genes=30)
+before = torch.get_num_threads()
+spahgc.pp.select_genes(refs, n_top=10)
+print(before, torch.get_num_threads())
+"""
+
+
+def test_selecting_genes_leaves_the_threads_of_torch_alone():
+    threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    out = subprocess.run(
+        [sys.executable, "-c", THREADS], env=os.environ | threads, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.split() == ["1", "1"]
 
 
 # Every gene that the references cover.

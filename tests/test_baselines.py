@@ -124,6 +124,17 @@ def test_the_penalty_of_a_single_slide_is_the_one_that_predicts_left_out_spots_b
     assert fit_line(x, y, np.full(40, "only")).penalty == best
 
 
+@pytest.mark.parametrize("sizes", [(60, 50, 40), (120,)])
+def test_the_penalty_may_be_chosen_by_the_first_responses_alone(sizes):
+    references, _, _ = data(*sizes)
+    noise = 9 * np.random.default_rng(1).normal(size=(len(references), 30))
+    x, y = references.z, np.hstack([references.y[:, :3], noise])
+    chosen = fit_line(x, y, references.slide, n_judged=3)
+    assert chosen.penalty == fit_line(x, y[:, :3], references.slide).penalty
+    assert chosen.penalty < fit_line(x, y, references.slide).penalty
+    np.testing.assert_allclose(chosen.predict(x), ridge(x.astype(float), y, chosen.penalty).predict(x), atol=1e-6)
+
+
 def test_ridge_is_a_line_on_128_principal_components_of_the_embedding():
     references, target, _ = data(160, 140, dim=200)
     z, mean = references.z.astype(float), references.z.mean(0, dtype=float)

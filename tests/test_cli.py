@@ -67,6 +67,21 @@ def test_predict_writes_what_the_function_computes(
     np.testing.assert_allclose(ad.read_h5ad(output).layers["spahgc"], cohort[0].layers["spahgc"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("genes", "expected"), [(["all"], 60), (["FLAT001", "MORPH002"], 2)])
+def test_predict_takes_genes_one_by_one_or_all(
+    capsys: pytest.CaptureFixture[str], files: list[Path], tmp_path: Path, genes: list[str], expected: int
+) -> None:
+    output = tmp_path / "out.h5ad"
+    asked = [part for gene in genes for part in ("--gene", gene)]
+    arguments = ["--target", files[0], "--reference", files[1], "--output", output, "--method", "nearest"]
+    code, out, err = run(capsys, "--quiet", "predict", *arguments, *asked)
+    assert code == 0, err
+    assert f"{expected} genes predicted at 70 spots" in out
+    panel = ad.read_h5ad(output).var["spahgc_panel"]
+    assert panel.sum() == expected
+    assert genes == ["all"] or set(panel.index[panel]) == set(genes)
+
+
 def test_predict_takes_a_saved_model(
     capsys: pytest.CaptureFixture[str], files: list[Path], cohort: list[AnnData], quick: object, tmp_path: Path
 ) -> None:

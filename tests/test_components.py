@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scanpy as sc
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from spahgc._components import Components
+from spahgc._components import Components, spatial_autocorrelation
 from spahgc._features import SlideScale, neighbour_mean, principal_axes, reduce, rescale, standardize
 from spahgc._spots import Spots
+from spahgc.pp._spatial_graph import nearest_in_plane
 
 SLIDES = np.repeat(["a", "b", "c"], [30, 40, 50])
 N_FACTORS = 3
@@ -214,3 +216,88 @@ def test_spots_without_a_transcriptome_are_refused():
     some = Spots.without_expression(spots().z, spots().xy)
     with pytest.raises(ValueError, match="is 120 spots x 0 genes, so it has no components. Make the bank with"):
         Components.of(some, 3)
+
+
+# Spatial structure.
+
+N_SMOOTH, N_ROUGH = 12, 30
+
+
+def tissue(weight: float = 0.7) -> Spots:
+    """Two slides: genes that follow the place first, then many more that follow each other without any order."""
+    rng = np.random.default_rng(7)
+    xy = np.array([(x, y) for x in range(9) for y in range(9)], dtype=float)
+    slide = np.repeat(["a", "b"], len(xy))
+    place = np.tile(np.sin(xy[:, 0] / 3), 2)[:, None]
+    common = rng.normal(size=(len(slide), 1))
+    smooth = weight * place + 0.5 * rng.normal(size=(len(slide), N_SMOOTH))
+    rough = common + 0.5 * rng.normal(size=(len(slide), N_ROUGH))
+    genes = np.hstack([smooth, rough]).astype(np.float32)
+    z = np.zeros((len(slide), 1), dtype=np.float32)
+    return Spots(z, np.tile(xy, (2, 1)), slide, genes[:, :3], csr_matrix(genes))
+
+
+def test_spatial_autocorrelation_is_morans_i_of_every_slide_and_zero_at_least():
+    some = tissue()
+    genes = standardize(some.transcriptome.toarray(), some.slide)
+    expected = np.zeros(genes.shape[1])
+    for name in ("a", "b"):
+        rows = some.slide == name
+        near, _ = nearest_in_plane(some.xy[rows], 6)
+        expected += sc.metrics.morans_i(csr_matrix(near / 6), np.ascontiguousarray(genes[rows].T)) / 2
+    actual = spatial_autocorrelation(genes, some)
+    assert expected.min() < 0 and actual.min() == 0
+    np.testing.assert_allclose(actual, np.clip(expected, 0, None), atol=1e-5)
+
+
+def test_weighing_makes_the_first_component_of_what_has_an_order_in_space():
+    some = tissue()
+    place = np.tile(np.sin(some.xy[:81, 0] / 3), 2)
+    plain, weighed = (abs(np.corrcoef(Components.of(some, 3, weigh=w).scores[:, 0], place)[0, 1]) for w in (0, 1))
+    assert plain < 0.3
+    assert weighed > 0.9
+
+
+def test_genes_without_any_spatial_structure_are_not_weighed(monkeypatch):
+    some = spots(noise=1.0)
+    monkeypatch.setattr("spahgc._components.spatial_autocorrelation", lambda genes, _: np.zeros(genes.shape[1]))
+    np.testing.assert_array_equal(Components.of(some, 3, weigh=True).scores, Components.of(some, 3).scores)
+
+
+@pytest.mark.parametrize("weigh", [True, False])
+def test_a_network_is_judged_by_the_genes_of_most_spatial_structure(monkeypatch, weigh):
+    monkeypatch.setattr("spahgc._components.N_JUDGED", N_SMOOTH)
+    some = tissue()
+    components = Components.of(some, 3, weigh=weigh)
+    expected = standardize(some.transcriptome.toarray(), some.slide)[:, :N_SMOOTH]
+    np.testing.assert_array_equal(components.judged, expected)
+    assert components.judged_loadings.shape == (3, N_SMOOTH)
+
+
+def test_no_more_genes_are_judged_than_there_are():
+    assert Components.of(spots(genes=20), 3).judged.shape == (len(SLIDES), 20)
+
+
+# How many components.
+
+
+def test_tapered_components_decode_to_the_mean_over_the_first_of_them():
+    components = Components.of(spots(noise=1.0), 4)
+    first = [components.decode(components.scores * (np.arange(4) < count)) for count in (1, 2, 4)]
+    actual = components.tapered((1, 2, 4)).decode(components.scores)
+    np.testing.assert_allclose(actual, np.mean(first, axis=0), atol=1e-10)
+    assert np.abs(actual - components.decode(components.scores)).max() > 0.05
+
+
+def test_tapering_to_all_components_changes_nothing():
+    components = Components.of(spots(noise=1.0), 4)
+    for counts in ((4,), (4, 20)):
+        np.testing.assert_array_equal(components.tapered(counts).loadings, components.loadings)
+
+
+def test_the_panel_itself_as_components_decodes_to_what_was_measured_on_typical_slides():
+    some = spots(noise=1.0)
+    components = Components.of_panel(some)
+    expected = SlideScale.of(some.y, some.slide).undo(standardize(some.y, some.slide))
+    np.testing.assert_allclose(components.decode(components.scores), expected, atol=1e-6)
+    np.testing.assert_array_equal(components.judged, standardize(some.y, some.slide))

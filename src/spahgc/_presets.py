@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 from typing import Any
 
 
@@ -59,8 +60,13 @@ class Parameters:
             raise ValueError("weigh_genes= is for the components of the transcriptome. Pass n_components= as well.")
         if not self.epochs and not self.line:
             raise ValueError("epochs=0 and line=False leave nothing that could predict. Pass one of the two.")
-        if isinstance(self.n_components, tuple) and min(self.n_components, default=0) < 1:
-            raise ValueError(f"n_components={self.n_components} must be positive numbers, or the number 0 alone.")
+        counts = self.n_components if isinstance(self.n_components, tuple) else (self.n_components or 1,)
+        if not counts or not all(isinstance(count, Integral) and count > 0 for count in counts):
+            raise ValueError(
+                f"n_components={self.n_components} must be a positive number, a tuple of positive numbers, or 0."
+            )
+        if not 0 <= self.graph_share <= 1:
+            raise ValueError(f"graph_share={self.graph_share} is no share. Pass a number from 0 to 1.")
         if self.n_networks < 1:
             raise ValueError(f"n_networks={self.n_networks} trains nothing. Pass a positive number.")
 

@@ -148,15 +148,18 @@ def _abundant_genes(slide: AnnData, counts: csr_matrix, n_abundant: int) -> Iter
 
 def _variable_genes(slide: AnnData, counts: csr_matrix, n_top: int, min_spots: int) -> Iterable[str]:
     import scanpy as sc
+    from threadpoolctl import threadpool_limits
 
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= min_spots
     genes = slide.var_names[seen]
     if len(genes) <= n_top:
         return genes
-    ranked = sc.pp.highly_variable_genes(
-        AnnData(counts[:, seen].astype(np.float32), var={"gene": genes.to_numpy()}),
-        flavor="seurat_v3",
-        n_top_genes=n_top,
-        inplace=False,
-    )
+    # Numba, on which scanpy runs, sets the threads of whatever else shares its OpenMP runtime, such as torch.
+    with threadpool_limits(user_api="openmp", limits=1):
+        ranked = sc.pp.highly_variable_genes(
+            AnnData(counts[:, seen].astype(np.float32), var={"gene": genes.to_numpy()}),
+            flavor="seurat_v3",
+            n_top_genes=n_top,
+            inplace=False,
+        )
     return genes[ranked["highly_variable"].to_numpy()]
