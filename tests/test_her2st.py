@@ -28,7 +28,8 @@ def test_the_main_job_runs_on_measured_slides_as_printed(her2st: Path, tmp_path:
     panel = target.var_names[target.var["spahgc_panel"]]
     assert len(panel) > 50
     scores = sp.tl.evaluate(target)
-    assert scores["pearson"].mean() > 0.1, "nothing was learned"
+    assert scores["pearson"].mean() > 0.15, "nothing was learned"
+    print(scores["pearson"].mean(), len(panel), scores.loc[["ERBB2","CD74"],"pearson"])
     axes = sp.pl.spatial_genes(target, ["ERBB2", "CD74"], show=False, save=tmp_path / "genes.png")
     assert len(axes) == 4
     assert (tmp_path / "genes.png").stat().st_size > 10_000

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Parameters:
         if not self.epochs and not self.line:
             raise ValueError("epochs=0 and line=False leave nothing that could predict. Pass one of the two.")
         counts = self.n_components if isinstance(self.n_components, tuple) else (self.n_components or 1,)
-        if not counts or not all(isinstance(count, Integral) and count > 0 for count in counts):
+        if not counts or not all(isinstance(count, int | np.integer) and count > 0 for count in counts):
             raise ValueError(
                 f"n_components={self.n_components} must be a positive number, a tuple of positive numbers, or 0."
             )

@@ -148,7 +148,7 @@ def _abundant_genes(slide: AnnData, counts: csr_matrix, n_abundant: int) -> Iter
 
 def _variable_genes(slide: AnnData, counts: csr_matrix, n_top: int, min_spots: int) -> Iterable[str]:
     import scanpy as sc
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= min_spots
     genes = slide.var_names[seen]
