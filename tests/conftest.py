@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 
 # Read when the first parallel runtime is loaded. The tests' networks are too small to share out, and threads that spin
-# while they wait for each other bring a machine that is busy elsewhere nearly to a halt. Numba, which scanpy runs on,
-# would set torch's threads to its own number.
+# while they wait for each other bring a machine that is busy elsewhere nearly to a halt.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 from pathlib import Path
 
@@ -39,6 +38,13 @@ RECORD = {
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     sp.settings.progress = False
+
+
+@pytest.fixture(autouse=True)
+def _as_many_threads_as_were_asked_for() -> None:
+    """Numba, which scanpy and squidpy run on, sets torch's threads to its own number."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
