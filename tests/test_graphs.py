@@ -359,6 +359,16 @@ def basis_of(spots: Spots, parameters: Parameters) -> PlainBasis | LowRankBasis:
     return LowRankBasis.of(spots, blocks, parameters) if parameters.n_axes else PlainBasis.of(spots)
 
 
+def test_nodes_and_line_speak_of_components_in_units_of_the_largest_and_decode_back():
+    spots = spots_of(12, 20, genes=9)
+    basis = basis_of(spots, LOW_RANK)
+    assert not 0.8 < basis.components.size < 1.25
+    assert basis.expression.std(axis=0).max() == pytest.approx(1)
+    _, line = basis.place(spots)
+    for actual, scores in ((basis.expression, basis.components.scores), (line, basis.line.predict(spots))):
+        np.testing.assert_allclose(basis.decode(actual), basis.components.decode(scores), rtol=1e-5)
+
+
 @pytest.mark.parametrize("parameters", [Parameters(), LOW_RANK], ids=["paper", "low rank"])
 def test_a_training_task_judges_the_target_and_shows_the_expression_of_the_bank_alone(parameters):
     spots = spots_of(12, 20, genes=9)

@@ -54,7 +54,7 @@ class SpaHGC:
     Attributes
     ----------
     bank
-        The references, as :func:`spahgc.pp.reference_bank` returns them.
+        The references, as :func:`spahgc.pp.reference_bank` returns them, with the RS graph of what the nodes carry.
     basis
         What the nodes of the graph carry, learned from the bank.
     networks
