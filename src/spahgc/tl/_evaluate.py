@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from spahgc._expression import log_expression, zero_spots
 from spahgc._keys import SCORES, UNS, Uns, Var
 from spahgc._validate import check_anndata, listing
+from spahgc.tl._predicted import prediction_and_panel
 
 MIN_SPOTS = 3
 """Fewer spots define no correlation worth the name."""
@@ -59,7 +60,7 @@ def evaluate(adata: AnnData, *, key: str = "spahgc", layer: str | None = None) -
     True
     """
     check_anndata(adata, "the slide")
-    panel = _panel(adata, key)
+    values, panel = prediction_and_panel(adata, key)
     expression = log_expression(adata, layer=layer, what="the slide")
     empty = zero_spots(expression)
     if (~empty).sum() < MIN_SPOTS:
@@ -73,7 +74,7 @@ def evaluate(adata: AnnData, *, key: str = "spahgc", layer: str | None = None) -
             "evaluation.",
             stacklevel=2,
         )
-    predicted = np.asarray(adata.layers[key])[~empty][:, panel]
+    predicted = values[~empty][:, panel]
     scores = gene_scores(predicted, expression[~empty][:, panel].toarray(), list(adata.var_names[panel]))
     for name in SCORES:
         column = np.full(adata.n_vars, np.nan)
@@ -114,16 +115,6 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return np.where(constant, np.nan, (a * b).sum(axis=0) / np.where(constant, 1.0, scale))
-
-
-def _panel(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.layers:
-        raise KeyError(
-            f'layers["{key}"] not found, layers are {listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
-        )
-    if Var.panel(key) in adata.var:
-        return adata.var[Var.panel(key)].to_numpy(dtype=bool)
-    return ~np.isnan(np.asarray(adata.layers[key])).all(axis=0)
 
 
 def _summary(scores: pd.DataFrame, n_empty: int) -> dict[str, float | int]:

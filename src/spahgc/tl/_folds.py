@@ -6,10 +6,8 @@ import hashlib
 import inspect
 import io
 import json
-import os
 import re
 import reprlib
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._expression import log_expression, zero_spots
+from spahgc._files import write_text
 from spahgc._keys import SPATIAL, Obs, Var
 from spahgc._presets import find_preset
 from spahgc._settings import progress_bar, settings
@@ -386,15 +385,3 @@ def digest(*parts: bytes) -> str:
         hashed.update(len(part).to_bytes(8, "little"))
         hashed.update(part)
     return hashed.hexdigest()[:DIGEST_LENGTH]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)

@@ -18,11 +18,10 @@ from spahgc._spots import Spots
 from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
 from spahgc.model import SpaHGC
 from spahgc.pp._bank import is_bank
-from spahgc.tl._attribution import write_attention
+from spahgc.tl._attribution import NETWORK, write_attention
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._write import write_prediction, write_trust
 
-NETWORK = "spahgc"
 BYTES_PER_GB = 1e9
 
 

@@ -34,16 +34,7 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
         nor a pathway can be seen in such a prediction.
     """
     check_anndata(adata, "the slide")
-    if key not in adata.layers:
-        raise KeyError(
-            f'layers["{key}"] not found, layers are {listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
-        )
-    layer = adata.layers[key]
-    values = layer.toarray() if issparse(layer) else np.asarray(layer)
-    if Var.panel(key) in adata.var:
-        panel = adata.var[Var.panel(key)].to_numpy(dtype=bool)
-    else:
-        panel = ~np.isnan(values).all(axis=0)
+    values, panel = prediction_and_panel(adata, key)
     if not panel.any():
         raise ValueError(f'the panel of layers["{key}"] is empty: no gene was predicted. Run spahgc.tl.predict again.')
     expression, genes = values[:, panel].astype(np.float64), [str(gene) for gene in adata.var_names[panel]]
@@ -60,6 +51,19 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
             '(method="mean" predicts so). Predict with another method.'
         )
     return expression, genes
+
+
+def prediction_and_panel(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The layer of a prediction, dense, and which genes are in its panel: those that ``var`` names, or have a value."""
+    if key not in adata.layers:
+        raise KeyError(
+            f'layers["{key}"] not found, layers are {listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
+        )
+    layer = adata.layers[key]
+    values = layer.toarray() if issparse(layer) else np.asarray(layer)
+    if Var.panel(key) in adata.var:
+        return values, adata.var[Var.panel(key)].to_numpy(dtype=bool)
+    return values, ~np.isnan(values).all(axis=0)
 
 
 def check_new_key(name: str, where: str) -> str:
