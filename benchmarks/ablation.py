@@ -97,7 +97,7 @@ ROWS: dict[str, Row] = {
     "components not weighted": changed(weigh_genes=False),
     "genes instead of components": changed(n_components=0, weigh_genes=False),
     "without surroundings": changed(n_around=0),
-    "without alignment": changed(alignment=0.0),
+    "with alignment": changed(alignment=1.0),
     "three networks": changed(n_networks=3),
     "plain patch alone": changed(plain=True),
 }

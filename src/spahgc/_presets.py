@@ -45,7 +45,7 @@ class Parameters:
     reference_hidden: float = 0.9
     """Share of a reference's entries that view 1 hides."""
     alignment: float = 1.0
-    """Weight of the two alignment losses."""
+    """Weight of the two alignment losses; 0 leaves out the view that they align with."""
     epochs: int = 200
     """Epochs of the training; 0 leaves the line alone."""
     learning_rate: float = 1e-4
@@ -105,6 +105,7 @@ PRESETS = {
         layers=2,
         target_hidden=0.8,
         reference_hidden=0.9,
+        alignment=0.0,
         epochs=60,
         learning_rate=1e-3,
     ),
