@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc.image._colour import as_rgb, check_pixels
+from spahgc.image._colour import CHANNELS, as_rgb, check_pixels
 from spahgc.image._source import ClosesItself, Pixels, check_region
+
+
+def image_axes(shape: tuple[int, ...]) -> str:
+    """Order of the axes of an image by its shape: yx, yxc, cyx where only the first can be channels, else nothing."""
+    if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
+        return "cyx"
+    return {2: "yx", 3: "yxc"}.get(len(shape), "")
 
 
 class ArrayImage(ClosesItself):
@@ -17,7 +24,8 @@ class ArrayImage(ClosesItself):
     Parameters
     ----------
     pixels
-        uint8, height x width x 3 (RGB). Greyscale is repeated, RGBA is laid over white.
+        uint8, height x width x 3 (RGB). Greyscale is repeated, RGBA is laid over white. The channels may come first
+        where the shape leaves no doubt.
     name
         What errors call the array.
 
@@ -30,6 +38,8 @@ class ArrayImage(ClosesItself):
     mpp: float | None = None
 
     def __init__(self, pixels: NDArray[Any], *, name: str = "the image") -> None:
+        if image_axes(pixels.shape) == "cyx":
+            pixels = np.moveaxis(pixels, 0, -1)
         check_pixels(pixels.shape, pixels.dtype, name)
         self._pixels = pixels
 
@@ -47,4 +57,4 @@ class ArrayImage(ClosesItself):
         """Read a region that lies inside the image: uint8, height x width x 3."""
         check_region(self, left, top, width, height)
         region = self._pixels[top : top + height, left : left + width]
-        return np.array(as_rgb(region), copy=True)
+        return np.array(as_rgb(region), copy=True, order="C")

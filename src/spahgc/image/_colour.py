@@ -16,7 +16,7 @@ CHANNELS = {1: "greyscale", 3: "RGB", 4: "RGBA"}
 
 
 def as_rgb(pixels: NDArray[Any]) -> Pixels:
-    """Make RGB of greyscale (repeated) and RGBA (laid over white) pixels; RGB is passed through without a copy.
+    """Make RGB of greyscale (repeated) and RGBA (laid over white) pixels; RGB, and opaque RGBA, give a view.
 
     Parameters
     ----------
@@ -29,6 +29,8 @@ def as_rgb(pixels: NDArray[Any]) -> Pixels:
         return np.repeat(pixels, 3, axis=2)
     if pixels.shape[2] == 3:
         return pixels
+    if (pixels[:, :, 3] == OPAQUE).all():
+        return pixels[:, :, :3]
     alpha = pixels[:, :, 3:].astype(np.float32) / OPAQUE
     return np.rint(pixels[:, :, :3] * alpha + WHITE * (1 - alpha)).astype(np.uint8)
 
@@ -47,12 +49,9 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Non
             "Convert it, e.g. (image * 255).round().astype('uint8') if its values lie between 0 and 1."
         )
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in CHANNELS):
-        hint = ""
-        if len(shape) == 3 and shape[0] in CHANNELS:
-            hint = " The channels seem to come first: pass np.moveaxis(image, 0, -1)."
         raise ValueError(
             f"{name} has shape {shape}, but height x width x 3 (RGB) is needed; "
-            f"height x width, and 1 or 4 channels, are accepted too.{hint}"
+            "height x width, 1 or 4 channels, and the channels as first axis, are accepted too."
         )
     if 0 in shape:
         raise ValueError(f"{name} has shape {shape}: it holds no pixels. Pass an image of at least 1 x 1 px.")

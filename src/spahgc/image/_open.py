@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spahgc.image._array import ArrayImage
+from spahgc.image._dask import DaskImage, is_dask, is_xarray, open_xarray
+from spahgc.image._openslide import ENDINGS, INSTALL, OpenSlideImage, has_openslide, is_openslide
 from spahgc.image._raster import RasterImage
 from spahgc.image._source import ImageSource
 from spahgc.image._tiff import TiffImage, is_tiff
+from spahgc.image._tiff_level import UnsupportedTiff
+
+Reader = Literal["tifffile", "openslide"]
 
 
-def open_image(source: str | os.PathLike[str] | NDArray[Any] | ImageSource) -> ImageSource:
+def open_image(
+    source: str | os.PathLike[str] | NDArray[Any] | ImageSource | Any, *, reader: Reader | None = None
+) -> ImageSource:
     """Open an image of which regions can be read.
 
     Parameters
     ----------
     source
-        Path of a JPEG, PNG or TIFF file (OME-TIFF, SVS and other whole-slide files that tifffile reads are TIFF);
-        a uint8 array of height x width x 3; or an object that is an :class:`ImageSource` already, which comes back
-        as it is. The content decides on the format, not the name of the file.
+        Path of a JPEG, PNG or TIFF file (OME-TIFF, SVS and others are TIFF) or of a scanner's file that openslide
+        knows (extra ``wsi``); a uint8 array of numpy or dask, height x width x 3, or with the channels first where the
+        shape leaves no doubt; an image of a SpatialData, single-scale (``DataArray``) or multi-scale (``DataTree``); or
+        an :class:`ImageSource`, which comes back as it is. The content decides on the format, not the name of the file.
+    reader
+        What reads a file: ``"tifffile"`` or ``"openslide"``. ``None`` takes tifffile for a TIFF, openslide for what
+        only openslide reads (slides of 3DHistech, Hamamatsu VMS, Leica SCN, Ventana; Aperio's JPEG 2000 in YCbCr), and
+        PIL for the rest.
 
     Returns
     -------
@@ -35,6 +47,8 @@ def open_image(source: str | os.PathLike[str] | NDArray[Any] | ImageSource) -> I
         If there is no such file.
     ValueError
         If the file is no image, is damaged, or does not hold 8 bits a channel.
+    ImportError
+        If only openslide could read the file, and it is not installed.
     TypeError
         If `source` is none of the above.
 
@@ -46,19 +60,31 @@ def open_image(source: str | os.PathLike[str] | NDArray[Any] | ImageSource) -> I
     ...     image.height, image.width, image.read(0, 0, 2, 1).shape
     (40, 60, (1, 2, 3))
     """
+    if reader is not None and reader not in get_args(Reader):
+        raise ValueError(f'reader="{reader}" is not known; pass "tifffile", "openslide" or None')
+    if isinstance(source, str | os.PathLike):
+        return _open_file(Path(source), reader)
+    if reader is not None:
+        raise ValueError(f'reader="{reader}" is for files, but image is of type {type(source).__name__}; leave it out')
     if isinstance(source, np.ndarray):
         return ArrayImage(source)
-    if isinstance(source, str | os.PathLike):
-        return _open_file(Path(source))
+    if is_dask(source):
+        return DaskImage(source)
+    if is_xarray(source):
+        return open_xarray(source)
     if isinstance(source, ImageSource):
         return source
+    hint = (
+        " Of a SpatialData pass one image, e.g. sdata.images[name]." if type(source).__name__ == "SpatialData" else ""
+    )
     raise TypeError(
-        f"image is of type {type(source).__name__}. Pass the path of an image file, a uint8 array of height x width x 3, "
-        "or an object with height, width, mpp, read and close (spahgc.image.ImageSource)."
+        f"image is of type {type(source).__name__}. Pass the path of an image file, a uint8 array of height x width x 3 "
+        "(numpy or dask), an image of a SpatialData, "
+        f"or an object with height, width, mpp, read and close (spahgc.image.ImageSource).{hint}"
     )
 
 
-def _open_file(path: Path) -> ImageSource:
+def _open_file(path: Path, reader: Reader | None) -> ImageSource:
     """Open a file by what its first bytes say it is."""
     if path.is_dir():
         raise ValueError(f'"{path}" is a folder, not an image. Pass the path of a JPEG, PNG or TIFF file.')
@@ -70,4 +96,32 @@ def _open_file(path: Path) -> ImageSource:
         tiff = is_tiff(path)
     except OSError as error:
         raise ValueError(f'the image "{path}" cannot be opened ({error}). Check its permissions.') from error
-    return TiffImage(path) if tiff else RasterImage(path)
+    if reader == "openslide" or (reader is None and path.suffix.lower() in ENDINGS):
+        return OpenSlideImage(path)
+    if reader == "tifffile":
+        return TiffImage(path)
+    return _open_tiff(path) if tiff else _open_other(path)
+
+
+def _open_tiff(path: Path) -> ImageSource:
+    """Open a TIFF; where tifffile finds a whole file and cannot give its colours, ask openslide."""
+    try:
+        return TiffImage(path)
+    except UnsupportedTiff as error:
+        if is_openslide(path):
+            return OpenSlideImage(path)
+        if not has_openslide():
+            raise ImportError(f"{error} openslide may read it, but is not installed. Run {INSTALL}.") from error
+        raise
+
+
+def _open_other(path: Path) -> ImageSource:
+    """Open a file that is no TIFF: as a picture, or else as a slide."""
+    try:
+        return RasterImage(path)
+    except ValueError as error:
+        if is_openslide(path):
+            return OpenSlideImage(path)
+        if not has_openslide():
+            raise ValueError(f"{error} If it is a slide of a scanner, openslide may read it: {INSTALL}.") from error
+        raise

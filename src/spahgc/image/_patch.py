@@ -28,11 +28,18 @@ def cut_patch(
     out_px
         Side of the result, pixels. Where it equals `width_px`, pixels are copied from the nearest whole position.
     interpolation
-        nearest, area, bilinear, bicubic or lanczos. Filters are widened for a coarser result.
+        nearest, area, bilinear, bicubic or lanczos. Filters are widened for a coarser result, so that all pixels of
+        the square count (area weighs them equally; embeddings depend on the filter that the encoder was made with).
 
     Returns
     -------
     The patch, uint8, out_px x out_px x 3, and whether the square reaches past the image. What lies outside is white.
+
+    Notes
+    -----
+    Of a pyramid the coarsest level is read whose pixels are no larger than those of the result: never the whole slide,
+    and no more than about four times the pixels of the result. Such a patch differs slightly from one of the full
+    resolution, because its pixels were averaged (and often compressed) once more by the writer of the pyramid.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class RasterImage(ClosesItself):
     """A JPEG or PNG file.
 
     The header is read when the file is opened. The pixels (3 bytes each) are decoded once, at the first ``read``,
-    and held until ``close``. An orientation in the EXIF data is ignored: spot coordinates count stored pixels.
+    and held until ``close``; several threads may read. An orientation in the EXIF data is ignored: spot coordinates count stored pixels.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ class RasterImage(ClosesItself):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pixels: Pixels | None = None
+        self._lock = threading.Lock()
         self._image: Image.Image | None = None
         try:
             with slide_sized():
@@ -109,9 +110,11 @@ class RasterImage(ClosesItself):
     def read(self, left: int, top: int, width: int, height: int) -> Pixels:
         """Read a region that lies inside the image: uint8, height x width x 3."""
         check_region(self, left, top, width, height)
-        if self._pixels is None:
-            self._pixels = self._decode()
-        return self._pixels[top : top + height, left : left + width].copy()
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = self._decode()
+            pixels = self._pixels
+        return pixels[top : top + height, left : left + width].copy()
 
     def close(self) -> None:
         """Release the file and the pixels."""

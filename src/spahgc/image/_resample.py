@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from spahgc.image._colour import WHITE
+from spahgc.image._levels import LevelView, at_level
 from spahgc.image._source import ImageSource, Pixels
 
 FILTERS = {
@@ -48,14 +49,18 @@ def read_padded(image: ImageSource, left: int, top: int, right: int, bottom: int
 def resample(
     image: ImageSource, box: tuple[float, float, float, float], size: tuple[int, int], interpolation: str
 ) -> Pixels:
-    """Resample a rectangle of the image.
+    """Resample a rectangle of the image, from the level of its pyramid that is just fine enough.
+
+    Where the wanted pixels are larger than those of a coarser level, that level is read: fewer pixels, already averaged
+    by whoever wrote the pyramid. The result then differs slightly from what the full resolution gives. An image without
+    levels is always read at full resolution.
 
     Parameters
     ----------
     image
         The image.
     box
-        Left, top, right, bottom in continuous pixel coordinates: pixel i covers [i, i + 1).
+        Left, top, right, bottom in continuous pixel coordinates of the full resolution: pixel i covers [i, i + 1).
     size
         Width and height of the result, pixels.
     interpolation
@@ -66,9 +71,12 @@ def resample(
     uint8, height x width x 3. Where the box reaches past the image, the outside counts as white.
     """
     left, top, right, bottom = box
-    x0, x1 = _span(left, right, image.width, size[0], interpolation)
-    y0, y1 = _span(top, bottom, image.height, size[1], interpolation)
-    pixels = Image.fromarray(read_padded(image, x0, y0, x1, y1))
+    source = at_level(image, min((right - left) / size[0], (bottom - top) / size[1]))
+    if isinstance(source, LevelView):
+        left, top, right, bottom = source.box(left, top, right, bottom)
+    x0, x1 = _span(left, right, source.width, size[0], interpolation)
+    y0, y1 = _span(top, bottom, source.height, size[1], interpolation)
+    pixels = Image.fromarray(read_padded(source, x0, y0, x1, y1))
     inner = (left - x0, top - y0, right - x0, bottom - y0)
     return np.asarray(pixels.resize(size, resample=FILTERS[interpolation], box=inner)).copy()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -12,12 +14,33 @@ Pixels = NDArray[np.uint8]
 """Height x width x 3, RGB, 0 to 255."""
 
 
+@dataclass(frozen=True)
+class Level:
+    """One level of a pyramid."""
+
+    width: int
+    """Width in pixels of this level."""
+    height: int
+    """Height in pixels of this level."""
+    scale_x: float
+    """Width of a pixel of this level, in pixels of the full resolution."""
+    scale_y: float
+    """Height of a pixel of this level, in pixels of the full resolution."""
+    left: float = 0.0
+    """Where its first column begins, in pixels of the full resolution."""
+    top: float = 0.0
+    """Where its first row begins, in pixels of the full resolution."""
+
+
 @runtime_checkable
 class ImageSource(Protocol):
     """An image of which regions can be read.
 
     Any object with these members will do where the package takes an image.
     Reading a region must not need memory for the whole image unless the file format leaves no choice.
+    ``read`` may be called from several threads at once; a class whose library does not allow that holds a lock.
+
+    An image that keeps smaller versions of itself may be a :class:`PyramidSource` as well; nothing depends on it.
     """
 
     @property
@@ -62,6 +85,23 @@ class ImageSource(Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
+class PyramidSource(ImageSource, Protocol):
+    """An image that keeps smaller versions of itself.
+
+    Coordinates of spots, ``width``, ``height``, ``mpp`` and ``read`` are those of the full resolution all the same.
+    """
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """All levels; the first one is the full resolution."""
+        ...
+
+    def read_level(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region that lies inside a level; all numbers are pixels of this level."""
+        ...
+
+
 class ClosesItself:
     """Context manager for a class that has ``close``."""
 
@@ -77,8 +117,8 @@ class ClosesItself:
         self.close()
 
 
-def check_region(image: ImageSource, left: int, top: int, width: int, height: int) -> None:
-    """Refuse a region that does not lie inside the image.
+def check_region(image: ImageSource | Level, left: int, top: int, width: int, height: int) -> None:
+    """Refuse a region that does not lie inside the image, or the level of a pyramid.
 
     Raises
     ------
