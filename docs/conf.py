@@ -1,7 +1,12 @@
 """Configuration of the Sphinx build: ``sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
 import os
+import sys
 from importlib.metadata import metadata
+from pathlib import Path
+
+# Extensions of these pages.
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 info = metadata("spahgc")
 project = "spahgc"
@@ -18,6 +23,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "cohort_table",
+    "encoder_table",
 ]
 
 templates_path = ["_templates"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Literal
 from urllib.parse import urlparse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""Commit of every branch; a commit that is asked for is answered with itself."""
+
 SENT_OF_BROKEN = 0.5
 """Share of a file that a broken download delivers."""
 
@@ -81,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         if login:
             hub.logins.append(login)
         repo_id, filename = "/".join(parts[:2]), "/".join(parts[4:])
+        self.commit = parts[3] if len(parts) > 3 and re.fullmatch("[0-9a-f]{40}", parts[3]) else COMMIT
         repo = hub.repos.get(repo_id)
         if repo is None:
             # The real hub does not tell strangers which repositories exist.
@@ -98,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         if code:
             self.send_header("X-Error-Code", code)
         self.send_header("X-Error-Message", message)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -107,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         announced = part if body and repo.download == "short" else content
         self.send_response(200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         self.send_header("Content-Length", str(len(announced)))
         self.end_headers()
         if not body:

