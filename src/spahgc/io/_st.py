@@ -15,15 +15,13 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc.image import describe_outside, open_image, thumbnail
+from spahgc.image import describe_outside, open_image
+from spahgc.io._library import check_library_id, reduced_images
 from spahgc.io._st_tables import existing_file, join, read_counts, read_spots
 
 SPOT_PITCH_UM = 200.0
 """Distance of neighbouring spots on the array."""
 SPOT_DIAMETER_UM = 100.0
-HIRES_PX = 2000
-LOWRES_PX = 600
-"""Longest sides of the images that the object keeps."""
 SAME_DISTANCE = 1e-6
 
 _logger = logging.getLogger(__name__)
@@ -79,10 +77,7 @@ def st(
     """
     spots_path, image_path = existing_file(spots, "spots"), existing_file(image, "image").absolute()
     counts_path = None if counts is None else existing_file(counts, "counts")
-    name = image_path.stem if library_id is None else library_id
-    if not name or "/" in name:
-        # A slash in a key would open a group in h5ad and zarr files.
-        raise ValueError(f'library_id is "{name}"; pass a name that is not empty and has no slash')
+    name = check_library_id(image_path.stem if library_id is None else library_id)
 
     table, n_not_selected = read_spots(spots_path)
     matrix = csr_matrix((len(table), 0), dtype=np.float32)
@@ -141,14 +136,11 @@ def _spatial(
         if outside is not None:
             raise ValueError(f'"{spots_path}" and "{path}": {outside}')
         size = {"image_height_px": image.height, "image_width_px": image.width}
-        hires, hires_scale = thumbnail(image, HIRES_PX)
-    with open_image(hires) as image:
-        lowres, lowres_scale = thumbnail(image, LOWRES_PX)
+        images, scales = reduced_images(image)
     return {
-        "images": {"hires": hires, "lowres": lowres},
+        "images": images,
         "scalefactors": {
-            "tissue_hires_scalef": hires_scale,
-            "tissue_lowres_scalef": hires_scale * lowres_scale,
+            **scales,
             "spot_diameter_fullres": SPOT_DIAMETER_UM / mpp,
             "fiducial_diameter_fullres": SPOT_DIAMETER_UM / mpp,
             "microns_per_pixel": mpp,

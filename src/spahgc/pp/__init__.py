@@ -1,4 +1,4 @@
-"""Preprocessing: embeddings, gene panel, the three graphs."""
+"""Preprocessing: tiles of a plain image, embeddings, gene panel, the three graphs."""
 
 from spahgc.pp._bank import reference_bank
 from spahgc.pp._context import Context
@@ -6,5 +6,16 @@ from spahgc.pp._cross_graph import cross_graph
 from spahgc.pp._embed import embed
 from spahgc.pp._genes import select_genes
 from spahgc.pp._spatial_graph import spatial_graph
+from spahgc.pp._tile import tile
+from spahgc.pp._use_embedding import use_embedding
 
-__all__ = ["Context", "cross_graph", "embed", "reference_bank", "select_genes", "spatial_graph"]
+__all__ = [
+    "Context",
+    "cross_graph",
+    "embed",
+    "reference_bank",
+    "select_genes",
+    "spatial_graph",
+    "tile",
+    "use_embedding",
+]

@@ -1,0 +1,103 @@
+"""What ``uns["spatial"]`` says of a slide's images: the reduced ones, and which file the full-size one is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
+from spahgc.image._source import Pixels
+
+HIRES_PX = 2000
+LOWRES_PX = 600
+"""Longest sides of the images that the object keeps."""
+SAME_SIZE = 0.02
+"""Relative difference in size up to which a full-size image fits a reduced one, beside two pixels of rounding."""
+
+
+def check_library_id(name: str) -> str:
+    """Return a name under which ``uns["spatial"]`` can hold a slide.
+
+    Raises
+    ------
+    ValueError
+        If it is empty or has a slash.
+    """
+    if not name or "/" in name:
+        # A slash in a key would open a group in h5ad and zarr files.
+        raise ValueError(f'library_id is "{name}"; pass a name that is not empty and has no slash')
+    return name
+
+
+def reduced_images(image: ImageSource) -> tuple[dict[str, Pixels], dict[str, float]]:
+    """Make the two small images of a slide.
+
+    Returns
+    -------
+    `hires` and `lowres`, uint8, height x width x 3, longest side 2,000 and 600 px at most; and their scale factors.
+    """
+    hires, hires_scale = thumbnail(image, HIRES_PX)
+    lowres, lowres_scale = reduced_lowres(hires)
+    return (
+        {"hires": hires, "lowres": lowres},
+        {"tissue_hires_scalef": hires_scale, "tissue_lowres_scalef": hires_scale * lowres_scale},
+    )
+
+
+def reduced_lowres(hires: Pixels) -> tuple[Pixels, float]:
+    """Make the smallest image of the one above it, and say how much smaller it is."""
+    with open_image(hires) as image:
+        return thumbnail(image, LOWRES_PX)
+
+
+def check_full_image(
+    path: Path, xy: NDArray[np.float64], spots: Path, images: dict[str, Pixels], scales: dict[str, Any]
+) -> dict[str, Any]:
+    """Check that a full-size image is the one that the spots and the hires image belong to; only its header is read.
+
+    Parameters
+    ----------
+    path
+        The image.
+    xy
+        Spots x 2, (x, y) in its pixels.
+    spots
+        The file that the spots come from.
+    images, scales
+        Reduced images and scale factors, as ``uns["spatial"]`` holds them.
+
+    Returns
+    -------
+    What ``uns["spatial"]`` notes of it: `source_image_path`, `image_height_px`, `image_width_px`.
+
+    Raises
+    ------
+    ValueError
+        If spots lie outside it, or it is not a larger version of the hires image.
+    """
+    with open_image(path) as image:
+        height, width = image.height, image.width
+    hires, scale = images.get("hires"), scales.get("tissue_hires_scalef")
+    if hires is not None and scale is not None:
+        _refuse_other_size(path, (height, width), hires.shape[:2], float(scale))
+    outside = describe_outside(xy, height=height, width=width)
+    if outside is not None:
+        raise ValueError(f'"{spots}" and "{path}": {outside}')
+    return {"source_image_path": str(path.absolute()), "image_height_px": height, "image_width_px": width}
+
+
+def _refuse_other_size(path: Path, size: tuple[int, int], hires: tuple[int, int], scale: float) -> None:
+    """Refuse an image of which the hires image is no reduction."""
+    expected = [side / scale for side in hires]
+    allowed = [max(2 / scale, SAME_SIZE * side) for side in expected]
+    if all(abs(found - side) <= most for found, side, most in zip(size, expected, allowed, strict=True)):
+        return
+    hint = " It has the size of the hires image itself." if size == tuple(hires) else ""
+    raise ValueError(
+        f'the image "{path}" is {size[1]} x {size[0]} px, but the hires image ({hires[1]} x {hires[0]} px, '
+        f"tissue_hires_scalef {scale:.4g}) was made of one of about {expected[1]:.0f} x {expected[0]:.0f} px.{hint} "
+        "Pass the full-resolution image that the coordinates were measured on."
+    )

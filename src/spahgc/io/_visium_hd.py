@@ -1,0 +1,120 @@
+"""Visium HD slides: bins of 2, 8, 16 um, or of another size, on one image."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from anndata import AnnData
+
+from spahgc._validate import listing
+from spahgc.io._space_ranger import BINS_FOLDER, DIAMETER, OUTS, finished, read_slide, run_folder
+
+BIN_FOLDER = re.compile(r"square_(\d{3,})um")
+BIN_SIZE, MPP = "bin_size_um", "microns_per_pixel"
+IMAGE_FILES = ("microscope_image/*", "tissue_image.*", "*_tissue_image.*")
+"""Where published data sets keep the full-resolution image, beside the outputs."""
+SAME_BIN = 1e-3
+
+
+def visium_hd(
+    path: str | os.PathLike[str],
+    *,
+    bin_um: int = 8,
+    image: str | os.PathLike[str] | None = None,
+    library_id: str | None = None,
+) -> AnnData:
+    """Read the bins of one size of a Visium HD slide from the output of Space Ranger 3 or 4.
+
+    Parameters
+    ----------
+    path
+        Folder of the run, its ``outs/``, or ``binned_outputs/``, which holds ``square_002um``, ``square_008um``, ...
+    bin_um
+        Side of a bin, microns: 2, 8, 16, or what the run was told to make.
+    image
+        The full-resolution image that Space Ranger was run on; ``None`` takes the one that was published with the
+        outputs, in ``microscope_image/`` or as ``tissue_image.*``, if there is one.
+    library_id
+        Name of the slide; ``None`` takes the one that the counts carry, or the name of the folder.
+
+    Returns
+    -------
+    The bins under tissue, with the same entries as :func:`visium` gives the spots. ``spot_diameter_fullres`` is the
+    side of a bin, `microns_per_pixel` is what Space Ranger says, and `metadata` notes the size of the bins, `bin_um`.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is missing, which reads the positions: ``pip install "spahgc[hd]"``.
+    FileNotFoundError
+        If the folder, bins of this size, or one of the files is missing.
+    ValueError
+        If a file is damaged, barcodes have no position, positions are not finite, or `image` is not the image that the
+        positions belong to.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> adata = sp.io.visium_hd("Visium_HD_Human_Colon_Cancer", bin_um=16, image="tissue.btf")  # doctest: +SKIP
+    """
+    folder = run_folder(path)
+    bins = _bins(folder)
+    if bin_um not in bins:
+        sizes = ", ".join(f"{size}" for size in sorted(bins))
+        raise FileNotFoundError(
+            f'no bins of {bin_um} um in "{folder}": there are bins of {sizes} um. Pass one of these as bin_um.'
+        )
+    slide = read_slide(
+        bins[bin_um],
+        counts=None,
+        image=_own_image(folder) if image is None else image,
+        library_id=library_id,
+        default_name=_run_name(folder),
+        reader="spahgc.io.visium_hd",
+    )
+    size = slide.scales.get(BIN_SIZE, float(bin_um))
+    if abs(size - bin_um) > SAME_BIN:
+        raise ValueError(
+            f'the scale factors in "{bins[bin_um]}" are those of bins of {size:g} um. Copy the folder from the run again.'
+        )
+    slide = replace(slide, metadata={**slide.metadata, "bin_um": int(bin_um)})
+    return finished(slide, slide.scales.get(MPP, size / slide.scales[DIAMETER]))
+
+
+def _bins(folder: Path) -> dict[int, Path]:
+    """Find the folders of bins by the size of the bins."""
+    parent = folder / BINS_FOLDER if (folder / BINS_FOLDER).is_dir() else folder
+    found = {item.name: item for item in parent.iterdir() if item.is_dir()}
+    bins = {int(match[1]): item for name, item in found.items() if (match := BIN_FOLDER.fullmatch(name))}
+    if not bins:
+        hint = " It looks like a Visium run without bins: read it with spahgc.io.visium."
+        raise FileNotFoundError(
+            f'no bins in "{folder}": neither {BINS_FOLDER}/ nor square_008um/ or the like is there. Pass the folder of a '
+            f"Visium HD run.{hint if (folder / 'spatial').is_dir() else ''}"
+        )
+    return bins
+
+
+def _own_image(folder: Path) -> Path | None:
+    """Find the image that was published with the outputs."""
+    for place in (folder, folder.parent):
+        named = [file for pattern in IMAGE_FILES for file in place.glob(pattern)]
+        files = sorted(file for file in named if file.is_file() and not file.name.startswith("."))
+        if len(files) == 1:
+            return files[0]
+        if files:
+            raise ValueError(
+                f'"{place}" holds {len(files)} images: {listing(file.name for file in files)}. Say with image= which one '
+                "is the full-resolution one."
+            )
+    return None
+
+
+def _run_name(folder: Path) -> str:
+    """Name of the run: the nearest folder that is not one of Space Ranger's own."""
+    path = folder.absolute()
+    own = {OUTS, BINS_FOLDER}
+    return next((part.name for part in (path, *path.parents) if part.name not in own), "")
