@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,6 +17,15 @@ from PIL import Image
 
 import spahgc as sp
 from spahgc import cli
+
+
+def _cohort_files() -> Any:
+    """Load the helper by its path: with ``--import-mode=importlib`` tests cannot import their neighbours."""
+    spec = importlib.util.spec_from_file_location("cohort_files", Path(__file__).with_name("cohort_files.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cohort_files"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -191,3 +204,144 @@ def test_a_failed_write_leaves_no_part_of_a_file(
         write_h5ad(cohort[1], path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["slide.h5ad"]
+
+
+SECTIONS = ("A1", "A2", "B1")
+
+
+@pytest.fixture(scope="module")
+def her2st_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small sections of two patients, laid out as the authors' repository."""
+    return _cohort_files().write_her2st(tmp_path_factory.mktemp("her2st"), SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of an encoder that takes milliseconds."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(timm.create_model("test_vit", pretrained=False, num_classes=0).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def cohort_arguments(her2st_copy: Path, tiny_weights: Path, tmp_path: Path) -> list[object]:
+    options = ["--path", her2st_copy, "--encoder", "test_vit", "--checkpoint", tiny_weights, "--device", "cpu"]
+    methods = ["--method", "ridge", "--method", "nearest"]
+    return ["--quiet", "cross-validate", "--cohort", "her2st", *options, *methods, "--output", tmp_path / "out"]
+
+
+def test_cross_validate_prints_the_papers_figure_beside_the_methods(
+    capsys: pytest.CaptureFixture[str], cohort_arguments: list[object], tmp_path: Path
+) -> None:
+    code, out, err = run(capsys, *cohort_arguments)
+    assert code == 0, err
+    table, of_slides = out.split("mean PCC of each slide")
+    lines = {line.split("  ")[0]: line for line in table.splitlines()}
+    assert all(f"\n{name} " in of_slides for name in SECTIONS)
+    assert "0.2786" in lines["SpaHGC, reported"]
+    assert "3 of 36 sections" in out and "encoder test_vit instead of uni" in out
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    for method in ("ridge", "nearest"):
+        assert f"{result['methods'][method]['pearson']:.4f}" in lines[method]
+    assert result["paper_pcc"] == 0.2786
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert set(scores["slide"]) == set(SECTIONS) and set(scores["method"]) == {"ridge", "nearest"}
+    assert str(tmp_path) not in (tmp_path / "out" / "result.json").read_text()
+
+
+def test_cross_validate_computes_what_the_functions_compute(
+    capsys: pytest.CaptureFixture[str], cohort_arguments: list[object], her2st_copy: Path, tiny_weights: Path
+) -> None:
+    code, out, err = run(capsys, *cohort_arguments, "--json", "--group-by", "patient")
+    assert code == 0, err
+    found = json.loads(out)
+    slides = sp.datasets.her2st(her2st_copy, sections=SECTIONS)
+    sp.pp.embed(slides, encoder="test_vit", checkpoint=tiny_weights, device="cpu")
+    expected = sp.tl.cross_validate(slides, group_by="patient", methods=["ridge", "nearest"], preset="paper")
+    for method, row in found["methods"].items():
+        assert row["pearson"] == pytest.approx(expected.summary.loc[method, "pearson"], abs=1e-5)
+    assert found["sections"] == list(SECTIONS)
+
+
+def test_cross_validate_goes_on_where_it_was_cut_off(
+    capsys: pytest.CaptureFixture[str], cohort_arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    embed = sp.pp.embed
+
+    def counted(slide: AnnData, **options: Any) -> None:
+        name = str(slide.obs["slide"].iloc[0])
+        if len(embedded) == 2:
+            embedded.clear()
+            raise KeyboardInterrupt
+        embedded.append(name)
+        embed(slide, **options)
+
+    monkeypatch.setattr(sp.pp, "embed", counted)
+    assert run(capsys, *cohort_arguments)[0] == 130
+    assert sorted(path.name for path in (tmp_path / "out" / "slides").iterdir()) == ["A1.h5ad", "A2.h5ad"]
+    code, out, err = run(capsys, *cohort_arguments)
+    assert code == 0, err
+    assert embedded == ["B1"]
+    monkeypatch.setattr("spahgc.tl._folds.run_fold", lambda fold: pytest.fail("a finished fold is computed again"))
+    assert run(capsys, *cohort_arguments)[1] == out, "a third call reads everything back"
+    assert embedded == ["B1"]
+
+
+def test_cross_validate_embeds_again_what_another_encoder_made_or_nobody_can_read(
+    capsys: pytest.CaptureFixture[str], cohort_arguments: list[object], tmp_path: Path
+) -> None:
+    code, out, err = run(capsys, *cohort_arguments)
+    assert code == 0, err
+    folder = tmp_path / "out" / "slides"
+    other = ad.read_h5ad(folder / "A1.h5ad")
+    other.obsm["X_test_vit"] += np.random.default_rng(0).normal(size=other.obsm["X_test_vit"].shape).astype("float32")
+    other.uns["spahgc"]["embeddings"]["X_test_vit"]["revision"] = "local:0123456789ab"
+    other.write_h5ad(folder / "A1.h5ad")
+    (folder / "B1.h5ad").write_bytes(b"half a file")
+    assert run(capsys, *cohort_arguments)[1] == out
+    assert len({str(ad.read_h5ad(path).uns["spahgc"]["embeddings"]["X_test_vit"]) for path in folder.iterdir()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cohort", "her2"], 'there is no cohort "her2"'),
+        (["--cohort", "her2st", "--section", "Z1"], 'sections "Z1" are not in cohort her2st'),
+        (["--cohort", "her2st", "--section", "A1"], "are of one slide: none is left to learn from"),
+        (["--cohort", "her2st", "--section", "A1", "--section", "A2", "--group-by", "patient"], "of one patient"),
+        (["--cohort", "hest_pancreas1", "--group-by", "patient"], "does not say which patients"),
+        (["--cohort", "her2st", "--group-by", "colour"], "--group-by colour is not known"),
+        (["--cohort", "her2st", "--method", "magic"], "--method magic is not known"),
+        (["--cohort", "her2st", "--preset", "magic"], 'preset="magic" is not known'),
+        (["--cohort", "her2st", "--path", "absent"], "is no folder"),
+        ([], "--cohort"),
+    ],
+)
+def test_cross_validate_refuses_before_anything_is_downloaded_or_written(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "cross-validate", "--encoder", "efficientnet_lite0", *arguments)
+    assert code == 2 and out == ""
+    assert message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_cross_validate_asks_for_the_weights_before_the_cohort(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sp.datasets, "fetch", lambda *_, **__: pytest.fail("gigabytes were asked for first"))
+    code, _, err = run(
+        capsys, "cross-validate", "--cohort", "cscc", "--checkpoint", "absent.safetensors", "--output", tmp_path / "out"
+    )
+    assert code == 2 and "absent.safetensors" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -124,6 +125,62 @@ def predict(
     write_h5ad(slide, output)
     n_genes = int(slide.var[f"{key_added}_panel"].sum())
     typer.echo(f'{output}: {n_genes} genes predicted at {slide.n_obs} spots, in layers["{key_added}"]')
+
+
+@app.command("cross-validate")
+def cross_validate(
+    cohort: Annotated[str, typer.Option(help="A cohort of the paper: cscc, her2st, alex, visium_bc, hest_...")],
+    encoder: Annotated[str, typer.Option(help="Encoder of the patches.")] = "uni",
+    preset: Annotated[str, typer.Option(help="paper or default.")] = "paper",
+    path: Annotated[
+        Path | None, typer.Option(help="Folder with a copy of the cohort; it is downloaded if left out.")
+    ] = None,
+    section: Annotated[
+        list[str] | None, typer.Option(help="A section of the cohort, repeat; all that are there if left out.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method to compare, repeat; spahgc, ridge and nearest if left out.")
+    ] = None,
+    group_by: Annotated[str, typer.Option(help="What is held out together: slide or patient.")] = "slide",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for slides, folds and scores; COHORT-ENCODER here if left out.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="File with the encoder's weights.")] = None,
+    context: Annotated[
+        bool, typer.Option(help="Embed several patch sizes and depths, which the paper does not.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Folds that run at the same time; -1 takes all processors.")] = 1,
+    seed: Seed = 0,
+    device: Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Run a cohort of the paper and print its row of the paper's table, beside the paper's figure and baselines.
+
+    Downloads the cohort (or takes a copy), embeds it, and holds out every slide in turn. Called again with the same
+    output folder, it goes on where it was cut off.
+
+    Example: spahgc cross-validate --cohort her2st --encoder uni --preset paper --device cuda
+    """
+    from spahgc._cli_cross_validate import Request, cross_validate_cohort
+
+    request = Request(
+        cohort=cohort,
+        path=path,
+        sections=section or None,
+        encoder=encoder,
+        checkpoint=checkpoint,
+        context=context,
+        methods=method or Request.methods,
+        preset=preset,
+        group_by=group_by,
+        seed=seed,
+        n_jobs=jobs,
+        device=device,
+    )
+    folder = Path(f"{cohort}-{encoder}".replace("/", "_")) if output is None else output
+    outcome = cross_validate_cohort(request, folder)
+    typer.echo(json.dumps(outcome.to_dict(), indent=1) if as_json else outcome.text())
+    typer.echo(f"\nWritten to {folder}: result.json, scores.csv, per_slide.csv", err=True)
 
 
 def _read(path: Path, option: str) -> Any:

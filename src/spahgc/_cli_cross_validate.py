@@ -1,0 +1,330 @@
+"""A cohort of the paper from its files to its row of the paper's table: what ``spahgc cross-validate`` runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spahgc._files import write_h5ad, write_text
+from spahgc._keys import UNS, Obs, Obsm, Uns
+from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from spahgc.datasets._cohort import Cohort
+    from spahgc.tl import CrossValidation
+
+PAPER_ENCODER, PAPER_PRESET, PAPER_GROUP = "uni", "paper", "slide"
+"""With what the paper's figures were reached."""
+REPORTED = "SpaHGC, reported"
+PROTOCOL = (
+    "The reported figure chose the epoch on the slide held out, and its genes over all slides; "
+    "here nothing that learns sees that slide."
+)
+SLIDES, FOLDS = "slides", "folds"
+"""Folders within the output."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run.
+
+    Parameters
+    ----------
+    cohort
+        Name of the cohort.
+    path
+        A copy of it; ``None`` downloads it.
+    sections
+        The sections; ``None`` takes all that are there.
+    encoder, checkpoint, context
+        As :func:`spahgc.pp.embed` has them.
+    methods, preset, group_by, seed, n_jobs, device
+        As :func:`spahgc.tl.cross_validate` has them.
+    """
+
+    cohort: str
+    path: Path | None = None
+    sections: Sequence[str] | None = None
+    encoder: str = PAPER_ENCODER
+    checkpoint: Path | None = None
+    context: bool = False
+    methods: Sequence[str] = ("spahgc", "ridge", "nearest")
+    preset: str = PAPER_PRESET
+    group_by: str = PAPER_GROUP
+    seed: int = 0
+    n_jobs: int = 1
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: the request, the sections that were there, and the scores."""
+
+    request: Request
+    cohort: Cohort
+    sections: list[str]
+    validation: CrossValidation
+
+    @property
+    def differences(self) -> list[str]:
+        """In what this run differs from the paper's setting."""
+        asked = self.request
+        found = []
+        if len(self.sections) < len(self.cohort.sections):
+            found.append(f"{len(self.sections)} of {len(self.cohort.sections)} sections")
+        if asked.encoder != PAPER_ENCODER:
+            found.append(f"encoder {asked.encoder} instead of {PAPER_ENCODER}")
+        if asked.context:
+            found.append("patches of several sizes instead of one")
+        if asked.preset != PAPER_PRESET:
+            found.append(f"preset {asked.preset} instead of {PAPER_PRESET}")
+        if asked.group_by != PAPER_GROUP:
+            found.append(f"one {asked.group_by} held out at a time instead of one {PAPER_GROUP}")
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """The paper's figure, then one row a method: mean PCC over slides and genes, with its 95 % interval."""
+        import pandas as pd
+
+        reported = pd.DataFrame({"mean PCC": self.cohort.paper_pcc}, index=[REPORTED])
+        columns = {"pearson": "mean PCC", "low": "low", "high": "high", "n_genes": "genes", "seconds": "seconds"}
+        own = self.validation.summary[list(columns)].rename(columns=columns)
+        return pd.concat([reported, own]).rename_axis("method")
+
+    def text(self) -> str:
+        """For a terminal."""
+        asked = self.request
+        lines = [
+            f"{self.cohort.name} ({self.cohort.title}), {len(self.sections)} of {len(self.cohort.sections)} sections, "
+            f"one {asked.group_by} held out at a time",
+            f"encoder {asked.encoder}, preset {asked.preset}",
+            "",
+            self.table().to_string(
+                na_rep="", formatters={"genes": _whole, "seconds": _whole}, float_format=_figure, index_names=False
+            ),
+            "",
+            "mean PCC of each slide",
+            self.validation.per_slide.T.to_string(float_format=_figure, index_names=False),
+            "",
+            PROTOCOL,
+        ]
+        if self.differences:
+            lines.append(f"Not the paper's setting: {'; '.join(self.differences)}.")
+        if self.cohort.note:
+            lines.append(self.cohort.note)
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a program; NaN becomes null."""
+        asked = self.request
+        return {
+            "cohort": self.cohort.to_uns(),
+            "sections": self.sections,
+            "sections_of_cohort": len(self.cohort.sections),
+            "encoder": asked.encoder,
+            "preset": asked.preset,
+            "group_by": asked.group_by,
+            "seed": asked.seed,
+            "paper_pcc": self.cohort.paper_pcc,
+            "differences": self.differences,
+            "methods": json.loads(self.validation.summary.to_json(orient="index", double_precision=6)),
+            "per_slide": json.loads(self.validation.per_slide.to_json(orient="index", double_precision=6)),
+        }
+
+
+def cross_validate_cohort(request: Request, output: Path) -> Outcome:
+    """Embed a cohort and hold out each of its slides, or patients, in turn.
+
+    Parameters
+    ----------
+    request
+        What is to be run.
+    output
+        Folder for the embedded slides, the finished folds and the scores. What a call that was cut off has left there
+        is used again.
+
+    Returns
+    -------
+    The scores; they are in ``scores.csv``, ``per_slide.csv`` and ``result.json`` as well.
+    """
+    from spahgc.datasets._cohort import find_cohort
+    from spahgc.datasets._load import available
+    from spahgc.tl import cross_validate
+
+    cohort = find_cohort(request.cohort)
+    sections = cohort.check_sections(request.sections)
+    if request.sections is None and request.path is not None:
+        sections = available(request.cohort, request.path)
+    _check(request, cohort, sections)
+    folder = check_writable_folder(output)
+    slides = embedded_slides(request, sections, check_writable_folder(folder / SLIDES))
+    key = _key(request)
+    validation = cross_validate(
+        slides,
+        group_by=request.group_by,
+        methods=list(request.methods),
+        embedding=key,
+        preset=request.preset,
+        seed=request.seed,
+        n_jobs=request.n_jobs,
+        checkpoint=folder / FOLDS / _folds_name(request, sections, slides[0], key),
+        device=request.device,
+    )
+    outcome = Outcome(request, cohort, sections, validation)
+    write_text(folder / "scores.csv", validation.scores.to_csv(index=False))
+    write_text(folder / "per_slide.csv", validation.per_slide.to_csv())
+    write_text(folder / "result.json", json.dumps(outcome.to_dict(), indent=1))
+    return outcome
+
+
+def _check(request: Request, cohort: Cohort, sections: list[str]) -> None:
+    """Refuse what would fail after the slides have been embedded."""
+    from spahgc._presets import find_preset
+    from spahgc._settings import resolve_device
+    from spahgc.datasets._cohort import UNKNOWN
+    from spahgc.encoders import describe_encoder
+    from spahgc.tl._baselines import BASELINES
+    from spahgc.tl._predict import NETWORK
+
+    groups = {"slide": set(sections), "patient": {cohort.patients[section] for section in sections}}
+    if request.group_by not in groups:
+        raise ValueError(f'--group-by {request.group_by} is not known. Pass "slide" or "patient".')
+    if UNKNOWN in groups[request.group_by]:
+        raise ValueError(
+            f"the source of cohort {cohort.name} does not say which patients its sections are of, so that no patient "
+            "can be left out. Pass --group-by slide."
+        )
+    if len(groups[request.group_by]) < 2:
+        raise ValueError(
+            f"the sections {listing(sections)} are of one {request.group_by}: none is left to learn from. Pass more "
+            "sections."
+        )
+    find_preset(request.preset)
+    known = [NETWORK, *BASELINES]
+    for name in request.methods:
+        method, _, preset = name.partition(":")
+        if method not in known:
+            raise ValueError(f"--method {name} is not known. Choose from {', '.join(known)}.")
+        if preset:
+            find_preset(preset)
+    describe_encoder(request.encoder)
+    resolve_device(request.device)
+
+
+def embedded_slides(request: Request, sections: list[str], folder: Path) -> list[AnnData]:
+    """The sections with their embedding: read back where a file in the folder has it, embedded and kept there if not."""
+    kept = {section: _read_back(folder / f"{section}.h5ad", section, request) for section in sections}
+    missing = [section for section in sections if kept[section] is None]
+    if not missing:
+        return [slide for slide in kept.values() if slide is not None]
+    embed = _embedder(request, sections, folder)
+    slides = {section: embed(section) for section in missing}
+    key = _key(request)
+    record = encoder_records(slides[missing[0]])[key]
+    for section, slide in kept.items():
+        if slide is not None:
+            # Weights may have changed between two calls without a change of the encoder's name.
+            slides[section] = slide if _same(encoder_records(slide)[key], record) else embed(section)
+    return [slides[section] for section in sections]
+
+
+def _embedder(request: Request, sections: list[str], folder: Path) -> Any:
+    """A function that reads a section, embeds it and keeps it; weights and files are fetched now."""
+    import spahgc as sp
+    from spahgc._settings import resolve_device
+    from spahgc.datasets._load import load
+
+    device = resolve_device(request.device)
+    # First the weights, which may not be accessible, then the gigabytes of the cohort.
+    encoder = sp.encoders.load_encoder(request.encoder, checkpoint=request.checkpoint, device=device)
+    path = sp.datasets.fetch(request.cohort, sections=sections) if request.path is None else request.path
+
+    def embed(section: str) -> AnnData:
+        (slide,) = load(request.cohort, path, sections=[section])
+        sp.pp.embed(slide, encoder=encoder, context=request.context, key_added=_key(request), device=device)
+        write_h5ad(slide, folder / f"{section}.h5ad")
+        return slide
+
+    return embed
+
+
+def _read_back(path: Path, section: str, request: Request) -> AnnData | None:
+    """An embedded section of an earlier call, if it is what this call would make."""
+    import anndata as ad
+
+    if not path.is_file():
+        return None
+    try:
+        slide = ad.read_h5ad(path)
+    except (OSError, KeyError, ValueError) as error:
+        logger.warning("%s cannot be read (%s); it is embedded again", path, error)
+        return None
+    cohort = slide.uns.get(UNS, {}).get(Uns.cohort, {}).get("name")
+    record = encoder_records(slide).get(_key(request))
+    if cohort != request.cohort or record is None or set(slide.obs[Obs.slide]) != {section}:
+        return None
+    return slide if _fits(record, request) else None
+
+
+def _fits(record: dict[str, Any], request: Request) -> bool:
+    """Whether a record is of the encoder that is asked for, as far as is known before its weights are read."""
+    from spahgc.encoders import describe_encoder
+    from spahgc.encoders._checkpoint import file_revision
+    from spahgc.encoders._record import PATCH_CONTEXT
+
+    revision = str(record["revision"])
+    if request.checkpoint is not None and revision != file_revision(request.checkpoint):
+        return False
+    if request.checkpoint is None and revision.startswith("local:"):
+        return False
+    if request.context != (str(record["context"]) != PATCH_CONTEXT):
+        return False
+    described = describe_encoder(request.encoder)
+    if described is None:
+        return True
+    fields = {"name", "dim", "input_px", "mpp", "mean", "std", "pooling", "precision"}
+    wanted = {name: value for name, value in described.to_uns().items() if name in fields}
+    return _same({name: record[name] for name in wanted}, wanted)
+
+
+def _same(record: dict[str, Any], other: dict[str, Any]) -> bool:
+    try:
+        check_same_encoder(record, other, "", "", "")
+    except ValueError:
+        return False
+    return True
+
+
+def _key(request: Request) -> str:
+    """Key of the embedding: an encoder's name may be that of a timm model, with characters that no key may have."""
+    from spahgc.encoders._record import key_name
+
+    return Obsm.embedding(key_name(request.encoder))
+
+
+def _folds_name(request: Request, sections: list[str], slide: AnnData, key: str) -> str:
+    """Folder of the finished folds: another one for other slides, another encoder or another seed."""
+    from spahgc.tl._folds import digest
+
+    record = encoder_records(slide)[key]
+    # Plain texts: lists come back from files as arrays.
+    encoder = [str(record[field]) for field in ("name", "revision", "context")]
+    inputs = [sorted(sections), encoder, request.preset, request.seed]
+    return f"{request.group_by}-{digest(json.dumps(inputs).encode())}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _whole(value: float) -> str:
+    return "" if value != value else f"{value:.0f}"

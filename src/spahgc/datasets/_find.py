@@ -1,0 +1,92 @@
+"""The files of a section in a copy of a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from anndata import AnnData
+
+from spahgc._validate import listing
+from spahgc.datasets._cohort import Cohort
+
+Files = dict[str, Path | None]
+"""Files that a section cannot be read without, by what they are; ``None`` for one that is not there."""
+
+
+class Layout(Protocol):
+    """What the module of a cohort offers."""
+
+    LAYOUT: str
+    """The files of a section in words, for messages."""
+
+    def find(self, folder: Path, section: str) -> Files:
+        """Find the files of a section."""
+
+    def read(self, folder: Path, section: str, files: dict[str, Path]) -> AnnData:
+        """Read a section whose files are all there."""
+
+    def download(self, folder: Path, sections: list[str], mirror: str | None) -> None:
+        """Download sections, in the layout that :meth:`find` knows."""
+
+
+def one_file(folder: Path, *patterns: str) -> Path | None:
+    """The file that fits the first pattern that any file fits.
+
+    Raises
+    ------
+    ValueError
+        If several files fit that pattern.
+    """
+    for pattern in patterns:
+        # A download that is under way has a name that begins with a dot.
+        found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+        if len(found) > 1:
+            raise ValueError(
+                f'"{folder}" holds {len(found)} files that fit "{pattern}": {listing(path.name for path in found)}. '
+                "Leave one of them there."
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def is_complete(layout: Layout, folder: Path, section: str) -> bool:
+    """Whether a section can be read."""
+    return None not in layout.find(folder, section).values()
+
+
+def sections_in(layout: Layout, cohort: Cohort, folder: Path) -> list[str]:
+    """Sections of which anything is there, so that one that lacks a file is noticed and not passed over.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    found = [name for name in cohort.sections if any(layout.find(folder, name).values())]
+    if not found:
+        held = listing(sorted(item.name for item in folder.iterdir()))
+        raise FileNotFoundError(
+            f'no section of cohort {cohort.name} in "{folder}", which holds {held}. Expected is, for each of '
+            f"{listing(cohort.sections)}: {layout.LAYOUT}."
+        )
+    return found
+
+
+def complete_files(layout: Layout, cohort: Cohort, folder: Path, section: str) -> dict[str, Path]:
+    """The files of a section.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is missing.
+    """
+    files = layout.find(folder, section)
+    missing = [what for what, path in files.items() if path is None]
+    if missing:
+        raise FileNotFoundError(
+            f'section "{section}" of cohort {cohort.name} lacks {", ".join(missing)} in "{folder}". '
+            f"Expected is: {layout.LAYOUT}."
+        )
+    return {what: path for what, path in files.items() if path is not None}

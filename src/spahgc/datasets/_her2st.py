@@ -1,0 +1,120 @@
+"""HER2-positive breast cancer (Andersson et al. 2021): the authors' repository, file by file."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from spahgc._keys import Obs
+from spahgc._settings import progress_bar
+from spahgc.datasets._cohort import COHORTS, CohortUnavailableError
+from spahgc.datasets._download import GIT, Remote, retrieve
+from spahgc.datasets._find import Files, one_file
+
+FILES_URL = "https://raw.githubusercontent.com/almaan/her2st/master"
+LISTING_URL = "https://api.github.com/repos/almaan/her2st/git/trees/master?recursive=1"
+"""Names, sizes and checksums of all files: how the images are called follows no rule."""
+LISTING = "listing.json"
+LAYOUT = (
+    "data/ST-cnts/A1.tsv.gz, data/ST-spotfiles/A1_selection.tsv and data/ST-imgs/A/A1/*.jpg as in the authors' "
+    "repository, or A1.tsv.gz, A1_selection.tsv and A1.jpg in one folder"
+)
+ANNOTATION, CLUSTER = "annotation", "cluster"
+"""Columns of ``obs``: label of the pathologist, expression cluster of the authors."""
+
+
+def _wanted(section: str) -> dict[str, str]:
+    """Where the repository has the files of a section, by what they are."""
+    return {
+        "counts": f"data/ST-cnts/{section}.tsv.gz",
+        "spots": f"data/ST-spotfiles/{section}_selection.tsv",
+        "image": f"data/ST-imgs/{section[0]}/{section}/*.jpg",
+        ANNOTATION: f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv",
+        CLUSTER: f"res/ST-cluster/lbl/{section}-cluster-annotation.tsv.gz",
+    }
+
+
+def find(folder: Path, section: str) -> Files:
+    """Find the files of a section, in the repository's layout or all in one folder."""
+    wanted = _wanted(section)
+    counts, spots = wanted["counts"], wanted["spots"]
+    return {
+        "counts": one_file(folder, counts, counts.removesuffix(".gz"), f"{section}.tsv.gz", f"{section}.tsv"),
+        "spots": one_file(folder, spots, Path(spots).name),
+        "image": one_file(folder, wanted["image"], f"{section}.jpg"),
+    }
+
+
+def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
+    """Read a section, and the labels that lie beside it."""
+    from spahgc.io import st
+
+    adata = st(files["counts"], files["spots"], files["image"], library_id=section)
+    wanted = _wanted(section)
+    for column in (ANNOTATION, CLUSTER):
+        path = one_file(folder, wanted[column], Path(wanted[column]).name)
+        if path is not None:
+            adata.obs[column] = _labels(path, adata)
+    return adata
+
+
+def _labels(path: Path, adata: AnnData) -> pd.Categorical:
+    """Labels of the spots; the table names a spot by its place on the array, to a fraction of a step."""
+    table = pd.read_csv(path, sep="\t").dropna(subset=["x", "y"])
+    places = table[["x", "y"]].round().astype(int)
+    labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(places))
+    labels = labels[~labels.index.duplicated()]
+    spots = pd.MultiIndex.from_frame(adata.obs[[Obs.array_col, Obs.array_row]])
+    return pd.Categorical(labels.reindex(spots))
+
+
+def download(folder: Path, sections: list[str], mirror: str | None) -> None:
+    """Download the files of some sections, each checked against the repository's own checksum."""
+    missing = [section for section in sections if None in find(folder, section).values()]
+    if not missing:
+        return
+    listed = _listing(folder, mirror)
+    remotes = {path: remote for section in missing for path, remote in _remotes(section, listed).items()}
+    page = COHORTS["her2st"].page
+    with progress_bar(total=len(remotes), desc="her2st", unit="file") as bar:
+        for path, remote in remotes.items():
+            retrieve(remote, folder / path, page=page, mirror=mirror)
+            bar.update()
+
+
+def _listing(folder: Path, mirror: str | None) -> dict[str, dict[str, object]]:
+    """Entries of all files of the repository by path."""
+    path = folder / LISTING
+    path.unlink(missing_ok=True)  # that of an earlier call may be out of date
+    retrieve(Remote(LISTING_URL), path, page=COHORTS["her2st"].page, mirror=mirror)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = {entry["path"]: entry for entry in content["tree"] if entry["type"] == "blob"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CohortUnavailableError(
+            f"{LISTING_URL} does not answer with a listing of files ({error!r}). Is there a proxy in between? "
+            f"Download by hand from {COHORTS['her2st'].page} and pass the folder: path=..."
+        ) from error
+    finally:
+        path.unlink(missing_ok=True)
+    return entries
+
+
+def _remotes(section: str, listed: dict[str, dict[str, object]]) -> dict[str, Remote]:
+    """The files of a section that the repository has; labels are there for some sections only."""
+    remotes: dict[str, Remote] = {}
+    for what, pattern in _wanted(section).items():
+        paths = [path for path in listed if fnmatch(path, pattern)]
+        if not paths and what not in (ANNOTATION, CLUSTER):
+            raise CohortUnavailableError(
+                f'the repository has no {what} of section "{section}" any more ({pattern}). Open '
+                f"{COHORTS['her2st'].page}, or pass a copy that you have: path=..."
+            )
+        for path in paths:
+            entry = listed[path]
+            remotes[path] = Remote(f"{FILES_URL}/{path}", f"{GIT}{entry['sha']}", int(str(entry["size"])))
+    return remotes

@@ -1,0 +1,80 @@
+"""A loopback server of files that answers as GEO, GitHub, Zenodo and 10x Genomics do: with ranges, and with failures."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Files:
+    """The running server."""
+
+    url: str
+    content: dict[str, bytes] = field(default_factory=dict)
+    """Files by path with the host before it: ``host/folder/name``."""
+    failures: list[str] = field(default_factory=list)
+    """What happens to the next requests, in turn: a status (``"500"``), or ``"cut"``, the connection closes half-way."""
+    requests: list[str] = field(default_factory=list)
+    """Paths and ranges that were asked for."""
+    ranges: bool = True
+    versions: bool = True
+    """Whether ranges are answered, and files carry an ETag."""
+
+
+@contextmanager
+def running_files() -> Iterator[Files]:
+    """Serve on a free port until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    files = Files(f"http://127.0.0.1:{server.server_address[1]}")
+    server.files = files  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield files
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        """Keep quiet."""
+
+    def do_GET(self) -> None:
+        files: Files = self.server.files  # type: ignore[attr-defined]
+        path, wanted = self.path.lstrip("/"), self.headers.get("Range")
+        files.requests.append(f"{path} {wanted}" if wanted else path)
+        failure = files.failures.pop(0) if files.failures else ""
+        if failure.isdigit():
+            return self._answer(int(failure), b"", {})
+        content = files.content.get(path)
+        if content is None:
+            return self._answer(404, b"", {})
+        version = f'"{hashlib.md5(content).hexdigest()}"'
+        headers = {"ETag": version} if files.versions else {}
+        begin = 0
+        if wanted and files.ranges and self.headers.get("If-Range", version) == version:
+            begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if begin >= len(content):
+                return self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+        self._answer(206 if begin else 200, content[begin:], headers, cut=failure == "cut")
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        if cut:
+            self.close_connection = True
