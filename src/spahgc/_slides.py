@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._tables import annotation, region_labels
 from spahgc._validate import check_anndata
 
 
@@ -19,52 +21,79 @@ def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> 
     Parameters
     ----------
     data
-        One AnnData or several. An object whose ``obs["slide"]`` names several slides is taken apart.
+        One AnnData or several. An object whose ``obs["slide"]`` names several slides is taken apart; where there is no
+        such column, so is a table of a SpatialData that annotates several elements.
     what
         Role of the slides in messages.
 
     Returns
     -------
     Slides by name, names sorted. A slide is named by ``obs["slide"]``, else by its only library in
-    ``uns["spatial"]``, else by its place in the list.
+    ``uns["spatial"]``, else by the element of a SpatialData that it annotates if no other slide annotates one of the
+    same name, else by its place in the list.
     """
+    return {name: slide for name, (_, slide) in located_slides(data, what).items()}
+
+
+def located_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, tuple[int, AnnData]]:
+    """The same, each slide with the place in the list of the object that holds it."""
     objects: list[Any] = [data] if isinstance(data, AnnData) else _as_list(data, what)
     if not objects:
         raise ValueError(f"no {what} was given. Pass at least one measured slide.")
-    slides: dict[str, AnnData] = {}
     for place, adata in enumerate(objects):
         check_anndata(adata, f"{what} number {place + 1}")
-        for name, slide in _slides_of(adata, place, what):
+    regions = Counter(_region_name(adata) for adata in objects)
+    slides: dict[str, tuple[int, AnnData]] = {}
+    for place, adata in enumerate(objects):
+        region = _region_name(adata)
+        fallback = region if region is not None and regions[region] == 1 else f"slide {place + 1}"
+        for name, slide in _slides_of(adata, place, what, fallback):
             if name in slides:
                 raise ValueError(
                     f'two of the {what}s are called "{name}". Give each its own name: '
                     f'adata.obs["{Obs.slide}"] = "..."; and pass no slide twice.'
                 )
-            slides[name] = slide
+            slides[name] = place, slide
     return dict(sorted(slides.items()))
 
 
 def _as_list(data: Any, what: str) -> list[Any]:
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
         return list(data)
-    raise TypeError(f"the {what}s must be an AnnData or a list of them, found {type(data).__name__}.")
+    raise TypeError(
+        f"the {what}s must be an AnnData or a list of them, found {type(data).__name__}. A SpatialData that holds them "
+        "as tables will do as well."
+    )
 
 
-def _slides_of(adata: AnnData, place: int, what: str) -> list[tuple[str, AnnData]]:
-    if Obs.slide in adata.obs:
-        column = adata.obs[Obs.slide]
-        if column.isna().any():
-            raise ValueError(
-                f'obs["{Obs.slide}"] of {what} number {place + 1} is empty for {int(column.isna().sum())} of '
-                f"{adata.n_obs} spots. Name the slide of every spot."
-            )
-        labels = column.astype(str).to_numpy()
+def _region_name(adata: AnnData) -> str | None:
+    """Element of a SpatialData that a table annotates, if it is a single one."""
+    annotated = annotation(adata)
+    return annotated.regions[0] if annotated is not None and len(annotated.regions) == 1 else None
+
+
+def _slides_of(adata: AnnData, place: int, what: str, fallback: str) -> list[tuple[str, AnnData]]:
+    labels = slide_labels(adata, f"{what} number {place + 1}")
+    if labels is not None:
         names = np.unique(labels)
         if len(names) == 1:
             return [(str(names[0]), adata)]
         return [(str(name), adata[labels == name]) for name in names]
     libraries = list(adata.uns.get(SPATIAL, {}))
-    return [(str(libraries[0]) if len(libraries) == 1 else f"slide {place + 1}", adata)]
+    return [(str(libraries[0]) if len(libraries) == 1 else fallback, adata)]
+
+
+def slide_labels(adata: AnnData, what: str) -> np.ndarray | None:
+    """Name of the slide of every spot: ``obs["slide"]``, else the several elements that a table annotates."""
+    if Obs.slide not in adata.obs:
+        return region_labels(adata)
+    column = adata.obs[Obs.slide]
+    if column.isna().any():
+        raise ValueError(
+            f'obs["{Obs.slide}"] of {what} is empty for {int(column.isna().sum())} of '
+            f"{adata.n_obs} spots. Name the slide of every spot."
+        )
+    return np.asarray(column.astype(str).to_numpy())
 
 
 def canonical_order(xy: np.ndarray, z: np.ndarray) -> np.ndarray:

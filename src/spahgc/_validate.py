@@ -37,8 +37,8 @@ def check_anndata(adata: Any, what: str) -> None:
     """
     if not isinstance(adata, AnnData):
         raise TypeError(
-            f"{what} must be an AnnData, found {type(adata).__name__}. From a SpatialData object pass its table: "
-            'sdata.tables["table"].'
+            f"{what} must be an AnnData, found {type(adata).__name__}. Pass an AnnData, or a SpatialData that holds it "
+            "as a table."
         )
     if adata.n_obs == 0:
         raise ValueError(f"{what} has no spots. Check the filter that was applied to it.")

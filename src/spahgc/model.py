@@ -32,10 +32,12 @@ from spahgc._validate import (
 )
 from spahgc.pp._bank import similar_peers
 from spahgc.pp._neighbors import cosine_neighbors
+from spahgc.pp._places import placed_table, placed_tables
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
+    from spatialdata import SpatialData
     from torch import Tensor
 
     from spahgc._basis import Basis
@@ -125,7 +127,7 @@ class SpaHGC:
     @classmethod
     def fit(
         cls,
-        refs: AnnData | Iterable[AnnData],
+        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
         *,
         genes: Sequence[str] | str | None = None,
         embedding: str | None = None,
@@ -133,10 +135,12 @@ class SpaHGC:
         preset: str | Parameters = "default",
         seed: int = 0,
         device: str | None = None,
+        table_key: str | None = None,
     ) -> SpaHGC:
         """Train on measured slides; see :func:`spahgc.tl.fit`."""
         parameters = find_preset(preset)
         where = resolve_device(device)
+        refs = placed_tables(refs, table_key, "reference")
         bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
         spots = seen_spots(bank_spots(bank), bank, parameters)
         check_sizes(spots, parameters)
@@ -159,23 +163,33 @@ class SpaHGC:
             versions=versions(),
         )
 
-    def cross_graph(self, target: AnnData) -> csr_matrix:
+    def cross_graph(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> csr_matrix:
         """CS graph of a target: target spots x bank spots, CSR, cosine similarity as the network sees it."""
+        target = placed_table(target, table_key, "the target")
         check_target(target, self.bank)
         features, _ = self.basis.place(self._target_spots(target))
         return cosine_neighbors(features, self.basis.features, self.parameters.n_cross)
 
-    def predict(self, target: AnnData, *, cross: csr_matrix | None = None, device: str | None = None) -> np.ndarray:
+    def predict(
+        self,
+        target: AnnData | SpatialData,
+        *,
+        cross: csr_matrix | None = None,
+        device: str | None = None,
+        table_key: str | None = None,
+    ) -> np.ndarray:
         """Predict the panel on a slide from its embedding and its spots' positions.
 
         Parameters
         ----------
         target
-            The slide. Neither its counts nor its genes are looked at, and nothing is written.
+            The slide, AnnData or SpatialData. Neither its counts nor its genes are looked at, and nothing is written.
         cross
             The target's CS graph, if :meth:`cross_graph` was called before; ``None`` searches it.
         device
             Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+        table_key
+            Key of the table of a SpatialData; ``None`` takes the only one.
 
         Returns
         -------
@@ -189,6 +203,7 @@ class SpaHGC:
             If the target was embedded by another encoder, or holds NaN in either.
         """
         where = resolve_device(device)
+        target = placed_table(target, table_key, "the target")
         cross = self.cross_graph(target) if cross is None else cross
         features, line = self.basis.place(self._target_spots(target))
         if not self.networks:
@@ -209,7 +224,14 @@ class SpaHGC:
             network.cpu()
         return np.asarray(np.mean(outputs, axis=0))
 
-    def attention(self, target: AnnData, *, cross: csr_matrix | None = None, device: str | None = None) -> csr_matrix:
+    def attention(
+        self,
+        target: AnnData | SpatialData,
+        *,
+        cross: csr_matrix | None = None,
+        device: str | None = None,
+        table_key: str | None = None,
+    ) -> csr_matrix:
         """Attention that a prediction pays to each reference spot: values on the edges of the CS graph, rows sum to 1.
 
         Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
@@ -219,6 +241,7 @@ class SpaHGC:
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
         where = resolve_device(device)
+        target = placed_table(target, table_key, "the target")
         weights = (self.cross_graph(target) if cross is None else cross).astype(np.float32, copy=True)
         features, _ = self.basis.place(self._target_spots(target))
         graph = self.graph(features, check_coordinates(target, "the target"), weights, where)
@@ -240,10 +263,11 @@ class SpaHGC:
         spots = Spots.without_expression(np.asarray(z, np.float32), check_coordinates(target, "the target"))
         return seen_spots(spots, self.bank, self.parameters)
 
-    def support(self, target: AnnData) -> np.ndarray | None:
+    def support(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> np.ndarray | None:
         """How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so."""
         if self.trust is None:
             return None
+        target = placed_table(target, table_key, "the target")
         references = np.asarray(self.bank.obsm[self.embedding], dtype=np.float32)
         return self.trust.support(self._target_spots(target).z, references)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -11,32 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from spahgc._keys import SPATIAL, UNS, Uns
-from spahgc._slides import split_slides
-from spahgc._validate import check_anndata, encoder_records, listing
-from spahgc.encoders._record import NATIVE_MPP
-from spahgc.image import cut_patch
-from spahgc.image._resample import FILTERS
+from spahgc._slides import located_slides
+from spahgc._tables import is_spatialdata
+from spahgc._validate import listing
 from spahgc.pl._output import hand_over, is_shown, save_path, whole_figure
+from spahgc.pl._patches import cut_patches, has_image, reference_patches, slide_image
 from spahgc.pl._style import RC, TEXT_PT
-from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue, tissue_of
+from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue, slide_tissue
 from spahgc.pp._bank import is_bank
-from spahgc.pp._embed import DEFAULT_INTERPOLATION
+from spahgc.pp._places import placed_table, placed_tables
 from spahgc.pp._resolution import library
-from spahgc.pp._slide_image import SlideImage, Source, _find_source, check_slide, opened_image
+from spahgc.pp._slide_image import Source
 from spahgc.tl._attribution import attended_record, spot_position
 from spahgc.tl._attribution import attribution as attribution_table
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from spatialdata import SpatialData
 
 TISSUE_IN, PATCH_IN, ROW_IN, MARGIN_IN = 2.4, 1.15, 1.75, 0.15
 """Widths of the tissue and of a patch, height of a row of patches with their titles, and room around all."""
-DRAWN_PX = 224
-"""Side of a drawn patch where no encoder record names its input."""
 MAX_NAME = 18
 """Letters of a name above a patch."""
 MAX_BARS = 7
@@ -71,14 +67,17 @@ class Content:
 
 
 def attribution(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     spot: str | int,
-    refs: AnnData | Iterable[AnnData] | None = None,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None = None,
     *,
     key: str = "spahgc",
     n: int = 6,
     image: Source | None = None,
     patch_um: float | None = None,
+    table_key: str | None = None,
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
     ax: Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     save: str | Path | bool | None = None,
@@ -99,22 +98,28 @@ def attribution(
     Parameters
     ----------
     adata
-        A slide with a prediction by the network.
+        A slide with a prediction by the network, AnnData or SpatialData.
     spot
         Name of the target spot in ``obs_names``, or its position from 0.
     refs
         The references, as `spahgc.tl.predict` was given them. Their images are found as `spahgc.pp.embed` finds them:
-        the file that ``uns["spatial"]`` names, or its hires image where that is the full-resolution one. A reference
+        the file that ``uns["spatial"]`` names, or its hires image where that is the full-resolution one; of a
+        SpatialData its image, the finest if there are several. A reference
         without an image, or one that is not passed, leaves empty frames with the words "no image".
     key
         Key of the prediction.
     n
         Reference spots to draw, if as many were retrieved.
     image
-        Full-resolution image of `adata`; ``None`` finds it as `spahgc.pp.embed` does.
+        Full-resolution image of `adata`, for spots at ``obsm["spatial"]``; ``None`` finds it as `spahgc.pp.embed` does.
     patch_um
         Width of the patches, microns; ``None`` takes that with which the slides were embedded. Of an embedding with a
         context it is the patch at scale 1.
+    table_key
+        Key of the table of every SpatialData; ``None`` takes the only one.
+    image_key, coordinate_system
+        Key of the image of the target, and the coordinate system in which it meets the shapes, if it is a SpatialData;
+        ``None`` takes the only ones, or the finest of several images that show the same.
     ax
         Axes to draw on, in the order of the result. ``None`` makes a figure.
     show
@@ -164,10 +169,11 @@ def attribution(
         raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
     if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
         raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns.")
-    references = attribution_table(adata, spot, key=key).head(n)
+    references = attribution_table(adata, spot, key=key, table_key=table_key).head(n)
     given = None if ax is None else _given_axes(ax, len(references))
     path = save_path(save, "attribution")
-    content = _content(adata, spot, refs, key, references, image, patch_um)
+    where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
+    content = _content(adata, where, spot, refs, key, references, image, patch_um)
     with rc_context(RC):
         axes = _new_axes(len(references), content.tissue.aspect) if given is None else given
         _draw(axes, content)
@@ -180,7 +186,8 @@ def attribution(
 
 
 def _content(
-    adata: AnnData,
+    data: Any,
+    where: dict[str, str | None],
     spot: str | int,
     refs: Any,
     key: str,
@@ -189,114 +196,41 @@ def _content(
     patch_um: float | None,
 ) -> Content:
     """Collect all that is drawn; after it nothing can fail."""
+    table_key = where["table_key"]
+    adata = placed_table(data, table_key, "the slide")
     record = attended_record(adata, key)
     embedding = str(record["embedding"])
     position = spot_position(adata, spot)
-    slides = _reference_slides(refs, record["references"])
-    target = check_slide(adata, image, _known_mpp(adata), 0)
-    (own,) = _cut(target, [position], embedding, patch_um)
+    slides = _reference_slides(refs, record["references"], table_key)
+    target = slide_image(data, adata, image, where)
+    (own,) = cut_patches(target, [position], embedding, patch_um)
     found = library(adata)
     return Content(
-        tissue=tissue_of(adata, None if found is None else found[0], 1.0),
+        tissue=slide_tissue(data, **where, library_id=None if found is None or has_image(data) else found[0], size=1.0),
         position=position,
         own_title=f"target {_short(target.name)}\n{_short(str(adata.obs_names[position]))}",
         own=own,
         references=references,
-        patches=_reference_patches(references, slides, embedding, patch_um),
+        patches=reference_patches(references, slides, embedding, patch_um),
         slides=attribution_table(adata, spot, key=key, by="slide"),
     )
 
 
-def _reference_slides(refs: Any, names: Sequence[str]) -> dict[str, AnnData]:
-    """The references that were handed over, by name; refuses those of another prediction."""
+def _reference_slides(refs: Any, names: Sequence[str], table_key: str | None) -> dict[str, tuple[Any, AnnData]]:
+    """The references that were handed over, by name: object and table; refuses those of another prediction."""
     if refs is None:
         return {}
     if is_bank(refs):
         raise ValueError("refs is a bank, which holds no images. Pass the slides from which it was made.")
-    slides = split_slides(refs)
+    items = [refs] if is_spatialdata(refs) or isinstance(refs, AnnData) else list(refs)
+    located = located_slides(placed_tables(items, table_key, "reference"))
+    slides = {name: (items[place], table) for name, (place, table) in located.items()}
     if not set(slides) & {str(name) for name in names}:
         raise ValueError(
             f"none of refs is a reference of the prediction: they are called {listing(slides)}, its references "
             f"{listing(names)}. Pass the slides that predict was given."
         )
     return slides
-
-
-def _reference_patches(
-    references: pd.DataFrame, slides: Mapping[str, AnnData], embedding: str, patch_um: float | None
-) -> list[np.ndarray | None]:
-    """Patch of every reference spot, ``None`` where there is no image; a slide is opened once."""
-    patches: list[np.ndarray | None] = [None] * len(references)
-    for name, rows in references.groupby("slide", sort=False):
-        if name not in slides:
-            continue
-        slide = slides[str(name)]
-        check_anndata(slide, f'reference "{name}"')
-        missing = [spot for spot in rows["spot"] if spot not in slide.obs_names]
-        if missing:
-            raise KeyError(
-                f'{listing(missing)} not found in reference "{name}", whose spots are {listing(slide.obs_names)}. '
-                "Pass the slides that predict was given."
-            )
-        try:
-            source = _find_source(slide, f'reference "{name}"')
-        except (FileNotFoundError, ValueError):
-            warnings.warn(
-                f'no full-resolution image of reference "{name}" was found, so its patches stay empty. Write its path '
-                f'into adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"].',
-                stacklevel=4,
-            )
-            continue
-        checked = check_slide(slide, source, _known_mpp(slide), 0)
-        cut = _cut(checked, slide.obs_names.get_indexer(rows["spot"]), embedding, patch_um)
-        for place, patch in zip(rows.index, cut, strict=True):
-            patches[place] = patch
-    return patches
-
-
-def _known_mpp(adata: AnnData) -> float | None:
-    """Microns per pixel with which the slide was embedded."""
-    known = adata.uns.get(UNS, {}).get(Uns.slide_mpp)
-    return None if known is None else float(known)
-
-
-def _cut(
-    slide: SlideImage, positions: Sequence[int] | np.ndarray, embedding: str, patch_um: float | None
-) -> list[np.ndarray]:
-    """Cut the patches of some spots as the encoder saw them."""
-    record = encoder_records(slide.adata).get(embedding, {})
-    width_px = _patch_width_px(slide, embedding, patch_um)
-    side = int(record.get("input_px", DRAWN_PX))
-    interpolation = str(record.get("interpolation"))
-    interpolation = interpolation if interpolation in FILTERS else DEFAULT_INTERPOLATION
-    with opened_image(slide.source) as image:
-        return [
-            cut_patch(image, slide.xy[row], width_px=width_px, out_px=side, interpolation=interpolation)[0]
-            for row in positions
-        ]
-
-
-def _patch_width_px(slide: SlideImage, embedding: str, patch_um: float | None) -> float:
-    """Width of a patch in pixels of the slide: the caller's, that of the embedding, or that of its record."""
-    record = encoder_records(slide.adata).get(embedding, {})
-    width_um = patch_um
-    if width_um is None:
-        width_um = slide.adata.uns.get(UNS, {}).get(Uns.patch_um, {}).get(embedding)
-    if width_um is None and {"input_px", "mpp"} <= set(record):
-        if str(record["mpp"]) == NATIVE_MPP:
-            return float(record["input_px"])
-        width_um = float(record["input_px"]) * float(record["mpp"])
-    if width_um is None:
-        raise ValueError(
-            f'the width of the patches of obsm["{embedding}"] is not known on slide "{slide.name}": '
-            f'uns["{UNS}"]["{Uns.patch_um}"] and the encoder record do not say it. Pass patch_um= with microns.'
-        )
-    if slide.mpp is None:
-        raise ValueError(
-            f'the resolution of slide "{slide.name}" is not known, but its patches are {float(width_um):g} um wide. '
-            f'Write the microns per pixel of its full-resolution image into adata.uns["{UNS}"]["{Uns.slide_mpp}"].'
-        )
-    return float(width_um) / slide.mpp
 
 
 def _given_axes(ax: Any, n_references: int) -> list[Axes]:

@@ -13,16 +13,18 @@ from scipy.sparse import issparse
 
 from spahgc._expression import log_expression, zero_spots
 from spahgc._keys import UNITS, UNS, Uns, Var
+from spahgc._tables import table_of
 from spahgc._validate import check_anndata, check_genes, listing
 from spahgc.pl._output import hand_over, is_shown, save_path, whole_figure
 from spahgc.pl._style import RC, draw_colour_bar, figure_size, shared_limits, titles
-from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue, tissue_of
+from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue, slide_tissue
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+    from spatialdata import SpatialData
 
 SLIDE = "the slide"
 
@@ -49,12 +51,15 @@ class Look:
 
 
 def spatial_genes(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     genes: str | Sequence[str],
     *,
     key: str = "spahgc",
     layer: str | None = None,
     library_id: str | None = None,
+    table_key: str | None = None,
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
     cmap: str | Colormap = "viridis",
     vmin: float | None = None,
     vmax: float | None = None,
@@ -74,7 +79,8 @@ def spatial_genes(
     Parameters
     ----------
     adata
-        One slide with a prediction.
+        One slide with a prediction: an AnnData, or a SpatialData with such a table. Of a SpatialData the tissue is its
+        image, and the spots are the shapes that the table annotates.
     genes
         Names of the genes, from the panel of the prediction.
     key
@@ -86,7 +92,13 @@ def spatial_genes(
     library_id
         Entry of ``uns["spatial"]`` with the image and its scale factors; ``None`` takes the only one, or the one that
         ``obs["slide"]`` names. Of the images ``"hires"`` comes first, then ``"lowres"``; without any, the spots stand
-        on white.
+        on white. Of a SpatialData it asks for the picture in its table instead of its image.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
+    image_key
+        Key of the image of a SpatialData; ``None`` takes the only one, or the finest of several that show the same.
+    coordinate_system
+        Coordinate system in which shapes and image of a SpatialData meet; ``None`` takes any as long as all agree.
     cmap
         Colour map.
     vmin, vmax
@@ -115,9 +127,11 @@ def spatial_genes(
     Raises
     ------
     KeyError
-        If the prediction, a gene, the spot coordinates or the library is not there.
+        If the prediction, a gene, the spot coordinates or the library is not there; or table, image, coordinate system
+        or shapes of a SpatialData.
     ValueError
-        If a gene is outside the panel, the number of axes is wrong, or the object holds several slides.
+        If a gene is outside the panel, the number of axes is wrong, the object holds several slides, or a SpatialData
+        several tables or images that were not told apart.
     OSError
         If the file cannot be written.
 
@@ -138,9 +152,17 @@ def spatial_genes(
     from matplotlib import rc_context
 
     _check_look(vmin, vmax, size, img_alpha)
+    data, adata = adata, table_of(adata, table_key, SLIDE)
     names = _drawable_genes(adata, genes, key)
     path = save_path(save, "spatial_genes")
-    tissue = tissue_of(adata, library_id, size)
+    tissue = slide_tissue(
+        data,
+        table_key=table_key,
+        image_key=image_key,
+        coordinate_system=coordinate_system,
+        library_id=library_id,
+        size=size,
+    )
     measured = _measured(adata, names, layer)
     given = None if ax is None else _given_axes(ax, len(names), 1 if measured is None else 2)
     predicted = _columns(adata[:, names].layers[key])

@@ -10,7 +10,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
+from spahgc._tables import is_spatialdata, table_of
 from spahgc._validate import check_coordinates, listing
+from spahgc.image import open_image, thumbnail
+from spahgc.pp._places import placed_table
+from spahgc.pp._spatialdata import SpotsOnImage, spots_on_image
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +30,10 @@ MARGIN = 0.04
 """Room around the outermost spots, as a share of the longer side of their bounding box."""
 MAX_IMAGE_PX = 2000
 """Longest side of the drawn picture; more pixels than print shows would only make drawing slow and files large."""
+MAX_THUMBNAIL_PX = 2 * MAX_IMAGE_PX
+"""Longest side of the picture of a whole slide that is read where only a part of it is shown."""
+PIXEL_CENTRE = 0.5
+"""A picture's coordinates name the centres of pixels, those of SpatialData their corners."""
 MAX_VECTOR_SPOTS = 5000
 """More spots than this become pixels in vector files, which no viewer would open otherwise."""
 SCALE_BAR_SHARE = 0.3
@@ -57,6 +65,27 @@ class Tissue:
         return abs(self.ylim[0] - self.ylim[1]) / (self.xlim[1] - self.xlim[0])
 
 
+def slide_tissue(
+    data: Any,
+    *,
+    table_key: str | None,
+    image_key: str | None,
+    coordinate_system: str | None,
+    library_id: str | None,
+    size: float,
+) -> Tissue:
+    """Tissue of an AnnData, or of a SpatialData: that of its image unless a library of the table is asked for."""
+    named = image_key is not None or coordinate_system is not None
+    if named and not is_spatialdata(data):
+        raise ValueError(f"image_key= and coordinate_system= choose within a SpatialData, found {type(data).__name__}.")
+    if named and library_id is not None:
+        raise ValueError("library_id= asks for the picture in the table, image_key= for an image beside it: pass one.")
+    if not is_spatialdata(data) or library_id is not None or not (data.images or named):
+        return tissue_of(placed_table(data, table_key, "the slide"), library_id, size)
+    table = table_of(data, table_key, "the slide")
+    return tissue_on_image(spots_on_image(data, table, image_key=image_key, coordinate_system=coordinate_system), size)
+
+
 def tissue_of(adata: AnnData, library_id: str | None, size: float) -> Tissue:
     """Find image, scale and spot size of a slide.
 
@@ -73,14 +102,36 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float) -> Tissue:
     library = _library(adata, library_id)
     factors = library.get("scalefactors", {})
     image, scale = _image(library, factors)
-    diameter = _diameter(factors, xy) * scale
+    return _tissue(xy, _diameter(factors, xy), image, scale, _microns(adata, factors), size)
+
+
+def tissue_on_image(spots: SpotsOnImage, size: float) -> Tissue:
+    """The same of spots on an image of a SpatialData, of which a small version is read.
+
+    Parameters
+    ----------
+    spots
+        The spots and their image.
+    size
+        Factor on the spots' diameter.
+    """
+    with open_image(spots.image) as image:
+        shown = max(float(np.ptp(spots.xy, axis=0).max()), 1.0)
+        longest = min(MAX_IMAGE_PX * max(image.height, image.width) / shown, MAX_THUMBNAIL_PX)
+        small, scale = thumbnail(image, max(int(longest), MAX_IMAGE_PX))
+    diameter = _diameter({"spot_diameter_fullres": spots.diameter_px}, spots.xy)
+    return _tissue(spots.xy - PIXEL_CENTRE, diameter, small, scale, spots.mpp, size)
+
+
+def _tissue(xy: np.ndarray, diameter: float, image: Any, scale: float, microns: float | None, size: float) -> Tissue:
+    """What is shown of an image, in its pixels; `xy`, `diameter` and `microns` are those of the full resolution."""
+    diameter = diameter * scale
     xy = xy * scale
     room = diameter * max(size, 1.0) / 2 + MARGIN * float(np.ptp(xy, axis=0).max())
     (left, top), (right, bottom) = xy.min(axis=0) - room, xy.max(axis=0) + room
     cut, extent = None, (0.0, 0.0, 0.0, 0.0)
     if image is not None:
         cut, extent = _cut_out(image, (float(left), float(right)), (float(top), float(bottom)), scale)
-    microns = _microns(adata, factors)
     return Tissue(
         xy=xy,
         diameter=diameter * size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,10 @@ from spahgc._validate import (
 from spahgc.encoders._record import plain_embedding
 from spahgc.pp._genes import common_genes, covered_genes, select_genes
 from spahgc.pp._neighbors import cosine_neighbors
+from spahgc.pp._places import placed_tables
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 N_NEIGHBORS = 7
 """K of the paper."""
@@ -35,20 +39,22 @@ N_TRANSCRIPTOME = 2000
 
 
 def reference_bank(
-    refs: AnnData | Iterable[AnnData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
     *,
     genes: Sequence[str] | None = None,
     embedding: str | None = None,
     layer: str | None = None,
     n_neighbors: int = N_NEIGHBORS,
     n_transcriptome: int = N_TRANSCRIPTOME,
+    table_key: str | None = None,
 ) -> AnnData:
     """Collect all reference spots, with embedding, expression of panel and transcriptome, and the RS graph.
 
     Parameters
     ----------
     refs
-        The references: measured slides with an embedding. They are not changed.
+        The references: measured slides with an embedding, AnnData or SpatialData. They are not changed. Where the table
+        of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it annotates.
     genes
         The panel; ``None`` selects it with :func:`spahgc.pp.select_genes`.
     embedding
@@ -60,6 +66,8 @@ def reference_bank(
     n_transcriptome
         Genes, at most, that are kept beside the panel for what genes have in common: those that all references share
         and cover best, that is in the largest share of the spots of the reference that covers them worst.
+    table_key
+        Key of the table of every SpatialData among them; ``None`` takes the only one.
 
     Returns
     -------
@@ -88,7 +96,7 @@ def reference_bank(
         raise ValueError(
             f"n_transcriptome must be at least 1, found {n_transcriptome}. The default is {N_TRANSCRIPTOME}."
         )
-    slides = split_slides(refs)
+    slides = split_slides(placed_tables(refs, table_key, "reference"))
     key = find_embedding(next(iter(slides.values())), embedding, f'reference "{next(iter(slides))}"')
     record = _check_embeddings(slides, key)
     panel = (

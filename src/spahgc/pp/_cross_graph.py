@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from anndata import AnnData
 
 from spahgc._keys import Obsm
+from spahgc._tables import table_of, with_table
 from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import plain_embedding
 from spahgc.pp._neighbors import cosine_neighbors
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 N_NEIGHBORS = 7
 """K of the paper."""
 
 
 def cross_graph(
-    target: AnnData,
+    target: AnnData | SpatialData,
     bank: AnnData,
     *,
     n_neighbors: int = N_NEIGHBORS,
     embedding: str | None = None,
     key_added: str = Obsm.cross_graph,
+    table_key: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | SpatialData | None:
     """Join every target spot to the reference spots that resemble it most (CS edges).
 
     Parameters
     ----------
     target
-        The slide to be predicted. Its counts are not looked at.
+        The slide to be predicted, AnnData or SpatialData. Its counts are not looked at.
     bank
         All reference spots, from :func:`spahgc.pp.reference_bank`.
     n_neighbors
@@ -36,8 +43,11 @@ def cross_graph(
         Key of the embedding in ``obsm`` of both; ``None`` takes the only one there is.
     key_added
         Key in ``obsm`` of the target.
+    table_key
+        Key of the table of the target, if it is a SpatialData; ``None`` takes the only one.
     copy
-        Return a changed copy instead of writing into ``target``.
+        Return a changed copy instead of writing into ``target``; of a SpatialData a new one that shares all but the
+        table.
 
     Returns
     -------
@@ -51,14 +61,15 @@ def cross_graph(
     ValueError
         If the two embeddings come from different encoders, or if the bank is smaller than ``n_neighbors``.
     """
-    check_anndata(target, "the target")
+    table = table_of(target, table_key, "the target")
+    check_anndata(table, "the target")
     check_anndata(bank, "the bank")
     key = find_embedding(bank, embedding, "the bank")
     record = encoder_records(bank).get(key, {})
     bank_z = plain_embedding(embedding_matrix(bank, key, "the bank"), record)
-    target_z = plain_embedding(embedding_matrix(target, key, "the target"), record)
-    check_same_encoder(encoder_records(target).get(key, {}), record, key, "the target", "the bank")
+    target_z = plain_embedding(embedding_matrix(table, key, "the target"), record)
+    check_same_encoder(encoder_records(table).get(key, {}), record, key, "the target", "the bank")
     graph = cosine_neighbors(target_z, bank_z, n_neighbors)
-    target = target.copy() if copy else target
-    target.obsm[key_added] = graph
-    return target if copy else None
+    table = table.copy() if copy else table
+    table.obsm[key_added] = graph
+    return with_table(target, table, table_key) if copy else None

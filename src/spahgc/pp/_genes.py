@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -11,7 +12,11 @@ from scipy.sparse import csr_matrix
 
 from spahgc._expression import raw_matrix
 from spahgc._slides import split_slides
+from spahgc._tables import tables_of
 from spahgc._validate import listing
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +31,13 @@ MIN_SHARE = 0.01
 
 
 def select_genes(
-    refs: AnnData | Iterable[AnnData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
     *,
     n_top: int = N_TOP_GENES,
     n_abundant: int = 0,
     min_spots: int = MIN_SPOTS,
     layer: str | None = None,
+    table_key: str | None = None,
 ) -> list[str]:
     """Genes that are among the most variable, or among the most abundant, of every reference.
 
@@ -40,7 +46,7 @@ def select_genes(
     Parameters
     ----------
     refs
-        The references. Counts are expected.
+        The references, AnnData or SpatialData. Counts are expected.
     n_top
         Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
         ``flavor="seurat_v3"``. A reference with no more than this many genes contributes all of them.
@@ -52,6 +58,8 @@ def select_genes(
         Genes seen in fewer spots of a reference are left out there.
     layer
         Layer with the counts; ``None`` takes ``X``.
+    table_key
+        Key of the table of every SpatialData among them; ``None`` takes the only one.
 
     Returns
     -------
@@ -67,7 +75,7 @@ def select_genes(
     Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only, and
     without abundant genes, which ``preset="default"`` adds.
     """
-    slides = split_slides(refs)
+    slides = split_slides(tables_of(refs, table_key, "reference"))
     shared = common_genes(slides)
     variable, abundant = set(shared), set(shared)
     for name, slide in slides.items():

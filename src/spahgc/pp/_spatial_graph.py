@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import Obs, Obsp
+from spahgc._keys import Obsp
+from spahgc._slides import slide_labels
+from spahgc._tables import with_table
 from spahgc._validate import check_anndata, check_coordinates
+from spahgc.pp._places import placed_slides
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 N_NEIGHBORS = 5
 """Q of the paper."""
 
 
-def spatial_graph(adata: AnnData, *, n_neighbors: int = N_NEIGHBORS, copy: bool = False) -> AnnData | None:
+def spatial_graph(
+    adata: AnnData | SpatialData, *, n_neighbors: int = N_NEIGHBORS, table_key: str | None = None, copy: bool = False
+) -> AnnData | SpatialData | None:
     """Join every spot to the nearest spots of its own slide (TS edges).
 
     The result is that of :func:`squidpy.gr.spatial_neighbors` with ``coord_type="generic"``, under the same names, so
@@ -22,11 +32,15 @@ def spatial_graph(adata: AnnData, *, n_neighbors: int = N_NEIGHBORS, copy: bool 
     Parameters
     ----------
     adata
-        One slide, or several told apart by ``obs["slide"]``.
+        One slide, or several told apart by ``obs["slide"]``; or a SpatialData with its table, whose spots are told
+        apart by the element that they annotate where ``obs["slide"]`` is missing.
     n_neighbors
         Neighbours of a spot (Q = 5 in the paper, section 3.2); at most the number of other spots of its slide.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
     copy
-        Return a changed copy instead of writing into ``adata``.
+        Return a changed copy instead of writing into ``adata``; of a SpatialData a new one that shares all but the
+        table.
 
     Returns
     -------
@@ -34,12 +48,14 @@ def spatial_graph(adata: AnnData, *, n_neighbors: int = N_NEIGHBORS, copy: bool 
 
     - ``obsp["spatial_connectivities"]``: spots x spots, CSR, 1 at ``(i, j)`` where ``j`` is a neighbour of ``i``;
     - ``obsp["spatial_distances"]``: the same, distances in pixels;
-    - ``uns["spatial_neighbors"]``: the parameters.
+    - ``uns["spatial_neighbors"]``: the parameters;
+    - ``obsm["spatial"]`` where the table of a SpatialData has none: centres of the shapes that it annotates, in pixels
+      of the image, or in the coordinates of the shapes where there is no image.
 
     Raises
     ------
     KeyError
-        If ``obsm["spatial"]`` is missing.
+        If ``obsm["spatial"]`` is missing, or if the table of a SpatialData names spots that its shapes do not have.
     ValueError
         If coordinates are NaN or infinite, or if a slide has a single spot.
 
@@ -51,19 +67,20 @@ def spatial_graph(adata: AnnData, *, n_neighbors: int = N_NEIGHBORS, copy: bool 
     >>> slide.obsp["spatial_connectivities"].shape
     (40, 40)
     """
-    check_anndata(adata, "the slide")
-    xy = check_coordinates(adata, "the slide")
-    slides = adata.obs[Obs.slide].astype(str).to_numpy() if Obs.slide in adata.obs else np.zeros(len(xy), dtype=str)
-    adata = adata.copy() if copy else adata
+    table = placed_slides(adata, table_key, "the slide", write=not copy)
+    check_anndata(table, "the slide")
+    xy = check_coordinates(table, "the slide")
+    slides = slide_labels(table, "the slide")
+    table = table.copy() if copy else table
     connectivities, distances = nearest_in_plane(xy, n_neighbors, slides)
-    adata.obsp[Obsp.spatial_connectivities] = connectivities
-    adata.obsp[Obsp.spatial_distances] = distances
-    adata.uns["spatial_neighbors"] = {
+    table.obsp[Obsp.spatial_connectivities] = connectivities
+    table.obsp[Obsp.spatial_distances] = distances
+    table.uns["spatial_neighbors"] = {
         "connectivities_key": Obsp.spatial_connectivities,
         "distances_key": Obsp.spatial_distances,
         "params": {"n_neighbors": int(n_neighbors), "coord_type": "generic", "radius": 0.0, "transform": "none"},
     }
-    return adata if copy else None
+    return with_table(adata, table, table_key) if copy else None
 
 
 def nearest_in_plane(

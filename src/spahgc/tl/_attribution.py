@@ -11,9 +11,12 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import UNS, Obsm, Uns
+from spahgc._tables import table_of
 from spahgc._validate import check_anndata, listing
 
 if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
     from spahgc.model import SpaHGC
 
 BY = ("spot", "slide")
@@ -23,7 +26,12 @@ PREDICT = "Run spahgc.tl.predict(adata, refs) "
 
 
 def attribution(
-    adata: AnnData, spot: str | int, *, key: str = "spahgc", by: Literal["spot", "slide"] = "spot"
+    adata: AnnData | SpatialData,
+    spot: str | int,
+    *,
+    key: str = "spahgc",
+    by: Literal["spot", "slide"] = "spot",
+    table_key: str | None = None,
 ) -> pd.DataFrame:
     """List the reference spots, or slides, to which the prediction of a spot attended.
 
@@ -38,13 +46,15 @@ def attribution(
     Parameters
     ----------
     adata
-        A slide with a prediction by the network.
+        A slide with a prediction by the network, AnnData or SpatialData.
     spot
         Name of the target spot in ``obs_names``, or its position from 0.
     key
         Key of the prediction.
     by
         ``"spot"``, or ``"slide"`` for sums over the spots of a reference slide.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
 
     Returns
     -------
@@ -83,6 +93,7 @@ def attribution(
     """
     if by not in BY:
         raise ValueError(f'by="{by}" is not known. Choose one of {listing(BY)}.')
+    adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     row = spot_position(adata, spot)
     record = attended_record(adata, key)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from spahgc._validate import (
 )
 from spahgc.pp._bank import is_bank
 from spahgc.pp._genes import common_genes
+from spahgc.pp._places import placed_tables
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._ceiling import slide_ceilings
 from spahgc.tl._evaluate import MIN_SPOTS
@@ -47,7 +48,10 @@ from spahgc.tl._folds import (
 from spahgc.tl._predict import NETWORK, predict
 from spahgc.tl._statistics import compare, score_matrix, slide_means, summarize
 
-RESERVED = ("target", "refs", "model", "layer", "key_added", "copy")
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+RESERVED = ("target", "refs", "model", "layer", "key_added", "table_key", "copy")
 """Arguments of a prediction that are not a method's own."""
 SLIDE_RECORDS = (Uns.slide_mpp, Uns.patch_um)
 """What ``uns["spahgc"]`` says of a slide's image."""
@@ -104,7 +108,7 @@ class CrossValidation:
 
 
 def cross_validate(
-    slides: AnnData | Iterable[AnnData],
+    slides: AnnData | SpatialData | Iterable[AnnData | SpatialData],
     *,
     group_by: str = "slide",
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("spahgc", "ridge", "nearest"),
@@ -118,6 +122,7 @@ def cross_validate(
     checkpoint: str | Path | None = None,
     n_bootstrap: int = 2000,
     device: str | None = None,
+    table_key: str | None = None,
 ) -> CrossValidation:
     """Hold out each group of slides in turn, predict it from the others, and compare the methods.
 
@@ -127,7 +132,7 @@ def cross_validate(
     Parameters
     ----------
     slides
-        Measured slides with an embedding. They are not changed.
+        Measured slides with an embedding, AnnData or SpatialData. They are not changed.
     group_by
         What is held out together: ``"slide"``, or a column of ``obs`` that is constant within a slide, such as
         ``"patient"``.
@@ -159,6 +164,8 @@ def cross_validate(
         Resamples of an interval.
     device
         Where networks run; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+    table_key
+        Key of the table of every SpatialData among them; ``None`` takes the only one.
 
     Returns
     -------
@@ -197,7 +204,7 @@ def cross_validate(
     ['ridge', 'nearest']
     """
     _check_numbers(null, n_jobs, n_bootstrap)
-    named = _split(slides)
+    named = _split(placed_tables(slides, table_key, "slide"))
     groups = _groups(named, group_by)
     specs = _methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed})
     specs = {label: _resolved(spec, named, device) for label, spec in specs.items()}

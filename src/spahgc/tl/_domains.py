@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,12 @@ from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._provenance import versions
+from spahgc._tables import table_of, with_table
 from spahgc._validate import listing
 from spahgc.tl._predicted import check_new_key, predicted_expression
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 KMEANS, LEIDEN = "kmeans", "leiden"
 
@@ -25,7 +29,7 @@ UNTIL_STABLE = -1
 
 
 def domains(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     key: str = "spahgc",
     n_domains: int | None = None,
@@ -35,8 +39,9 @@ def domains(
     label: str | None = None,
     key_added: str | None = None,
     seed: int = 0,
+    table_key: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | SpatialData | None:
     """Cluster the spots of a slide by their predicted expression.
 
     The genes of the panel are centred and reduced to principal components. With ``n_domains`` k-means divides the spots
@@ -46,7 +51,7 @@ def domains(
     Parameters
     ----------
     adata
-        A slide with a prediction in ``layers[key]``.
+        A slide with a prediction in ``layers[key]``; or a SpatialData with such a table.
     key
         Key of the prediction.
     n_domains
@@ -64,8 +69,11 @@ def domains(
         Column of ``obs`` to write; ``None`` takes ``f"{key}_domain"``.
     seed
         Seed of the clustering.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
     copy
-        Return a changed copy instead of writing into ``adata``.
+        Return a changed copy instead of writing into ``adata``; of a SpatialData a new one that shares all but the
+        table.
 
     Returns
     -------
@@ -98,6 +106,7 @@ def domains(
     ['0', '1', '2']
     """
     written = check_new_key(Obs.domain(key) if key_added is None else key_added, "obs")
+    data, adata = adata, table_of(adata, table_key, "the slide")
     expression, genes = predicted_expression(adata, key)
     annotation = None if label is None else _annotation(adata, label, written)
     # What a seeded start does depends on the order of its rows. In an order that follows from their contents alone the
@@ -133,7 +142,7 @@ def domains(
     adata.obs[written] = pd.Categorical(clusters.astype(str), categories=names)
     uns = adata.uns.setdefault(UNS, {})
     uns[Uns.domains] = {**uns.get(Uns.domains, {}), key if key_added is None else key_added: record}
-    return adata if copy else None
+    return with_table(data, adata, table_key) if copy else None
 
 
 def _annotation(adata: AnnData, label: str, written: str) -> pd.Series:

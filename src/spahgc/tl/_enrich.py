@@ -6,7 +6,7 @@ import importlib.util
 import warnings
 from importlib.metadata import version
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,13 @@ from anndata import AnnData
 from spahgc._keys import UNS, Obsm, Uns
 from spahgc._provenance import versions
 from spahgc._settings import progress_bar
+from spahgc._tables import table_of, with_table
 from spahgc._validate import listing
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, gene_sets
 from spahgc.tl._predicted import check_new_key, predicted_expression
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 ULM, MLM, ZSCORE = METHODS = ("ulm", "mlm", "zscore")
 
@@ -32,7 +36,7 @@ SPREAD = 1e-12
 
 
 def enrich(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     net: str | PathLike[str] | pd.DataFrame,
     *,
     key: str = "spahgc",
@@ -42,8 +46,9 @@ def enrich(
     n_permutations: int = 1000,
     seed: int = 0,
     key_added: str | None = None,
+    table_key: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | SpatialData | None:
     """Score pathways in every spot of a slide by its predicted expression, and test which of them stand out.
 
     The scores are those of `decoupler <https://decoupler.readthedocs.io>`_ on the genes of the panel; it is installed
@@ -52,7 +57,7 @@ def enrich(
     Parameters
     ----------
     adata
-        A slide with a prediction in ``layers[key]``. Its counts are not looked at.
+        A slide with a prediction in ``layers[key]``, or a SpatialData with such a table. Its counts are not looked at.
     net
         Path of a GMT file, or a table with a row for each gene of each pathway: ``source``, ``target`` and, if there is
         one, ``weight``.
@@ -72,8 +77,11 @@ def enrich(
         Seed of the permutations.
     key_added
         Key in ``obsm``; ``None`` takes ``f"{key}_enrichment"``.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
     copy
-        Return a changed copy instead of writing into ``adata``.
+        Return a changed copy instead of writing into ``adata``; of a SpatialData a new one that shares all but the
+        table.
 
     Returns
     -------
@@ -127,6 +135,7 @@ def enrich(
     _require_decoupler()
     _check_arguments(method, min_genes, n_permutations, seed)
     written = check_new_key(Obsm.enrichment(key) if key_added is None else key_added, "obsm")
+    data, adata = adata, table_of(adata, table_key, "the slide")
     expression, genes = predicted_expression(adata, key)
     if center:
         expression -= expression.mean(axis=0)
@@ -157,7 +166,7 @@ def enrich(
     adata.obsm[written] = pd.DataFrame(scores, index=adata.obs_names, columns=list(weights.columns))
     uns = adata.uns.setdefault(UNS, {})
     uns[Uns.enrichment] = {**uns.get(Uns.enrichment, {}), key if key_added is None else key_added: record}
-    return adata if copy else None
+    return with_table(data, adata, table_key) if copy else None
 
 
 def _require_decoupler() -> None:

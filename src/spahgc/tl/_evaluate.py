@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,24 +13,32 @@ from scipy.stats import rankdata
 
 from spahgc._expression import log_expression, zero_spots
 from spahgc._keys import SCORES, UNS, Uns, Var
+from spahgc._tables import table_of
 from spahgc._validate import check_anndata, listing
 from spahgc.tl._predicted import prediction_and_panel
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 MIN_SPOTS = 3
 """Fewer spots define no correlation worth the name."""
 
 
-def evaluate(adata: AnnData, *, key: str = "spahgc", layer: str | None = None) -> pd.DataFrame:
+def evaluate(
+    adata: AnnData | SpatialData, *, key: str = "spahgc", layer: str | None = None, table_key: str | None = None
+) -> pd.DataFrame:
     """Compare a prediction with the slide's own measurement.
 
     Parameters
     ----------
     adata
-        A slide that was measured, with a prediction in ``layers[key]``.
+        A slide that was measured, with a prediction in ``layers[key]``; or a SpatialData with such a table.
     key
         Key of the prediction.
     layer
         Layer with the measured counts; ``None`` takes ``X``. They are compared as ``log1p`` counts per 10,000.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
 
     Returns
     -------
@@ -59,6 +68,7 @@ def evaluate(adata: AnnData, *, key: str = "spahgc", layer: str | None = None) -
     >>> sp.tl.evaluate(slide, key="oracle")["pearson"].notna().any()
     True
     """
+    adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     values, panel = prediction_and_panel(adata, key)
     expression = log_expression(adata, layer=layer, what="the slide")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
 from spahgc._presets import Parameters
 from spahgc.model import SpaHGC
 
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
 
 def fit(
-    refs: AnnData | Iterable[AnnData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
     *,
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
@@ -19,6 +23,7 @@ def fit(
     preset: str | Parameters = "default",
     seed: int = 0,
     device: str | None = None,
+    table_key: str | None = None,
 ) -> SpaHGC:
     """Train a model on measured slides.
 
@@ -28,8 +33,10 @@ def fit(
     Parameters
     ----------
     refs
-        The references: measured slides with an embedding, or a bank from :func:`spahgc.pp.reference_bank`. Their order,
-        and the order of their spots, do not matter. They are not changed.
+        The references: measured slides with an embedding, AnnData or SpatialData, or a bank from
+        :func:`spahgc.pp.reference_bank`. Their order, and the order of their spots, do not matter. They are not changed.
+        Where the table of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it
+        annotates.
     genes
         The panel; ``None`` selects it from the references with :func:`spahgc.pp.select_genes`, ``"all"`` takes every
         gene that is seen in at least 1 % of their spots.
@@ -43,6 +50,8 @@ def fit(
         Seed of initial weights and masks. On the CPU a seed gives the same model again.
     device
         Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+    table_key
+        Key of the table of every SpatialData among them; ``None`` takes the only one.
 
     Returns
     -------
@@ -61,4 +70,13 @@ def fit(
     transcriptome, three quarters by ridge regression and one quarter by the article's network on the same components, and
     reads the panel off them. No state of a network is chosen: the last one is kept.
     """
-    return SpaHGC.fit(refs, genes=genes, embedding=embedding, layer=layer, preset=preset, seed=seed, device=device)
+    return SpaHGC.fit(
+        refs,
+        genes=genes,
+        embedding=embedding,
+        layer=layer,
+        preset=preset,
+        seed=seed,
+        device=device,
+        table_key=table_key,
+    )

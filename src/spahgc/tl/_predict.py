@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
@@ -15,19 +15,24 @@ from spahgc._references import as_bank, bank_embedding, bank_record, check_targe
 from spahgc._settings import resolve_device, settings
 from spahgc._slides import split_slides
 from spahgc._spots import Spots
+from spahgc._tables import with_table
 from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
 from spahgc.model import SpaHGC
 from spahgc.pp._bank import is_bank
+from spahgc.pp._places import placed_table, placed_tables
 from spahgc.tl._attribution import NETWORK, write_attention
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._write import write_prediction, write_trust
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 BYTES_PER_GB = 1e9
 
 
 def predict(
-    target: AnnData,
-    refs: AnnData | Iterable[AnnData] | None = None,
+    target: AnnData | SpatialData,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None = None,
     *,
     model: SpaHGC | None = None,
     method: str = NETWORK,
@@ -38,17 +43,19 @@ def predict(
     key_added: str = "spahgc",
     seed: int = 0,
     device: str | None = None,
+    table_key: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | SpatialData | None:
     """Predict the expression of a slide from its H&E embedding and measured references.
 
     Parameters
     ----------
     target
-        The slide, with embedding and ``obsm["spatial"]``. Its counts are not looked at. An object without genes gets
-        those of the panel.
+        The slide, with embedding and ``obsm["spatial"]``: an AnnData, or a SpatialData with such a table. Its counts are
+        not looked at. An object without genes gets those of the panel.
     refs
-        Measured slides with the same embedding, or a bank from :func:`spahgc.pp.reference_bank`.
+        Measured slides with the same embedding, AnnData or SpatialData, or a bank from
+        :func:`spahgc.pp.reference_bank`.
     model
         A trained model, instead of ``refs``.
     method
@@ -76,8 +83,11 @@ def predict(
         Seed of the training, also of ``"mlp"`` and ``"bleep"``; without effect where a model is given.
     device
         Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+    table_key
+        Key of the table of every SpatialData among target and references; ``None`` takes the only one.
     copy
-        Return a changed copy instead of writing into ``target``.
+        Return a changed copy instead of writing into ``target``; of a SpatialData a new one that shares all but the
+        table.
 
     Returns
     -------
@@ -91,7 +101,11 @@ def predict(
     - ``var["spahgc_cv_pcc"]``, ``var["spahgc_cv_pcc_low"]``, ``var["spahgc_cv_pcc_high"]``: the gene's PCC over references
       held out in turn, and its 95 % interval;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
-    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it.
+    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it;
+    - ``obsm["spatial"]`` where the table of a SpatialData has none: centres of the shapes that it annotates, in pixels
+      of the image, or in the coordinates of the shapes where there is no image.
+
+    Of a SpatialData they are written into the table. References are not changed.
 
     Raises
     ------
@@ -115,6 +129,8 @@ def predict(
     _check_arguments(refs, model, method, key_added)
     if model is not None and not (genes is None and embedding is None and layer is None):
         raise ValueError("genes=, embedding= and layer= belong to the training. A model has its own: leave them out.")
+    data, target = target, placed_table(target, table_key, "the target", write=not copy)
+    refs = placed_tables(refs, table_key, "reference")
     check_anndata(target, "the target")
     check_coordinates(target, "the target")
     if model is not None:
@@ -136,7 +152,7 @@ def predict(
         predicted = _predict_baseline(target, bank, method, int(seed))
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
-    return target if copy else None
+    return with_table(data, target, table_key) if copy else None
 
 
 def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None:

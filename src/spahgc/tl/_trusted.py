@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from anndata import AnnData
 
 from spahgc._keys import Var
+from spahgc._tables import table_of
 from spahgc._validate import check_anndata, listing
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 MIN_PCC = 0.2
 """PCC from which on a gene counts as predicted where nothing else is said."""
 
 
-def trusted_genes(adata: AnnData, *, key: str = "spahgc", min_pcc: float = MIN_PCC, bound: bool = False) -> list[str]:
+def trusted_genes(
+    adata: AnnData | SpatialData,
+    *,
+    key: str = "spahgc",
+    min_pcc: float = MIN_PCC,
+    bound: bool = False,
+    table_key: str | None = None,
+) -> list[str]:
     """Genes of a prediction that were predicted well on references held out in turn.
 
     Nothing measured on the slide itself is looked at, so this works where there is nothing.
@@ -20,13 +33,15 @@ def trusted_genes(adata: AnnData, *, key: str = "spahgc", min_pcc: float = MIN_P
     Parameters
     ----------
     adata
-        A slide with a prediction of :func:`spahgc.tl.predict`.
+        A slide with a prediction of :func:`spahgc.tl.predict`, AnnData or SpatialData.
     key
         Key of the prediction.
     min_pcc
         Least mean PCC over the references, between -1 and 1.
     bound
         Ask it of the lower end of the 95 % interval of the mean: fewer genes, of which more keep what they promise.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
 
     Returns
     -------
@@ -51,6 +66,7 @@ def trusted_genes(adata: AnnData, *, key: str = "spahgc", min_pcc: float = MIN_P
     >>> set(slide.var["truth_kind"][trusted])
     {'morphology'}
     """
+    adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     if not -1 <= min_pcc <= 1:
         raise ValueError(f"min_pcc={min_pcc} is no correlation. Pass a number between -1 and 1.")
