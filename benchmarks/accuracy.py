@@ -254,7 +254,8 @@ def repeat_command(arguments: argparse.Namespace) -> str:
 
 def page(arguments: argparse.Namespace, sections: list[str]) -> str:
     measured = f"\n{CAVEAT}\n" if arguments.data or arguments.embedded else ""
-    return f"""# Benchmarks
+    title = "Benchmarks" if measured else "Benchmarks: simulated cohorts"
+    return f"""# {title}
 
 Every method predicts slides that it never saw from all others. All are given the same embedding: EfficientNet-Lite0
 (ImageNet weights) with the recommended context, of which `preset="paper"` sees the columns of the plain patch alone. PCC
