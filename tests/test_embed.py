@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from PIL import Image
 from torch import nn
 
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.image import cut_patch, open_image
+from spahgc.pp._embed_patches import Cutter
 from spahgc.pp._resolution import slide_mpp
 
 INPUT_PX = 32
@@ -205,7 +207,7 @@ def test_a_view_can_be_embedded(slide):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
-def test_the_batch_size_does_not_change_the_embedding(slide, batch_size):
+def test_the_batch_size_changes_the_embedding_by_rounding_only(slide, batch_size):
     sp.pp.embed(slide, encoder=ENCODER)
     sp.pp.embed(slide, encoder=ENCODER, batch_size=batch_size, key_added="X_batched")
     np.testing.assert_allclose(slide.obsm["X_batched"], slide.obsm[KEY], atol=1e-6)
@@ -301,9 +303,14 @@ def test_patches_past_the_border_are_white_and_flagged(recorder):
     assert (recorder.patches[1][:, 0] == 255).all() and (recorder.patches[1][:, 1:] == 0).all()
 
 
-def test_patches_are_read_batch_by_batch(recorder, slide):
+def test_patches_are_cut_batch_by_batch_and_encoded_in_pieces_that_suit_a_cpu(recorder, slide, monkeypatch):
+    cut, jobs = Cutter.cut, []
+    monkeypatch.setattr(
+        Cutter, "cut", lambda self, image, job, stopped: jobs.append(job) or cut(self, image, job, stopped)
+    )
     sp.pp.embed(slide, encoder=ENCODER, batch_size=16)
-    assert [len(batch) for batch in recorder.batches] == [16, 16, 16, 2]
+    assert [len(rows) for rows, _ in jobs] == [16, 16, 16, 2]
+    assert [len(batch) for batch in recorder.batches] == [8] * 6 + [2]
 
 
 def test_an_encoder_with_an_unknown_filter_is_resampled_by_a_known_one(slide):
@@ -343,6 +350,17 @@ def test_the_scale_factor_comes_before_the_file_and_the_file_before_the_array(tm
         assert slide_mpp(adata, image=image) == pytest.approx(0.5)
         with_hires(adata, np.zeros((4, 4, 3), np.uint8), 0.1, microns_per_pixel=0.52)
         assert slide_mpp(adata, image=image) == 0.52
+
+
+def test_what_a_reader_noted_comes_before_its_file_but_not_before_an_image_that_is_passed(tmp_path, recorder):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(100, 120), resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+    for passed, expected in ((None, 0.4), (path, 0.5), (noise(100, 120), 0.4)):
+        adata = plain([[60, 50]])
+        adata.uns["spahgc"] = {"slide_mpp": 0.4}
+        adata.uns["spatial"] = {"S": {"metadata": {"source_image_path": str(path)}}}
+        sp.pp.embed(adata, encoder=recorder.encoder, image=passed)
+        assert adata.uns["spahgc"]["slide_mpp"] == pytest.approx(expected)
 
 
 def test_the_pitch_of_visium_is_recognised_on_a_turned_slide():
@@ -401,14 +419,7 @@ IMAGE = np.zeros((100, 120, 3), np.uint8)
 
 
 def test_other_objects_are_refused(unloadable):
-    refused(pd.DataFrame(), TypeError, "AnnData or a list of them, found DataFrame")
-
-
-def test_spatialdata_is_sent_to_its_table(unloadable):
-    class SpatialData:
-        pass
-
-    refused(SpatialData(), TypeError, r'sdata\.tables\["table"\], image=')
+    refused(pd.DataFrame(), TypeError, "AnnData, a SpatialData or a list of them, found DataFrame")
 
 
 def test_an_empty_list_is_refused(unloadable):
@@ -449,7 +460,54 @@ def test_a_slide_without_an_image_is_refused(unloadable):
 
 def test_a_reduced_hires_image_is_not_taken_for_the_slide(unloadable):
     adata = with_hires(plain([[5, 5]]), IMAGE, 0.2)
-    refused(adata, ValueError, r"hires image that is reduced \(tissue_hires_scalef 0\.2\).*Pass image=")
+    refused(adata, ValueError, r"only the hires image .* reduced to 0\.2 of the full-resolution image.*Pass image=")
+
+
+def test_a_hires_image_that_is_too_coarse_is_refused_with_both_resolutions(unloadable):
+    adata = with_hires(plain([[50, 50]]), IMAGE, 0.2, microns_per_pixel=0.3)
+    refused(
+        adata,
+        ValueError,
+        r"a pixel is 1\.5 um wide, but 0\.5 um are needed.*allow_upsampling=True",
+        encoder="uni",
+    )
+    refused(adata, ValueError, r"1\.5 um wide, but 1 um are needed", patch_um=224)
+    refused(adata, ValueError, r"1\.5 um wide, but 0\.3 um are needed")
+
+
+def test_a_hires_image_that_is_too_coarse_for_an_encoder_by_another_name_is_refused():
+    adata = with_hires(plain([[50, 50]]), IMAGE, 0.2, microns_per_pixel=0.3)
+
+    class Blank(MeanColours):
+        pass
+
+    def transform(image):
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+    with pytest.raises(ValueError, match=r"1\.5 um wide, but 0\.3 um are needed"):
+        sp.pp.embed(adata, encoder=(Blank(), transform))
+
+
+def test_a_hires_image_that_is_fine_enough_stands_in_for_the_slide(recorder):
+    """Spots and resolution are those of the full-resolution image, pixels those of the hires image."""
+    pixels = noise(100, 120)
+    adata = with_hires(plain([[300, 200]]), pixels, 0.2, microns_per_pixel=0.1)
+    sp.pp.embed(adata, encoder=recorder.encoder)
+    np.testing.assert_array_equal(recorder.patches[0], pixels[24:56, 44:76])
+    assert adata.uns["spahgc"]["slide_mpp"] == pytest.approx(0.1)
+    assert adata.uns["spahgc"]["patch_um"][KEY] == pytest.approx(INPUT_PX * 0.5)
+
+
+def test_a_hires_image_that_is_too_coarse_is_enlarged_where_that_is_allowed(recorder):
+    pixels = noise(100, 120).repeat(2, 0).repeat(2, 1)[::4, ::4]
+    adata = with_hires(plain([[100, 80]]), pixels, 0.25, microns_per_pixel=0.5)
+    sp.pp.embed(adata, encoder=recorder.encoder, allow_upsampling=True)
+    sp.pp.embed(adata, encoder=NATIVE, allow_upsampling=True, key_added="X_native")
+    # 32 px of the full-resolution image are 8 of the hires image, whichever way the encoder asks for them.
+    small = pixels[16:24, 21:29].astype(float)
+    for patch in recorder.patches:
+        assert np.abs(patch.reshape(8, 4, 8, 4, 3).mean((1, 3)) - small).max() <= 1
+    assert adata.uns["spahgc"]["slide_mpp"] == 0.5
 
 
 def test_an_image_that_moved_is_named(unloadable, slide):

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from spahgc._keys import SPATIAL, Obs
+from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._validate import check_coordinates, listing
 from spahgc.image import ImageSource
 
@@ -28,11 +28,20 @@ LIBRARY_COLUMNS = (Obs.slide, "library_id")
 """Columns of ``obs`` that may name the slide's entry of ``uns["spatial"]``."""
 
 
-def slide_mpp(adata: AnnData, *, mpp: float | None = None, image: ImageSource | None = None) -> float | None:
+def slide_mpp(
+    adata: AnnData,
+    *,
+    mpp: float | None = None,
+    image: ImageSource | None = None,
+    other_image: bool = False,
+    element_mpp: float | None = None,
+    xy: NDArray[np.float64] | None = None,
+) -> float | None:
     """Find the resolution of a slide's full-resolution image.
 
-    The first that is known counts: the argument, the scale factor `microns_per_pixel`, what the image file says, the
-    pitch of Visium's array.
+    The first that is known counts: the argument, what a SpatialData says of its image, the scale factor
+    `microns_per_pixel`, what a reader or an earlier embedding noted, what the image file says, the pitch of Visium's
+    array.
 
     Parameters
     ----------
@@ -42,6 +51,13 @@ def slide_mpp(adata: AnnData, *, mpp: float | None = None, image: ImageSource | 
         Microns per pixel, if the user knows them.
     image
         The full-resolution image.
+    other_image
+        The image was passed, and may be another one than the slide's note is about: then its file comes first.
+    element_mpp
+        Microns per pixel of an image of a SpatialData, if it says so.
+    xy
+        Spot centres (x, y) on an image of a SpatialData, pixels; that image need not be the one of which the table's
+        own scale factors and coordinates tell. ``None`` takes ``obsm["spatial"]``.
 
     Returns
     -------
@@ -60,14 +76,19 @@ def slide_mpp(adata: AnnData, *, mpp: float | None = None, image: ImageSource | 
     >>> slide_mpp(slide)
     0.8
     """
-    grid = _visium_mpp(adata)
-    candidates = {
-        "mpp=": mpp,
-        f'uns["{SPATIAL}"] scale factor {MPP_FACTOR}': _scale_factor(adata),
-        "the image file's resolution": None if image is None else image.mpp,
-        "the pitch of the array": grid,
-    }
-    source, found = next(((name, value) for name, value in candidates.items() if value is not None), ("", None))
+    grid = _visium_mpp(adata, xy)
+    notes = [
+        (f'uns["{UNS}"]["{Uns.slide_mpp}"]', adata.uns.get(UNS, {}).get(Uns.slide_mpp) if xy is None else None),
+        ("the image file's resolution", None if image is None else image.mpp),
+    ]
+    candidates = [
+        ("mpp=", mpp),
+        ("the image of the SpatialData", element_mpp),
+        (f'uns["{SPATIAL}"] scale factor {MPP_FACTOR}', _scale_factor(adata) if xy is None else None),
+        *(reversed(notes) if other_image else notes),
+        ("the pitch of the array", grid),
+    ]
+    source, found = next((candidate for candidate in candidates if candidate[1] is not None), ("", None))
     if found is None:
         return None
     found = float(found)
@@ -114,7 +135,7 @@ def _scale_factor(adata: AnnData) -> float | None:
     return None if value is None else float(value)
 
 
-def _visium_mpp(adata: AnnData) -> float | None:
+def _visium_mpp(adata: AnnData, xy: NDArray[np.float64] | None) -> float | None:
     """Microns per pixel from the pitch of the array, if it is Visium's: hexagonal, row + column even everywhere."""
     if Obs.array_row not in adata.obs or Obs.array_col not in adata.obs:
         return None
@@ -124,7 +145,7 @@ def _visium_mpp(adata: AnnData) -> float | None:
     places = pd.MultiIndex.from_arrays(grid.astype(np.int64).T)
     if not places.is_unique:
         return None
-    xy = check_coordinates(adata, "the slide")
+    xy = check_coordinates(adata, "the slide") if xy is None else xy
     within, across = _distances(places, xy, (0, 2)), _distances(places, xy, (1, 1))
     if min(len(within), len(across)) < MIN_GRID_PAIRS:
         return None
