@@ -21,6 +21,8 @@ class Files:
     """What happens to the next requests, in turn: a status (``"500"``), or ``"cut"``, the connection closes half-way."""
     requests: list[str] = field(default_factory=list)
     """Paths and ranges that were asked for."""
+    logins: list[str] = field(default_factory=list)
+    """Authorization headers that came in."""
     ranges: bool = True
     versions: bool = True
     """Whether ranges are answered, and files carry an ETag."""
@@ -53,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         files: Files = self.server.files  # type: ignore[attr-defined]
         path, wanted = self.path.lstrip("/"), self.headers.get("Range")
         files.requests.append(f"{path} {wanted}" if wanted else path)
+        files.logins += self.headers.get_all("Authorization", [])
         failure = files.failures.pop(0) if files.failures else ""
         if failure.isdigit():
             return self._answer(int(failure), b"", {})

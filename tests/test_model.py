@@ -184,6 +184,25 @@ def test_a_model_predicts_on_the_peers_that_its_nodes_had_in_training(refs, pres
     assert (model.bank.obsp["spahgc_rs_connectivities"] != expected).nnz == 0
 
 
+def test_an_embedding_standardised_by_slide_forgets_what_a_scanner_adds(target, refs, quick, tmp_path):
+    parameters = replace(quick, standardized=True)
+    model = sp.tl.fit(refs, preset=parameters)
+    changed = target.copy()
+    changed.obsm["X_sim"] = changed.obsm["X_sim"] * 3 + 5
+    np.testing.assert_allclose(model.predict(changed), model.predict(target), atol=1e-4)
+    plain = sp.tl.fit(refs, preset=quick)
+    assert np.abs(plain.predict(changed) - plain.predict(target)).max() > 0.01
+    model.save(tmp_path / "model")
+    loaded = SpaHGC.load(tmp_path / "model")
+    assert loaded.parameters.standardized
+    np.testing.assert_array_equal(loaded.predict(target), model.predict(target))
+
+
+def test_standardising_an_embedding_that_axes_are_made_of_is_refused():
+    with pytest.raises(ValueError, match="Leave standardized= out"):
+        replace(PRESETS["default"], standardized=True)
+
+
 # Several networks.
 
 

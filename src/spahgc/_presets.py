@@ -20,6 +20,9 @@ class Parameters:
     """K: reference spots of a target spot (CS)."""
     n_reference: int = 7
     """K: peers of a reference spot (RS)."""
+    standardized: bool = False
+    """Standardise every dimension of the plain patch's embedding over the spots of each slide, which takes away what stain
+    and scanner add to a whole slide. With ``n_axes``, ``by_slide`` does that."""
     n_axes: int = 0
     """Principal axes of what a spot looks like on its slide, context included. 0: the embedding of the plain patch."""
     n_around: int = 18
@@ -56,6 +59,11 @@ class Parameters:
             raise ValueError(
                 "line=, n_components= and weigh_genes= stand on features that are standardised by slide. Pass n_axes= "
                 'as well, or start from the numbers of the default: dataclasses.replace(PRESETS["default"], ...).'
+            )
+        if self.standardized and self.n_axes:
+            raise ValueError(
+                "standardized= is for the embedding as it is. With n_axes=, by_slide=True standardises what the nodes carry "
+                "over the spots of each slide, and the line does so anyway. Leave standardized= out."
             )
         if self.weigh_genes and not self.n_components:
             raise ValueError("weigh_genes= is for the components of the transcriptome. Pass n_components= as well.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spahgc._features import standardize
 from spahgc._keys import SPATIAL, UNS, Obs, Obsp, Uns
 from spahgc._slides import shared_spots, split_slides
 from spahgc._validate import (
@@ -88,10 +89,11 @@ def bank_record(bank: AnnData) -> dict[str, Any]:
 
 
 def seen_spots(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
-    """The spots with the columns of the embedding that a model of these parameters looks at."""
+    """The spots with the columns of the embedding that a model of these parameters looks at, as it looks at them."""
     if parameters.n_axes:
         return spots
-    return replace(spots, z=plain_embedding(spots.z, encoder_records(bank).get(bank_embedding(bank), {})))
+    z = plain_embedding(spots.z, encoder_records(bank).get(bank_embedding(bank), {}))
+    return replace(spots, z=standardize(z, spots.slide) if parameters.standardized else z)
 
 
 def embedding_blocks(bank: AnnData) -> tuple[tuple[int, int], ...]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from spahgc._files import write_text
 from spahgc._settings import progress_bar
@@ -74,7 +74,7 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
     if path.is_file() and remote.size not in (None, path.stat().st_size):
         path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
-    url = _mirrored(remote.url, mirror)
+    url, login = _without_login(_mirrored(remote.url, mirror))
     by_git = remote.checksum is not None and remote.checksum.startswith(GIT)
     shelf = pooch.create(
         path=path.parent,
@@ -83,7 +83,7 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
         urls={path.name: url},
         retry_if_failed=RETRIES,
     )
-    part = Part(path.with_name(f".{path.name}.part"), remote)
+    part = Part(path.with_name(f".{path.name}.part"), remote, login)
     try:
         with _quiet_pooch():
             shelf.fetch(path.name, downloader=part)
@@ -111,11 +111,14 @@ class Part:
         The growing file; what is known of its source lies in a JSON beside it.
     remote
         The file that is downloaded.
+    login
+        Name and password for the server; ``None`` for none.
     """
 
-    def __init__(self, path: Path, remote: Remote) -> None:
+    def __init__(self, path: Path, remote: Remote, login: tuple[str, str] | None = None) -> None:
         self.path = path
         self.remote = remote
+        self._login = login
         self.state_path = path.with_name(f"{path.name}.json")
 
     @property
@@ -153,7 +156,7 @@ class Part:
             headers["Range"] = f"bytes={begun}-"
             if state.get("version"):
                 headers["If-Range"] = state["version"]
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+        with requests.get(url, headers=headers, auth=self._login, stream=True, timeout=TIMEOUT_S) as answer:
             if answer.status_code == RANGE_REFUSED or not _continues(answer, begun):
                 self._discard()
                 raise requests.exceptions.ConnectionError("the part that was there does not fit; starting anew")
@@ -226,6 +229,16 @@ def _mirrored(url: str, mirror: str | None) -> str:
         return url
     parts = urlsplit(url)
     return f"{mirror.rstrip('/')}/{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+
+
+def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+    """Take name and password out of an address, which stands in messages, in logs and beside a part."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, None
+    name, _, password = login.partition(":")
+    return parts._replace(netloc=host).geturl(), (unquote(name), unquote(password))
 
 
 def _continues(answer: Any, begun: int) -> bool:

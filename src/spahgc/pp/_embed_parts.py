@@ -84,7 +84,7 @@ class Parts:
         """Keep the results of some spots, whole or not at all."""
         from safetensors.numpy import save_file
 
-        arrays = {"rows": rows, "features": features, "padded": padded}
+        arrays: dict[str, NDArray[Any]] = {"rows": rows, "features": features, "padded": padded}
         with written_whole(self.folder / f"spots-{rows[0]:09d}.safetensors") as part:
             save_file(arrays | {"checksum": _checksum(*arrays.values())}, part)
 
