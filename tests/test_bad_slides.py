@@ -49,11 +49,18 @@ def test_a_truncated_pyramid_is_refused_when_it_is_opened(tmp_path, tissue, ome,
         open_image(path)
 
 
-def test_a_jpeg_renamed_to_tif_is_read_as_a_jpeg(tmp_path, tissue):
+def test_a_jpeg_renamed_to_tif_is_read_as_a_jpeg_and_said_to_be_one(tmp_path, tissue):
     path = tmp_path / "slide.tif"
     Image.fromarray(tissue).save(path, format="JPEG")
-    with open_image(path) as image:
-        np.testing.assert_array_equal(image.read(10, 20, 30, 40), np.asarray(Image.open(path))[20:60, 10:40])
+    with pytest.warns(UserWarning, match=r'slide\.tif" is called a TIFF but is none: it is read as the JPEG'):
+        image = open_image(path)
+    np.testing.assert_array_equal(image.read(10, 20, 30, 40), np.asarray(Image.open(path))[20:60, 10:40])
+
+
+def test_a_picture_under_its_own_name_is_opened_without_a_word(tmp_path, tissue, recwarn):
+    Image.fromarray(tissue).save(tmp_path / "slide.jpg", format="JPEG")
+    open_image(tmp_path / "slide.jpg").close()
+    assert not [warning for warning in recwarn if "TIFF" in str(warning.message)]
 
 
 def test_a_jpeg_renamed_to_tif_is_refused_by_tifffile_if_that_is_asked_for(tmp_path, tissue):

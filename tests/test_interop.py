@@ -33,14 +33,18 @@ def features(slide: AnnData) -> np.ndarray:
     """What an encoder would see that knows the tissue."""
     domains = np.asarray(slide.obsm["truth_domains"])
     mixing = np.random.default_rng(0).normal(size=(domains.shape[1], DIM))
-    noise = np.random.default_rng(slide.n_obs + ord(str(slide.obs["slide"].iloc[0])[1])).normal(size=(len(domains), DIM))
+    noise = np.random.default_rng(slide.n_obs + ord(str(slide.obs["slide"].iloc[0])[1])).normal(
+        size=(len(domains), DIM)
+    )
     return (domains @ mixing + 0.3 * noise + 1).astype(np.float32)
 
 
 def tile_table(slide: AnnData, *, seed: int = 0) -> AnnData:
     """A table as LazySlide keeps it: a row a tile in an order of its own, the features in X, no gene and no spot."""
     order = np.random.default_rng(seed).permutation(slide.n_obs)
-    obs = pd.DataFrame({"tile_id": order, "library_id": pd.Categorical(["tiles"] * len(order))}, index=order.astype(str))
+    obs = pd.DataFrame(
+        {"tile_id": order, "library_id": pd.Categorical(["tiles"] * len(order))}, index=order.astype(str)
+    )
     table = AnnData(features(slide)[order], obs=obs)
     table.uns["spatialdata_attrs"] = {"region": "tiles", "region_key": "library_id", "instance_key": "tile_id"}
     return table
@@ -119,7 +123,9 @@ def test_squidpy_computes_morans_i_of_the_prediction(shown: SimpleNamespace, tar
     assert follows.median() > 0.2, "genes that follow the tissue have no pattern on it"
 
 
-def test_squidpy_takes_the_layer_and_the_packages_own_graph_as_they_are(target: AnnData, shown: SimpleNamespace) -> None:
+def test_squidpy_takes_the_layer_and_the_packages_own_graph_as_they_are(
+    target: AnnData, shown: SimpleNamespace
+) -> None:
     import squidpy as sq
 
     slide = target.copy()

@@ -179,7 +179,9 @@ def test_the_border_that_a_level_lacks_is_tissue_not_padding(tmp_path, kind):
             assert not padded and (patch == 90).all()
 
 
-def test_spots_of_a_spatialdata_with_a_transformation_get_the_patch_of_the_array():
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mpp", MPPS)
+def test_spots_of_a_spatialdata_with_a_transformation_get_the_patch_of_the_array(mpp, size):
     """Spots in microns, the image scaled, turned by 90 degrees and moved: the pixels below a spot are the same."""
     spatialdata = pytest.importorskip("spatialdata")
     from anndata import AnnData
@@ -188,8 +190,7 @@ def test_spots_of_a_spatialdata_with_a_transformation_get_the_patch_of_the_array
 
     from spahgc.pp._spatialdata import spots_on_image
 
-    mpp = 0.3
-    pixels = board(*SIZES["odd"], mpp)
+    pixels = board(*SIZES[size], mpp)
     # x_um = -mpp * y_px + 500, y_um = mpp * x_px + 20
     to_um = np.array([[0.0, -mpp, 500.0], [mpp, 0.0, 20.0], [0.0, 0.0, 1.0]])
     centers = np.array([[CORNER_UM[0] / mpp, CORNER_UM[1] / mpp], [200.25, 140.75]])

@@ -37,7 +37,7 @@ IMAGE_PATH = re.compile(r"uns/spatial/[^/]+/metadata/source_image_path")
 """Where squidpy expects the path of a slide's image: the one place at which a path may stand."""
 ZARR_METADATA = {"zarr.json", ".zattrs", ".zarray", ".zgroup", ".zmetadata"}
 """Of formats 3 and 2; all other files of a store are chunks of arrays."""
-RUN_TIMEOUT_S = 120
+RUN_TIMEOUT_S = 300
 
 
 # --- looking for words in files of every kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,10 @@ from spahgc.image._tiff import TiffImage, is_tiff
 from spahgc.image._tiff_level import UnsupportedTiff
 
 Reader = Literal["tifffile", "openslide"]
+
+
+TIFF_ENDINGS = (".tif", ".tiff", ".svs")
+"""Names under which a picture of another format is a mistake of somebody."""
 
 
 def open_image(
@@ -118,10 +123,17 @@ def _open_tiff(path: Path) -> ImageSource:
 def _open_other(path: Path) -> ImageSource:
     """Open a file that is no TIFF: as a picture, or else as a slide."""
     try:
-        return RasterImage(path)
+        image = RasterImage(path)
     except ValueError as error:
         if is_openslide(path):
             return OpenSlideImage(path)
         if not has_openslide():
             raise ValueError(f"{error} If it is a slide of a scanner, openslide may read it: {INSTALL}.") from error
         raise
+    if path.suffix.lower() in TIFF_ENDINGS:
+        warnings.warn(
+            f'the image "{path}" is called a TIFF but is none: it is read as the {image.format} that it is, and '
+            "decoded as a whole. Rename it, or find the file that it was made from.",
+            stacklevel=4,
+        )
+    return image

@@ -42,7 +42,8 @@ class RasterImage(ClosesItself):
     """A JPEG or PNG file.
 
     The header is read when the file is opened. The pixels (3 bytes each) are decoded once, at the first ``read``,
-    and held until ``close``; several threads may read. An orientation in the EXIF data is ignored: spot coordinates count stored pixels.
+    and held until ``close``; several threads may read. An orientation in the EXIF data is ignored:
+    spot coordinates count stored pixels.
 
     Parameters
     ----------
@@ -70,6 +71,7 @@ class RasterImage(ClosesItself):
             ) from error
         except DECODING_ERRORS as error:
             raise _broken(path, error) from error
+        self._format = str(self._image.format)
         self._width, self._height = self._image.size
         self._mpp = mpp_from_dpi(self._image.info.get("dpi"))
         try:
@@ -91,6 +93,11 @@ class RasterImage(ClosesItself):
                 f'"{self._path}" holds pixels of PIL mode "{mode}", but 8 bits a channel are needed. '
                 "Convert it to an RGB image of 8 bits a channel."
             )
+
+    @property
+    def format(self) -> str:
+        """Name of the format that the content has, e.g. ``JPEG``."""
+        return self._format
 
     @property
     def height(self) -> int:
