@@ -83,6 +83,8 @@ myst_heading_anchors = 3
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = project
 html_theme_options = {
     "path_to_docs": "docs/",

@@ -22,12 +22,15 @@ def terms(row: pd.Series) -> dict[str, str]:
         "function": f"`{row.name}`",
         "source": row["source"],
         "licence": row["licence"],
-        "to cite": row["citation"],
         "note": row["note"],
     }
 
 
-TABLES = {"what": what, "terms": terms}
+def papers(row: pd.Series) -> dict[str, str]:
+    return {"function": f"`{row.name}`", "to cite": row["citation"]}
+
+
+TABLES = {"what": what, "terms": terms, "papers": papers}
 
 
 def markdown(table: pd.DataFrame, kind: str) -> str:

@@ -23,8 +23,11 @@ def terms(row: pd.Series) -> dict[str, str]:
         "licence": row["licence"],
         "gated": yes(row["gated"]),
         "commercial use": yes(row["commercial_use"]),
-        "paper": row["citation"],
     }
+
+
+def papers(row: pd.Series) -> dict[str, str]:
+    return {"name": f"`{row['name']}`", "to cite": row["citation"]}
 
 
 def numbers(row: pd.Series) -> dict[str, str]:
@@ -36,12 +39,13 @@ def numbers(row: pd.Series) -> dict[str, str]:
         "patch, um": "any" if native else f"{row['mpp'] * row['input_px']:.4g}",
         "numbers": str(row["dim"]),
         "pooling": row["pooling"],
-        "resized": row["interpolation"],
-        "mean; standard deviation": "; ".join(
-            ", ".join(f"{value:.3f}" for value in row[key]) for key in ("mean", "std")
-        ),
         "authors' precision": row["precision"],
     }
+
+
+def preprocessing(row: pd.Series) -> dict[str, str]:
+    mean, std = (", ".join(f"{value:.3f}" for value in row[key]) for key in ("mean", "std"))
+    return {"name": f"`{row['name']}`", "resized": row["interpolation"], "mean": mean, "standard deviation": std}
 
 
 def checks(row: pd.Series) -> dict[str, str]:
@@ -49,7 +53,7 @@ def checks(row: pd.Series) -> dict[str, str]:
     return {"name": f"`{row['name']}`", "revision": f"`{revision}`", "verified": row["verified"]}
 
 
-TABLES = {"terms": terms, "numbers": numbers, "checks": checks}
+TABLES = {"terms": terms, "numbers": numbers, "preprocessing": preprocessing, "checks": checks, "papers": papers}
 
 
 def markdown(table: pd.DataFrame, kind: str) -> str:
