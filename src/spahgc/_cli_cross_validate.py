@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,8 +251,12 @@ def _embedder(request: Request, sections: list[str], folder: Path) -> Any:
 
     def embed(section: str) -> AnnData:
         (slide,) = load(request.cohort, path, sections=[section])
-        sp.pp.embed(slide, encoder=encoder, context=request.context, key_added=_key(request), device=device)
+        parts = folder / f"{section}.parts"
+        sp.pp.embed(
+            slide, encoder=encoder, context=request.context, key_added=_key(request), device=device, resume=parts
+        )
         write_h5ad(slide, folder / f"{section}.h5ad")
+        shutil.rmtree(parts)
         return slide
 
     return embed
