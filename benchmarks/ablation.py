@@ -237,7 +237,8 @@ def page(arguments: argparse.Namespace, sections: list[str]) -> str:
     return f"""# Ablation
 
 What the components of `preset="default"` add. Every row is the default with one component taken away or
-changed and nothing else. Each slide is predicted from all others of its cohort. PCC is the Pearson correlation of a gene over the spots of the held-out slide, `log1p` counts
+changed and nothing else. Each slide is predicted from all others of its cohort. PCC is the Pearson correlation of a gene
+over the spots of the held-out slide, `log1p` counts
 per 10,000; the mean over genes, then over slides. Intervals are a bootstrap over slides and genes, that of a difference
 over the pairs in which both rows have a correlation. A difference below zero speaks for the default as it is; where its
 interval holds zero, these slides do not tell.
