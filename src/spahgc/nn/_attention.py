@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch_geometric.utils import softmax
+from torch.nn import functional as F
+
+from spahgc.nn._sums import softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from spahgc.nn._graph import Edges
@@ -49,14 +53,48 @@ class CrossNodeAttention(nn.Module):
 
     def attend(self, query: Tensor, source: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
         """Attend, and return the weights (edges x heads) as well."""
-        q = self.query(query).index_select(0, edges.receiver)
-        # Keys and values are gathered at once: the gathers, not the products, are what takes the time.
-        k, v = self.key_value(source).index_select(0, edges.source).chunk(2, dim=-1)
-        per_head = (len(q), self.heads, -1)
-        scores = (q * k).view(per_head).sum(dim=-1) / math.sqrt(q.size(1) // self.heads)
+        between, width = edges.per_head(self.heads), self.query.out_features // self.heads
+        q = self.query(query).view(-1, width)  # every head of a node is a node of its own
+        k, v = (part.reshape(-1, width) for part in self.key_value(source).chunk(2, dim=-1))
+        weights = between.softmax(between.dots(q, k) / math.sqrt(width))
+        gathered = between.sum(weights, v).view(len(query), -1)
+        return gathered, torch.empty_like(weights).index_copy(0, between.order, weights).view(-1, self.heads)
+
+    def attend_in_parts(self, query: Tensor, source: Tensor, edges: Edges, parts: Sequence[Tensor]) -> Tensor:
+        """What :meth:`forward` returns, for receivers of any number of edges, of which a part is held at a time.
+
+        A receiver's edges may come from all over the graph. So they are passed through by their sources and twice: first
+        for the scores, of which the weights of all edges are made, then for what is summed with these weights.
+
+        Parameters
+        ----------
+        query, source, edges
+            As in :meth:`forward`.
+        parts
+            Numbers of the source nodes, each in one part.
+        """
+        q, width = self.query(query), self.query.out_features
+        weight, bias = self.key_value.weight, self.key_value.bias
+        scores = q.new_empty(len(edges.source), self.heads)
+        for part in parts:  # a source is the receiver of the edges the other way round
+            some, numbers = edges.reversed.into(part)
+            k = F.linear(source.index_select(0, part), weight[:width], bias[:width])
+            scores[numbers] = self._scores(q.index_select(0, some.source), k.index_select(0, some.receiver))
         weights = softmax(scores, edges.receiver, num_nodes=edges.n_receiver)
-        messages = (weights.unsqueeze(-1) * v.view(per_head)).flatten(start_dim=1)
-        return edges.sum(messages), weights
+        out = torch.zeros_like(q)
+        for part in parts:
+            some, numbers = edges.reversed.into(part)
+            v = F.linear(source.index_select(0, part), weight[width:], bias[width:])
+            out.index_add_(0, some.source, self._messages(weights[numbers], v.index_select(0, some.receiver)))
+        return out
+
+    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Of every edge, edges x heads, from the query and the key at its ends."""
+        return (q * k).view(len(q), self.heads, -1).sum(dim=-1) / math.sqrt(q.size(1) // self.heads)
+
+    def _messages(self, weights: Tensor, v: Tensor) -> Tensor:
+        """What runs along every edge, edges x width."""
+        return (weights.unsqueeze(-1) * v.view(len(v), self.heads, -1)).flatten(start_dim=1)
 
 
 class CrossNodeDualAttention(nn.Module):

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
+
+from spahgc.nn._sums import SortedEdges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,21 +48,56 @@ class Edges:
         return Edges(place, self.receiver, len(self.joined_sources), self.n_receiver)
 
     @cached_property
-    def _bags(self) -> tuple[Tensor, Tensor]:
-        """Sources in the order of their receivers, and where the sources of each receiver begin and end."""
+    def _by_receiver(self) -> tuple[Tensor, Tensor]:
+        """Edges in the order of their receivers, and where those of each receiver begin and end."""
         degrees = torch.bincount(self.receiver, minlength=self.n_receiver)
         ends = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
-        return self.source.index_select(0, self.receiver.argsort(stable=True)), ends
+        return self.receiver.argsort(stable=True), ends
+
+    @cached_property
+    def sorted(self) -> SortedEdges:
+        """The same edges in the order of their receivers."""
+        return SortedEdges.of(self.source, self.receiver, self.n_source, self.n_receiver)
+
+    @cached_property
+    def _degrees(self) -> Tensor:
+        """Sources of the receiver of each edge, in the order of the receivers."""
+        return self.sorted.incoming.ends.diff().index_select(0, self.sorted.incoming.own)
+
+    @cached_property
+    def _of_heads(self) -> dict[int, SortedEdges]:
+        return {}
+
+    def per_head(self, heads: int) -> SortedEdges:
+        """Edges between the heads of the nodes: head ``h`` of node ``i`` has the number ``i * heads + h``."""
+        if heads not in self._of_heads:
+            head = torch.arange(heads, device=self.source.device)
+            source, receiver = ((end[:, None] * heads + head).flatten() for end in (self.source, self.receiver))
+            self._of_heads[heads] = SortedEdges.of(source, receiver, self.n_source * heads, self.n_receiver * heads)
+        return self._of_heads[heads]
+
+    def into(self, receivers: Tensor) -> tuple[Edges, Tensor]:
+        """The edges that end at some nodes.
+
+        Parameters
+        ----------
+        receivers
+            Numbers of the nodes.
+
+        Returns
+        -------
+        The edges, with the receivers numbered by their place among those asked for, and which of all edges they are.
+        """
+        order, ends = self._by_receiver
+        degrees = ends[receivers + 1] - ends[receivers]
+        place = torch.arange(len(receivers), device=receivers.device).repeat_interleave(degrees)
+        within = torch.arange(len(place), device=receivers.device) - (degrees.cumsum(0) - degrees)[place]
+        edges = order[ends[receivers][place] + within]
+        return Edges(self.source[edges], place, self.n_source, len(receivers)), edges
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean of ``x`` (sources x width) over the sources of each receiver, receivers x width; 0 without a source."""
-        if x.device.type == "mps":  # bags of embeddings are not to be had there
-            degrees = torch.bincount(self.receiver, minlength=self.n_receiver).clamp(min=1).unsqueeze(1)
-            return self.sum(x.index_select(0, self.source)) / degrees
-        # Gathers and averages in one pass, forward and backward. A product with a sparse matrix is as fast, but MKL
-        # starts threads of its own for it, which ignore the user's limit and wait for each other on a busy machine.
-        sources, ends = self._bags
-        return F.embedding_bag(sources, x, ends, mode="mean", include_last_offset=True)
+        return self.sorted.sum(1 / self._degrees.to(x.dtype), x)
 
     def sum(self, messages: Tensor) -> Tensor:
         """Sum of ``messages`` (edges x width) at each receiver, receivers x width."""
