@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import squidpy as sq
 import torch
+import zarr
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
@@ -58,20 +59,20 @@ def assert_nearest(graph, query: np.ndarray, bank: np.ndarray, k: int, *, exclud
 @pytest.mark.parametrize("block", [1, 3, 16, 40, 41, 4096])
 def test_cosine_neighbours_are_those_of_scikit_learn_for_every_block_size(block):
     query, bank = points(23), points(41, seed=1)
-    assert_nearest(cosine_neighbors(query, bank, 5, block=block), query, bank, 5)
+    assert_nearest(cosine_neighbors(query, bank, 5, bank_block=block, query_block=block), query, bank, 5)
 
 
 @pytest.mark.parametrize("block", [1, 7, 41, 4096])
 def test_no_spot_is_its_own_cosine_neighbour_when_self_is_excluded(block):
     bank = points(41)
-    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, block=block)
+    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, bank_block=block, query_block=block)
     assert graph.diagonal().sum() == 0
     assert_nearest(graph, bank, bank, 5, exclude_self=True)
 
 
 def test_all_other_spots_are_neighbours_when_k_allows_it():
     bank = points(6)
-    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, block=2)
+    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, bank_block=2, query_block=2)
     assert np.isfinite(graph.data).all()
     expected = ~np.eye(6, dtype=bool)
     np.testing.assert_array_equal(graph.indices.reshape(6, 5), np.nonzero(expected)[1].reshape(6, 5))
@@ -105,24 +106,87 @@ def test_more_neighbours_than_spots_are_refused(exclude_self, available):
 
 def test_cosine_neighbours_never_hold_a_dense_target_by_bank_matrix(monkeypatch):
     sizes = []
+    product = torch.mm
 
-    def keep_size(result):
-        sizes.append(result.numel())
-        return result
+    def spy(*args, **kwargs):
+        sizes.append(product(*args, **kwargs).numel())
+        return product(*args, **kwargs)
 
-    for name in ("__matmul__", "matmul", "mm"):
-        method = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda *a, method=method: keep_size(method(*a)))
-    topk = torch.Tensor.topk
-    monkeypatch.setattr(torch.Tensor, "topk", lambda x, *a, **k: topk(keep_size(x), *a, **k))
-    graph = cosine_neighbors(points(64), points(96, seed=1), 5, block=16)
-    assert len(sizes) >= 4 * 6  # the spies were called
+    monkeypatch.setattr(torch, "mm", spy)
+    graph = cosine_neighbors(points(64), points(96, seed=1), 5, bank_block=16, query_block=16)
+    assert len(sizes) == 4 * 6  # the spy was called
     assert max(sizes) <= 16 * 16
     assert graph.nnz == 64 * 5
 
 
+class OnDisk:
+    """Rows that can only be read block by block, as those of a file are."""
+
+    def __init__(self, rows):
+        self._rows, self.shape, self.largest = rows.astype(np.float16), rows.shape, 0
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        part = self._rows[rows]
+        self.largest = max(self.largest, len(part))
+        return part
+
+
+def test_a_bank_in_half_precision_is_read_from_disk_block_by_block():
+    query, bank = points(30), OnDisk(points(300, seed=1))
+    graph = cosine_neighbors(query, bank, 5, bank_block=100)
+    assert bank.largest == 100
+    assert_nearest(graph, query, bank[:].astype(np.float32), 5)
+
+
+def test_a_bank_in_a_memory_mapped_file_is_searched_as_it_lies_there(tmp_path):
+    query, bank = points(30), points(300, seed=1).astype(np.float16)
+    bank.tofile(tmp_path / "bank")
+    mapped = np.memmap(tmp_path / "bank", np.float16, mode="r", shape=bank.shape)
+    graph = cosine_neighbors(query, mapped, 5, bank_block=100)
+    assert_nearest(graph, query, bank.astype(np.float32), 5)
+    np.testing.assert_array_equal(mapped, bank)
+
+
+def test_query_and_bank_may_be_arrays_of_zarr(tmp_path):
+    query, bank = points(30), points(300, seed=1)
+    arrays = [
+        zarr.create_array(tmp_path / name, data=data, chunks=(7, 6))
+        for name, data in (("query", query), ("bank", bank))
+    ]
+    assert_nearest(cosine_neighbors(*arrays, 5, bank_block=100, query_block=11), query, bank, 5)
+
+
+@pytest.mark.parametrize("held", [1, 60, 10_000])
+def test_the_neighbours_do_not_depend_on_how_many_query_spots_are_held(held, monkeypatch):
+    monkeypatch.setattr("spahgc.pp._neighbors.HELD_NUMBERS", held)
+    bank = points(41)
+    graph = cosine_neighbors(bank, bank, 5, exclude_self=True, bank_block=16, query_block=4)
+    assert graph.diagonal().sum() == 0
+    assert_nearest(graph, bank, bank, 5, exclude_self=True)
+
+
+def test_a_search_leaves_query_and_bank_as_they_are():
+    query, bank = points(30), points(300, seed=1)
+    before = query.copy(), bank.copy()
+    cosine_neighbors(query, bank, 5, bank_block=100)
+    np.testing.assert_array_equal(query, before[0])
+    np.testing.assert_array_equal(bank, before[1])
+
+
+def test_a_search_for_no_spot_finds_nothing():
+    assert cosine_neighbors(points(30)[:0], points(9), 3).shape == (0, 9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_neighbours_on_a_cuda_device_are_those_of_scikit_learn():
+    query, bank = points(300, dim=64), points(3000, dim=64, seed=1)
+    assert_nearest(cosine_neighbors(query, bank, 7, device="cuda", bank_block=512, query_block=128), query, bank, 7)
+
+
 def test_the_largest_block_is_bounded_whatever_the_slides():
-    assert cosine_neighbors.__kwdefaults__["block"] ** 2 * 4 < 100e6  # bytes of float32
+    defaults = cosine_neighbors.__kwdefaults__
+    assert defaults["bank_block"] * defaults["query_block"] * 4 < 100e6  # bytes of float32
 
 
 def _squidpys_graph(slide: AnnData, n_neighbors: int) -> None:

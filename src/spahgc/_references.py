@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from spahgc._features import standardize
-from spahgc._keys import SPATIAL, UNS, Obs, Obsp, Uns
+from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides import shared_spots, split_slides
 from spahgc._validate import (
     check_anndata,
@@ -22,18 +25,22 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank import is_bank, reference_bank, similar_peers
+from spahgc.pp._bank import is_bank, plain_rows, reference_bank, similar_peers
+from spahgc.pp._bank_store import open_bank, stored_rows
 from spahgc.pp._genes import seen_genes, select_genes
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from spahgc._presets import Parameters
     from spahgc._spots import Spots
 
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""
+
+
+def opened(refs: Any) -> Any:
+    """The bank that lies at a path; whatever else references are handed over as passes through."""
+    return open_bank(refs) if isinstance(refs, str | Path) else refs
 
 
 def as_bank(
@@ -43,10 +50,12 @@ def as_bank(
     embedding: str | None,
     layer: str | None,
     parameters: Parameters,
+    peers: bool = True,
 ) -> AnnData:
-    """References as a bank of one's own, with the RS graph that the parameters ask for."""
+    """References as a bank of one's own, with the RS graph that the parameters ask for, unless it is not wanted."""
     if isinstance(genes, str) and genes != ALL_GENES:
         raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
+    refs = opened(refs)
     if not is_bank(refs):
         if genes is None or isinstance(genes, str):
             slides = split_slides(refs)
@@ -55,7 +64,9 @@ def as_bank(
                 genes = select_genes(refs, n_abundant=parameters.n_abundant, layer=layer)
             else:
                 genes = seen_genes(slides, layer=layer)
-        return reference_bank(refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference)
+        return reference_bank(
+            refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference, peers=peers
+        )
     made_with = bank_embedding(refs)
     if embedding is not None and embedding != made_with:
         raise ValueError(
@@ -63,12 +74,36 @@ def as_bank(
             "Make a bank with that embedding."
         )
     genes = None if isinstance(genes, str) else genes  # a bank has lost the genes outside its panel
-    bank = refs.copy() if genes is None else refs[:, check_genes(genes, refs.var_names, "the bank")].copy()
+    panel = list(refs.var_names) if genes is None else check_genes(genes, refs.var_names, "the bank")
+    if stored_rows(refs.obsm[made_with]) is not None:
+        return _with_its_embedding_on_disk(refs, panel, parameters.n_reference)
+    bank = refs.copy() if genes is None else refs[:, panel].copy()
     if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
-        patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
-        bank.obsp[Obsp.reference_connectivities] = similar_peers(patches, bank.X, parameters.n_reference)
+        if peers:
+            patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
+            bank.obsp[Obsp.reference_connectivities] = similar_peers(patches, bank.X, parameters.n_reference)
         bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
     return bank
+
+
+def _with_its_embedding_on_disk(bank: AnnData, panel: list[str], n_neighbors: int) -> AnnData:
+    """A bank of one's own in memory, of which the embedding stays where it is, without an RS graph."""
+    made = bank.uns[UNS]
+    return AnnData(
+        csr_matrix(_in_memory(bank.X))[:, bank.var_names.get_indexer(panel)],
+        obs=bank.obs.copy(),
+        var=bank.var.loc[panel].copy(),
+        obsm={
+            bank_embedding(bank): bank.obsm[bank_embedding(bank)],
+            SPATIAL: np.array(bank.obsm[SPATIAL]),
+            Obsm.transcriptome: csr_matrix(_in_memory(bank.obsm[Obsm.transcriptome])),
+        },
+        uns={UNS: {**made, Uns.bank: {**made[Uns.bank], "n_neighbors": int(n_neighbors)}}},
+    )
+
+
+def _in_memory(matrix: Any) -> Any:
+    return matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
 
 
 def bank_embedding(bank: AnnData) -> str:
@@ -92,8 +127,8 @@ def seen_spots(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
     """The spots with the columns of the embedding that a model of these parameters looks at, as it looks at them."""
     if parameters.n_axes:
         return spots
-    z = plain_embedding(spots.z, encoder_records(bank).get(bank_embedding(bank), {}))
-    return replace(spots, z=standardize(z, spots.slide) if parameters.standardized else z)
+    z = plain_rows(spots.z, encoder_records(bank).get(bank_embedding(bank), {}))
+    return replace(spots, z=standardize(np.asarray(z[:]), spots.slide) if parameters.standardized else z)
 
 
 def embedding_blocks(bank: AnnData) -> tuple[tuple[int, int], ...]:
@@ -117,8 +152,14 @@ def check_target(target: AnnData, bank: AnnData) -> None:
             f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
             "Embed all slides with the same encoder."
         )
+    known = stored_rows(bank.obsm[key])
+    if bank.obsm[key].dtype == np.float16:
+        z = z.astype(np.float16).astype(np.float32)  # as it would stand there
     shared = shared_spots(
-        check_coordinates(target, "the target"), z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key])
+        check_coordinates(target, "the target"),
+        z,
+        np.asarray(bank.obsm[SPATIAL]),
+        np.asarray(bank.obsm[key]) if known is None else known,
     )
     if len(shared):
         names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))

@@ -32,6 +32,10 @@ class Settings:
     max_dense_gb: float = 2.0
     """Largest dense array, in GB, that a prediction may write into ``layers``."""
 
+    search: str = "auto"
+    """How neighbours are looked for: ``"exact"``, ``"approximate"`` (needs the extra ``faiss``), or ``"auto"``, which is
+    exact until that takes minutes. What an approximate search found of the true neighbours is measured and recorded."""
+
 
 settings = Settings()
 

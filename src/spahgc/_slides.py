@@ -14,6 +14,9 @@ from spahgc._keys import SPATIAL, Obs
 from spahgc._tables import annotation, region_labels
 from spahgc._validate import check_anndata
 
+BLOCK_PAIRS = 8192
+"""Pairs of spots at the same place whose embeddings are compared at a time."""
+
 
 def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, AnnData]:
     """Name every slide, in an order that does not depend on how the slides were handed over.
@@ -109,10 +112,14 @@ def canonical_order(xy: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.lexsort([*z[:, :2].T[::-1], xy[:, 1], xy[:, 0]])
 
 
-def shared_spots(xy: np.ndarray, z: np.ndarray, other_xy: np.ndarray, other_z: np.ndarray) -> np.ndarray:
-    """Which of the other spots are among the first: same place, same embedding. Indices, ascending."""
+def shared_spots(xy: np.ndarray, z: np.ndarray, other_xy: np.ndarray, other_z: Any) -> np.ndarray:
+    """Which of the other spots are among the first: same place, same embedding. Indices, ascending.
+
+    Of the other embedding, which may lie on disk, only the rows of spots at the same place are read, in blocks.
+    """
     mine = pd.DataFrame(xy, columns=["x", "y"]).reset_index(names="mine")
     other = pd.DataFrame(other_xy, columns=["x", "y"]).reset_index(names="other")
-    pairs = mine.merge(other, on=["x", "y"])
-    same = (z[pairs["mine"]] == other_z[pairs["other"]]).all(axis=1)
-    return np.unique(pairs["other"].to_numpy()[same])
+    pairs = mine.merge(other, on=["x", "y"])[["mine", "other"]].to_numpy()
+    blocks = (pairs[start : start + BLOCK_PAIRS] for start in range(0, len(pairs), BLOCK_PAIRS))
+    shared = [other[(z[mine] == other_z[other]).all(axis=1)] for mine, other in (block.T for block in blocks)]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *shared]))

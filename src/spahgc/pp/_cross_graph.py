@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
-from spahgc._keys import Obsm
+from spahgc._keys import UNS, Obsm, Uns
 from spahgc._tables import table_of, with_table
 from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._neighbors import cosine_neighbors
+from spahgc.pp._bank import embedding_rows, plain_rows
+from spahgc.pp._search import search_neighbors
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -36,7 +37,7 @@ def cross_graph(
     target
         The slide to be predicted, AnnData or SpatialData. Its counts are not looked at.
     bank
-        All reference spots, from :func:`spahgc.pp.reference_bank`.
+        All reference spots, from :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`.
     n_neighbors
         Reference spots of a target spot, over all reference slides (K = 7 in the paper, section 3.2).
     embedding
@@ -51,8 +52,12 @@ def cross_graph(
 
     Returns
     -------
-    ``None``, or the copy. Written is ``obsm["spahgc_cs"]``: target spots x bank spots, CSR, float32, cosine similarity
-    of the embeddings (of the patch itself, where they have a context), ``n_neighbors`` stored values a row.
+    ``None``, or the copy. Written are
+
+    - ``obsm["spahgc_cs"]``: target spots x bank spots, CSR, float32, cosine similarity of the embeddings (of the patch
+      itself, where they have a context), ``n_neighbors`` stored values a row;
+    - ``uns["spahgc"]["search"]["spahgc_cs"]``: whether the search was exact; if not, the share of the true neighbours that
+      it found on a sample. See ``spahgc.settings.search``.
 
     Raises
     ------
@@ -66,10 +71,12 @@ def cross_graph(
     check_anndata(bank, "the bank")
     key = find_embedding(bank, embedding, "the bank")
     record = encoder_records(bank).get(key, {})
-    bank_z = plain_embedding(embedding_matrix(bank, key, "the bank"), record)
+    bank_z = plain_rows(embedding_rows(bank, key), record)
     target_z = plain_embedding(embedding_matrix(table, key, "the target"), record)
     check_same_encoder(encoder_records(table).get(key, {}), record, key, "the target", "the bank")
-    graph = cosine_neighbors(target_z, bank_z, n_neighbors)
+    found = search_neighbors(target_z, bank_z, n_neighbors)
     table = table.copy() if copy else table
-    table.obsm[key_added] = graph
+    table.obsm[key_added] = found.graph
+    uns = table.uns.setdefault(UNS, {})
+    uns[Uns.search] = {**uns.get(Uns.search, {}), key_added: found.record}
     return with_table(target, table, table_key) if copy else None
