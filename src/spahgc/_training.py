@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc._graph_data import training_task
+from spahgc._engine import Together, joined_processes, warn_of_idle
 from spahgc._settings import progress_bar
-from spahgc._spots import roles
+from spahgc._spots import read
+from spahgc._training_tasks import training_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from scipy.sparse import csr_matrix
 
     from spahgc._basis import Basis
     from spahgc._presets import Parameters
     from spahgc._spots import Spots
     from spahgc.nn import LossRecord, SpaHGCNetwork, Task, TrainingSettings
 
+COMPARED = 64
+"""Reference spots, evenly spaced, by which processes see whether they were given the same."""
+
 
 def train_networks(
-    spots: Spots, basis: Basis, parameters: Parameters, *, seed: int, device: str
+    spots: Spots, basis: Basis, parameters: Parameters, *, seed: int, device: str, peers: csr_matrix | None = None
 ) -> tuple[list[SpaHGCNetwork], list[LossRecord]]:
     """Train on all slides, each in turn in the role of the target.
+
+    Processes that torchrun or ``accelerate launch`` started share the slides of every step among them. All call this
+    with the same arguments, and get the same networks.
 
     Parameters
     ----------
@@ -35,7 +45,9 @@ def train_networks(
     seed
         Seed of initial weights and masks.
     device
-        Torch device.
+        Torch device; of several processes each takes its own of that kind.
+    peers
+        RS graph of all references, if it is known already; see :func:`training_tasks`.
 
     Returns
     -------
@@ -45,18 +57,37 @@ def train_networks(
     history: list[LossRecord] = []
     if not parameters.epochs:
         return networks, history
-    tasks = [training_task(spots, basis, target, bank, parameters, device) for target, bank in roles(spots)]
-    with progress_bar(total=parameters.n_networks * parameters.epochs, desc="training", unit="epoch") as bar:
+    processes = joined_processes(device)
+    if processes is not None:
+        device = processes.device
+        _check_same_references(basis, processes)
+    tasks = training_tasks(spots, basis, parameters, device, seed=seed, peers=peers)
+    if processes is not None:
+        warn_of_idle(processes, parameters.tasks_per_step, len(tasks))
+    total = parameters.n_networks * parameters.epochs
+    is_first = processes is None or processes.rank == 0
+    with progress_bar(total=total, desc="training", unit="epoch") if is_first else nullcontext() as bar:
 
         def report(record: LossRecord) -> None:
-            bar.set_postfix(loss=f"{record.total:.3f}", refresh=False)
-            bar.update()
+            if bar is not None:
+                bar.set_postfix(loss=f"{record.total:.3f}", refresh=False)
+                bar.update()
 
         for member in range(parameters.n_networks):
-            network, losses = _train(tasks, basis, parameters, [seed, member] if member else seed, device, report)
+            own_seed = [seed, member] if member else seed
+            network, losses = _train(tasks, basis, parameters, own_seed, device, report, processes)
             networks.append(network.cpu())
             history += losses
     return networks, history
+
+
+def _check_same_references(basis: Basis, processes: Together) -> None:
+    """Refuse to train together where another process was given other references, or turned an axis the other way."""
+    parts = basis.features, basis.expression
+    processes.check_same(np.array([size for part in parts for size in part.shape]), "references")
+    for part in parts:
+        rows = np.unique(np.linspace(0, part.shape[0] - 1, COMPARED).round().astype(np.int64))
+        processes.check_same(read(part, rows), "references")
 
 
 def training_settings(parameters: Parameters) -> TrainingSettings:
@@ -70,16 +101,19 @@ def training_settings(parameters: Parameters) -> TrainingSettings:
         target_hidden=parameters.target_hidden,
         reference_hidden=parameters.reference_hidden,
         alignment=parameters.alignment,
+        tasks_per_step=parameters.tasks_per_step,
+        precision=parameters.precision,
     )
 
 
 def _train(
-    tasks: list[Task],
+    tasks: Sequence[Task],
     basis: Basis,
     parameters: Parameters,
     seed: int | list[int],
     device: str,
     report: Callable[[LossRecord], None],
+    processes: Together | None,
 ) -> tuple[SpaHGCNetwork, list[LossRecord]]:
     import torch
 
@@ -92,7 +126,11 @@ def _train(
         torch.default_generator.manual_seed(initial)
         network = new_network(basis.features.shape[1], basis.expression.shape[1], parameters)
     network.to(device)
-    history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report)
+    history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report, processes=processes)
+    if processes is not None:  # equal already, unless the machines round differently
+        with torch.no_grad():
+            for weights in network.parameters():
+                weights.copy_(processes.first(weights))
     return network, history
 
 

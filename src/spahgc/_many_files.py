@@ -1,0 +1,168 @@
+"""Slides on disk that go in, and the zarr stores that come out, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+
+from spahgc._keys import SPATIAL, UNS, Uns
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+PART = ".part"
+"""End of the name of a store that is being written."""
+ZARR_FORMAT = 3
+"""The same with every version of anndata."""
+ABOUT_TO_CHANGE = "zarr v3 autosharding|Consolidated metadata"
+"""What anndata and zarr warn of, an array after another, and the user of this package cannot change."""
+WHOLE_FILE_BYTES = 2**30
+"""A file is read to its end, to see whether it is the same, up to this size; beyond it, block by block."""
+BLOCKS, BLOCK_BYTES = 64, 2**20
+"""Evenly spaced blocks of a larger file."""
+DIGEST_LENGTH = 16
+
+
+def slide_paths(sources: Any) -> dict[str, Path]:
+    """Absolute paths of slides by name.
+
+    Raises
+    ------
+    TypeError
+        If these are no paths.
+    ValueError
+        If there are none, if two have one name, if a name cannot be that of a file, or if one is no slide.
+    FileNotFoundError
+        If one is not there.
+    """
+    if isinstance(sources, str | os.PathLike | ad.AnnData) or not isinstance(sources, Iterable):
+        raise TypeError(
+            f"slides are passed as a list of paths, or as a dictionary of them by name, found {type(sources).__name__}. "
+            "Write slides that are in memory with adata.write_h5ad first."
+        )
+    items = list(sources.items()) if isinstance(sources, Mapping) else [(None, source) for source in sources]
+    if not items:
+        raise ValueError("the list of slides is empty. Pass at least one path.")
+    paths: dict[str, Path] = {}
+    for given, source in items:
+        if not isinstance(source, str | os.PathLike):
+            raise TypeError(
+                f"a slide must be the path of a .h5ad or .zarr, found {type(source).__name__}. Write slides that are in "
+                "memory with adata.write_h5ad first."
+            )
+        path = Path(source).expanduser().resolve()
+        name = path.stem if given is None else str(given)
+        if not name or name.startswith(".") or "/" in name or "\\" in name:
+            raise ValueError(f'"{name}" cannot be the name of a file. Pass other keys of the dictionary.')
+        if name in paths:
+            raise ValueError(
+                f'two slides are called "{name}": "{paths[name]}" and "{path}". Pass a dictionary of paths by name.'
+            )
+        _check_slide(path)
+        paths[name] = path
+    return paths
+
+
+def _check_slide(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f'"{path}": there is no such slide.')
+    if path.is_file() and path.suffix != ".h5ad":
+        raise ValueError(f'"{path}" is no .h5ad. Pass slides as .h5ad, or as .zarr that adata.write_zarr wrote.')
+    if path.is_dir() and not (path / "obs").is_dir():
+        tables = path / "tables"
+        fix = f"Pass the path of one of its tables in {tables}." if tables.is_dir() else "Pass one that holds obs."
+        raise ValueError(f'"{path}" is no AnnData that adata.write_zarr wrote. {fix}')
+
+
+def read_slide(path: Path) -> AnnData:
+    """The slide in memory."""
+    return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file's root group, of h5py or zarr."""
+    if path.is_dir():
+        import zarr
+
+        yield zarr.open_group(path, mode="r")
+    else:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            yield file
+
+
+def image_files(path: Path) -> list[Path]:
+    """The image files that ``uns["spatial"]`` of a slide names, as far as they are there."""
+    found = []
+    with _opened(path) as root:
+        libraries = f"uns/{SPATIAL}"
+        for library in root[libraries] if libraries in root else ():
+            key = f"{libraries}/{library}/metadata/source_image_path"
+            if key in root:
+                found.append(Path(str(ad.io.read_elem(root[key]))))
+    return sorted(image for image in found if image.is_file())
+
+
+def read_made_with(path: Path, operation: str) -> dict[str, str]:
+    """What a result was made from; empty where another program wrote it."""
+    key = f"uns/{UNS}/{Uns.made_with}/{operation}"
+    with _opened(path) as root:
+        return {name: str(value) for name, value in ad.io.read_elem(root[key]).items()} if key in root else {}
+
+
+def write_slide(adata: AnnData, path: Path) -> None:
+    """Write a slide as zarr, whole or not at all: beside the path, and in its place when all has gone well."""
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=PART, dir=path.parent))
+    try:
+        with ad.settings.override(zarr_write_format=ZARR_FORMAT), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=ABOUT_TO_CHANGE)
+            adata.write_zarr(part)
+        part.chmod(0o755)
+        if path.exists():
+            path.rename(part.with_suffix(f".old{PART}"))
+        part.rename(path)
+    finally:
+        for left in (part, part.with_suffix(f".old{PART}")):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_parts(folder: Path, paths: Iterable[Path]) -> None:
+    """Remove what processes that were killed have left in the folder of these stores."""
+    starts = tuple(f".{path.name}-" for path in paths)
+    for left in folder.glob(f".*{PART}"):
+        if left.name.startswith(starts):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def digest_of(path: Path) -> str:
+    """Short fingerprint of a file, or of all files below a folder with their names."""
+    hashed = hashlib.sha256()
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    for file in files:
+        hashed.update(b"" if file == path else file.relative_to(path).as_posix().encode())
+        hashed.update(_file_digest(file))
+    return hashed.hexdigest()[:DIGEST_LENGTH]
+
+
+def _file_digest(path: Path) -> bytes:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_BYTES:
+            return hashlib.file_digest(file, "sha256").digest()
+        hashed = hashlib.sha256(size.to_bytes(8, "little"))
+        for start in np.linspace(0, size - BLOCK_BYTES, BLOCKS).astype(np.int64):
+            file.seek(int(start))
+            hashed.update(file.read(BLOCK_BYTES))
+    return hashed.digest()
