@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
 from spahgc._components import Components
-from spahgc._features import SlideScale
+from spahgc._features import SlideScale, blocks_of
 from spahgc._line import Line, fit_line
 from spahgc._presets import Parameters
-from spahgc._spots import Spots
+from spahgc._spots import Rows, Spots
 from spahgc._tissue_map import TissueMap
 
 N_JUDGED = 4
@@ -24,25 +26,25 @@ class Basis(Protocol):
     Parameters
     ----------
     features
-        Image features, spots x d.
+        Image features, spots x d; float32 where they lie in memory.
     expression
         Spots x m, in units of about one standard deviation.
     judged
-        What the network's prediction is compared with in training, spots x genes.
+        What the network's prediction is compared with in training, spots x genes; made where it is read.
     read_out
         From the m numbers that the network predicts to the judged genes; ``None`` where they are the same.
     """
 
     @property
-    def features(self) -> np.ndarray: ...
+    def features(self) -> Rows: ...
     @property
     def expression(self) -> np.ndarray: ...
     @property
-    def judged(self) -> np.ndarray: ...
+    def judged(self) -> Rows: ...
     @property
     def read_out(self) -> np.ndarray | None: ...
 
-    def place(self, target: Spots) -> tuple[np.ndarray, np.ndarray | None]:
+    def place(self, target: Spots) -> tuple[Rows, np.ndarray | None]:
         """Features of a target's spots, and what a line says of their expression, if there is one."""
 
     def decode(self, expression: np.ndarray) -> np.ndarray:
@@ -57,7 +59,7 @@ class PlainBasis:
     instead, the test slide among them.
     """
 
-    features: np.ndarray
+    features: Rows
     expression: np.ndarray
     scale: SlideScale
     read_out: None = None
@@ -66,20 +68,26 @@ class PlainBasis:
     def of(cls, spots: Spots) -> PlainBasis:
         """From spots whose embedding is that of the patch."""
         scale = SlideScale.of(spots.y, np.zeros(len(spots)))
-        return cls(spots.z, scale.apply(spots.y), scale)
+        expression = np.empty(spots.y.shape, dtype=np.float32)
+        for rows in blocks_of(len(spots)):
+            expression[rows] = scale.apply(spots.y[rows])
+        return cls(spots.z, expression, scale)
 
     @property
     def judged(self) -> np.ndarray:
         """The expression itself."""
         return self.expression
 
-    def place(self, target: Spots) -> tuple[np.ndarray, None]:
+    def place(self, target: Spots) -> tuple[Rows, None]:
         """The target's embedding, and nothing."""
         return target.z, None
 
     def decode(self, expression: np.ndarray) -> np.ndarray:
         """Spots x panel."""
-        return self.scale.undo(expression).astype(np.float32)
+        out = np.empty(expression.shape, dtype=np.float32)
+        for rows in blocks_of(len(expression)):
+            out[rows] = self.scale.undo(expression[rows])
+        return out
 
 
 @dataclass(frozen=True)
@@ -113,13 +121,13 @@ class LowRankBasis:
         line = TissueLine.of(spots, blocks, components, parameters) if parameters.line else None
         return cls(tissue, components, line, features)
 
-    @property
+    @cached_property
     def expression(self) -> np.ndarray:
         """Scores of the components."""
         return self.components.scores / self.components.size
 
     @property
-    def judged(self) -> np.ndarray:
+    def judged(self) -> Rows:
         """Genes of most spatial structure."""
         return self.components.judged
 
@@ -135,7 +143,7 @@ class LowRankBasis:
 
     def decode(self, expression: np.ndarray) -> np.ndarray:
         """Spots x panel."""
-        return self.components.decode(expression * self.components.size).astype(np.float32)
+        return self.components.panel(expression * self.components.size)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All that a prediction needs, by name; what only the training needs is left out."""
@@ -166,9 +174,9 @@ class LowRankBasis:
         line = None
         if "line.coefficients" in arrays:
             coefficients, feature_mean, response_mean, penalty = (arrays[f"line.{name}"] for name in Line._fields)
-            tissue = TissueMap.from_arrays(_below("line.tissue.", arrays))
+            tissue = TissueMap.from_arrays(arrays_below("line.tissue.", arrays))
             line = TissueLine(tissue, Line(coefficients, feature_mean, response_mean, penalty.item()))
-        return cls(TissueMap.from_arrays(_below("tissue.", arrays)), components, line, arrays["features"])
+        return cls(TissueMap.from_arrays(arrays_below("tissue.", arrays)), components, line, arrays["features"])
 
 
 def make_components(spots: Spots, parameters: Parameters) -> Components:
@@ -180,8 +188,16 @@ def make_components(spots: Spots, parameters: Parameters) -> Components:
     return Components.of(spots, max(counts), weigh=parameters.weigh_genes).tapered(counts)
 
 
-def _below(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+def learn_basis(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Basis:
+    """The basis that the parameters ask for."""
+    if not parameters.n_axes:
+        return PlainBasis.of(spots)
+    return LowRankBasis.of(spots, blocks, parameters)
+
+
+def arrays_below(prefix: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays, or tensors as arrays, whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): np.asarray(part) for name, part in arrays.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)

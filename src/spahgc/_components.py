@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from spahgc._features import MIN_SPREAD, SlideScale, neighbour_mean, principal_axes, project, standardize
-from spahgc._spots import Spots
+from spahgc._features import (
+    MIN_SPREAD,
+    N_NEIGHBORS,
+    SlideScale,
+    blocks_of,
+    principal_axes,
+    project,
+    standardize,
+)
+from spahgc._looks import Looks, sum_over
+from spahgc._spots import Rows, Spots, dense, read
+from spahgc.pp._spatial_graph import nearest_in_plane
 
 READ_OUT_PENALTY = 1e-3
 """Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""
@@ -32,7 +43,7 @@ class Components:
     scale
         Mean and standard deviation of a panel gene on a typical slide, ``log1p`` counts per 10,000.
     judged
-        The genes of most spatial structure, standardised by slide, spots x at most 300, float32.
+        The genes of most spatial structure, standardised by slide, spots x at most 300, float32; dense where read.
     judged_loadings
         The same as ``loadings`` for these genes.
     """
@@ -40,7 +51,7 @@ class Components:
     scores: np.ndarray
     loadings: np.ndarray
     scale: SlideScale
-    judged: np.ndarray
+    judged: Rows
     judged_loadings: np.ndarray
 
     @classmethod
@@ -68,18 +79,20 @@ class Components:
                 f"{spots.transcriptome.shape[1]} genes, so it has no components. Make the bank with "
                 "spahgc.pp.reference_bank(refs)."
             )
-        genes = standardize(spots.transcriptome.toarray(), spots.slide)
+        # Dense in blocks only: two thousand genes of half a million spots are 4 GB.
+        genes = Looks.of(dense(spots.transcriptome), spots.slide)
         structure = spatial_autocorrelation(genes, spots)
-        judged = genes[:, np.sort(np.argsort(-structure, kind="stable")[:N_JUDGED])]
+        judged = np.sort(np.argsort(-structure, kind="stable")[:N_JUDGED])
         # Where no gene has any structure, all weights would be zero.
-        weighted = genes * structure.astype(np.float32) if weigh and structure.any() else genes
+        weighted = replace(genes, weight=structure.astype(np.float32)) if weigh and structure.any() else genes
         scores = project(weighted, np.zeros(weighted.shape[1]), principal_axes(weighted, n))
+        read_off = genes.some(judged)
         return cls(
             scores,
-            _read_out(scores, standardize(spots.y, spots.slide)),
+            _read_out(scores, Looks.of(spots.y, spots.slide)),
             SlideScale.of(spots.y, spots.slide),
-            judged,
-            _read_out(scores, judged),
+            read_off,
+            _read_out(scores, read_off),
         )
 
     @classmethod
@@ -90,7 +103,7 @@ class Components:
         scale = SlideScale.of(spots.y, spots.slide)
         return cls(y.astype(np.float64), itself, scale, y, itself)
 
-    @property
+    @cached_property
     def size(self) -> float:
         """Standard deviation of the largest component."""
         return float(self.scores.std(axis=0).max()) or 1.0
@@ -107,8 +120,15 @@ class Components:
         """The panel at spots of these scores (spots x components), spots x panel, ``log1p`` counts per 10,000."""
         return self.scale.undo(scores @ self.loadings)
 
+    def panel(self, scores: np.ndarray) -> np.ndarray:
+        """The same in blocks of spots, float32."""
+        out = np.empty((len(scores), self.loadings.shape[1]), dtype=np.float32)
+        for rows in blocks_of(len(scores)):
+            out[rows] = self.decode(scores[rows])
+        return out
 
-def spatial_autocorrelation(genes: np.ndarray, spots: Spots) -> np.ndarray:
+
+def spatial_autocorrelation(genes: Rows, spots: Spots) -> np.ndarray:
     """How alike a gene is at a spot and at its six nearest ones, a number a gene; 0 where it is not.
 
     The mean over slides of the correlation between a gene and its mean over neighbours, up to the spread of the latter:
@@ -117,19 +137,25 @@ def spatial_autocorrelation(genes: np.ndarray, spots: Spots) -> np.ndarray:
     Parameters
     ----------
     genes
-        Expression standardised by slide, spots x genes.
+        Expression standardised by slide, spots x genes; read in blocks.
     spots
         The same spots, for their positions and slides.
     """
-    around = neighbour_mean(genes, spots.xy, spots.slide)
-    of_slides = [
-        (genes[rows] * around[rows]).mean(axis=0) for rows in (spots.slide == s for s in np.unique(spots.slide))
-    ]
+    near = nearest_in_plane(spots.xy, N_NEIGHBORS, spots.slide)[0].astype(np.float32)
+    of_slides = []
+    for name in np.unique(spots.slide):
+        members, total = np.flatnonzero(spots.slide == name), np.zeros(genes.shape[1], dtype=np.float32)
+        for block in blocks_of(len(members)):
+            rows = members[block]
+            around = sum_over(near[rows], genes) / np.diff(near.indptr)[rows, None]
+            total += (read(genes, rows) * around.astype(np.float32)).sum(axis=0)
+        of_slides.append(total / len(members))
     return np.clip(np.mean(of_slides, axis=0), 0, None)
 
 
-def _read_out(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _read_out(scores: np.ndarray, y: Rows) -> np.ndarray:
     """Least squares of ``y`` on the scores, with a penalty too small to matter where the scores vary."""
     products = scores.T @ scores
     penalty = max(READ_OUT_PENALTY * np.trace(products) / len(products), MIN_SPREAD)
-    return np.linalg.solve(products + penalty * np.eye(len(products)), scores.T @ y)
+    with_y = sum(scores[rows].T @ y[rows] for rows in blocks_of(len(scores)))
+    return np.linalg.solve(products + penalty * np.eye(len(products)), with_y)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spahgc._spots import read
 from spahgc.pp._spatial_graph import nearest_in_plane
+
+if TYPE_CHECKING:
+    from spahgc._spots import Rows
 
 MIN_SPREAD = 1e-6
 """What varies less than this is centred, not scaled."""
@@ -27,8 +32,11 @@ ITERATIONS = 5
 BLOCK_SPOTS = 4096
 """Spots that are converted to double precision at a time."""
 
+OVERSAMPLED = 10
+"""Directions beyond the wanted ones that the randomised principal axes follow."""
 
-def standardize(z: np.ndarray, slide: np.ndarray) -> np.ndarray:
+
+def standardize(z: Rows, slide: np.ndarray) -> np.ndarray:
     """Every dimension to mean 0 and standard deviation 1 over the spots of each slide, float32.
 
     What stains and scanners add to a whole slide goes; a dimension that is constant on a slide becomes 0 there.
@@ -40,12 +48,12 @@ def standardize(z: np.ndarray, slide: np.ndarray) -> np.ndarray:
     slide
         Name of each spot's slide.
     """
-    out = np.empty_like(z, dtype=np.float32)
+    out = np.empty(z.shape, dtype=np.float32)
     for name in np.unique(slide):
-        rows = slide == name
-        part = z[rows].astype(np.float64)
-        spread = part.std(axis=0)
-        out[rows] = (part - part.mean(axis=0)) / np.where(spread < MIN_SPREAD, 1.0, spread)
+        rows = np.flatnonzero(slide == name)
+        scale = spread_of(z, rows)
+        for block in blocks_of(len(rows)):
+            out[rows[block]] = scale.apply(read(z, rows[block]))
     return out
 
 
@@ -111,13 +119,10 @@ class SlideScale:
     spread: np.ndarray
 
     @classmethod
-    def of(cls, y: np.ndarray, slide: np.ndarray) -> SlideScale:
+    def of(cls, y: Rows, slide: np.ndarray) -> SlideScale:
         """The scale of some spots, spots x genes, and the name of each spot's slide."""
-        slides = [y[slide == name].astype(np.float64) for name in np.unique(slide)]
-        return cls(
-            np.mean([part.mean(axis=0) for part in slides], axis=0),
-            np.mean([part.std(axis=0) for part in slides], axis=0),
-        )
+        slides = [spread_of(y, np.flatnonzero(slide == name)) for name in np.unique(slide)]
+        return cls(np.mean([own.mean for own in slides], axis=0), np.mean([own.spread for own in slides], axis=0))
 
     def apply(self, y: np.ndarray) -> np.ndarray:
         """To standard deviations from the mean, float32; what does not vary is centred only."""
@@ -129,28 +134,57 @@ class SlideScale:
         return self.mean + y * self.spread
 
 
-def principal_axes(x: np.ndarray, n: int) -> np.ndarray:
+def spread_of(z: Rows, rows: np.ndarray) -> SlideScale:
+    """Mean and standard deviation of every dimension over some spots, by number, in two passes of blocks."""
+    mean, squares = mean_of(z, rows), np.zeros(z.shape[1])
+    for block in blocks_of(len(rows)):
+        squares += np.square(read(z, rows[block]) - mean).sum(axis=0)
+    return SlideScale(mean, np.sqrt(squares / len(rows)))
+
+
+def principal_axes(x: Rows, n: int, mean: np.ndarray | None = None) -> np.ndarray:
     """Axes of largest variance, dim x at most ``n``; the largest entry of an axis is positive.
 
     Exact while spots or dimensions are at most 2,000; beyond that by randomised subspace iteration (Halko, Martinsson
-    and Tropp 2011) with a fixed seed. At least one axis comes back: where nothing varies, all scores on it are 0.
+    and Tropp 2011) with a fixed seed. Spots are read in blocks. At least one axis comes back: where nothing varies, all
+    scores on it are 0.
+
+    Parameters
+    ----------
+    x
+        Spots x dim: an array, or what computes blocks of rows.
+    n
+        Axes, at most.
+    mean
+        Of every dimension, if it is known.
     """
-    mean = x.mean(axis=0, dtype=np.float64)
+    mean = mean_of(x) if mean is None else mean
     axes = _exact_axes(x, mean, n) if min(x.shape) <= MAX_EXACT else _randomised_axes(x, mean, n)
     length = np.linalg.norm(axes, axis=0)
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
     return axes * np.where(length > 0, signs / np.where(length > 0, length, 1.0), 0.0)
 
 
-def _exact_axes(x: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
+def mean_of(x: Rows, rows: np.ndarray | None = None) -> np.ndarray:
+    """Mean of every dimension over all spots, or over some of them by number; float64."""
+    total, n = np.zeros(x.shape[1]), x.shape[0] if rows is None else len(rows)
+    for block in blocks_of(n):
+        total += (x[block] if rows is None else read(x, rows[block])).sum(axis=0, dtype=np.float64)
+    return total / n
+
+
+def _exact_axes(x: Rows, mean: np.ndarray, n: int) -> np.ndarray:
     from scipy.linalg import eigh
 
-    few_spots = len(x) < x.shape[1]
+    few_spots = x.shape[0] < x.shape[1]
     if few_spots:  # the smaller of the two matrices of products has the same information
-        centred = x - mean
+        centred = x[:] - mean
         products = centred @ centred.T
     else:
-        products = sum(((block := x[rows] - mean).T @ block for rows in _blocks(len(x))), np.zeros([x.shape[1]] * 2))
+        products = np.zeros([x.shape[1]] * 2)
+        for rows in blocks_of(x.shape[0]):
+            block = x[rows] - mean
+            products += block.T @ block
     last = len(products) - 1
     values, vectors = eigh(products, subset_by_index=[max(0, last + 1 - n), last])
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -159,19 +193,28 @@ def _exact_axes(x: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
     return np.asarray(centred.T @ vectors[:, kept] if few_spots else vectors[:, kept])
 
 
-def _randomised_axes(x: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
-    from sklearn.utils.extmath import randomized_svd
-
-    _, values, axes = randomized_svd((x - mean).astype(np.float32), n, n_iter=ITERATIONS, random_state=0)
-    kept = values > np.sqrt(MIN_VARIANCE) * values[0]
+def _randomised_axes(x: Rows, mean: np.ndarray, n: int) -> np.ndarray:
+    start = np.random.default_rng(0).standard_normal((x.shape[1], min(n + OVERSAMPLED, *x.shape)))
+    axes, _ = np.linalg.qr(start)
+    for _ in range(ITERATIONS):
+        products = np.zeros_like(axes)
+        for rows in blocks_of(x.shape[0]):
+            block = (x[rows] - mean).astype(np.float32)
+            products += block.T @ (block @ axes.astype(np.float32))
+        axes, _ = np.linalg.qr(products)
+    scores = project(x, mean, axes)
+    values, turn = np.linalg.eigh(scores.T @ scores)
+    order = np.argsort(-values)[:n]
+    kept = values[order] > MIN_VARIANCE * values[order[0]]
     kept[0] = True
-    return np.asarray(axes[kept].T, dtype=np.float64)
+    return np.asarray(axes @ turn[:, order[kept]])
 
 
-def project(x: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def project(x: Rows, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Scores of spots (spots x dim) on axes (dim x n) through a mean, in blocks of spots; float64."""
-    return np.concatenate([(x[rows] - mean) @ axes for rows in _blocks(len(x))])
+    return np.concatenate([(x[rows] - mean) @ axes for rows in blocks_of(x.shape[0])])
 
 
-def _blocks(n: int) -> Iterator[slice]:
+def blocks_of(n: int) -> Iterator[slice]:
+    """Slices of so many spots that a block is small beside any slide."""
     return (slice(start, start + BLOCK_SPOTS) for start in range(0, n, BLOCK_SPOTS))

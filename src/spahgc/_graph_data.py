@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
-from spahgc._spots import Spots, roles
+from spahgc._spatial_blocks import reached
+from spahgc._spots import DenseRows, Rows, Spots, in_float, read, roles
 from spahgc.pp._bank import similar_peers
+from spahgc.pp._bank_store import as_rows
 from spahgc.pp._neighbors import cosine_neighbors
 from spahgc.pp._spatial_graph import nearest_in_plane
 
@@ -22,17 +24,33 @@ if TYPE_CHECKING:
     from spahgc.nn import Edges, HeteroGraph, Task
 
 
-def bank_spots(bank: AnnData) -> Spots:
-    """The spots of the bank."""
+SMALL_BANK = 20_000
+"""Reference spots up to which all are nodes of every graph; of a larger bank only those whose state reaches the target."""
+
+
+def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
+    """The spots of the bank; what of their embedding lies on disk is read in blocks, where it is needed.
+
+    Parameters
+    ----------
+    bank
+        All references.
+    dense
+        Hold the expression of the panel as an array; otherwise it is dense where it is read.
+    """
     if Obsm.transcriptome not in bank.obsm:
         raise KeyError(
             f'obsm["{Obsm.transcriptome}"] not found in the bank: an earlier version made it. Make it again with '
             "spahgc.pp.reference_bank(refs), or fit the model again."
         )
-    z = np.asarray(bank.obsm[bank.uns[UNS][Uns.bank]["embedding"]], dtype=np.float32)
+    z = in_float(as_rows(bank.obsm[bank.uns[UNS][Uns.bank]["embedding"]]))
     slide = bank.obs[Obs.slide].astype(str).to_numpy()
-    transcriptome = csr_matrix(bank.obsm[Obsm.transcriptome])
-    return Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, bank.X.toarray(), transcriptome)
+    transcriptome, y = (csr_matrix(_in_memory(part)) for part in (bank.obsm[Obsm.transcriptome], bank.X))
+    return Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, y.toarray() if dense else DenseRows(y), transcriptome)
+
+
+def _in_memory(matrix: Any) -> Any:
+    return matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
 
 
 def check_sizes(spots: Spots, parameters: Parameters) -> None:
@@ -69,9 +87,9 @@ def training_task(
 
 
 def spot_graph(
-    target: np.ndarray,
+    target: Rows,
     xy: np.ndarray,
-    reference: np.ndarray,
+    reference: Rows,
     expression: np.ndarray,
     cross: csr_matrix,
     peers: csr_matrix,
@@ -93,9 +111,22 @@ def spot_graph(
     device
         Torch device.
     """
+    near, _ = nearest_in_plane(xy, n_spatial)
+    return hetero_graph(target, reference, expression, near, cross, peers, device)
+
+
+def hetero_graph(
+    target: Rows,
+    reference: Rows,
+    expression: np.ndarray,
+    near: csr_matrix,
+    cross: csr_matrix,
+    peers: csr_matrix,
+    device: str,
+) -> HeteroGraph:
+    """The same, given the TS graph as well."""
     from spahgc.nn import HeteroGraph
 
-    near, _ = nearest_in_plane(xy, n_spatial)
     return HeteroGraph(
         as_tensor(target, device),
         as_tensor(reference, device),
@@ -104,6 +135,35 @@ def spot_graph(
         cs=_edges(cross, device),
         rs=_edges(peers, device),
     )
+
+
+def needed_references(
+    reference: Rows, expression: np.ndarray, cross: csr_matrix, peers: csr_matrix, hops: int
+) -> tuple[Rows, np.ndarray, csr_matrix, csr_matrix]:
+    """Features, expression, CS graph and RS graph without the reference spots of which no target spot hears.
+
+    A spot that was not retrieved sends its state along RS edges alone, an edge a layer. So those that are retrieved, and
+    those from which at most so many edges as there are layers lead to them, are all that a prediction depends on.
+
+    Parameters
+    ----------
+    reference, expression, cross, peers
+        See :func:`spot_graph`; of a bank of at most 20,000 spots they come back as they are.
+    hops
+        Layers of the network.
+    """
+    if reference.shape[0] <= SMALL_BANK:
+        return reference, expression, cross, peers
+    nodes = reached(cross.indices, peers, hops)
+    return read(reference, nodes), expression[nodes], among(cross, nodes), among(peers[nodes], nodes)
+
+
+def among(graph: csr_matrix, nodes: np.ndarray) -> csr_matrix:
+    """The edges from some columns (ascending), which are numbered anew; the order of the edges stays."""
+    place = np.minimum(np.searchsorted(nodes, graph.indices), len(nodes) - 1)
+    kept = nodes[place] == graph.indices
+    ends = np.concatenate([[0], np.cumsum(kept)])[graph.indptr]
+    return csr_matrix((graph.data[kept], place[kept], ends), shape=(graph.shape[0], len(nodes)))
 
 
 def _edges(graph: csr_matrix, device: str) -> Edges:
@@ -117,7 +177,7 @@ def _edges(graph: csr_matrix, device: str) -> Edges:
     return Edges(source, receiver, n_source=graph.shape[1], n_receiver=graph.shape[0])
 
 
-def as_tensor(x: np.ndarray, device: str) -> Tensor:
+def as_tensor(x: Rows, device: str) -> Tensor:
     """The array on the device, float32."""
     import torch
 

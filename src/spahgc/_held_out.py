@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from spahgc._basis import TissueLine, make_components
 from spahgc._components import Components
 from spahgc._presets import Parameters
-from spahgc._spots import Spots, halves
+from spahgc._spots import SomeRows, Spots, halves
 
 MAX_GROUPS = 5
 """Groups of references that are held out, so that the work does not grow with the square of their number."""
@@ -36,14 +37,15 @@ class HeldOut:
     scores: np.ndarray
 
     def predicted(self) -> np.ndarray:
-        """The panel, spots x genes, ``log1p`` counts per 10,000."""
-        return self.components.decode(self.scores)
+        """The panel, spots x genes, ``log1p`` counts per 10,000, float32."""
+        return self.components.panel(self.scores)
 
 
-def hold_out_each(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> list[HeldOut]:
+def hold_out_each(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Iterator[HeldOut]:
     """Hold out every reference once: one after another, or in five groups where there are more.
 
-    Groups are of neighbouring names, which are often sections of one patient.
+    Groups are of neighbouring names, which are often sections of one patient. Each is made when it is asked for, so that
+    the expression of the others is copied for one of them at a time; their embedding never is.
 
     Parameters
     ----------
@@ -56,10 +58,9 @@ def hold_out_each(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters:
     """
     members = halves(spots)
     groups = np.array_split(np.unique(members), min(MAX_GROUPS, len(np.unique(members))))
-    return [
-        _hold_out(spots, np.flatnonzero(held_out), np.flatnonzero(~held_out), blocks, parameters)
-        for held_out in (np.isin(members, names) for names in groups)
-    ]
+    for names in groups:
+        held_out = np.isin(members, names)
+        yield _hold_out(spots, np.flatnonzero(held_out), np.flatnonzero(~held_out), blocks, parameters)
 
 
 def _hold_out(
@@ -69,8 +70,8 @@ def _hold_out(
     blocks: tuple[tuple[int, int], ...],
     parameters: Parameters,
 ) -> HeldOut:
-    known = spots[others]
-    unseen = replace(Spots.without_expression(spots.z[rows], spots.xy[rows]), slide=spots.slide[rows])
+    known = spots.part(others)
+    unseen = replace(Spots.without_expression(SomeRows(spots.z, rows), spots.xy[rows]), slide=spots.slide[rows])
     components = make_components(known, parameters)
     line = TissueLine.of(known, blocks, components, parameters)
     return HeldOut(rows, components, line.predict(unseen))

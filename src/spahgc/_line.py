@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spahgc._features import blocks_of, mean_of
+
 PENALTIES = tuple(np.logspace(-4, 4, 17))
 """Ridge penalties to choose from, as shares of the mean sum of squares of a feature, whatever the encoder's scale."""
 
@@ -22,8 +24,11 @@ class Line(NamedTuple):
     penalty: float
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Responses at spots of these features (spots x features)."""
-        return (x - self.feature_mean) @ self.coefficients + self.response_mean
+        """Responses at spots of these features (spots x features), float64."""
+        out = np.empty((len(x), self.coefficients.shape[1]))
+        for rows in blocks_of(len(x)):
+            out[rows] = (x[rows] - self.feature_mean) @ self.coefficients + self.response_mean
+        return out
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, slide: np.ndarray, *, n_judged: int | None = None) -> Line:
@@ -43,14 +48,13 @@ def fit_line(x: np.ndarray, y: np.ndarray, slide: np.ndarray, *, n_judged: int |
     n_judged
         Responses, from the first, whose error chooses the penalty; ``None`` for all.
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    names = np.unique(slide)
+    names, everything = np.unique(slide), np.arange(len(x))
     if len(names) == 1:
-        errors = _errors_of_left_out_spots(_Decomposed.of(x, y[:, :n_judged]))
+        errors = _errors_of_left_out_spots(x, y[:, :n_judged])
     else:
         errors = sum((_errors_on(x, y[:, :n_judged], slide == name) for name in names), np.zeros(len(PENALTIES)))
     penalty = PENALTIES[int(np.argmin(errors))]
-    whole = _Decomposed.of(x, y)
+    whole = _Decomposed.of(x, y, everything)
     return Line(whole.vectors @ whole.solve(penalty), whole.feature_mean, whole.response_mean, penalty)
 
 
@@ -61,18 +65,19 @@ class _Decomposed(NamedTuple):
     response_mean: np.ndarray
     values: np.ndarray
     vectors: np.ndarray
-    scores: np.ndarray
     products: np.ndarray
-    responses: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray) -> _Decomposed:
-        feature_mean, response_mean = x.mean(axis=0), y.mean(axis=0)
-        centred, responses = x - feature_mean, y - response_mean
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        scores = centred @ vectors
-        values = np.maximum(values, 0)
-        return cls(feature_mean, response_mean, values, vectors, scores, scores.T @ responses, responses)
+    def of(cls, x: np.ndarray, y: np.ndarray, spots: np.ndarray) -> _Decomposed:
+        """From some spots, by number, of which a block at a time is held in double precision."""
+        feature_mean, response_mean = mean_of(x, spots), mean_of(y, spots)
+        squares, products = np.zeros([x.shape[1]] * 2), np.zeros((x.shape[1], y.shape[1]))
+        for block in blocks_of(len(spots)):
+            centred = x[spots[block]] - feature_mean
+            squares += centred.T @ centred
+            products += centred.T @ (y[spots[block]] - response_mean)
+        values, vectors = np.linalg.eigh(squares)
+        return cls(feature_mean, response_mean, np.maximum(values, 0), vectors, vectors.T @ products)
 
     def denominators(self, penalty: float) -> np.ndarray:
         return self.values + penalty * max(self.values.mean(), MIN_SCALE)
@@ -84,21 +89,28 @@ class _Decomposed(NamedTuple):
 
 def _errors_on(x: np.ndarray, y: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """Summed squared error on the spots left out, one number a penalty."""
-    known = _Decomposed.of(x[~left_out], y[~left_out])
-    scores = (x[left_out] - known.feature_mean) @ known.vectors
-    rest = y[left_out] - known.response_mean
-    return np.array([np.square(rest - scores @ known.solve(penalty)).sum() for penalty in PENALTIES])
+    known = _Decomposed.of(x, y, np.flatnonzero(~left_out))
+    solutions = [known.solve(penalty) for penalty in PENALTIES]
+    errors, spots = np.zeros(len(PENALTIES)), np.flatnonzero(left_out)
+    for block in blocks_of(len(spots)):
+        scores = (x[spots[block]] - known.feature_mean) @ known.vectors
+        rest = y[spots[block]] - known.response_mean
+        errors += [np.square(rest - scores @ solution).sum() for solution in solutions]
+    return errors
 
 
-def _errors_of_left_out_spots(known: _Decomposed) -> np.ndarray:
+def _errors_of_left_out_spots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Summed squared error over spots left out in turn, one number a penalty, without a fit for each of them.
 
     The error of a spot left out is its residual over ``1 - h``, where ``h`` is its entry on the diagonal of the matrix
     that maps responses to fitted ones.
     """
-    errors = []
-    for penalty in PENALTIES:
-        leverage = 1 / len(known.scores) + (known.scores**2 / known.denominators(penalty)).sum(axis=1)
-        residual = known.responses - known.scores @ known.solve(penalty)
-        errors.append(np.square(residual / np.maximum(1 - leverage, MIN_SCALE)[:, None]).sum())
-    return np.array(errors)
+    known = _Decomposed.of(x, y, np.arange(len(x)))
+    errors = np.zeros(len(PENALTIES))
+    for rows in blocks_of(len(x)):
+        scores, responses = (x[rows] - known.feature_mean) @ known.vectors, y[rows] - known.response_mean
+        for i, penalty in enumerate(PENALTIES):
+            leverage = 1 / len(x) + (scores**2 / known.denominators(penalty)).sum(axis=1)
+            residual = responses - scores @ known.solve(penalty)
+            errors[i] += np.square(residual / np.maximum(1 - leverage, MIN_SCALE)[:, None]).sum()
+    return errors

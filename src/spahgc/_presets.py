@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Number formats in which a network can be trained."""
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -53,6 +56,12 @@ class Parameters:
     """Epochs of the training; 0 leaves the line alone."""
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
+    tasks_per_step: int = 1
+    """Slides (or blocks of them) whose gradients are averaged for one step of the training. Of several processes that
+    train together each takes its part of them."""
+    precision: str = "fp32"
+    """Number format in which the network is trained: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` with weights, losses and
+    optimiser in fp32. Predictions are made in fp32."""
 
     def __post_init__(self) -> None:
         if self.n_axes == 0 and (self.line or self.n_components or self.weigh_genes):
@@ -78,6 +87,10 @@ class Parameters:
             raise ValueError(f"graph_share={self.graph_share} is no share. Pass a number from 0 to 1.")
         if self.n_networks < 1:
             raise ValueError(f"n_networks={self.n_networks} trains nothing. Pass a positive number.")
+        if not isinstance(self.tasks_per_step, int | np.integer) or self.tasks_per_step < 1:
+            raise ValueError(f"tasks_per_step={self.tasks_per_step!r} makes no step. Pass a positive whole number.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} is not known. Choose one of {', '.join(PRECISIONS)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, and lists of them, by name."""
@@ -96,7 +109,8 @@ class Parameters:
 
 def _plain(value: Any) -> Any:
     """A list, or the array that a file makes of it, as a tuple."""
-    return tuple(int(item) for item in value) if hasattr(value, "__len__") else value
+    is_list = hasattr(value, "__len__") and not isinstance(value, str)
+    return tuple(int(item) for item in value) if is_list else value
 
 
 PRESETS = {

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spahgc._features import MIN_SPREAD
-from spahgc._spots import Spots, halves
+from spahgc._features import MIN_SPREAD, mean_of, spread_of
+from spahgc._spots import Rows, Spots, halves, read
 
 NEIGHBOR = 5
 """The distance of a spot is that to the reference spot of this rank: one odd reference spot makes no tissue known."""
@@ -57,15 +57,15 @@ class Support:
         """
         slide = halves(spots)
         anchors = _evenly(slide)
-        centre = spots.z.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centre = mean_of(spots.z).astype(np.float32)
         weight = 1 / _spread_within(spots)
         for start, stop in blocks:
             weight[start:stop] /= np.sqrt(stop - start)
-        known, slide = (spots.z[anchors] - centre) * weight, slide[anchors]
+        known, slide = (_in_float(read(spots.z, anchors)) - centre) * weight, slide[anchors]
         distances = [_distance(known[slide == name], known[slide != name]) for name in np.unique(slide)]
         return cls(anchors, centre, weight, np.sort(np.concatenate(distances)))
 
-    def __call__(self, z: np.ndarray, reference_z: np.ndarray) -> np.ndarray:
+    def __call__(self, z: Rows, reference_z: Rows) -> np.ndarray:
         """Support of spots, above 0 and at most 1, float64.
 
         It is the share of reference spots that lie at least as far from the other reference slides as the spot lies
@@ -76,15 +76,16 @@ class Support:
         Parameters
         ----------
         z
-            Embedding of the spots, spots x dim.
+            Embedding of the spots, spots x dim; read in blocks.
         reference_z
-            Embedding of all reference spots, in the order in which they were given to :meth:`of`.
+            Embedding of all reference spots, in the order in which they were given to :meth:`of`; only the anchors are
+            read.
         """
-        known = (reference_z[self.anchors] - self.centre) * self.weight
-        as_far = np.empty(len(z), dtype=np.int64)
-        for start in range(0, len(z), BLOCK_SPOTS):
+        known = (_in_float(read(reference_z, self.anchors)) - self.centre) * self.weight
+        as_far = np.empty(z.shape[0], dtype=np.int64)
+        for start in range(0, len(as_far), BLOCK_SPOTS):
             block = slice(start, start + BLOCK_SPOTS)
-            distance = _distance((z[block] - self.centre) * self.weight, known)
+            distance = _distance((_in_float(z[block]) - self.centre) * self.weight, known)
             as_far[block] = len(self.distances) - np.searchsorted(self.distances, distance, side="left")
         return (1 + as_far) / (1 + len(self.distances))
 
@@ -102,9 +103,13 @@ def _evenly(slide: np.ndarray) -> np.ndarray:
 
 def _spread_within(spots: Spots) -> np.ndarray:
     """Standard deviation of every dimension within a slide, the root mean square over slides, float32."""
-    variances = [spots.z[spots.slide == name].var(axis=0, dtype=np.float64) for name in np.unique(spots.slide)]
-    spread = np.sqrt(np.mean(variances, axis=0))
+    of_slides = [spread_of(spots.z, np.flatnonzero(spots.slide == name)).spread for name in np.unique(spots.slide)]
+    spread = np.sqrt(np.mean(np.square(of_slides), axis=0))
     return np.where(spread < MIN_SPREAD, 1.0, spread).astype(np.float32)
+
+
+def _in_float(z: np.ndarray) -> np.ndarray:
+    return np.asarray(z, dtype=np.float32)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

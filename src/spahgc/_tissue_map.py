@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from spahgc._features import SlideScale, neighbour_mean, principal_axes, project, standardize
-from spahgc._spots import Spots
+from spahgc._features import SlideScale, blocks_of, mean_of, principal_axes, spread_of
+from spahgc._looks import Looks, Surroundings, sum_over
+from spahgc._spots import Rows, Spots
 
 AROUND_WEIGHT = 0.5
 """Weight of the surroundings beside the spot itself, whose expression is in question."""
@@ -47,19 +49,26 @@ class TissueMap:
     def of(
         cls, spots: Spots, blocks: tuple[tuple[int, int], ...], *, n_axes: int, n_around: int, by_slide: bool = True
     ) -> tuple[TissueMap, np.ndarray]:
-        """Axes of some reference spots, and where these spots lie on them (spots x axes, float64)."""
-        scale = None if by_slide else SlideScale.of(spots.z, np.zeros(len(spots)))
+        """Axes of some reference spots, and where these spots lie on them (spots x axes, float32)."""
+        scale = None if by_slide else spread_of(spots.z, np.arange(len(spots)))
         views = _views(spots, blocks, n_around, scale)
-        means = tuple(view.mean(axis=0, dtype=np.float64) for view in views)
-        axes = tuple(principal_axes(view, n_axes) for view in views)
-        scores = np.hstack([project(*part) for part in zip(views, means, axes, strict=True)])
-        size = float(np.sqrt(np.mean(np.square(scores)))) or 1.0
-        return cls(means, axes, blocks, n_around, size, scale), scores / size
+        parts: tuple[Rows, ...] = views
+        means = tuple(mean_of(part) for part in parts)
+        axes = tuple(principal_axes(part, n_axes, mean) for part, mean in zip(parts, means, strict=True))
+        squares = sum(np.square(part).sum() for _, _, part in _scores(views, means, axes))
+        size = float(np.sqrt(squares / len(spots) / sum(part.shape[1] for part in axes))) or 1.0
+        tissue = cls(means, axes, blocks, n_around, size, scale)
+        return tissue, tissue._place(views)
 
     def __call__(self, spots: Spots) -> np.ndarray:
-        """Spots x axes, float64. Slides must be complete where they are standardised by themselves."""
-        views = _views(spots, self.blocks, self.n_around, self.scale)
-        return np.hstack([project(*part) for part in zip(views, self.means, self.axes, strict=True)]) / self.size
+        """Spots x axes, float32. Slides must be complete where they are standardised by themselves."""
+        return self._place(_views(spots, self.blocks, self.n_around, self.scale))
+
+    def _place(self, views: tuple[Looks, Surroundings] | tuple[Looks]) -> np.ndarray:
+        out = np.empty((len(views[0]), sum(part.shape[1] for part in self.axes)), dtype=np.float32)
+        for rows, columns, part in _scores(views, self.means, self.axes):
+            out[rows, columns] = part / self.size
+        return out
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All that it is made of, by name."""
@@ -88,8 +97,24 @@ class TissueMap:
 
 def _views(
     spots: Spots, blocks: tuple[tuple[int, int], ...], n_around: int, scale: SlideScale | None
-) -> list[np.ndarray]:
-    z = standardize(spots.z, spots.slide) if scale is None else scale.apply(spots.z)
-    for start, stop in blocks:
-        z[:, start:stop] /= np.sqrt(stop - start)
-    return [z, AROUND_WEIGHT * neighbour_mean(z, spots.xy, spots.slide, n_around)] if n_around else [z]
+) -> tuple[Looks, Surroundings] | tuple[Looks]:
+    looks = Looks.of(spots.z, spots.slide, blocks, scale)
+    return (looks, Surroundings.of(looks, spots.xy, spots.slide, n_around, AROUND_WEIGHT)) if n_around else (looks,)
+
+
+def _scores(
+    views: tuple[Looks, Surroundings] | tuple[Looks], means: tuple[np.ndarray, ...], axes: tuple[np.ndarray, ...]
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Scores of the spots and of their surroundings on the axes of each, in blocks: rows, columns, float64."""
+    looks, *around = views
+    n_own, turns = axes[0].shape[1], np.hstack(axes)
+    own, others = slice(n_own), slice(n_own, None)
+    # The mean of projections is the projection of the mean, and some hundred times smaller than the embedding.
+    on_mean_axes = np.empty((len(looks), turns.shape[1] - n_own))
+    for rows in blocks_of(len(looks)):
+        together = looks[rows] @ turns
+        on_mean_axes[rows] = together[:, others]
+        yield rows, own, together[:, own] - means[0] @ axes[0]
+    for view in around:
+        for rows in blocks_of(len(looks)):
+            yield rows, others, sum_over(view.near[rows], on_mean_axes) - means[1] @ axes[1]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from spahgc._features import MIN_SPREAD
+from spahgc._features import MIN_SPREAD, blocks_of, mean_of
 from spahgc._held_out import hold_out_each
 from spahgc._presets import Parameters
-from spahgc._spots import Spots, halves
+from spahgc._spots import Rows, Spots, halves, read
 from spahgc._support import Support
 
 MAX_PCC = 1 - 1e-6
@@ -47,7 +47,7 @@ class Correlation:
     high: np.ndarray
 
     @classmethod
-    def of(cls, measured: np.ndarray, predicted: np.ndarray, slide: np.ndarray) -> Correlation:
+    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Correlation:
         """From held-out predictions.
 
         Fisher's z of every slide, of standard error ``1 / sqrt(n - 3)``, averaged with random effects (DerSimonian and
@@ -62,9 +62,9 @@ class Correlation:
         slide
             Name of each spot's slide.
         """
-        parts = [slide == name for name in np.unique(slide)]
-        pcc = np.array([_correlation(measured[rows], predicted[rows]) for rows in parts])
-        precision = np.array([max(rows.sum() - 3, 0) for rows in parts], dtype=np.float64)[:, None]
+        parts = [np.flatnonzero(slide == name) for name in np.unique(slide)]
+        pcc = np.array([_correlation(measured, predicted, rows) for rows in parts])
+        precision = np.array([max(len(rows) - 3, 0) for rows in parts], dtype=np.float64)[:, None]
         mean, error = _random_effects(np.arctanh(np.clip(pcc, -MAX_PCC, MAX_PCC)), precision)
         return cls(*(np.tanh(mean + side * NORMAL_95 * error) for side in (0, -1, 1)))
 
@@ -96,7 +96,7 @@ class Spread:
     slope: np.ndarray
 
     @classmethod
-    def of(cls, measured: np.ndarray, predicted: np.ndarray, slide: np.ndarray) -> Spread:
+    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Spread:
         """From held-out predictions.
 
         Every slide counts the same. The last step makes the mean over slides of the squared standardised residuals 1.
@@ -108,8 +108,8 @@ class Spread:
         slide
             Name of each spot's slide.
         """
-        parts = [slide == name for name in np.unique(slide)]
-        moments = np.array([_moments(measured[rows], predicted[rows]) for rows in parts])
+        parts = [np.flatnonzero(slide == name) for name in np.unique(slide)]
+        moments = np.array([_moments(measured, predicted, rows) for rows in parts])
         squares, levels, spreads, covariances = moments.swapaxes(0, 1)
         level = levels.mean(axis=0)
         variance = _shrunk(squares, level)
@@ -117,13 +117,21 @@ class Spread:
         size = np.maximum(size, MIN_VARIANCE)
         slope = _by_level(level, (covariances / (variance * size)).mean(axis=0), spreads.mean(axis=0))
         raw = cls(variance, level, slope)
-        of_slides = [np.mean(np.square((measured[rows] - predicted[rows]) / raw(predicted[rows]))) for rows in parts]
+        of_slides = [raw.standardised_square(measured, predicted, rows) for rows in parts]
         return replace(raw, variance=np.maximum(variance * np.mean(of_slides), MIN_VARIANCE))
 
     def __call__(self, predicted: np.ndarray) -> np.ndarray:
         """Standard deviations of predictions (spots x genes, ``log1p`` counts per 10,000), same units, float32."""
         change = np.clip((predicted - self.level) * self.slope, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
         return np.sqrt(self.variance * np.exp(change)).astype(np.float32)
+
+    def standardised_square(self, measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> float:
+        """Mean square of the residuals over their standard deviations, at some spots by number."""
+        total = 0.0
+        for block in blocks_of(len(rows)):
+            known, said = read(measured, rows[block]), read(predicted, rows[block])
+            total += float(np.square((known - said) / self(said)).sum(dtype=np.float64))
+        return total / (len(rows) * measured.shape[1])
 
 
 @dataclass(frozen=True)
@@ -210,12 +218,16 @@ def held_out_predictions(spots: Spots, blocks: tuple[tuple[int, int], ...], para
     return predicted
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of the columns; NaN where a column is constant."""
-    a, b = (x - x.mean(axis=0, dtype=np.float64) for x in (a, b))
-    length_a, length_b = (np.sqrt(np.square(x).sum(axis=0)) for x in (a, b))
-    constant = np.minimum(length_a, length_b) < MIN_SPREAD * np.sqrt(len(a))
-    return np.where(constant, np.nan, (a * b).sum(axis=0) / np.where(constant, 1.0, length_a * length_b))
+def _correlation(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Pearson correlation of the columns at some spots, by number; NaN where a column is constant."""
+    centre = [mean_of(x, rows) for x in (measured, predicted)]
+    sums = np.zeros((3, measured.shape[1]))
+    for block in blocks_of(len(rows)):
+        a, b = (read(x, rows[block]) - mean for x, mean in zip((measured, predicted), centre, strict=True))
+        sums += [np.square(a).sum(axis=0), np.square(b).sum(axis=0), (a * b).sum(axis=0)]
+    length_a, length_b = np.sqrt(sums[:2])
+    constant = np.minimum(length_a, length_b) < MIN_SPREAD * np.sqrt(len(rows))
+    return np.where(constant, np.nan, sums[2] / np.where(constant, 1.0, length_a * length_b))
 
 
 def _random_effects(z: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -243,12 +255,15 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
-def _moments(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Of a slide: mean square of the residuals, mean and variance of the predictions, covariance of both; 4 x genes."""
-    square = np.square(np.subtract(measured, predicted, dtype=np.float64))
-    level = predicted.mean(axis=0, dtype=np.float64)
-    deviation = predicted - level
-    return np.array([square.mean(axis=0), level, np.square(deviation).mean(axis=0), (square * deviation).mean(axis=0)])
+def _moments(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of some spots: mean square of the residuals, mean and variance of the predictions, covariance of both."""
+    level, sums = mean_of(predicted, rows), np.zeros((3, predicted.shape[1]))
+    for block in blocks_of(len(rows)):
+        known, said = read(measured, rows[block]), read(predicted, rows[block])
+        square, deviation = np.square(np.subtract(known, said, dtype=np.float64)), said - level
+        sums += [square.sum(axis=0), np.square(deviation).sum(axis=0), (square * deviation).sum(axis=0)]
+    square, spread, covariance = sums / len(rows)
+    return np.array([square, level, spread, covariance])
 
 
 def _shrunk(squares: np.ndarray, level: np.ndarray) -> np.ndarray:

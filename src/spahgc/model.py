@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from spahgc._basis import LowRankBasis, PlainBasis
-from spahgc._graph_data import bank_spots, check_sizes, spot_graph
+from spahgc._basis import LowRankBasis, PlainBasis, arrays_below, learn_basis
+from spahgc._graph_data import bank_spots, check_sizes, needed_references, spot_graph
 from spahgc._keys import Obsp
 from spahgc._model_files import FORMAT, read_folder, write_folder
+from spahgc._prediction import Prediction, networks_say
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
 from spahgc._references import (
@@ -23,20 +25,18 @@ from spahgc._references import (
     seen_spots,
 )
 from spahgc._settings import resolve_device
-from spahgc._spots import Spots
-from spahgc._training import new_network, train_networks, training_settings
+from spahgc._spots import Rows, Spots, in_float
+from spahgc._training import new_network, train_networks
+from spahgc._training_tasks import has_large_role, most_similar, spare_peers
 from spahgc._trust import Trust, held_out_trust
-from spahgc._validate import (
-    check_coordinates,
-    embedding_matrix,
-)
+from spahgc._validate import check_coordinates, embedding_matrix
 from spahgc.pp._bank import similar_peers
-from spahgc.pp._neighbors import cosine_neighbors
+from spahgc.pp._bank_store import as_rows
 from spahgc.pp._places import placed_table, placed_tables
+from spahgc.pp._search import Found, search_neighbors
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
     from torch import Tensor
 
@@ -127,7 +127,7 @@ class SpaHGC:
     @classmethod
     def fit(
         cls,
-        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
+        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path,
         *,
         genes: Sequence[str] | str | None = None,
         embedding: str | None = None,
@@ -141,16 +141,20 @@ class SpaHGC:
         parameters = find_preset(preset)
         where = resolve_device(device)
         refs = placed_tables(refs, table_key, "reference")
-        bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
-        spots = seen_spots(bank_spots(bank), bank, parameters)
+        bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, peers=False)
+        spots = seen_spots(bank_spots(bank, dense=False), bank, parameters)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
-        basis = _learn_basis(spots, blocks, parameters)
         trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
-        networks, history = train_networks(spots, basis, parameters, seed=seed, device=where)
-        # The RS graph of what the nodes carry, as in the training; the bank's own is that of the genes as they are.
-        peers = similar_peers(basis.features, basis.expression, parameters.n_reference)
-        bank.obsp[Obsp.reference_connectivities] = peers
+        basis = learn_basis(spots, blocks, parameters)
+        # The RS graph is that of what the nodes carry; large slides are trained on the same search.
+        spare = spare_peers(basis, parameters) if parameters.epochs and has_large_role(spots) else None
+        networks, history = train_networks(spots, basis, parameters, seed=seed, device=where, peers=spare)
+        bank.obsp[Obsp.reference_connectivities] = (
+            similar_peers(basis.features, basis.expression, parameters.n_reference)
+            if spare is None
+            else most_similar(spare, parameters.n_reference)
+        )
         return cls(
             bank,
             basis,
@@ -168,7 +172,7 @@ class SpaHGC:
         target = placed_table(target, table_key, "the target")
         check_target(target, self.bank)
         features, _ = self.basis.place(self._target_spots(target))
-        return cosine_neighbors(features, self.basis.features, self.parameters.n_cross)
+        return self._nearest(features, resolve_device(None)).graph
 
     def predict(
         self,
@@ -202,27 +206,53 @@ class SpaHGC:
         ValueError
             If the target was embedded by another encoder, or holds NaN in either.
         """
+        return self._look_at(target, cross, device, table_key).expression
+
+    def predict_in_full(
+        self, target: AnnData | SpatialData, *, device: str | None = None, table_key: str | None = None
+    ) -> Prediction:
+        """Prediction, CS graph, attention and support of a slide, for which it is placed and searched once.
+
+        Parameters, errors and numbers as in :meth:`predict`, :meth:`cross_graph`, :meth:`attention` and :meth:`support`.
+        """
+        return self._look_at(target, None, device, table_key, attention=bool(self.networks), support=True)
+
+    def _look_at(
+        self,
+        target: AnnData | SpatialData,
+        cross: csr_matrix | None,
+        device: str | None,
+        table_key: str | None,
+        *,
+        attention: bool = False,
+        support: bool = False,
+    ) -> Prediction:
         where = resolve_device(device)
         target = placed_table(target, table_key, "the target")
-        cross = self.cross_graph(target) if cross is None else cross
-        features, line = self.basis.place(self._target_spots(target))
-        if not self.networks:
-            assert line is not None  # parameters without line and epochs are refused
-            return self.basis.decode(line)
-        outputs = self._graph_says(features, check_coordinates(target, "the target"), cross, where)
-        share = self.parameters.graph_share
-        return self.basis.decode(outputs if line is None else share * outputs + (1 - share) * line)
+        if cross is None:
+            check_target(target, self.bank)
+        spots = self._target_spots(target)
+        outputs, found, heard = self._outputs(spots, cross, where, attention)
+        weights = None
+        if heard is not None:
+            weights = csr_matrix((heard, found.graph.indices, found.graph.indptr), shape=found.graph.shape).copy()
+        covered = self._support(spots) if support else None
+        return Prediction(self.basis.decode(outputs), found.graph, weights, covered, found.record)
 
-    def _graph_says(self, features: np.ndarray, xy: np.ndarray, cross: csr_matrix, device: str) -> np.ndarray:
-        """Mean output of the networks, target spots x outputs."""
-        from spahgc.nn import predict_expression
-
-        graph = self.graph(features, xy, cross, device)
-        settings = training_settings(self.parameters)
-        outputs = [predict_expression(network.to(device), graph, settings).cpu().numpy() for network in self.networks]
-        for network in self.networks:
-            network.cpu()
-        return np.asarray(np.mean(outputs, axis=0))
+    def _outputs(
+        self, spots: Spots, cross: csr_matrix | None, device: str, attention: bool
+    ) -> tuple[np.ndarray, Found, np.ndarray | None]:
+        """What line and networks say of a target, its CS graph, and the attention on it; features live here alone."""
+        features, outputs = self.basis.place(spots)
+        found = self._nearest(features, device) if cross is None else Found(cross, {})
+        heard = None
+        if self.networks:
+            graph = self.graph(features, spots.xy, found.graph, device)
+            said, heard = networks_say(self.networks, graph, spots.xy, self.parameters, device, attention=attention)
+            share = self.parameters.graph_share
+            outputs = said if outputs is None else share * said + (1 - share) * outputs
+        assert outputs is not None  # parameters without line and epochs are refused
+        return outputs, found, heard if attention else None
 
     def attention(
         self,
@@ -236,40 +266,38 @@ class SpaHGC:
 
         Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
         """
-        from spahgc.nn import cross_attention
-
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
-        where = resolve_device(device)
-        target = placed_table(target, table_key, "the target")
-        weights = (self.cross_graph(target) if cross is None else cross).astype(np.float32, copy=True)
-        features, _ = self.basis.place(self._target_spots(target))
-        graph = self.graph(features, check_coordinates(target, "the target"), weights, where)
-        settings = training_settings(self.parameters)
-        heard = [cross_attention(network.to(where), graph, settings).mean(0).cpu().numpy() for network in self.networks]
-        for network in self.networks:
-            network.cpu()
-        weights.data = np.mean(heard, axis=0, dtype=np.float64).astype(np.float32)
-        return weights
+        attention = self._look_at(target, cross, device, table_key, attention=True).attention
+        assert attention is not None
+        return attention
 
-    def graph(self, features: np.ndarray, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
-        """The graph of a target with these features and centres, and of the bank."""
+    def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
+        """The graph of a target with these features and centres, and of what it needs of the bank."""
         peers = self.bank.obsp[Obsp.reference_connectivities]
-        known = self.basis.features, self.basis.expression
-        return spot_graph(features, xy, *known, cross, peers, self.parameters.n_spatial, device)
+        peers = csr_matrix(peers.to_memory() if hasattr(peers, "to_memory") else peers)
+        known = needed_references(self.basis.features, self.basis.expression, cross, peers, self.parameters.layers)
+        return spot_graph(features, xy, *known, self.parameters.n_spatial, device)
+
+    def _nearest(self, features: Rows, device: str) -> Found:
+        where = device if device.startswith("cuda") else "cpu"
+        return search_neighbors(features, self.basis.features, self.parameters.n_cross, device=where)
 
     def _target_spots(self, target: AnnData) -> Spots:
         z = embedding_matrix(target, self.embedding, "the target")
-        spots = Spots.without_expression(np.asarray(z, np.float32), check_coordinates(target, "the target"))
+        spots = Spots.without_expression(in_float(z), check_coordinates(target, "the target"))
         return seen_spots(spots, self.bank, self.parameters)
 
     def support(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> np.ndarray | None:
         """How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so."""
         if self.trust is None:
             return None
-        target = placed_table(target, table_key, "the target")
-        references = np.asarray(self.bank.obsm[self.embedding], dtype=np.float32)
-        return self.trust.support(self._target_spots(target).z, references)
+        return self._support(self._target_spots(placed_table(target, table_key, "the target")))
+
+    def _support(self, spots: Spots) -> np.ndarray | None:
+        if self.trust is None:
+            return None
+        return self.trust.support(spots.z, in_float(as_rows(self.bank.obsm[self.embedding])))
 
     def record(self) -> dict[str, Any]:
         """What is needed to repeat a prediction, in types that ``uns`` can hold."""
@@ -344,10 +372,10 @@ class SpaHGC:
         tensors, bank, description = read_folder(Path(folder))
         parameters = Parameters.from_dict(description["parameters"])
         if parameters.n_axes:
-            basis: Basis = LowRankBasis.from_arrays(_arrays_below(BASIS, tensors))
+            basis: Basis = LowRankBasis.from_arrays(arrays_below(BASIS, tensors))
         else:
             basis = PlainBasis.of(seen_spots(bank_spots(bank), bank, parameters))
-        trust = Trust.from_arrays(_arrays_below(TRUST, tensors)) if parameters.line else None
+        trust = Trust.from_arrays(arrays_below(TRUST, tensors)) if parameters.line else None
         sizes = basis.features.shape[1], basis.expression.shape[1]
         count = parameters.n_networks if parameters.epochs else 0
         networks = [new_network(*sizes, parameters) for _ in range(count)]
@@ -365,14 +393,3 @@ class SpaHGC:
             history=[LossRecord(**record) for record in description["history"]],
             versions=description["versions"],
         )
-
-
-def _learn_basis(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Basis:
-    """The basis that the parameters ask for."""
-    if not parameters.n_axes:
-        return PlainBasis.of(spots)
-    return LowRankBasis.of(spots, blocks, parameters)
-
-
-def _arrays_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): part.numpy() for name, part in tensors.items() if name.startswith(prefix)}

@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from spahgc.nn._train import TrainingSettings
 
 
-@torch.inference_mode()
 def cross_attention(network: SpaHGCNetwork, graph: HeteroGraph, settings: TrainingSettings) -> Tensor:
-    """Attention weights of the CS edges during a prediction.
+    """Attention weights of the CS edges during a prediction; see :func:`predict_and_attend`."""
+    return predict_and_attend(network, graph, settings)[1]
+
+
+@torch.inference_mode()
+def predict_and_attend(network: SpaHGCNetwork, graph: HeteroGraph, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
+    """Expression of the target spots, and the attention weights of the CS edges from which it came.
 
     Parameters
     ----------
@@ -32,8 +37,8 @@ def cross_attention(network: SpaHGCNetwork, graph: HeteroGraph, settings: Traini
 
     Returns
     -------
-    (layers + 1) x CS edges, in the order of ``graph.cs``, means over the heads: CNDA towards the target of every layer,
-    then CNAP. In each row the weights of a target spot sum to 1.
+    Spots x genes; and (layers + 1) x CS edges, in the order of ``graph.cs``, means over the heads: CNDA towards the
+    target of every layer, then CNAP. In each row the weights of a target spot sum to 1.
     """
     layers: Any = network.layers
     parts: list[CrossNodeAttention] = [*(layer.cs.to_target for layer in layers), network.pooling.attention]
@@ -45,8 +50,8 @@ def cross_attention(network: SpaHGCNetwork, graph: HeteroGraph, settings: Traini
 
     hooks = [part.register_forward_hook(listen) for part in parts]
     try:
-        predict_expression(network, graph, settings)
+        predicted = predict_expression(network, graph, settings)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(weights)
+    return predicted, torch.stack(weights)

@@ -55,10 +55,14 @@ def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: fl
     The network learned to predict from view 1. Its expectation is to it what unmasked features are to a network
     trained with dropout: nothing is hidden, nothing is random, and sums keep the size that the weights know.
     """
-    kept_target, kept_reference = 1 - target_hidden, 1 - reference_hidden
     return replace(
         graph,
-        target=graph.target * kept_target,
-        reference=graph.reference * kept_reference,
-        expression=graph.expression * kept_reference,
+        target=expected(graph.target, target_hidden),
+        reference=expected(graph.reference, reference_hidden),
+        expression=expected(graph.expression, reference_hidden),
     )
+
+
+def expected(features: Tensor, hidden: float) -> Tensor:
+    """Mean of some features over all masks that hide an entry with this probability."""
+    return features * (1 - hidden)

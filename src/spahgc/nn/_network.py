@@ -30,9 +30,9 @@ class MeanSAGE(nn.Module):
         self.own = nn.Linear(width, width)
         self.neighbours = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """New states, nodes x width."""
-        return self.own(x) + self.neighbours(edges.mean(x))
+    def forward(self, x: Tensor, edges: Edges, receivers: Tensor | None = None) -> Tensor:
+        """New states, nodes x width, of all nodes or of the receivers, whose own states they are."""
+        return self.own(x if receivers is None else receivers) + self.neighbours(edges.mean(x))
 
 
 class SpaHGCLayer(nn.Module):

@@ -1,9 +1,11 @@
 """Preprocessing: tiles of a plain image, embeddings, gene panel, the three graphs."""
 
 from spahgc.pp._bank import reference_bank
+from spahgc.pp._bank_store import open_bank
 from spahgc.pp._context import Context
 from spahgc.pp._cross_graph import cross_graph
 from spahgc.pp._embed import embed
+from spahgc.pp._embed_many import embed_many
 from spahgc.pp._genes import select_genes
 from spahgc.pp._spatial_graph import spatial_graph
 from spahgc.pp._tile import tile
@@ -13,6 +15,8 @@ __all__ = [
     "Context",
     "cross_graph",
     "embed",
+    "embed_many",
+    "open_bank",
     "reference_bank",
     "select_genes",
     "spatial_graph",

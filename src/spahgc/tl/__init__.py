@@ -7,6 +7,7 @@ from spahgc.tl._enrich import enrich
 from spahgc.tl._evaluate import evaluate
 from spahgc.tl._fit import fit
 from spahgc.tl._predict import predict
+from spahgc.tl._predict_many import predict_many
 from spahgc.tl._trusted import trusted_genes
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "evaluate",
     "fit",
     "predict",
+    "predict_many",
     "trusted_genes",
 ]

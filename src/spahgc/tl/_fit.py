@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anndata import AnnData
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path,
     *,
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
@@ -34,7 +35,8 @@ def fit(
     ----------
     refs
         The references: measured slides with an embedding, AnnData or SpatialData, or a bank from
-        :func:`spahgc.pp.reference_bank`. Their order, and the order of their spots, do not matter. They are not changed.
+        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk, whose embedding is
+        read in blocks. Their order, and the order of their spots, do not matter. They are not changed.
         Where the table of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it
         annotates.
     genes

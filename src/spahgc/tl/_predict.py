@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 
 from spahgc._graph_data import bank_spots
+from spahgc._keys import Uns
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
-from spahgc._references import as_bank, bank_embedding, bank_record, check_target
+from spahgc._references import as_bank, bank_embedding, bank_record, check_target, opened
 from spahgc._settings import resolve_device, settings
 from spahgc._slides import split_slides
 from spahgc._spots import Spots
@@ -32,7 +35,7 @@ BYTES_PER_GB = 1e9
 
 def predict(
     target: AnnData | SpatialData,
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None = None,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path | None = None,
     *,
     model: SpaHGC | None = None,
     method: str = NETWORK,
@@ -55,7 +58,7 @@ def predict(
         not looked at. An object without genes gets those of the panel.
     refs
         Measured slides with the same embedding, AnnData or SpatialData, or a bank from
-        :func:`spahgc.pp.reference_bank`.
+        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk.
     model
         A trained model, instead of ``refs``.
     method
@@ -113,7 +116,7 @@ def predict(
         If an embedding, positions or genes are missing.
     ValueError
         If target and references do not fit together, if the target is among the references, if there are none, or if
-        the layer would take more than ``spahgc.settings.max_dense_gb``.
+        the layers together would take more than ``spahgc.settings.max_dense_gb``.
 
     See Also
     --------
@@ -130,24 +133,22 @@ def predict(
     if model is not None and not (genes is None and embedding is None and layer is None):
         raise ValueError("genes=, embedding= and layer= belong to the training. A model has its own: leave them out.")
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
-    refs = placed_tables(refs, table_key, "reference")
+    refs = placed_tables(opened(refs), table_key, "reference")
     check_anndata(target, "the target")
     check_coordinates(target, "the target")
     if model is not None:
-        _check_room(target, model.genes)
+        _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
         check_target(target, model.bank)
     else:
-        bank = _bank_for(target, refs, genes, embedding, layer, find_preset(preset))
+        bank = _bank_for(target, refs, genes, embedding, layer, find_preset(preset), method)
         model = SpaHGC.fit(bank, preset=preset, seed=seed, device=device) if method == NETWORK else None
     target = target.copy() if copy else target
     if model is not None:
-        cross = model.cross_graph(target)
-        predicted = model.predict(target, cross=cross, device=device)
-        record = model.record() | {"method": method, "device": resolve_device(device)}
-        write_prediction(target, predicted, model.genes, key_added, record)
-        attention = model.attention(target, cross=cross, device=device) if model.networks else None
-        write_attention(target, model, cross, key_added, attention)
-        write_trust(target, model, key_added)
+        said = model.predict_in_full(target, device=device)
+        record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: said.search}
+        write_prediction(target, said.expression, model.genes, key_added, record)
+        write_attention(target, model, said.cross, key_added, said.attention)
+        write_trust(target, model, key_added, said.support)
     else:
         predicted = _predict_baseline(target, bank, method, int(seed))
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
@@ -178,6 +179,7 @@ def _bank_for(
     embedding: str | None,
     layer: str | None,
     parameters: Parameters,
+    method: str,
 ) -> AnnData:
     """The references as a bank, once everything that can be wrong with them has been looked at."""
     if not is_bank(refs):
@@ -187,19 +189,21 @@ def _bank_for(
             embedding_matrix(slide, key, f'reference "{name}"')
         embedding_matrix(target, key, "the target")
         refs = list(slides.values())
-    bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters)
+    # No RS graph: a baseline has none, and a fit makes that of what its nodes carry.
+    bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, peers=False)
     check_target(target, bank)
-    _check_room(target, list(bank.var_names))
+    _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
     return bank
 
 
-def _check_room(target: AnnData, genes: list[str]) -> None:
-    """Refuse a layer that would not fit, and a target that has none of the genes."""
+def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
+    """Refuse layers (the prediction and, with a line, its spread) that would not fit, and a target without the genes."""
     n_vars = target.n_vars or len(genes)
-    size_gb = target.n_obs * n_vars * np.dtype(np.float32).itemsize / BYTES_PER_GB
+    size_gb = n_layers * target.n_obs * n_vars * np.dtype(np.float32).itemsize / BYTES_PER_GB
     if size_gb > settings.max_dense_gb:
+        what = "the prediction and its spread" if n_layers > 1 else "the prediction"
         raise ValueError(
-            f"the prediction would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
+            f"{what} would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
             f"the panel alone with target[:, genes].copy() ({len(genes)} genes; model.genes of a fitted model), or "
             f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}."
         )
@@ -213,4 +217,5 @@ def _check_room(target: AnnData, genes: list[str]) -> None:
 def _predict_baseline(target: AnnData, bank: AnnData, method: str, seed: int) -> np.ndarray:
     z = embedding_matrix(target, bank_embedding(bank), "the target")
     spots = Spots.without_expression(z, check_coordinates(target, "the target"))
-    return BASELINES[method](bank_spots(bank), spots, seed).astype(np.float32)
+    known = bank_spots(bank)  # a baseline holds what it learns from in memory
+    return BASELINES[method](replace(known, z=np.asarray(known.z, np.float32)), spots, seed).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from spahgc._features import blocks_of
 from spahgc._keys import SCORES, UNS, Layers, Obs, Obsm, Uns, Var
 from spahgc._validate import listing
 from spahgc.model import SpaHGC
@@ -43,16 +44,14 @@ def write_prediction(
             f"({listing(absent)}); their prediction has no place in it. Predict into a target without genes to keep it.",
             stacklevel=3,
         )
-    layer = np.full(target.shape, np.nan, dtype=np.float32)
-    layer[:, columns[inside]] = predicted[:, inside]
-    target.layers[key] = layer
+    target.layers[key] = _in_place(predicted, columns, target.shape)
     target.var[Var.panel(key)] = np.isin(np.arange(target.n_vars), columns)
     _forget(target, key)
     uns = target.uns.setdefault(UNS, {})
     uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
 
 
-def write_trust(target: AnnData, model: SpaHGC, key: str) -> None:
+def write_trust(target: AnnData, model: SpaHGC, key: str, support: np.ndarray | None) -> None:
     """Write what a model says of the trust that its prediction under this key deserves, if it says anything."""
     if model.trust is None:
         return
@@ -67,13 +66,29 @@ def write_trust(target: AnnData, model: SpaHGC, key: str) -> None:
         column = np.full(target.n_vars, np.nan)
         column[columns[inside]] = values[inside]
         target.var[name] = column
-    # The spread of a gene needs its own prediction alone; those that have no place in the target are left out.
-    predicted = np.zeros((target.n_obs, len(columns)), dtype=np.float32)
-    predicted[:, inside] = target.layers[key][:, columns[inside]]
-    layer = np.full(target.shape, np.nan, dtype=np.float32)
-    layer[:, columns[inside]] = model.trust.spread(predicted)[:, inside]
-    target.layers[Layers.spread(key)] = layer
-    target.obs[Obs.support(key)] = model.support(target)
+    target.layers[Layers.spread(key)] = _spread(target.layers[key], columns, model)
+    target.obs[Obs.support(key)] = support
+
+
+def _spread(predicted: np.ndarray, columns: np.ndarray, model: SpaHGC) -> np.ndarray:
+    """Spread of a layer, in blocks of spots."""
+    assert model.trust is not None
+    inside, layer = columns >= 0, np.full(predicted.shape, np.nan, dtype=np.float32)
+    for rows in blocks_of(len(predicted)):
+        # The spread of a gene needs its own prediction alone; those that have no place in the target are left out.
+        panel = np.zeros((len(predicted[rows]), len(columns)), dtype=np.float32)
+        panel[:, inside] = predicted[rows][:, columns[inside]]
+        layer[rows, columns[inside]] = model.trust.spread(panel)[:, inside]
+    return layer
+
+
+def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A prediction of the panel among the genes of the target; itself where these are the panel."""
+    if np.array_equal(columns, np.arange(shape[1])) and predicted.dtype == np.float32:
+        return predicted
+    inside, layer = columns >= 0, np.full(shape, np.nan, dtype=np.float32)
+    layer[:, columns[inside]] = predicted[:, inside]
+    return layer
 
 
 def _forget(target: AnnData, key: str) -> None:

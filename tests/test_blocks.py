@@ -1,0 +1,444 @@
+"""Slides of any size: the same numbers in blocks as at once, and memory that a block takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+
+import spahgc as sp
+from spahgc import Parameters, SpaHGC, _prediction, _training_tasks
+from spahgc._basis import LowRankBasis
+from spahgc._features import standardize
+from spahgc._graph_data import bank_spots, needed_references, spot_graph, training_task
+from spahgc._references import embedding_blocks
+from spahgc._spatial_blocks import reached, spatial_blocks, with_halo
+from spahgc._spots import SomeRows, Spots, roles
+from spahgc._training_tasks import most_similar, training_tasks
+from spahgc._trust import held_out_trust
+from spahgc.nn import (
+    Edges,
+    HeteroGraph,
+    SpaHGCNetwork,
+    Task,
+    TrainingSettings,
+    expression_loss,
+    predict_and_attend,
+    predict_by_blocks,
+    predict_expression,
+    train,
+)
+from spahgc.pp import _bank
+
+N_TARGET, N_BANK, DIM, GENES = 120, 90, 6, 4
+SETTINGS = TrainingSettings(epochs=1, target_hidden=0.6, reference_hidden=0.7, alignment=1.0)
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+"""Float error in double precision."""
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+"""Float error in single precision."""
+
+
+def arrays(seed: int = 0, n_bank: int = N_BANK) -> tuple[np.ndarray, ...]:
+    """Features and centres of a target, features and expression of a bank."""
+    rng = np.random.default_rng(seed)
+    xy = 10 * rng.random((N_TARGET, 2))
+    return rng.normal(size=(N_TARGET, DIM)), xy, rng.normal(size=(n_bank, DIM)), rng.normal(size=(n_bank, GENES))
+
+
+def nearest(features: np.ndarray, others: np.ndarray, k: int) -> csr_matrix:
+    near = np.argsort(-features @ others.T, axis=1)[:, :k]
+    return csr_matrix((np.ones(near.size), near.ravel(), np.arange(0, near.size + 1, k)), (len(features), len(others)))
+
+
+def matrix_of(edges: Edges) -> csr_matrix:
+    """A row of the matrix receives from its columns."""
+    ends = edges.receiver.numpy(), edges.source.numpy()
+    return csr_matrix((np.ones(len(ends[0])), ends), (edges.n_receiver, edges.n_source))
+
+
+@pytest.fixture
+def graph() -> HeteroGraph:
+    target, xy, reference, expression = arrays()
+    cross, peers = nearest(target, reference, 3), nearest(reference, reference, 4)
+    graph = spot_graph(target, xy, reference, expression, cross, peers, 5, "cpu")
+    return replace(graph, **{name: getattr(graph, name).double() for name in ("target", "reference", "expression")})
+
+
+@pytest.fixture(params=[1, 2, 4])
+def network(request) -> SpaHGCNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SpaHGCNetwork(DIM, GENES, width=16, layers=request.param, heads=2).double()
+
+
+def in_blocks(size: int = 13) -> list[torch.Tensor]:
+    return [torch.from_numpy(block) for block in spatial_blocks(arrays()[1], size)]
+
+
+# Prediction.
+
+
+@pytest.mark.parametrize("size", [1, 13, N_TARGET])
+def test_a_prediction_in_blocks_is_that_of_the_whole_slide(network, graph, size):
+    predicted, attention = predict_by_blocks(network, graph, SETTINGS, in_blocks(size))
+    expected, weights = predict_and_attend(network, graph, SETTINGS)
+    torch.testing.assert_close(predicted, expected, **EXACT)
+    torch.testing.assert_close(attention, weights.mean(0), **EXACT)
+
+
+def test_which_spots_make_a_block_does_not_matter(network, graph):
+    scattered = [torch.arange(first, N_TARGET, 7) for first in range(7)]
+    predicted, attention = predict_by_blocks(network, graph, SETTINGS, scattered)
+    by_place, weights = predict_by_blocks(network, graph, SETTINGS, in_blocks())
+    torch.testing.assert_close(predicted, by_place, **EXACT)
+    torch.testing.assert_close(attention, weights, **EXACT)
+
+
+def without_halo(graph: HeteroGraph, blocks: list[torch.Tensor]) -> HeteroGraph:
+    """The same graph without the edges in the plane that leave a block."""
+    block_of = torch.empty(N_TARGET, dtype=torch.int64)
+    for number, block in enumerate(blocks):
+        block_of[block] = number
+    inside = block_of[graph.ts.source] == block_of[graph.ts.receiver]
+    assert 0 < inside.sum() < len(inside)
+    return replace(graph, ts=Edges(graph.ts.source[inside], graph.ts.receiver[inside], N_TARGET, N_TARGET))
+
+
+def test_a_prediction_in_blocks_whose_halo_is_cut_differs(network, graph):
+    predicted, _ = predict_by_blocks(network, without_halo(graph, in_blocks()), SETTINGS, in_blocks())
+    assert (predicted - predict_expression(network, graph, SETTINGS)).abs().max() > 1e-3
+
+
+def test_a_halo_in_the_plane_alone_would_not_do():
+    """Blocks predicted one by one, each with all spots within the network's reach, lack what references hear elsewhere."""
+    target, xy, reference, expression = (part.astype(np.float32) for part in arrays())
+    cross, peers = nearest(target, reference, 3), nearest(reference, reference, 4)
+    torch.manual_seed(0)
+    network = SpaHGCNetwork(DIM, GENES, width=16, layers=2, heads=2)
+    whole = spot_graph(target, xy, reference, expression, cross, peers, 5, "cpu")
+    expected = predict_expression(network, whole, SETTINGS)
+    near = matrix_of(whole.ts)
+    block = spatial_blocks(xy, 40)[0]
+    shown = with_halo(block, near, 2)
+    alone = spot_graph(target[shown], xy[shown], reference, expression, cross[shown], peers, 5, "cpu")
+    difference = predict_expression(network, alone, SETTINGS)[: len(block)] - expected[block]
+    assert difference.abs().max() > 1e-3
+
+
+def test_a_reference_spot_that_all_target_spots_retrieve_is_heard_in_parts(network, graph):
+    hub = torch.zeros_like(graph.cs.source)
+    hub[1::3], hub[2::3] = graph.cs.source[1::3].clamp(min=1), N_BANK - 1  # two of three edges of a spot lead to hubs
+    crowded = replace(graph, cs=Edges(hub, graph.cs.receiver, N_BANK, N_TARGET))
+    predicted, _ = predict_by_blocks(network, crowded, SETTINGS, in_blocks())
+    torch.testing.assert_close(predicted, predict_expression(network, crowded, SETTINGS), **EXACT)
+
+
+@pytest.fixture(scope="module")
+def model(_cohort: list[AnnData], quick_default: Parameters) -> SpaHGC:
+    return sp.tl.fit(_cohort[1:], preset=replace(quick_default, n_networks=2), device="cpu")
+
+
+def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves(target, model, monkeypatch):
+    expected = sp.tl.predict(target, model=model, copy=True, device="cpu")
+    seen = []
+    monkeypatch.setattr(_prediction, "LARGE_SLIDE", target.n_obs - 1)
+    monkeypatch.setattr(_prediction, "BLOCK_SPOTS", 16)
+    by_blocks = predict_by_blocks
+    monkeypatch.setattr("spahgc.nn.predict_by_blocks", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs))
+    actual = sp.tl.predict(target, model=model, copy=True, device="cpu")
+    assert len(seen) == 2 and max(len(block) for block in seen[0]) <= 16
+    for layer in ("spahgc", "spahgc_std"):
+        np.testing.assert_allclose(actual.layers[layer], expected.layers[layer], **CLOSE)
+    for name in ("spahgc_cs", "spahgc_attention"):
+        np.testing.assert_allclose(actual.obsm[name].toarray(), expected.obsm[name].toarray(), **CLOSE)
+
+
+# References of which no target spot hears.
+
+
+def test_only_references_within_the_reach_of_the_network_are_looked_at(network, graph, monkeypatch):
+    monkeypatch.setattr("spahgc._graph_data.SMALL_BANK", N_BANK - 1)
+    rng = np.random.default_rng(1)
+    cross = csr_matrix((np.ones(N_TARGET), (np.arange(N_TARGET), rng.integers(0, 9, N_TARGET))), (N_TARGET, N_BANK))
+    chain = csr_matrix(
+        (np.ones(N_BANK), (np.arange(N_BANK), (np.arange(N_BANK) + 9) % N_BANK))
+    )  # each hears the 9th on
+    layers = len(network.layers)
+    target, xy, reference, expression = arrays()
+    known = needed_references(reference, expression, cross, chain, layers)
+    assert len(known[0]) == len(known[1]) == 9 * (layers + 1)
+    parts = [spot_graph(target, xy, *bank, 5, "cpu") for bank in ((reference, expression, cross, chain), known)]
+    whole, part = (
+        replace(g, **{n: getattr(g, n).double() for n in ("target", "reference", "expression")}) for g in parts
+    )
+    expected, weights = predict_and_attend(network, whole, SETTINGS)
+    for predicted, attention in (
+        predict_and_attend(network, part, SETTINGS),
+        predict_by_blocks(network, part, SETTINGS, in_blocks()),
+    ):
+        torch.testing.assert_close(predicted, expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(attention, weights if attention.ndim == 2 else weights.mean(0), rtol=1e-6, atol=1e-7)
+    # In blocks nothing else is computed, even where the graph holds it.
+    silent = torch.arange(N_BANK) >= 9 * (layers + 1)
+    poisoned = replace(whole, reference=whole.reference.masked_fill(silent[:, None], torch.nan))
+    predicted, _ = predict_by_blocks(network, poisoned, SETTINGS, in_blocks())
+    torch.testing.assert_close(predicted, expected, **EXACT)
+
+
+def test_a_model_leaves_out_what_a_large_bank_cannot_tell(target, model, monkeypatch):
+    expected, attention = model.predict(target), model.attention(target)
+    monkeypatch.setattr("spahgc._graph_data.SMALL_BANK", 0)
+    monkeypatch.setattr(
+        "spahgc._graph_data.reached", lambda nodes, *rest: seen.append(reached(nodes, *rest)) or seen[-1]
+    )
+    seen: list[np.ndarray] = []
+    np.testing.assert_allclose(model.predict(target), expected, **CLOSE)
+    np.testing.assert_allclose(model.attention(target).toarray(), attention.toarray(), **CLOSE)
+    assert seen and len(seen[0]) < model.bank.n_obs
+
+
+def test_nodes_that_are_reached_are_those_at_the_end_of_so_many_edges():
+    ring = csr_matrix((np.ones(10), (np.arange(10), (np.arange(10) + 1) % 10)))
+    assert reached(np.array([8, 3, 3]), ring, 0).tolist() == [3, 8]
+    assert reached(np.array([8, 3]), ring, 2).tolist() == [0, 3, 4, 5, 8, 9]
+    assert with_halo(np.array([3, 8]), ring, 1).tolist() == [3, 8, 4, 9]
+
+
+def test_blocks_are_disjoint_compact_and_nearly_of_one_size():
+    xy = np.random.default_rng(0).random((1000, 2)) * (4, 1)
+    blocks = spatial_blocks(xy, 150)
+    assert sorted(np.concatenate(blocks)) == list(range(1000))
+    assert {len(block) for block in blocks} == {125}
+    assert np.mean([np.ptp(xy[block], axis=0).prod() for block in blocks]) < 4 / 8
+    assert [len(block) for block in spatial_blocks(np.zeros((5, 2)), 2)] == [2, 1, 2]
+
+
+# Training.
+
+
+@pytest.fixture
+def references(refs) -> tuple[Spots, LowRankBasis, Parameters]:
+    bank = sp.pp.reference_bank(refs)
+    parameters = Parameters(n_axes=8, n_around=3, n_components=3, line=True, width=16, layers=2, heads=2, epochs=2)
+    spots = bank_spots(bank)
+    return spots, LowRankBasis.of(spots, embedding_blocks(bank), parameters), parameters
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """Slides of more than 40 spots are large, and blocks have 12 spots at most."""
+    monkeypatch.setattr(_training_tasks, "LARGE_SLIDE", 40)
+    monkeypatch.setattr(_training_tasks, "BLOCK_SPOTS", 12)
+
+
+def own_of(spots: Spots, basis: LowRankBasis, task: Task) -> list[int]:
+    """Which reference spots a task is judged on, found by their features."""
+    places = {features.tobytes(): number for number, features in enumerate(np.asarray(basis.features))}
+    return [places[row.tobytes()] for row in task.graph.target.numpy()[: len(task.measured)]]
+
+
+def test_small_slides_are_trained_as_a_whole(references):
+    spots, basis, parameters = references
+    tasks = training_tasks(spots, basis, parameters, "cpu")
+    assert len(tasks) == 3
+    for task, (target, bank) in zip(tasks, roles(spots), strict=True):
+        whole = training_task(spots, basis, target, bank, parameters, "cpu")
+        for name in ("target", "reference", "expression"):
+            assert torch.equal(getattr(task.graph, name), getattr(whole.graph, name)), name
+        for name in ("ts", "cs", "rs"):
+            assert torch.equal(getattr(task.graph, name).source, getattr(whole.graph, name).source), name
+        assert torch.equal(task.measured, whole.measured)
+
+
+def test_a_task_of_a_large_slide_is_a_block_its_halo_and_the_references_they_retrieve(references, tiny):
+    spots, basis, parameters = references
+    target, bank = roles(spots)[0]
+    whole = training_task(spots, basis, target, bank, parameters, "cpu").graph
+    near, cross = matrix_of(whole.ts), matrix_of(whole.cs)
+    task = training_tasks(spots, basis, parameters, "cpu")[0]
+    block = np.searchsorted(target, own_of(spots, basis, task))
+    shown = with_halo(block, near, parameters.layers)
+    assert 6 <= len(block) <= 12 < len(shown) < len(target)
+    np.testing.assert_array_equal(task.graph.target, whole.target[shown])
+    np.testing.assert_array_equal(task.measured, basis.judged[target[block]])
+    retrieved = {whole.reference[i].numpy().tobytes() for i in cross[shown].indices}
+    there = {row.numpy().tobytes() for row in task.graph.reference}
+    assert retrieved < there and len(there) == len(task.graph.reference)
+    pairs = zip(task.graph.cs.receiver.tolist(), task.graph.cs.source.tolist(), strict=True)
+    assert all(np.isin(task.graph.reference[s], whole.reference[cross[shown[r]].indices]).all() for r, s in pairs)
+    # The states of the block itself are those that it has among all spots, as far as the plane goes.
+    inside = np.isin(task.graph.ts.receiver, np.arange(len(block)))
+    assert inside.sum() == len(block) * parameters.n_spatial
+
+
+def test_no_spot_of_the_slide_that_plays_the_target_is_among_its_references(references, tiny):
+    spots, basis, parameters = references
+    tasks = training_tasks(spots, basis, parameters, "cpu")
+    for _ in range(3):
+        for task in tasks:
+            own = {row.numpy().tobytes() for row in task.graph.target}
+            assert not own & {row.numpy().tobytes() for row in task.graph.reference}
+
+
+def test_an_epoch_takes_so_many_spots_of_a_large_slide_and_the_next_one_others(references, tiny):
+    spots, basis, parameters = references
+    tasks = training_tasks(spots, basis, parameters, "cpu", seed=1)
+    sizes = [len(target) for target, _ in roles(spots)]
+    epochs = [[own_of(spots, basis, task) for task in tasks] for _ in range(4)]
+    for epoch in epochs:
+        seen = sum(epoch, [])
+        assert len(seen) == len(set(seen))
+        assert abs(len(seen) - 40 * len(sizes)) <= 12 * len(sizes) / 2
+    assert set(sum(epochs[0], [])) != set(sum(epochs[1], []))
+    assert set(sum(sum(epochs, []), [])) == set(range(len(spots)))
+    again = training_tasks(spots, basis, parameters, "cpu", seed=1)
+    assert [own_of(spots, basis, task) for task in again] == epochs[0]
+    other = training_tasks(spots, basis, parameters, "cpu", seed=2)
+    assert [own_of(spots, basis, task) for task in other] != epochs[0]
+
+
+def test_processes_that_share_an_epoch_train_on_the_blocks_of_one_that_has_it_all(references, tiny):
+    spots, basis, parameters = references
+    alone, *shared = (training_tasks(spots, basis, parameters, "cpu") for _ in range(3))
+    for _ in range(3):
+        expected = [own_of(spots, basis, task) for task in alone]
+        actual = [own_of(spots, basis, shared[place % 2][place]) for place in range(len(alone))]
+        assert actual == expected
+
+
+def test_a_large_bank_leaves_its_slides_whole_and_shows_what_they_retrieve(references, monkeypatch):
+    spots, basis, parameters = references
+    monkeypatch.setattr(_training_tasks, "LARGE_BANK", 50)
+    for task, (target, bank) in zip(training_tasks(spots, basis, parameters, "cpu"), roles(spots), strict=True):
+        whole = training_task(spots, basis, target, bank, parameters, "cpu")
+        assert own_of(spots, basis, task) == target.tolist()
+        assert torch.equal(task.graph.ts.source, whole.graph.ts.source)
+        assert len(task.graph.reference) < len(bank)
+        retrieved = task.graph.reference[task.graph.cs.source]
+        assert torch.equal(retrieved, whole.graph.reference[whole.graph.cs.source])
+
+
+def test_the_loss_of_a_block_is_that_of_its_own_spots(graph):
+    torch.manual_seed(0)
+    network = SpaHGCNetwork(DIM, GENES, width=16, layers=1, heads=2).double()
+    measured = torch.randn(N_TARGET, GENES, dtype=torch.float64)
+    settings = replace(SETTINGS, learning_rate=0.0, target_hidden=0.0, reference_hidden=0.0, alignment=0.0)
+    (record,) = train(network, [Task(graph, measured[:30])], settings, rng=np.random.default_rng(0))
+    predicted = network(graph).detach()
+    assert record.expression == pytest.approx(expression_loss(predicted[:30], measured[:30]).item(), rel=1e-5)
+    assert record.expression != pytest.approx(expression_loss(predicted, measured).item(), rel=1e-3)
+
+
+def test_a_model_trained_in_blocks_is_much_like_one_trained_on_whole_slides(
+    target, refs, quick_default, tiny, monkeypatch
+):
+    parameters = replace(quick_default, line=False, epochs=20, graph_share=1.0)
+    blocks = sp.tl.fit(refs, preset=parameters, device="cpu")
+    monkeypatch.undo()
+    sp.settings.progress = False
+    whole = sp.tl.fit(refs, preset=parameters, device="cpu")
+    assert (blocks.bank.obsp["spahgc_rs_connectivities"] != whole.bank.obsp["spahgc_rs_connectivities"]).nnz == 0
+    a, b = blocks.predict(target), whole.predict(target)
+    morphology = target.var.loc[whole.genes, "truth_kind"] == "morphology"
+    correlation = [np.corrcoef(a[:, gene], b[:, gene])[0, 1] for gene in np.flatnonzero(morphology)]
+    assert np.abs(a - b).max() > 1e-3
+    assert np.median(correlation) > 0.8
+
+
+def test_the_most_similar_of_a_row_are_kept_in_their_order():
+    graph = csr_matrix(np.array([[0.0, 0.3, 0.9, 0.5], [0.2, 0.0, 0.0, 0.0], [0.7, 0.6, 0.0, 0.8]]))
+    kept = most_similar(graph, 2)
+    np.testing.assert_array_equal(kept.toarray(), [[0, 0, 0.9, 0.5], [0.2, 0, 0, 0], [0.7, 0, 0, 0.8]])
+    assert (most_similar(graph, 9) != graph).nnz == 0
+
+
+# What is read of an embedding, and how often.
+
+
+class InParts:
+    """An embedding that does not let itself be read as a whole."""
+
+    def __init__(self, z: np.ndarray, most: int) -> None:
+        self.z, self.most, self.shape = z, most, z.shape
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        part = self.z[rows]
+        assert len(part) <= self.most, f"{len(part)} of {len(self.z)} spots were read at once"
+        return part
+
+
+def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(refs, quick_default, monkeypatch):
+    bank = sp.pp.reference_bank(refs)
+    parameters, blocks = replace(quick_default, n_around=3), embedding_blocks(bank)
+    spots = bank_spots(bank)
+    expected = LowRankBasis.of(spots, blocks, parameters)
+    expected_trust = held_out_trust(spots, blocks, parameters)
+    monkeypatch.setattr("spahgc._features.BLOCK_SPOTS", 9)
+    monkeypatch.setattr("spahgc._looks.HELD_NUMBERS", 0)  # as if the slides were large
+    monkeypatch.setattr("spahgc._support.MAX_ANCHORS", 10_000)
+    most = 9 * 8  # with the neighbours of each of nine spots
+    read: list[int] = []
+    dense = csr_matrix.toarray
+    monkeypatch.setattr(csr_matrix, "toarray", lambda self, *a, **k: read.append(self.shape[0]) or dense(self, *a, **k))
+    guarded = replace(spots, z=InParts(spots.z, most))
+    basis = LowRankBasis.of(guarded, blocks, parameters)
+    assert read and max(read) <= most < len(spots)
+    for name, part in expected.to_arrays().items():
+        np.testing.assert_allclose(basis.to_arrays()[name], part, rtol=1e-3, atol=1e-4, err_msg=name)
+    guarded = replace(spots, z=InParts(spots.z, len(spots)))  # the support compares with all of so few spots
+    for name, part in held_out_trust(guarded, blocks, parameters).to_arrays().items():
+        np.testing.assert_allclose(part, expected_trust.to_arrays()[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_an_embedding_in_a_memory_map_gives_the_basis_of_one_in_memory(refs, quick_default, tmp_path):
+    bank = sp.pp.reference_bank(refs)
+    spots, blocks = bank_spots(bank), embedding_blocks(bank)
+    half = spots.z.astype(np.float16)
+    mapped = np.memmap(tmp_path / "z", dtype=np.float16, mode="w+", shape=half.shape)
+    mapped[:] = half
+    bank.obsm[bank.uns["spahgc"]["bank"]["embedding"]] = mapped
+    known = replace(spots, z=half.astype(np.float32))
+    features = LowRankBasis.of(bank_spots(bank), blocks, quick_default).features
+    np.testing.assert_allclose(features, LowRankBasis.of(known, blocks, quick_default).features, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_are_read_from_the_array_when_they_are_asked_for():
+    z = np.arange(20.0).reshape(10, 2)
+    rows = SomeRows(InParts(z, 3), np.array([4, 5, 6, 9, 1]))
+    assert rows.shape == (5, 2) and len(rows) == 5
+    np.testing.assert_array_equal(rows[:3], z[4:7])
+    np.testing.assert_array_equal(rows[np.array([3, 0])], z[[9, 4]])
+    np.testing.assert_array_equal(standardize(SomeRows(z, np.arange(10)), np.zeros(10)), standardize(z, np.zeros(10)))
+    with pytest.raises(AssertionError, match="5 of 10 spots were read at once"):
+        np.asarray(rows)
+
+
+def test_a_prediction_places_the_target_once(target, model, monkeypatch):
+    calls: list[str] = []
+    place, nearest_spots = LowRankBasis.place, SpaHGC._nearest
+    monkeypatch.setattr(LowRankBasis, "place", lambda *inputs: calls.append("place") or place(*inputs))
+    monkeypatch.setattr(SpaHGC, "_nearest", lambda *inputs: calls.append("search") or nearest_spots(*inputs))
+    done = sp.tl.predict(target, model=model, copy=True, device="cpu")
+    assert calls == ["place", "search"]
+    monkeypatch.undo()
+    said = model.predict_in_full(target, device="cpu")
+    np.testing.assert_array_equal(said.expression, model.predict(target, device="cpu"))
+    np.testing.assert_array_equal(said.attention.toarray(), model.attention(target, device="cpu").toarray())
+    np.testing.assert_array_equal(said.cross.toarray(), model.cross_graph(target).toarray())
+    np.testing.assert_array_equal(said.support, model.support(target))
+    np.testing.assert_array_equal(done[:, model.genes].layers["spahgc"], said.expression)
+    np.testing.assert_array_equal(done.obs["spahgc_support"], said.support)
+
+
+def test_a_fit_searches_the_peers_of_its_bank_once(refs, quick_default, monkeypatch):
+    searched: list[int] = []
+    search = _bank._search_peers
+    monkeypatch.setattr(_bank, "_search_peers", lambda *inputs: searched.append(len(inputs[0])) or search(*inputs))
+    sp.pp.reference_bank(refs)
+    assert searched == [210]
+    sp.tl.fit(refs, preset=quick_default, device="cpu")
+    assert searched == [210, 140, 140, 140, 210]  # of a slide's bank in turn, then of all
