@@ -117,6 +117,10 @@ def test_every_name_that_a_page_mentions_exists_and_is_public(page: str) -> None
     assert not missing, missing
 
 
+PASSED_ON = {"sp.pp.embed_many": "sp.pp.embed"}
+"""Functions whose further keywords are those of another one."""
+
+
 def call_error(mention: Mention) -> str | None:
     """Why the call that a page shows cannot be made; an ellipsis stands for all that is left out."""
     assert mention.call is not None
@@ -130,7 +134,10 @@ def call_error(mention: Mention) -> str | None:
     except TypeError as error:
         return f"{mention}: {error}"
     # A function that takes any keyword would let every misspelt one pass.
-    return None if set(keywords) <= set(signature.parameters) else f"{mention}: not in the signature {signature}"
+    known = set(signature.parameters)
+    if mention.name in PASSED_ON:
+        known |= set(inspect.signature(resolved(PASSED_ON[mention.name])).parameters)
+    return None if set(keywords) <= known else f"{mention}: not in the signature {signature}"
 
 
 def _is_ellipsis(node: ast.expr) -> bool:

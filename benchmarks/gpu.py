@@ -1,0 +1,392 @@
+"""What one GPU does: images embedded a second, training steps, retrieval and prediction, each with its floor beside it.
+
+    python benchmarks/gpu.py                # on CUDA, some minutes
+    python benchmarks/gpu.py --cpu          # the same in small, to see that it runs
+
+It needs torch, torch-geometric, timm and numpy, and neither an installation of the package nor what else that depends
+on: it loads the modules that it measures from src/. All data are random numbers of a fixed seed, and so are the weights.
+
+Every figure is that of the package's own functions, from arrays in the memory of the host to arrays there where these
+functions work like that. Its floor is what cannot be left out, in the same run and the same number format, on data that
+lie on the GPU already: the bare network for images, the matrix products of all linear maps for the graph network, the
+product of query and bank for the retrieval. Peak memory is what torch held allocated on the GPU at most, data included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _products import bare_products, linear_products
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "spahgc"
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+KEPT_DTYPE = torch.float32
+PATCH_PX = 224
+BYTES_PER_GB = 1e9
+MIN_SECONDS, MAX_RUNS = 1.0, 50
+"""A figure is the mean over runs that take so long together, at most so many, after one that warms up."""
+
+
+class Neighbors:
+    """Stands in for scipy's CSR matrix where scipy is not installed: the retrieval puts its result there, no more."""
+
+    def __init__(self, parts: tuple[np.ndarray, np.ndarray, np.ndarray], shape: tuple[int, int]) -> None:
+        self.data, self.indices, self.indptr = parts
+        self.shape = shape
+
+
+def load_bare() -> None:
+    """Make the modules that are measured importable, without all that the package's ``__init__`` files import."""
+    for name in ("spahgc", "spahgc.pp", "spahgc.encoders"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(SOURCE.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
+    if importlib.util.find_spec("scipy") is None:
+        sparse = types.ModuleType("scipy.sparse")
+        sparse.csr_matrix, sparse.issparse = Neighbors, lambda _: False  # type: ignore[attr-defined]
+        sys.modules |= {"scipy": types.ModuleType("scipy"), "scipy.sparse": sparse}
+
+
+load_bare()
+
+from spahgc import nn  # noqa: E402
+from spahgc._presets import PRESETS, Parameters  # noqa: E402
+from spahgc.encoders._encoder import Encoder  # noqa: E402
+from spahgc.encoders._record import EncoderRecord  # noqa: E402
+from spahgc.pp._neighbors import cosine_neighbors  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is."""
+
+    networks: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batches: tuple[int, ...]
+    slides: tuple[int, ...]
+    """Spots of the references of the small training: three of the four measured slides."""
+    large: int
+    """Spots of each of two slides of the large training, and of the target that is predicted."""
+    block: int
+    query: int
+    bank: int
+
+
+FULL = Sizes(
+    networks=("tf_efficientnet_lite0", "vit_large_patch16_224"),
+    precisions=("fp32", "bf16", "fp16"),
+    batches=(64, 256),
+    slides=(283, 180, 184),
+    large=50_000,
+    block=8_192,
+    query=20_000,
+    bank=200_000,
+)
+TINY = Sizes(
+    networks=("tf_efficientnet_lite0", "vit_tiny_patch16_224"),
+    precisions=("fp32", "bf16"),
+    batches=(2,),
+    slides=(40, 30, 20),
+    large=400,
+    block=128,
+    query=300,
+    bank=2_000,
+)
+RETRIEVAL_DIM, RETRIEVAL_K, QUERY_BLOCK = 1024, 7, 2048
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What the nodes of a preset's graph carry on slides of the fixed panel, embedded by EfficientNet-Lite0."""
+
+    features: int
+    expression: int
+    judged: int
+    """Genes that outputs are compared with; 0 where the outputs are these genes."""
+
+
+NODES = {"paper": Nodes(1280, 85, 0), "default": Nodes(256, 20, 300)}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if not arguments.cpu and not torch.cuda.is_available():
+        raise SystemExit("no CUDA device: pass --cpu to try the script in small.")
+    device, sizes = ("cpu", TINY) if arguments.cpu else ("cuda", FULL)
+    parts = {"embedding": embedding, "retrieval": retrieval, "training": training, "prediction": prediction}
+    print(f"# {describe(device)}", end="\n\n", flush=True)
+    tables = {}
+    for name in arguments.part or parts:
+        print(f"## {name.capitalize()}", end="\n\n", flush=True)
+        tables[name] = []
+        for row in parts[name](sizes, device):
+            if not tables[name]:
+                print(f"| {' | '.join(row)} |", "|" + "---|" * len(row), sep="\n")
+            print(f"| {' | '.join(shown(value) for value in row.values())} |", flush=True)
+            tables[name].append(row)
+        print(flush=True)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"device": describe(device), "tables": tables}, indent=1) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="store_true", help="a tiny version on the CPU; its figures mean nothing")
+    parts = ("embedding", "retrieval", "training", "prediction")
+    parser.add_argument("--part", action="append", choices=parts, help="repeat (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    return parser.parse_args()
+
+
+def describe(device: str) -> str:
+    """Device, driver and versions in one line."""
+    packages = []
+    for name in ("torch", "torch-geometric", "timm", "numpy"):
+        try:
+            packages.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            packages.append(f"no {name}")
+    if device == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads; {', '.join(packages)}"
+    cuda = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    tf32 = (
+        f"TF32 in products: {torch.backends.cuda.matmul.allow_tf32}, in convolutions: {torch.backends.cudnn.allow_tf32}"
+    )
+    host = f"host {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{torch.cuda.get_device_name()}, driver {driver()}; {cuda}; {', '.join(packages)}; {tf32}; {host}"
+
+
+def driver() -> str:
+    """Version of the driver, if its own tool says it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
+
+
+def seconds(run: Callable[[], Any], device: str) -> tuple[float, float | None]:
+    """Mean seconds of a run, and peak memory of the device in GB (``None`` on the CPU)."""
+    run()
+    synchronize(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    runs, start = 0, time.perf_counter()
+    while runs == 0 or (runs < MAX_RUNS and time.perf_counter() - start < MIN_SECONDS):
+        run()
+        synchronize(device)
+        runs += 1
+    each = (time.perf_counter() - start) / runs
+    return each, torch.cuda.max_memory_allocated() / BYTES_PER_GB if device == "cuda" else None
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def shown(value: Any) -> str:
+    """A cell: three figures are enough."""
+    if not isinstance(value, float):
+        return "-" if value is None else str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def embedding(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
+    """Images a second through :meth:`Encoder.encode`, uint8 on the host to float32 there, and the bare network's."""
+    import timm
+
+    rng = np.random.default_rng(0)
+    for name in sizes.networks:
+        torch.manual_seed(0)
+        module = timm.create_model(name, num_classes=0).eval().to(device)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            module.to(memory_format=layout)
+            for precision in sizes.precisions:
+                record = random_record(name, module.num_features, precision)
+                for batch in sizes.batches:
+                    patches = rng.integers(0, 256, (batch, PATCH_PX, PATCH_PX, 3), dtype=np.uint8)
+                    yield embedding_row(Encoder(record, module), patches, layout, device)
+
+
+def random_record(name: str, dim: int, precision: str) -> EncoderRecord:
+    pixels: dict[str, Any] = {"input_px": PATCH_PX, "mpp": None, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    how = {"interpolation": "bilinear", "pooling": "timm", "precision": precision, "context": "patch"}
+    return EncoderRecord(name=name, revision="random", dim=dim, **pixels, **how)
+
+
+def embedding_row(encoder: Encoder, patches: np.ndarray, layout: torch.memory_format, device: str) -> dict[str, Any]:
+    inputs = torch.randn(len(patches), 3, PATCH_PX, PATCH_PX, device=device).contiguous(memory_format=layout)
+    half = HALF.get(encoder.record.precision)
+
+    def bare() -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast(device, dtype=half, enabled=half is not None):
+            return encoder.module(inputs)
+
+    floor, _ = seconds(bare, device)
+    taken, peak = seconds(lambda: encoder.encode(patches, device=device), device)
+    return {
+        "network": encoder.record.name,
+        "layout": "channels last" if layout == torch.channels_last else "as loaded",
+        "precision": encoder.record.precision,
+        "batch": len(patches),
+        "images/s": len(patches) / taken,
+        "bare network": len(patches) / floor,
+        "share": f"{floor / taken:.0%}",
+        "peak GB": peak,
+    }
+
+
+def retrieval(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
+    """Exact retrieval from arrays on the host, and the product of both on the device, block by block."""
+    rng = np.random.default_rng(0)
+    for kind in (np.float32, np.float16):
+        query = rng.standard_normal((sizes.query, RETRIEVAL_DIM), dtype=np.float32)
+        bank = rng.standard_normal((sizes.bank, RETRIEVAL_DIM), dtype=np.float32).astype(kind)
+        taken, peak = seconds(lambda q=query, b=bank: cosine_neighbors(q, b, RETRIEVAL_K, device=device), device)
+        on_device = torch.from_numpy(query).to(device), torch.from_numpy(bank).to(device).float().T
+        out = torch.empty(QUERY_BLOCK, sizes.bank, device=device)
+
+        def bare(pair: tuple[torch.Tensor, torch.Tensor] = on_device, out: torch.Tensor = out) -> None:
+            for rows in pair[0].split(QUERY_BLOCK):
+                torch.mm(rows, pair[1], out=out[: len(rows)])
+
+        floor, _ = seconds(bare, device)
+        copied, _ = seconds(lambda b=bank: torch.from_numpy(b).to(device), device)
+        del on_device, out, bare
+        yield {
+            "query x bank": f"{sizes.query} x {sizes.bank} x {RETRIEVAL_DIM}",
+            "bank on the host": np.dtype(kind).name,
+            "s": taken,
+            "product alone": floor,
+            "of floor": taken / floor,
+            "copy of the bank": copied,
+            "peak GB": peak,
+        }
+
+
+def training(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
+    """Milliseconds of a training step, masks and optimiser included, and of its products."""
+    for name in PRESETS:
+        for slides in (sizes.slides, (sizes.large,) * 2):
+            tasks = [synthetic_task(NODES[name], PRESETS[name], spots, sum(slides) - spots, device) for spots in slides]
+            for precision in ("fp32", "bf16"):
+                yield training_row(name, slides, tasks, precision, device)
+
+
+def training_row(
+    name: str, slides: tuple[int, ...], tasks: list[nn.Task], precision: str, device: str
+) -> dict[str, Any]:
+    network = new_network(NODES[name], PRESETS[name], device)
+    settings = replace(training_settings(PRESETS[name]), epochs=1, precision=precision)
+    rng = np.random.default_rng(0)
+
+    def epoch() -> None:
+        nn.train(network, tasks, settings, rng=rng)
+
+    products = linear_products(network, epoch)
+    taken, peak = seconds(epoch, device)
+    floor, _ = seconds(bare_products(products, device, HALF.get(precision, KEPT_DTYPE)), device)
+    return {
+        "preset": name,
+        "spots of the slides": ", ".join(str(spots) for spots in slides),
+        "precision": precision,
+        "ms a step": 1e3 * taken / len(tasks),
+        "products alone": 1e3 * floor / len(tasks),
+        "of floor": taken / floor,
+        "peak GB": peak,
+    }
+
+
+def prediction(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
+    """Milliseconds of a prediction from a graph on the device, whole and in blocks; and how far off the CPU's it is."""
+    for name in PRESETS:
+        parameters, settings = PRESETS[name], training_settings(PRESETS[name])
+        small, large = min(sizes.slides), sizes.large
+        network = new_network(NODES[name], parameters, device)
+        for spots in (small, large):
+            graph = synthetic_task(NODES[name], parameters, spots, sum(sizes.slides), device).graph
+            blocks = list(torch.arange(spots, device=device).split(sizes.block))
+            ways: dict[str, Callable[[], torch.Tensor]] = {
+                "whole": lambda n=network, g=graph, s=settings: nn.predict_expression(n, g, s),
+                "in blocks": lambda n=network, g=graph, s=settings, b=blocks: nn.predict_by_blocks(n, g, s, b)[0],
+            }
+            products = linear_products(network, ways["whole"])
+            floor, _ = seconds(bare_products(products, device), device)
+            alone = synthetic_task(NODES[name], parameters, spots, sum(sizes.slides), "cpu").graph
+            wanted = nn.predict_expression(network.cpu(), alone, settings)
+            network.to(device)
+            for way, run in ways.items():
+                taken, peak = seconds(run, device)
+                yield {
+                    "preset": name,
+                    "spots": spots,
+                    "way": way,
+                    "ms": 1e3 * taken,
+                    "products alone": 1e3 * floor,
+                    "of floor": taken / floor,
+                    "us a spot": 1e6 * taken / spots,
+                    "off the CPU's by": f"{(run().cpu() - wanted).abs().max() / wanted.abs().max():.1e}",
+                    "peak GB": peak,
+                }
+
+
+def training_settings(parameters: Parameters) -> nn.TrainingSettings:
+    """The numbers that concern the training."""
+    names = {item.name for item in fields(nn.TrainingSettings)} & {item.name for item in fields(Parameters)}
+    return nn.TrainingSettings(**{name: getattr(parameters, name) for name in names})
+
+
+def new_network(nodes: Nodes, parameters: Parameters, device: str) -> nn.SpaHGCNetwork:
+    torch.manual_seed(0)
+    size = {"width": parameters.width, "layers": parameters.layers, "heads": parameters.heads}
+    return nn.SpaHGCNetwork(nodes.features, nodes.expression, **size).to(device)
+
+
+def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, device: str) -> nn.Task:
+    """A slide of spots on a square grid, and a bank of which each spot retrieves any; the same on every device."""
+    rng = np.random.default_rng([spots, bank])
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(device)
+
+    side = int(spots**0.5)
+    steps = np.array([1, -1, side, -side, side + 1, side - 1])[: parameters.n_spatial]
+    near = (np.arange(spots)[:, None] + steps) % spots
+    cross = rng.integers(0, bank, (spots, parameters.n_cross))
+    peers = rng.integers(0, bank, (bank, parameters.n_reference))
+    graph = nn.HeteroGraph(
+        numbers(spots, nodes.features),
+        numbers(bank, nodes.features),
+        numbers(bank, nodes.expression),
+        ts=edges(near, spots, device),
+        cs=edges(cross, bank, device),
+        rs=edges(peers, bank, device),
+    )
+    read_out = numbers(nodes.expression, nodes.judged) if nodes.judged else None
+    return nn.Task(graph, numbers(spots, nodes.judged or nodes.expression), read_out)
+
+
+def edges(sources: np.ndarray, n_source: int, device: str) -> nn.Edges:
+    """From the sources of every receiver, receivers x degree."""
+    receiver = np.repeat(np.arange(len(sources)), sources.shape[1])
+    ends = (torch.from_numpy(end.astype(np.int64)).to(device) for end in (np.sort(sources, axis=1).ravel(), receiver))
+    return nn.Edges(*ends, n_source, len(sources))
+
+
+if __name__ == "__main__":
+    main()
