@@ -356,12 +356,17 @@ def test_a_copy_shares_all_but_the_table(target):
     assert list(with_table(sdata, target, "other").tables) == ["table", "other"]
 
 
+PATHS = {"tile", "open_bank", "embed_many", "predict_many"}
+"""Functions that take an image or files, and no slide in memory."""
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in (sp.pp, sp.tl, sp.pl)
     for name in module.__all__
-    if inspect.isfunction(getattr(module, name)) and name != "tile"  # which takes an image
-} | {f"SpaHGC.{name}": getattr(sp.SpaHGC, name) for name in ("fit", "predict", "cross_graph", "attention", "support")}
+    if inspect.isfunction(getattr(module, name)) and name not in PATHS
+} | {
+    f"SpaHGC.{name}": getattr(sp.SpaHGC, name)
+    for name in ("fit", "predict", "predict_in_full", "cross_graph", "attention", "support")
+}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
