@@ -57,6 +57,13 @@ def assert_same_networks(a: SpaHGC, b: SpaHGC) -> None:
 # Fit.
 
 
+def test_a_preset_can_be_taken_with_changes():
+    changed = Parameters.preset("default", precision="bf16")
+    assert changed == replace(PRESETS["default"], precision="bf16")
+    with pytest.raises(ValueError, match='preset="best" is not known'):
+        Parameters.preset("best")
+
+
 def test_a_seed_gives_the_same_model_again(refs, target, quick, fitted):
     torch.manual_seed(99)  # the state of torch's own stream plays no part
     again = sp.tl.fit(refs, preset=quick, seed=0)

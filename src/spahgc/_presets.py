@@ -13,7 +13,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of the graph, the network and its training; the defaults are the paper's."""
+    """Parameters of the graph, the network and its training; the defaults are the paper's.
+
+    :meth:`preset` starts from the numbers of a preset.
+    """
 
     n_abundant: int = 0
     """Most abundant genes of each reference that a panel gets besides the variable ones."""
@@ -67,7 +70,7 @@ class Parameters:
         if self.n_axes == 0 and (self.line or self.n_components or self.weigh_genes):
             raise ValueError(
                 "line=, n_components= and weigh_genes= stand on features that are standardised by slide. Pass n_axes= "
-                'as well, or start from the numbers of the default: dataclasses.replace(PRESETS["default"], ...).'
+                'as well, or start from the numbers of the default: spahgc.Parameters.preset("default", ...).'
             )
         if self.standardized and self.n_axes:
             raise ValueError(
@@ -91,6 +94,25 @@ class Parameters:
             raise ValueError(f"tasks_per_step={self.tasks_per_step!r} makes no step. Pass a positive whole number.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r} is not known. Choose one of {', '.join(PRECISIONS)}.")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Parameters:
+        """The parameters of a preset, with some of them changed.
+
+        Parameters
+        ----------
+        name
+            ``"default"`` or ``"paper"``.
+        **changes
+            Fields of this class.
+
+        Examples
+        --------
+        >>> import spahgc as sp
+        >>> sp.Parameters.preset("default", precision="bf16").epochs
+        60
+        """
+        return replace(find_preset(name), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, and lists of them, by name."""

@@ -30,7 +30,7 @@ class Settings:
     """Folder for downloads."""
 
     max_dense_gb: float = 2.0
-    """Largest dense array, in GB, that a prediction may write into ``layers``."""
+    """Dense arrays, in GB, that a prediction may write into ``layers``, all of its layers together."""
 
     search: str = "auto"
     """How neighbours are looked for: ``"exact"``, ``"approximate"`` (needs the extra ``faiss``), or ``"auto"``, which is

@@ -7,6 +7,7 @@ from spahgc.pp._cross_graph import cross_graph
 from spahgc.pp._embed import embed
 from spahgc.pp._embed_many import embed_many
 from spahgc.pp._genes import select_genes
+from spahgc.pp._hetero_data import hetero_data
 from spahgc.pp._spatial_graph import spatial_graph
 from spahgc.pp._tile import tile
 from spahgc.pp._use_embedding import use_embedding
@@ -16,6 +17,7 @@ __all__ = [
     "cross_graph",
     "embed",
     "embed_many",
+    "hetero_data",
     "open_bank",
     "reference_bank",
     "select_genes",
