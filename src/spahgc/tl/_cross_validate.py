@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from spahgc._engine import launched
 from spahgc._expression import raw_matrix, zero_spots
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._presets import Parameters, find_preset
@@ -255,6 +256,11 @@ def _check_numbers(null: str | None, n_jobs: int, n_bootstrap: int) -> None:
         raise ValueError(f'null={null!r} is not known. Pass "{SHUFFLE}" or "{SHUFFLE_ALL}", or leave it out.')
     if n_jobs == 0:
         raise ValueError("n_jobs=0 runs nothing. Pass the number of processes, or -1 for all processors.")
+    if n_jobs != 1 and launched():
+        raise ValueError(
+            f"n_jobs={n_jobs} starts processes, which would take themselves for those that torchrun started with this one. "
+            "Leave n_jobs out, or start the script with plain python."
+        )
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap={n_bootstrap} gives no interval. Pass a positive number, such as 2000.")
 
