@@ -138,9 +138,9 @@ def test_no_spot_is_its_own_approximate_neighbour_when_self_is_excluded(bank, ap
 
 
 def test_wide_embeddings_are_compared_on_their_principal_axes(approximate):
-    bank, query = embeddings(3000, dim=200), embeddings(200, dim=200, seed=1)
+    bank, query = embeddings(3000, dim=300), embeddings(200, dim=300, seed=1)
     index = Index.build(bank)
-    assert (index._lists.d, index._index.d, len(index)) == (128, 200, 3000)
+    assert (index._lists.d, index._index.d, len(index)) == (256, 300, 3000)
     found = search_neighbors(query, bank, K)
     assert share_found(found.graph, cosine_neighbors(query, bank, K)) >= 0.95
 

@@ -15,7 +15,7 @@ from spahgc.pp._neighbors import Rows, as_stored, unit_array
 EXTRA = "faiss"
 """Extra of the package that brings the library."""
 
-N_AXES = 128
+N_AXES = 256
 """Principal axes on which spots are compared: 1,024 numbers lose nothing by it that a second look does not bring back."""
 
 LISTS_PER_ROOT = 3
@@ -58,7 +58,7 @@ def require_faiss() -> Any:
 
 
 class Index:
-    """Spots in lists of similar ones, each as 128 bytes: candidates for a closer look, most similar first.
+    """Spots in lists of similar ones, each as 256 bytes: candidates for a closer look, most similar first.
 
     Spots are scaled to length 1, where the order by distance is the order by cosine similarity, turned onto their
     principal axes, sorted into lists around centres (k-means), and stored with 8 bits a number. Made by :meth:`build`

@@ -48,14 +48,14 @@ FIRST_PROBES = 16
 MAX_SHARE = 1 / 8
 """Share of the lists beyond which looking through them saves too little."""
 
-CANDIDATES = (64, 128, 256, 512, 1024)
+CANDIDATES = (32, 64, 128, 256, 512, 1024)
 """Candidates of a spot that are compared exactly: the smallest number that suffices."""
 
-LOOKED_UP = 1024
+LOOKED_UP = 4096
 """Query spots that are looked up in the index at a time."""
 
-COMPARED_NUMBERS = 2**26
-"""Numbers of their candidates that are read at a time, 134 MB in half precision."""
+COMPARED_NUMBERS = 2**27
+"""Numbers of their candidates that are read at a time, 268 MB in half precision."""
 
 
 class Found(NamedTuple):
