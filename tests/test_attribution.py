@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 
 import spahgc as sp
+from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.image import cut_patch, open_image
 from spahgc.nn import CrossNodeAttention, cross_attention, predict_expression
 from spahgc.tl import attribution
@@ -325,6 +326,72 @@ def test_patches_are_as_wide_as_they_were_embedded_or_as_asked(target, refs):
     del target.uns["spahgc"]["embeddings"], target.uns["spahgc"]["patch_um"]
     with pytest.raises(ValueError, match="width of the patches .* is not known.*Pass patch_um="):
         draw(target)
+
+
+class Watching(torch.nn.Module):
+    """An encoder that keeps the patches it sees, and gives their mean colours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x):
+        self.seen.append(x.clone())
+        return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
+
+
+def halved(patch: np.ndarray) -> np.ndarray:
+    return patch // 2
+
+
+def embedded_as(slides, stain) -> tuple[list[ad.AnnData], list[np.ndarray]]:
+    """Fresh slides embedded with a stain normalisation, and for each the patches that the encoder saw."""
+    fields = ("watching", "1", 48, 32, None, (0.0,) * 3, (1.0,) * 3, "area", "mean", "fp32", "patch")
+    fresh, seen = [slide.copy() for slide in slides], []
+    for slide in fresh:
+        del slide.obsm[EMBEDDING], slide.uns["spahgc"]
+        module = Watching()
+        sp.pp.embed(slide, encoder=Encoder(EncoderRecord(*fields), module), stain_normalization=stain, device="cpu")
+        patches = torch.cat(module.seen)[: slide.n_obs]
+        seen.append(np.rint(patches.numpy().transpose(0, 2, 3, 1) * 255).astype(np.uint8))
+    return fresh, seen
+
+
+@pytest.mark.parametrize("stain", ["macenko", "reinhard"])
+def test_patches_of_normalised_stain_are_those_that_the_encoder_saw(slides, quick, stain, tmp_path):
+    (target, *refs), (seen, *others) = embedded_as(slides, stain)
+    predict(target, sp.tl.fit(refs, preset=quick))
+    target.write_h5ad(tmp_path / "target.h5ad")
+    target = ad.read_h5ad(tmp_path / "target.h5ad")
+    _, own, _, *frames = draw(target, refs=refs)
+    np.testing.assert_array_equal(pixels(own), seen[5])
+    assert (seen[5] != patches_as_scanned(target)[5]).any()
+    assert own.get_title().endswith(f"stain: {stain}")
+    by_name = {slide.obs["slide"].iloc[0]: (slide, patches) for slide, patches in zip(refs, others, strict=True)}
+    for ax, row in zip(frames, attribution(target, 5).itertuples(), strict=False):
+        slide, patches = by_name[row.slide]
+        np.testing.assert_array_equal(pixels(ax), patches[slide.obs_names.get_loc(row.spot)])
+        assert "as scanned" not in ax.get_title()
+
+
+def patches_as_scanned(slide: ad.AnnData) -> list[np.ndarray]:
+    image = open_image(image_of(slide))
+    centers = slide.obsm["spatial"]
+    return [cut_patch(image, center, width_px=32, out_px=32, interpolation="area")[0] for center in centers]
+
+
+def test_patches_of_a_normalisation_that_is_not_kept_are_called_as_scanned(slides, quick):
+    (target, *refs), (seen, *_) = embedded_as(slides, halved)
+    predict(target, sp.tl.fit(refs, preset=quick))
+    _, own, _, *frames = draw(target, refs=refs)
+    np.testing.assert_array_equal(pixels(own), patches_as_scanned(target)[5])
+    assert (pixels(own) != seen[5]).any()
+    assert all(ax.get_title().endswith("\nas scanned") for ax in [own, *frames])
+
+
+def test_patches_that_were_not_normalised_say_nothing_of_a_stain(target, refs):
+    _, own, _, *frames = draw(target, refs=refs)
+    assert not any("stain" in ax.get_title() or "scanned" in ax.get_title() for ax in [own, *frames])
 
 
 def test_references_without_an_image_leave_frames_that_say_so(target, refs, recwarn):

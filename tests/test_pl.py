@@ -282,13 +282,20 @@ def test_a_constant_gene_has_no_pcc(slide):
 
 
 def test_titles_break_alike_in_all_rows():
-    rows = titles(["A", "ENSG00000141736"], [0.1, 0.2], measured=True)
+    pair = ("measured", "predicted")
+    rows = titles(["A", "ENSG00000141736"], [0.1, 0.2], kinds=pair)
     assert rows == [
         ["A, measured", "A, predicted\n(PCC 0.10)"],
         ["ENSG00000141736, measured", "ENSG00000141736, predicted\n(PCC 0.20)"],
     ]
-    assert titles(["A"], [0.1], measured=True) == [["A, measured", "A, predicted (PCC 0.10)"]]
-    assert titles(["A"], [-0.001], measured=False) == [["A, predicted (PCC 0.00)"]]
+    assert titles(["A"], [0.1], kinds=pair) == [["A, measured", "A, predicted (PCC 0.10)"]]
+    assert titles(["A"], [-0.001], kinds=["predicted"]) == [["A, predicted (PCC 0.00)"]]
+    assert titles(["A"], [None], kinds=[*pair, "spread"]) == [["A, measured", "A, predicted", "A, spread"]]
+
+
+def test_titles_above_narrow_panels_break_after_the_gene_and_shorten_long_names():
+    (row,) = titles(["ENSG00000141736"], [0.1], kinds=["measured", "predicted"], width=1.0)
+    assert row == ["ENSG0…41736,\nmeasured", "ENSG0…41736,\npredicted\n(PCC 0.10)"]
 
 
 def test_nothing_overlaps_in_the_figure(slide):

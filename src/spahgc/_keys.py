@@ -162,5 +162,8 @@ class Uns:
     """One record and table of pathways for each prediction key, or name that was given to it."""
     cs_search = "cs_search"
     """In the record of a prediction: how its CS graph was found; of an approximate search its measured recall."""
+    losses = "losses"
+    """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
+    network, one network after another."""
     bank_spots = "bank_spots"
     """In the record of a prediction: names ``slide:spot`` of the columns of its CS graph."""

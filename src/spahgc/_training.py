@@ -81,6 +81,12 @@ def train_networks(
     return networks, history
 
 
+def loss_columns(history: Sequence[LossRecord]) -> dict[str, list[float]]:
+    """The losses of every epoch as one list a term, which ``uns`` and its files can hold."""
+    rows = [record.to_dict() for record in history]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
 def _check_same_references(basis: Basis, processes: Together) -> None:
     """Refuse to train together where another process was given other references, or turned an axis the other way."""
     parts = basis.features, basis.expression

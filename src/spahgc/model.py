@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._basis import LowRankBasis, PlainBasis, arrays_below, learn_basis
 from spahgc._graph_data import bank_spots, check_sizes, needed_references, spot_graph
-from spahgc._keys import Obsp
+from spahgc._keys import Obsp, Uns
 from spahgc._model_files import FORMAT, read_folder, write_folder
 from spahgc._prediction import Prediction, networks_say
 from spahgc._presets import Parameters, find_preset
@@ -26,7 +26,7 @@ from spahgc._references import (
 )
 from spahgc._settings import resolve_device
 from spahgc._spots import Rows, Spots, in_float
-from spahgc._training import new_network, train_networks
+from spahgc._training import loss_columns, new_network, train_networks
 from spahgc._training_tasks import has_large_role, most_similar, spare_peers
 from spahgc._trust import Trust, held_out_trust
 from spahgc._validate import check_coordinates, embedding_matrix
@@ -168,7 +168,7 @@ class SpaHGC:
         )
 
     def cross_graph(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> csr_matrix:
-        """CS graph of a target: target spots x bank spots, CSR, cosine similarity as the network sees it."""
+        """CS graph of a target, as :meth:`predict` takes it: target spots x bank spots, CSR, cosine similarity."""
         target = placed_table(target, table_key, "the target")
         check_target(target, self.bank)
         features, _ = self.basis.place(self._target_spots(target))
@@ -273,7 +273,7 @@ class SpaHGC:
         return attention
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
-        """The graph of a target with these features and centres, and of what it needs of the bank."""
+        """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
         peers = self.bank.obsp[Obsp.reference_connectivities]
         peers = csr_matrix(peers.to_memory() if hasattr(peers, "to_memory") else peers)
         known = needed_references(self.basis.features, self.basis.expression, cross, peers, self.parameters.layers)
@@ -289,7 +289,7 @@ class SpaHGC:
         return seen_spots(spots, self.bank, self.parameters)
 
     def support(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> np.ndarray | None:
-        """How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so."""
+        """How well the references cover what :meth:`predict` sees of each spot, 0 to 1; ``None`` if nothing says so."""
         if self.trust is None:
             return None
         return self._support(self._target_spots(placed_table(target, table_key, "the target")))
@@ -301,13 +301,17 @@ class SpaHGC:
 
     def record(self) -> dict[str, Any]:
         """What is needed to repeat a prediction, in types that ``uns`` can hold."""
-        return bank_record(self.bank) | {
-            "preset": self.preset,
-            "parameters": self.parameters.to_dict(),
-            "epochs_trained": len(self.history),
-            "seed": self.seed,
-            "versions": self.versions,
-        }
+        return (
+            bank_record(self.bank)
+            | {
+                "preset": self.preset,
+                "parameters": self.parameters.to_dict(),
+                "epochs_trained": len(self.history),
+                "seed": self.seed,
+                "versions": self.versions,
+            }
+            | ({Uns.losses: loss_columns(self.history)} if self.history else {})
+        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the model: ``network.safetensors``, ``model.json`` and ``bank.h5ad``, all or nothing.

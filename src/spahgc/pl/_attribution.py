@@ -12,17 +12,30 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._slides import located_slides
-from spahgc._tables import is_spatialdata
-from spahgc._validate import listing
-from spahgc.pl._output import hand_over, is_shown, save_path, whole_figure
-from spahgc.pl._patches import cut_patches, has_image, reference_patches, slide_image
+from spahgc.pl._graph_frames import (
+    COLOURS,
+    TARGET_COLOUR,
+    draw_patch,
+    draw_picture,
+    draw_ring,
+    home_tissue,
+    short,
+    slide_colours,
+)
+from spahgc.pl._output import finish, given_axes, save_path
+from spahgc.pl._patches import (
+    AS_SCANNED,
+    cut_patches,
+    patch_lines,
+    reference_patches,
+    reference_slides,
+    slide_image,
+    stain_note,
+)
 from spahgc.pl._style import RC, TEXT_PT
-from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue, slide_tissue
-from spahgc.pp._bank import is_bank
-from spahgc.pp._places import placed_table, placed_tables
-from spahgc.pp._resolution import library
-from spahgc.pp._slide_image import Source
+from spahgc.pl._tissue import Tissue
+from spahgc.pp._places import placed_table
+from spahgc.pp._slide_image import SlideImage, Source
 from spahgc.tl._attribution import attended_record, spot_position
 from spahgc.tl._attribution import attribution as attribution_table
 
@@ -31,18 +44,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-TISSUE_IN, PATCH_IN, ROW_IN, MARGIN_IN = 2.4, 1.15, 1.75, 0.15
+TISSUE_IN, PATCH_IN, ROW_IN, MARGIN_IN = 2.15, 1.15, 1.75, 0.15
 """Widths of the tissue and of a patch, height of a row of patches with their titles, and room around all."""
-MAX_NAME = 18
-"""Letters of a name above a patch."""
 MAX_BARS = 7
 """Reference slides that have a bar of their own."""
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#999999")
-"""One a slide, told apart by colour-blind readers too; slides after the last share it (Okabe and Ito)."""
-TARGET_COLOUR = "#D55E00"
-MARK_PT = 60.0
-"""Area of the ring around the spot, square points: a spot in its true size is lost on a large slide."""
-IMAGE_ALPHA = 0.8
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,16 @@ class Content:
     """The drawn reference spots, as :func:`spahgc.tl.attribution` lists them."""
     patches: list[np.ndarray | None]
     """Their patches, uint8; ``None`` without an image."""
+    notes: list[str]
+    """What is to be said of the stain of each; mostly empty."""
     slides: pd.DataFrame
-    """All reference slides, as :func:`spahgc.tl.attribution` lists them."""
+    """Reference slides with a retrieved spot, as :func:`spahgc.tl.attribution` lists them."""
+    all_references: list[str]
 
     @property
     def colours(self) -> dict[str, str]:
         """One colour a reference slide."""
-        return {slide: COLOURS[min(i, len(COLOURS) - 1)] for i, slide in enumerate(self.slides["slide"])}
+        return slide_colours(self.slides["slide"], self.all_references)
 
 
 def attribution(
@@ -89,6 +97,10 @@ def attribution(
     every reference slide; then the patches of the reference spots of most attention, in order, framed in the colour of
     their slide's bar. Attention is the mean over networks, layers, pooling and heads, and sums to 1 over all retrieved
     spots, of which there may be more than are drawn; similarity is the cosine by which they were retrieved.
+
+    The patches are what the encoder saw. Where their stain was normalised by one of the package's methods, they are
+    drawn with it, and the title of the spot's patch names the method. A function of your own is not kept with the
+    embedding: then the patches are drawn without it, and their titles say "as scanned".
 
     The weights say which reference spots the graph listened to, and attention is no explanation of the values. In
     ``preset="default"`` moreover a linear path from the image carries most of the prediction; the graph adds to it.
@@ -170,19 +182,15 @@ def attribution(
     if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
         raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns.")
     references = attribution_table(adata, spot, key=key, table_key=table_key).head(n)
-    given = None if ax is None else _given_axes(ax, len(references))
+    meaning = f"tissue, the spot's patch, bars, {len(references)} reference spots"
+    given = None if ax is None else given_axes(ax, 1, len(references) + 3, meaning)
     path = save_path(save, "attribution")
     where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
     content = _content(adata, where, spot, refs, key, references, image, patch_um)
     with rc_context(RC):
         axes = _new_axes(len(references), content.tissue.aspect) if given is None else given
         _draw(axes, content)
-        figure = whole_figure(axes[0])
-        shown = is_shown(False if return_fig else show, own_figure=given is None)
-        hand_over(figure, path, shown, own_figure=given is None)
-    if return_fig:
-        return figure
-    return None if shown else axes
+        return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
 def _content(
@@ -201,54 +209,24 @@ def _content(
     record = attended_record(adata, key)
     embedding = str(record["embedding"])
     position = spot_position(adata, spot)
-    slides = _reference_slides(refs, record["references"], table_key)
+    slides = reference_slides(refs, record["references"], table_key)
     target = slide_image(data, adata, image, where)
     (own,) = cut_patches(target, [position], embedding, patch_um)
-    found = library(adata)
     return Content(
-        tissue=slide_tissue(data, **where, library_id=None if found is None or has_image(data) else found[0], size=1.0),
+        tissue=home_tissue(data, adata, where),
         position=position,
-        own_title=f"target {_short(target.name)}\n{_short(str(adata.obs_names[position]))}",
+        own_title=_own_title(target, str(adata.obs_names[position]), embedding, patch_um),
         own=own,
         references=references,
         patches=reference_patches(references, slides, embedding, patch_um),
+        notes=[stain_note(slides[name][1], embedding) if name in slides else "" for name in references["slide"]],
         slides=attribution_table(adata, spot, key=key, by="slide"),
+        all_references=[str(name) for name in record["references"]],
     )
 
 
-def _reference_slides(refs: Any, names: Sequence[str], table_key: str | None) -> dict[str, tuple[Any, AnnData]]:
-    """The references that were handed over, by name: object and table; refuses those of another prediction."""
-    if refs is None:
-        return {}
-    if is_bank(refs):
-        raise ValueError("refs is a bank, which holds no images. Pass the slides from which it was made.")
-    items = [refs] if is_spatialdata(refs) or isinstance(refs, AnnData) else list(refs)
-    located = located_slides(placed_tables(items, table_key, "reference"))
-    slides = {name: (items[place], table) for name, (place, table) in located.items()}
-    if not set(slides) & {str(name) for name in names}:
-        raise ValueError(
-            f"none of refs is a reference of the prediction: they are called {listing(slides)}, its references "
-            f"{listing(names)}. Pass the slides that predict was given."
-        )
-    return slides
-
-
-def _given_axes(ax: Any, n_references: int) -> list[Axes]:
-    """The caller's axes; refuses a wrong number."""
-    from matplotlib.axes import Axes
-
-    flat = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
-    strange = [type(one).__name__ for one in flat if not isinstance(one, Axes)]
-    if strange:
-        raise TypeError(f"ax must be a sequence of matplotlib Axes, found {listing(strange)}.")
-    if len(flat) != n_references + 3:
-        raise ValueError(
-            f"ax must hold {n_references + 3} axes (tissue, the spot's patch, bars, {n_references} reference spots), "
-            f"found {len(flat)}. Pass as many, or leave ax out."
-        )
-    if len({id(one.figure) for one in flat}) > 1:
-        raise ValueError("the axes in ax belong to several figures. Pass axes of one figure.")
-    return flat
+def _own_title(target: SlideImage, spot: str, embedding: str, patch_um: float | None) -> str:
+    return "\n".join([f"target {short(target.name)}", short(spot), *patch_lines(target, embedding, patch_um)])
 
 
 def _new_axes(n_references: int, aspect: float) -> list[Axes]:
@@ -267,39 +245,16 @@ def _new_axes(n_references: int, aspect: float) -> list[Axes]:
 
 def _draw(axes: list[Axes], content: Content) -> None:
     tissue, own, bars, *frames = axes
-    _draw_place(tissue, content)
-    _draw_patch(own, content.own, content.own_title, TARGET_COLOUR)
+    draw_picture(tissue, content.tissue)
+    draw_ring(tissue, content.tissue, content.position)
+    draw_patch(own, content.own, content.own_title, TARGET_COLOUR)
     _draw_bars(bars, content)
     colours = content.colours
-    for ax, row, patch in zip(frames, content.references.itertuples(), content.patches, strict=True):
-        title = f"{row.rank}. {_short(str(row.slide))}\nattention {row.attention:.3f}\nsimilarity {row.similarity:.2f}"
-        _draw_patch(ax, patch, title, colours[str(row.slide)])
-
-
-def _draw_place(ax: Axes, content: Content) -> None:
-    """The tissue, without its spots where there is a picture of it, and a ring around the one in question."""
-    from matplotlib.colors import Normalize
-
-    tissue = content.tissue
-    plain = np.full(len(tissue.xy), 0.3 if tissue.image is None else np.nan)
-    draw_tissue(ax, tissue, plain, cmap="Greys", norm=Normalize(0, 1), img_alpha=IMAGE_ALPHA)
-    x, y = tissue.xy[content.position]
-    for colour, width in (("white", 3.0), (TARGET_COLOUR, 1.5)):  # the white one sets it off from the stain
-        ax.scatter(x, y, s=MARK_PT, facecolors="none", edgecolors=colour, linewidths=width, clip_on=False)
-    draw_scale_bar(ax, tissue)
-
-
-def _draw_patch(ax: Axes, patch: np.ndarray | None, title: str, colour: str) -> None:
-    """A patch in a frame, or an empty frame that says so."""
-    if patch is None:
-        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="0.95")
-        ax.text(0.5, 0.5, "no image", ha="center", va="center", color="0.4")
-    else:
-        ax.imshow(patch)
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=TEXT_PT)
-    for spine in ax.spines.values():
-        spine.set(visible=True, color=colour, linewidth=2)
+    shown = zip(frames, content.references.itertuples(), content.patches, content.notes, strict=True)
+    for ax, row, patch, note in shown:
+        title = f"{row.rank}. {short(str(row.slide))}\nattention {row.attention:.3f}\nsimilarity {row.similarity:.2f}"
+        scanned = f"\n{note}" if note == AS_SCANNED and patch is not None else ""
+        draw_patch(ax, patch, title + scanned, colours[str(row.slide)])
 
 
 def _draw_bars(ax: Axes, content: Content) -> None:
@@ -312,14 +267,8 @@ def _draw_bars(ax: Axes, content: Content) -> None:
     # Bars under their names, so that no long name pushes the patch above out of its place.
     ax.barh(np.arange(len(weights)) + 0.25, weights.to_numpy(), height=0.3, color=colours)
     for place, (name, weight) in enumerate(weights.items()):
-        ax.text(0, place, f"{_short(str(name))} {weight:.2f}", ha="left", va="bottom")
+        ax.text(0, place, f"{short(str(name))} {weight:.2f}", ha="left", va="bottom")
     ax.set(xlim=(0, 1), xticks=[], yticks=[])
     ax.set_ylim(max(len(weights), 4) - 0.5, -0.5)
     ax.set_title("attention by slide", fontsize=TEXT_PT)
     ax.spines[:].set_visible(False)
-
-
-def _short(name: str) -> str:
-    """A name that fits above a patch: the middle of a longer one is left out."""
-    half = (MAX_NAME - 1) // 2
-    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from spahgc._validate import check_writable_folder, listing
 
@@ -101,3 +104,56 @@ def hand_over(figure: Figure, path: Path | None, shown: bool, own_figure: bool) 
     if path is not None and own_figure:
         # As scanpy does: a saved figure is not drawn again at the end of a notebook's cell, and loops stay small.
         plt.close(figure)
+
+
+def finish(
+    axes: list[Axes], path: Path | None, *, show: bool | None, return_fig: bool, own_figure: bool
+) -> list[Axes] | Figure | None:
+    """Save and show a figure that is complete, and return what the caller of a figure function gets.
+
+    Parameters
+    ----------
+    axes
+        The panels, in the order of the result.
+    path
+        File to write, as :func:`save_path` gave it.
+    show, return_fig
+        The caller's wishes.
+    own_figure
+        False where the caller gave axes.
+    """
+    figure = whole_figure(axes[0])
+    shown = is_shown(False if return_fig else show, own_figure)
+    hand_over(figure, path, shown, own_figure)
+    if return_fig:
+        return figure
+    return None if shown else axes
+
+
+def given_axes(ax: Any, n_rows: int, n_columns: int, content: str) -> list[Axes]:
+    """The caller's axes as a list; refuses other things, a wrong number, and axes of several figures.
+
+    Parameters
+    ----------
+    ax
+        What the caller passed: axes, or a sequence or an array of them.
+    n_rows, n_columns
+        Shape of the panels that are drawn.
+    content
+        What the panels show, for the message.
+    """
+    from matplotlib.axes import Axes
+
+    flat: Sequence[Any] = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
+    strange = [type(one).__name__ for one in flat if not isinstance(one, Axes)]
+    if strange:
+        raise TypeError(f"ax must be matplotlib Axes or a sequence of them, found {listing(strange)}.")
+    needed = n_rows * n_columns
+    if len(flat) != needed:
+        raise ValueError(
+            f"ax must hold {needed} axes ({content}), found {len(flat)}. Pass "
+            f"plt.subplots({n_rows}, {n_columns})[1], or leave ax out."
+        )
+    if len({id(one.figure) for one in flat}) > 1:
+        raise ValueError("the axes in ax belong to several figures. Pass axes of one figure.")
+    return list(flat)

@@ -1,4 +1,4 @@
-"""Patches of target and reference spots, cut as the encoder saw them."""
+"""Patches of target and reference spots, as the encoder saw them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,42 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._slides import located_slides
 from spahgc._tables import is_spatialdata
 from spahgc._validate import check_anndata, encoder_records, listing
 from spahgc.encoders._record import NATIVE_MPP
-from spahgc.image import cut_patch
 from spahgc.image._resample import FILTERS
+from spahgc.pp._bank import is_bank
 from spahgc.pp._embed import DEFAULT_INTERPOLATION
+from spahgc.pp._embed_patches import Cutter
+from spahgc.pp._places import placed_tables
 from spahgc.pp._slide_image import SlideImage, Source, _find_source, check_slide, opened_image
 from spahgc.pp._spatialdata import spots_on_image
+from spahgc.pp._stain import METHODS, Stain
 
 DRAWN_PX = 224
 """Side of a drawn patch where no encoder record names its input."""
+AS_SCANNED = "as scanned"
+"""Said of patches whose stain was changed for the encoder in a way that cannot be repeated here."""
+
+
+def reference_slides(
+    refs: Any, names: Sequence[str], table_key: str | None, of: str = "the prediction"
+) -> dict[str, tuple[Any, AnnData]]:
+    """The references that were handed over, by name: object and table; refuses those of another prediction or bank."""
+    if refs is None:
+        return {}
+    if is_bank(refs):
+        raise ValueError("refs is a bank, which holds no images. Pass the slides from which it was made.")
+    items = [refs] if is_spatialdata(refs) or isinstance(refs, AnnData) else list(refs)
+    located = located_slides(placed_tables(items, table_key, "reference"))
+    slides = {name: (items[place], table) for name, (place, table) in located.items()}
+    if not set(slides) & {str(name) for name in names}:
+        raise ValueError(
+            f"none of refs is a reference of {of}: they are called {listing(slides)}, its references "
+            f"{listing(names)}. Pass the slides of which {of} was made."
+        )
+    return slides
 
 
 def has_image(data: Any) -> bool:
@@ -37,26 +62,85 @@ def slide_image(data: Any, table: AnnData, image: Source | None, where: Mapping[
     return check_slide(table, None, None, 0, spots=spots_on_image(data, table, **within))
 
 
+def found_image(data: Any, table: AnnData, what: str) -> SlideImage | None:
+    """The same where an image is welcome but need not be there; ``None`` with a warning without one."""
+    try:
+        # What is wrong with an image that was found is an error, below.
+        spots = spots_on_image(data, table) if has_image(data) else None
+        source = _find_source(table, what) if spots is None else None
+    except (FileNotFoundError, ValueError):
+        warnings.warn(
+            f"no full-resolution image of {what} was found, so its patches stay empty. Write its path "
+            f'into adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"], or add the image to its SpatialData.',
+            stacklevel=5,
+        )
+        return None
+    return check_slide(table, source, _known_mpp(table) if spots is None else None, 0, spots=spots)
+
+
 def cut_patches(
     slide: SlideImage, positions: Sequence[int] | np.ndarray, embedding: str, patch_um: float | None
 ) -> list[np.ndarray]:
-    """Cut the patches of some spots as the encoder saw them."""
+    """Cut the patches of some spots as the encoder saw them, with the stain that it saw where that can be repeated."""
     record = encoder_records(slide.adata).get(embedding, {})
-    width_px = _patch_width_px(slide, embedding, patch_um)
-    side = int(record.get("input_px", DRAWN_PX))
     interpolation = str(record.get("interpolation"))
-    interpolation = interpolation if interpolation in FILTERS else DEFAULT_INTERPOLATION
+    cutter = Cutter(
+        xy=slide.xy,
+        width_px=_patch_width_px(slide, embedding, patch_um),
+        side=int(record.get("input_px", DRAWN_PX)),
+        interpolation=interpolation if interpolation in FILTERS else DEFAULT_INTERPOLATION,
+        recolour=_stain(slide.adata, embedding),
+    )
     with opened_image(slide.source) as image:
-        return [
-            cut_patch(image, slide.xy[row], width_px=width_px, out_px=side, interpolation=interpolation)[0]
-            for row in positions
-        ]
+        return list(cutter.cut(image, (np.asarray(positions, dtype=np.int64), 1.0))[0])
+
+
+def patch_width_um(slide: SlideImage, embedding: str, patch_um: float | None) -> float | None:
+    """Width of a patch in microns, where the resolution of the slide is known."""
+    return None if slide.mpp is None else _patch_width_px(slide, embedding, patch_um) * slide.mpp
+
+
+def patch_lines(slide: SlideImage, embedding: str, patch_um: float | None) -> list[str]:
+    """Lines that tell a patch's width, where it is known in microns, and its stain, where that was changed."""
+    width, note = patch_width_um(slide, embedding, patch_um), stain_note(slide.adata, embedding)
+    return [*([] if width is None else [f"{width:.0f} µm wide"]), *([note] if note else [])]
+
+
+def stain_note(table: AnnData, embedding: str) -> str:
+    """What a figure says of the stain of a slide's patches; empty where the encoder saw them as they are.
+
+    Of a normalisation by the package's own methods the slide's estimates stand in ``uns``, and the patches are drawn
+    with it. A function of the user's is not kept, nor is what another tool did: then they are drawn as scanned.
+    """
+    name = str(encoder_records(table).get(embedding, {}).get("stain", "") or "")
+    if not name:
+        return ""
+    return AS_SCANNED if _stain(table, embedding) is None else f"stain: {name}"
+
+
+def _stain(table: AnnData, embedding: str) -> Stain | None:
+    """The normalisation that a slide's patches went through; ``None`` without one, or if it cannot be repeated."""
+    estimates = dict(table.uns.get(UNS, {}).get(Uns.stain, {}).get(embedding, {}))
+    method = METHODS.get(str(estimates.pop("method", "")))
+    return None if method is None else method(**{name: np.asarray(value) for name, value in estimates.items()})
 
 
 def reference_patches(
     references: pd.DataFrame, slides: Mapping[str, tuple[Any, AnnData]], embedding: str, patch_um: float | None
 ) -> list[np.ndarray | None]:
-    """Patch of every reference spot, ``None`` where there is no image; a slide is opened once."""
+    """Patch of every reference spot, ``None`` where there is no image; a slide is opened once.
+
+    Parameters
+    ----------
+    references
+        Names in the columns ``slide`` and ``spot``, and an index from 0.
+    slides
+        From :func:`reference_slides`.
+    embedding
+        Key of the embedding.
+    patch_um
+        Width of the patches, microns; ``None`` takes that of the embedding.
+    """
     patches: list[np.ndarray | None] = [None] * len(references)
     for name, rows in references.groupby("slide", sort=False):
         if name not in slides:
@@ -67,21 +151,12 @@ def reference_patches(
         if missing:
             raise KeyError(
                 f'{listing(missing)} not found in reference "{name}", whose spots are {listing(slide.obs_names)}. '
-                "Pass the slides that predict was given."
+                "Pass the slides as they were when the graph was made."
             )
-        try:
-            # What is wrong with an image that was found is an error, below.
-            spots = spots_on_image(data, slide) if has_image(data) else None
-            source = _find_source(slide, f'reference "{name}"') if spots is None else None
-        except (FileNotFoundError, ValueError):
-            warnings.warn(
-                f'no full-resolution image of reference "{name}" was found, so its patches stay empty. Write its path '
-                f'into adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"], or add the image to its SpatialData.',
-                stacklevel=4,
-            )
+        found = found_image(data, slide, f'reference "{name}"')
+        if found is None:
             continue
-        checked = check_slide(slide, source, _known_mpp(slide) if spots is None else None, 0, spots=spots)
-        cut = cut_patches(checked, slide.obs_names.get_indexer(rows["spot"]), embedding, patch_um)
+        cut = cut_patches(found, slide.obs_names.get_indexer(rows["spot"]), embedding, patch_um)
         for place, patch in zip(rows.index, cut, strict=True):
             patches[place] = patch
     return patches

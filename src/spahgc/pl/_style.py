@@ -1,4 +1,4 @@
-"""How figures look: sizes of text and panels, the shared colour scale, the wording of titles."""
+"""How figures look: colours, sizes of text and panels, the shared colour scale, the wording of titles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from spahgc.pl._output import whole_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,20 +19,38 @@ TITLE_PT = 8.5
 TEXT_PT = 7.5
 """Text sizes in points at the figure's own width; at 89 mm, one column of a journal, 5 pt and more remain."""
 
-WIDTH_PAIR_IN = 5.0
-WIDTH_SINGLE_IN = 3.5
-"""Width of a figure with two panels a row, and with one."""
+COLUMN_IN, PAIR_IN, PAGE_IN = 3.35, 5.0, 6.9
+"""Width of a figure with one panel a row, with two, and with more: one, one and a half and two columns of a journal."""
 COLOUR_BAR_IN = 0.75
-"""Width that the colour bar takes with its numbers and its label."""
+"""Width that a colour bar takes with its numbers and its label."""
 TITLE_LINE_IN = 0.14
 ROW_ROOM_IN = 0.1
 SCALE_BAR_IN = 0.25
-"""Heights of a title's line, of the room between rows, and of the scale bar below the last row."""
-PANEL_HEIGHT_IN = (1.6, 3.2)
+"""Heights of a title's line, of the room between rows, and of a scale bar below a row."""
+SIDE_NAME_IN = 0.2
+"""Width of a slide's name left of its row."""
+SIDE_NAME_GAP_PT = 3.0
+"""Distance of that name from the panel, points."""
+PANEL_HEIGHT_IN = (1.35, 3.2)
 """Least and greatest height of a panel; the least holds the label of the colour bar."""
 
-TITLE_CHARS = 32
-"""Longest title that fits above a panel in one line."""
+EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP = "viridis", "magma", "cividis"
+"""Colour maps, perceptually even and told apart by colour-blind readers; another quantity has another one."""
+CATEGORY_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+"""Colours of up to eight categories, told apart by colour-blind readers (Okabe and Ito; grey for their black)."""
+MIN_CONTRAST = 0.4
+"""Least difference between the brightness of text and of its background, 0 to 1."""
+
+TITLE_CHAR_IN = 0.066
+"""Mean width of a letter of a title."""
+LEGEND_IN, LEGEND_CHAR_IN = 0.25, 0.058
+"""Width of a legend without its names, and mean width of a letter of these."""
+GENE_SHARE = 0.75
+"""Longest name of a gene, as a share of the letters of a line: capitals and numbers are wide, and a comma follows."""
+MIN_TITLE_CHARS = 12
+"""Letters of a line of a title above the narrowest panels."""
+MAX_NAME = 24
+"""Letters of a name beside a panel or in a legend."""
 ROBUST_PERCENTILES = (1.0, 99.0)
 """Range of the values that the colours span where the caller names no limits."""
 
@@ -44,7 +64,10 @@ RC: Any = {
     "font.size": TEXT_PT,
     "axes.titlesize": TITLE_PT,
     "axes.labelsize": TEXT_PT,
+    "xtick.labelsize": TEXT_PT,
     "ytick.labelsize": TEXT_PT,
+    "legend.fontsize": TEXT_PT,
+    "legend.title_fontsize": TEXT_PT,
     # Styles that draw a grid would draw it over the tissue and the colour bar.
     "axes.grid": False,
     # Text stays text in vector files, so that a journal can edit it.
@@ -55,32 +78,121 @@ RC: Any = {
 """Settings of matplotlib that hold while a figure is drawn and saved."""
 
 
-def figure_size(n_rows: int, n_columns: int, aspect: float, title_lines: int) -> tuple[float, float]:
-    """Width and height of the figure in inches, for panels of that height over width."""
-    width = WIDTH_PAIR_IN if n_columns > 1 else WIDTH_SINGLE_IN
-    panel_width = (width - COLOUR_BAR_IN) / n_columns
-    panel_height = float(np.clip(panel_width * aspect, *PANEL_HEIGHT_IN))
-    return width, n_rows * (panel_height + title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + SCALE_BAR_IN
+def check_look(vmin: float | None, vmax: float | None, size: float, img_alpha: float) -> None:
+    """Refuse limits of the colours, a size of the spots or an opacity of the image that cannot be drawn."""
+    if vmin is not None and vmax is not None and vmin >= vmax:
+        raise ValueError(f"vmin must be below vmax, found vmin={vmin:g} and vmax={vmax:g}.")
+    if not size > 0:
+        raise ValueError(f"size must be above 0, found {size:g}. 1 draws the spots in their true size.")
+    if not 0 <= img_alpha <= 1:
+        raise ValueError(f"img_alpha must be between 0 (no image) and 1 (full colours), found {img_alpha:g}.")
 
 
-def titles(genes: Sequence[str], scores: Sequence[float | None], measured: bool) -> list[list[str]]:
-    """Titles of all panels, a list a gene; they have one line, or all of the predictions' have two.
+def figure_width(n_across: int) -> float:
+    """Width in inches of a figure with so many panels side by side."""
+    return {1: COLUMN_IN, 2: PAIR_IN}.get(n_across, PAGE_IN)
+
+
+def panel_height(width: float, aspect: float, share: int = 1) -> float:
+    """Height in inches of a panel of that height over width, of which `share` stand beside one colour bar."""
+    least, most = PANEL_HEIGHT_IN
+    return float(np.clip(width * aspect, least / share, most))
+
+
+def ink(ax: Axes) -> str:
+    """Colour of what is written beside the panels: that of the caller's style, unless it would hardly be seen."""
+    from matplotlib import rcParams
+    from matplotlib.colors import to_hex, to_rgba
+
+    *background, opacity = to_rgba(whole_figure(ax).get_facecolor())
+    wanted = to_hex(rcParams["text.color"])
+    if opacity == 0 or abs(_brightness(to_rgba(wanted)) - _brightness(background)) >= MIN_CONTRAST:
+        return wanted
+    return "black" if _brightness(background) > 0.5 else "white"
+
+
+def on_dark(ax: Axes) -> bool:
+    """Whether what is written beside the panels is light, so that the page must be dark."""
+    from matplotlib.colors import to_rgba
+
+    return _brightness(to_rgba(ink(ax))) > 0.5
+
+
+def _brightness(colour: Sequence[float]) -> float:
+    return float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
+
+
+def shorten(name: str, most: int = MAX_NAME) -> str:
+    """A name of at most so many letters: the middle of a longer one is left out."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[len(name) - half :]}"
+
+
+def draw_side_name(ax: Axes, name: str) -> None:
+    """Write the name of a slide left of the first panel of its row, from bottom to top."""
+    ax.annotate(
+        shorten(name),
+        (0, 0.5),
+        xytext=(-SIDE_NAME_GAP_PT, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        rotation="vertical",
+        ha="right",
+        va="center",
+        fontsize=TITLE_PT,
+        color=ink(ax),
+    )
+
+
+def category_colours(n: int) -> list[str]:
+    """So many colours: up to eight are told apart by colour-blind readers, more are scanpy's.
+
+    Raises
+    ------
+    ValueError
+        If scanpy has no palette of so many.
+    """
+    if n <= len(CATEGORY_COLOURS):
+        return list(CATEGORY_COLOURS[:n])
+    from scanpy.plotting.palettes import default_28, default_102
+
+    if n > len(default_102):
+        raise ValueError(
+            f"{n} categories cannot be told apart by colour, at most {len(default_102)} are drawn. Pass a column with "
+            "fewer; numbers are no categories."
+        )
+    return list((default_28 if n <= len(default_28) else default_102)[:n])
+
+
+def titles(
+    genes: Sequence[str], scores: Sequence[float | None], *, kinds: Sequence[str], width: float = 2.1
+) -> list[list[str]]:
+    """Titles of all panels, a list a row; those of all rows are broken at the same places.
 
     Parameters
     ----------
     genes
-        Names of the genes.
+        Name of the gene of each row.
     scores
         PCC of each; NaN where a constant gene has none, ``None`` where nothing is known.
-    measured
-        Whether the measurement has a panel.
+    kinds
+        What the panels of a row show: ``"measured"``, ``"predicted"``, ``"spread"``.
+    width
+        Width of a panel, inches.
     """
+    most = max(int(width / TITLE_CHAR_IN), MIN_TITLE_CHARS)
+    names = [shorten(gene, int(GENE_SHARE * most)) for gene in genes]
     notes = [_note(score) for score in scores]
-    predicted = [f"{gene}, predicted" for gene in genes]
-    longest = max(len(f"{name} {note}") for name, note in zip(predicted, notes, strict=True))
-    gap = "\n" if longest > TITLE_CHARS else " "
-    full = [f"{name}{gap}{note}" if note else name for name, note in zip(predicted, notes, strict=True)]
-    return [[f"{gene}, measured", title] if measured else [title] for gene, title in zip(genes, full, strict=True)]
+    after_gene = "\n" if max(len(f"{name}, predicted") for name in names) > most else " "
+    longest = max(len(f"{name}, predicted {note}") for name, note in zip(names, notes, strict=True))
+    before_note = "\n" if longest > most else " "
+    rows = []
+    for name, note in zip(names, notes, strict=True):
+        row = {kind: f"{name},{after_gene}{kind}" for kind in kinds}
+        if note:
+            row["predicted"] += before_note + note
+        rows.append(list(row.values()))
+    return rows
 
 
 def _note(score: float | None) -> str:
@@ -102,9 +214,11 @@ def shared_limits(panels: Sequence[np.ndarray], vmin: float | None, vmax: float 
 
     Returns
     -------
-    Lower limit, upper limit, and ``"neither"``, ``"min"``, ``"max"`` or ``"both"``, as matplotlib's ``extend``.
+    Lower limit, upper limit (0 and 1 where there is no value), and ``"neither"``, ``"min"``, ``"max"`` or ``"both"``, as matplotlib's ``extend``.
     """
     values = np.concatenate([panel[np.isfinite(panel)] for panel in panels]).astype(np.float64)
+    if not len(values):
+        values = np.zeros(1)
     low, high = (float(limit) for limit in np.percentile(values, ROBUST_PERCENTILES))
     if low == high:
         # A gene seen in fewer than one spot of a hundred has both percentiles at zero.
@@ -120,30 +234,48 @@ def shared_limits(panels: Sequence[np.ndarray], vmin: float | None, vmax: float 
     )
 
 
-def draw_colour_bar(row: Sequence[Axes], mappable: ScalarMappable, *, label: str, extend: str) -> None:
-    """Draw one colour bar right of a row of panels, as high as the panels are, or as its numbers need."""
+def draw_colour_bar(
+    panels: Sequence[Axes], mappable: ScalarMappable, *, label: str, extend: str, n_rows: int = 1
+) -> None:
+    """Draw one colour bar right of a block of panels, as high as the panels are, or as its numbers need.
+
+    Parameters
+    ----------
+    panels
+        The panels.
+    mappable
+        What has the colours.
+    label
+        What they mean, with the unit.
+    extend
+        On which sides values lie beyond the limits, as matplotlib's ``extend``.
+    """
     from matplotlib.colorbar import make_axes
     from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import Bbox
 
-    last = row[-1]
-    bar_ax, _ = make_axes(list(row), location="right", aspect=COLOUR_BAR_ASPECT, pad=COLOUR_BAR_PAD)
+    figure = panels[0].figure
+    # Of the width that a bar of one row would have, however many rows it stands beside.
+    bar_ax, _ = make_axes(list(panels), location="right", aspect=COLOUR_BAR_ASPECT * n_rows, pad=COLOUR_BAR_PAD)
 
-    def beside_panel(ax: Any, renderer: RendererBase) -> Bbox:
+    def beside_panels(ax: Any, renderer: RendererBase) -> Bbox:
         # A panel of equal aspect is lower than its cell, and only the drawing tells by how much.
-        cell, panel = ax.get_position(original=True), last.get_position()
-        least = COLOUR_BAR_HEIGHT_IN * last.figure.dpi / last.figure.bbox.height
-        height = min(max(panel.height, least), cell.height)
-        bottom = min(max((panel.y0 + panel.y1 - height) / 2, cell.y0), cell.y1 - height)
+        cell, shown = ax.get_position(original=True), [panel.get_position() for panel in panels]
+        bottom, top = min(box.y0 for box in shown), max(box.y1 for box in shown)
+        least = COLOUR_BAR_HEIGHT_IN * figure.dpi / figure.bbox.height
+        height = min(max(top - bottom, least), cell.height)
+        bottom = min(max((bottom + top - height) / 2, cell.y0), cell.y1 - height)
         return Bbox.from_extents(cell.x0, bottom, cell.x1, bottom + height)
 
-    bar_ax.set_axes_locator(beside_panel)
-    bar = last.figure.colorbar(
+    bar_ax.set_axes_locator(beside_panels)
+    bar = figure.colorbar(
         mappable,
         cax=bar_ax,
-        label=label,
         extend=extend,
         ticks=MaxNLocator(COLOUR_BAR_TICKS, steps=[1, 2, 5, 10]),
         extendfrac=0.03,
     )
-    bar.outline.set_visible(False)
+    # The dark end of a map would be lost on a dark page.
+    bar.outline.set(visible=on_dark(panels[0]), edgecolor=ink(panels[0]), linewidth=0.5)
+    bar.set_label(label, color=ink(panels[0]))
+    bar_ax.tick_params(colors=ink(panels[0]))

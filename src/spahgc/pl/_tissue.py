@@ -2,45 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._tables import is_spatialdata, table_of
-from spahgc._validate import check_coordinates, listing
-from spahgc.image import open_image, thumbnail
+from spahgc._validate import check_coordinates
+from spahgc.image import ImageSource, open_image, thumbnail
+from spahgc.image._resample import resample
+from spahgc.pl._library import best_image, find_library, known_mpp, positive, spot_diameter
+from spahgc.pl._style import TEXT_PT, ink, on_dark
 from spahgc.pp._places import placed_table
 from spahgc.pp._spatialdata import SpotsOnImage, spots_on_image
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Colormap, Normalize
 
-RESOLUTIONS = ("hires", "lowres")
-"""Images of a library, the preferred one first."""
-DIAMETER_OF_PITCH = 0.55
-"""Spot diameter over the distance of neighbours where the diameter is unknown: 55 um of 100 um, as in Visium."""
+Crop: TypeAlias = tuple[float, float, float, float]
+"""Left, right, top and bottom edge of a part of a slide, in full-resolution pixels."""
+
 MARGIN = 0.04
 """Room around the outermost spots, as a share of the longer side of their bounding box."""
 MAX_IMAGE_PX = 2000
 """Longest side of the drawn picture; more pixels than print shows would only make drawing slow and files large."""
 MAX_THUMBNAIL_PX = 2 * MAX_IMAGE_PX
 """Longest side of the picture of a whole slide that is read where only a part of it is shown."""
+MAX_PART_PIXELS = 32 * 10**6
+"""Pixels of the full resolution that are held at once to draw a part of a slide."""
 PIXEL_CENTRE = 0.5
 """A picture's coordinates name the centres of pixels, those of SpatialData their corners."""
 MAX_VECTOR_SPOTS = 5000
 """More spots than this become pixels in vector files, which no viewer would open otherwise."""
 SCALE_BAR_SHARE = 0.3
 """Longest scale bar, as a share of the panel's width."""
-SCALE_BAR_HEIGHT = 0.01
-"""Thickness of the scale bar, as a share of the panel's width."""
+SCALE_BAR_PT = 1.8
+"""Thickness of the scale bar, points."""
+RING_COLOUR, RING_PT = "#D55E00", 1.0
+"""Colour and width in points of a ring around a spot."""
+LEGEND_GAP_PT = 8.0
+"""Distance of the size of a spot from the scale bar, points."""
 UM_PER_MM = 1000.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is shown of a slide."""
+
+    crop: Crop | None = None
+    """The part to show; ``None`` shows all spots."""
+    detail: float = 1.0
+    """Share of the pixels along the picture's longest side that are kept: many panels need fewer."""
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,18 @@ class Tissue:
     """Left, right, bottom and top edge of the image's cut-out."""
     microns: float | None
     """Microns a pixel, where known."""
+    spot_um: float | None = None
+    """True diameter of a spot in microns, where known."""
+    magnified: float = 1.0
+    """By how much the spots are drawn larger than they are."""
+
+    @property
+    def in_view(self) -> np.ndarray:
+        """Which spots lie within the ranges that are shown, at least in part."""
+        room = self.diameter / 2
+        x, y = self.xy.T
+        bottom, top = self.ylim
+        return (x > self.xlim[0] - room) & (x < self.xlim[1] + room) & (y > top - room) & (y < bottom + room)
 
     @property
     def aspect(self) -> float:
@@ -67,6 +99,8 @@ class Tissue:
 
 def slide_tissue(
     data: Any,
+    part: Part = WHOLE,
+    /,
     *,
     table_key: str | None,
     image_key: str | None,
@@ -74,19 +108,44 @@ def slide_tissue(
     library_id: str | None,
     size: float,
 ) -> Tissue:
-    """Tissue of an AnnData, or of a SpatialData: that of its image unless a library of the table is asked for."""
+    """Tissue of an AnnData, or of a SpatialData: that of its image unless a library of the table is asked for.
+
+    Parameters
+    ----------
+    data
+        An AnnData or SpatialData.
+    part
+        What is shown of it.
+    table_key, image_key, coordinate_system, library_id, size
+        As `spahgc.pl.spatial_genes` takes them.
+    """
     named = image_key is not None or coordinate_system is not None
     if named and not is_spatialdata(data):
         raise ValueError(f"image_key= and coordinate_system= choose within a SpatialData, found {type(data).__name__}.")
     if named and library_id is not None:
         raise ValueError("library_id= asks for the picture in the table, image_key= for an image beside it: pass one.")
     if not is_spatialdata(data) or library_id is not None or not (data.images or named):
-        return tissue_of(placed_table(data, table_key, "the slide"), library_id, size)
+        return tissue_of(placed_table(data, table_key, "the slide"), library_id, size, part)
     table = table_of(data, table_key, "the slide")
-    return tissue_on_image(spots_on_image(data, table, image_key=image_key, coordinate_system=coordinate_system), size)
+    spots = spots_on_image(data, table, image_key=image_key, coordinate_system=coordinate_system)
+    return tissue_on_image(spots, size, part)
 
 
-def tissue_of(adata: AnnData, library_id: str | None, size: float) -> Tissue:
+def check_crop(crop: Sequence[float]) -> Crop:
+    """The part of a slide that is to be shown; refuses what encloses nothing."""
+    try:
+        left, right, top, bottom = (float(edge) for edge in crop)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"crop_coord must be four numbers (left, right, top, bottom), found {crop!r}.") from error
+    if not (np.isfinite([left, right, top, bottom]).all() and left < right and top < bottom):
+        raise ValueError(
+            f"crop_coord=({left:g}, {right:g}, {top:g}, {bottom:g}) encloses nothing. Pass (left, right, top, bottom) in "
+            "full-resolution pixels, left below right and top below bottom, since y runs downwards."
+        )
+    return left, right, top, bottom
+
+
+def tissue_of(adata: AnnData, library_id: str | None, size: float, part: Part = WHOLE) -> Tissue:
     """Find image, scale and spot size of a slide.
 
     Parameters
@@ -97,15 +156,19 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float) -> Tissue:
         Entry of ``uns["spatial"]``; ``None`` takes the only one, or the one that ``obs["slide"]`` names.
     size
         Factor on the spots' diameter.
+    part
+        What is shown of it.
     """
     xy = check_coordinates(adata, "the slide")
-    library = _library(adata, library_id)
+    library = find_library(adata, library_id)
     factors = library.get("scalefactors", {})
-    image, scale = _image(library, factors)
-    return _tissue(xy, _diameter(factors, xy), image, scale, _microns(adata, factors), size)
+    image, scale = best_image(library, factors)
+    known = positive(factors.get("spot_diameter_fullres"))
+    measures = Measures(spot_diameter(factors, xy), known is not None, scale, known_mpp(adata, factors), size)
+    return _tissue(xy, image, measures, part)
 
 
-def tissue_on_image(spots: SpotsOnImage, size: float) -> Tissue:
+def tissue_on_image(spots: SpotsOnImage, size: float, part: Part = WHOLE) -> Tissue:
     """The same of spots on an image of a SpatialData, of which a small version is read.
 
     Parameters
@@ -114,106 +177,90 @@ def tissue_on_image(spots: SpotsOnImage, size: float) -> Tissue:
         The spots and their image.
     size
         Factor on the spots' diameter.
+    part
+        What is shown of it.
     """
     with open_image(spots.image) as image:
-        shown = max(float(np.ptp(spots.xy, axis=0).max()), 1.0)
-        longest = min(MAX_IMAGE_PX * max(image.height, image.width) / shown, MAX_THUMBNAIL_PX)
-        small, scale = thumbnail(image, max(int(longest), MAX_IMAGE_PX))
-    diameter = _diameter({"spot_diameter_fullres": spots.diameter_px}, spots.xy)
-    return _tissue(spots.xy - PIXEL_CENTRE, diameter, small, scale, spots.mpp, size)
+        small, scale, (left, top) = _picture(image, spots.xy, part.crop)
+    known = positive(spots.diameter_px) is not None
+    diameter = spot_diameter({"spot_diameter_fullres": spots.diameter_px}, spots.xy)
+    origin = (left + PIXEL_CENTRE, top + PIXEL_CENTRE)
+    return _tissue(spots.xy, small, Measures(diameter, known, scale, spots.mpp, size, origin), part)
 
 
-def _tissue(xy: np.ndarray, diameter: float, image: Any, scale: float, microns: float | None, size: float) -> Tissue:
-    """What is shown of an image, in its pixels; `xy`, `diameter` and `microns` are those of the full resolution."""
-    diameter = diameter * scale
-    xy = xy * scale
-    room = diameter * max(size, 1.0) / 2 + MARGIN * float(np.ptp(xy, axis=0).max())
-    (left, top), (right, bottom) = xy.min(axis=0) - room, xy.max(axis=0) + room
+def _picture(image: ImageSource, xy: np.ndarray, crop: Crop | None) -> tuple[Any, float, tuple[int, int]]:
+    """A small version of an image, its pixels per pixel of the large one, and where it begins in that."""
+    shown = max(float(np.ptp(xy, axis=0).max()), 1.0)
+    if crop is not None:
+        (left, right, top, bottom), shown = crop, max(crop[1] - crop[0], crop[3] - crop[2])
+        x0, x1 = max(int(np.floor(left)), 0), min(int(np.ceil(right)), image.width)
+        y0, y1 = max(int(np.floor(top)), 0), min(int(np.ceil(bottom)), image.height)
+        # A part is read by itself, as fine as print can show; one that fills the memory comes from the whole.
+        if x0 < x1 and y0 < y1 and (x1 - x0) * (y1 - y0) <= MAX_PART_PIXELS:
+            scale = min(1.0, MAX_IMAGE_PX / max(x1 - x0, y1 - y0))
+            width, height = (max(1, int(side * scale)) for side in (x1 - x0, y1 - y0))
+            box = (float(x0), float(y0), x0 + width / scale, y0 + height / scale)
+            return resample(image, box, (width, height), "bilinear"), scale, (x0, y0)
+    longest = min(MAX_IMAGE_PX * max(image.height, image.width) / shown, MAX_THUMBNAIL_PX)
+    return *thumbnail(image, max(int(longest), MAX_IMAGE_PX)), (0, 0)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the sizes in a figure follow from."""
+
+    diameter: float
+    """Of a spot, full-resolution pixels."""
+    diameter_is_known: bool
+    """Not guessed from the distance of neighbours."""
+    scale: float
+    """Pixels of the picture per pixel of full resolution."""
+    mpp: float | None
+    """Microns per pixel of full resolution, where known."""
+    size: float
+    """Factor on the spots' diameter."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """Where the picture begins, full-resolution pixels."""
+
+
+def _tissue(xy: np.ndarray, image: Any, measures: Measures, part: Part) -> Tissue:
+    """What is shown of a picture, in its pixels; `xy` and `part` are those of the full resolution."""
+    scale, mpp, diameter = measures.scale, measures.mpp, measures.diameter * measures.scale
+    x, y = measures.origin
+    edges = part.crop or _limits(xy, measures)
+    left, right, top, bottom = (float((edge - start) * scale) for edge, start in zip(edges, (x, x, y, y), strict=True))
     cut, extent = None, (0.0, 0.0, 0.0, 0.0)
     if image is not None:
-        cut, extent = _cut_out(image, (float(left), float(right)), (float(top), float(bottom)), scale)
-    return Tissue(
-        xy=xy,
-        diameter=diameter * size,
-        xlim=(float(left), float(right)),
-        ylim=(float(bottom), float(top)),
+        cut, extent = _cut_out(image, (left, right), (top, bottom), scale, int(MAX_IMAGE_PX * part.detail))
+    tissue = Tissue(
+        xy=(xy - measures.origin) * scale,
+        diameter=diameter * measures.size,
+        xlim=(left, right),
+        ylim=(bottom, top),
         image=cut,
         extent=extent,
-        microns=None if microns is None else microns / scale,
+        microns=None if mpp is None else mpp / scale,
+        spot_um=measures.diameter * mpp if mpp is not None and measures.diameter_is_known else None,
+        magnified=measures.size,
     )
-
-
-def _library(adata: AnnData, library_id: str | None) -> Mapping[str, Any]:
-    libraries = adata.uns.get(SPATIAL, {})
-    slides = [str(name) for name in adata.obs[Obs.slide].dropna().unique()] if Obs.slide in adata.obs else []
-    if len(slides) > 1:
+    if not tissue.in_view.any():
+        (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
         raise ValueError(
-            f'the object holds the spots of several slides, obs["{Obs.slide}"] has {listing(slides)}. Draw one at a '
-            f'time: adata[adata.obs["{Obs.slide}"] == "{slides[0]}"].'
+            f"crop_coord={part.crop} holds none of the {len(xy)} spots, which lie from x={x0:g} to {x1:g} and from y={y0:g} "
+            f"to {y1:g}. Pass (left, right, top, bottom) in full-resolution pixels."
         )
-    if library_id is not None:
-        if library_id not in libraries:
-            raise KeyError(
-                f'library_id="{library_id}" not found in uns["{SPATIAL}"], its libraries are: {listing(libraries)}. '
-                "Pass one of these, or leave it out."
-            )
-        return dict(libraries[library_id])
-    if len(libraries) > 1:
-        if slides and slides[0] in libraries:
-            return dict(libraries[slides[0]])
-        raise ValueError(
-            f'uns["{SPATIAL}"] holds several libraries: {listing(libraries)}. Say which one with library_id=.'
-        )
-    return dict(next(iter(libraries.values()), {}))
+    return tissue
 
 
-def _image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[Any, float]:
-    """The best image there is, and its pixels per pixel of full resolution; without an image ``None`` and 1."""
-    images = library.get("images", {})
-    for resolution in RESOLUTIONS:
-        if resolution in images:
-            name = f"tissue_{resolution}_scalef"
-            if name not in factors:
-                raise KeyError(
-                    f'scale factor "{name}" of the image "{resolution}" not found in uns["{SPATIAL}"], scale factors '
-                    f"are: {listing(factors)}. Write it there (image pixels per full-resolution pixel), or remove the "
-                    "image to draw the spots alone."
-                )
-            return images[resolution], float(factors[name])
-    return None, 1.0
-
-
-def _diameter(factors: Mapping[str, Any], xy: np.ndarray) -> float:
-    """Diameter of a spot in full-resolution pixels."""
-    known = _positive(factors.get("spot_diameter_fullres"))
-    if known is not None:
-        return known
-    nearest = cKDTree(xy).query(xy, k=2)[0][:, 1]
-    pitch = float(np.median(nearest))
-    if not np.isfinite(pitch) or pitch <= 0:
-        raise ValueError(
-            f"the size of the spots is unknown: there is no scale factor spot_diameter_fullres, and {len(xy)} spots at "
-            f"{len(np.unique(xy, axis=0))} places do not tell it. Write the diameter in full-resolution pixels into "
-            f'uns["{SPATIAL}"][library]["scalefactors"]["spot_diameter_fullres"].'
-        )
-    return DIAMETER_OF_PITCH * pitch
-
-
-def _microns(adata: AnnData, factors: Mapping[str, Any]) -> float | None:
-    """Microns per full-resolution pixel, where known."""
-    known = _positive(factors.get("microns_per_pixel"))
-    return known if known is not None else _positive(adata.uns.get(UNS, {}).get(Uns.slide_mpp))
-
-
-def _positive(value: Any) -> float | None:
-    if value is None or np.ndim(value) != 0:
-        return None
-    number = float(value)
-    return number if np.isfinite(number) and number > 0 else None
+def _limits(xy: np.ndarray, measures: Measures) -> Crop:
+    """The part that holds all spots and some room around them."""
+    room = measures.diameter * max(measures.size, 1.0) / 2 + MARGIN * float(np.ptp(xy, axis=0).max())
+    (left, top), (right, bottom) = xy.min(axis=0) - room, xy.max(axis=0) + room
+    return left, right, top, bottom
 
 
 def _cut_out(
-    image: Any, xlim: tuple[float, float], ylim: tuple[float, float], scale: float
+    image: Any, xlim: tuple[float, float], ylim: tuple[float, float], scale: float, longest: int
 ) -> tuple[np.ndarray | None, tuple[float, float, float, float]]:
     """The shown part of the image, thinned to what print can show, and its edges (left, right, bottom, top).
 
@@ -227,7 +274,7 @@ def _cut_out(
     if x0 >= x1 or y0 >= y1:
         return None, (0.0, 0.0, 0.0, 0.0)
     # Blocks have to be whole; what they cut off at the far edge is less than one drawn pixel.
-    step = int(np.ceil(max(x1 - x0, y1 - y0) / MAX_IMAGE_PX))
+    step = int(np.ceil(max(x1 - x0, y1 - y0) / longest))
     x1, y1 = x0 + (x1 - x0) // step * step or x1, y0 + (y1 - y0) // step * step or y1
     cut = np.asarray(image[y0:y1, x0:x1])
     if step > 1 and min(cut.shape[:2]) >= step:
@@ -248,63 +295,102 @@ def draw_tissue(
     tissue
         Picture and spots.
     values
-        One a spot; a spot with NaN is left out, so that the tissue is seen.
+        One a spot; a spot with NaN is left out, so that the tissue is seen, and so are those outside the view.
     cmap, norm
         Colours and their scale.
     img_alpha
         Opacity of the picture.
     """
-    from matplotlib.collections import EllipseCollection
+    from matplotlib.patches import Rectangle
 
     if tissue.image is not None:
+        if img_alpha < 1 and on_dark(ax):
+            # A faint picture fades into white, as on paper, not into the darkness behind it.
+            left, right, bottom, top = tissue.extent
+            ax.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor="white", zorder=-1))
         ax.imshow(tissue.image, cmap="gray", alpha=img_alpha, extent=tissue.extent, aspect="equal")
-    n_spots = len(tissue.xy)
-    # Sizes in data units, so that spots keep their size on the tissue at any zoom.
-    spots = EllipseCollection(
-        widths=np.full(n_spots, tissue.diameter),
-        heights=np.full(n_spots, tissue.diameter),
-        angles=np.zeros(n_spots),
-        units="xy",
-        offsets=tissue.xy,
-        offset_transform=ax.transData,
-        array=np.ma.masked_invalid(values),
-        cmap=cmap,
-        norm=norm,
-        linewidths=0,
-        rasterized=n_spots > MAX_VECTOR_SPOTS,
-    )
-    ax.add_collection(spots, autolim=False)
+    shown = np.ma.masked_invalid(np.asarray(values)[tissue.in_view])
+    spots = _circles(ax, tissue, tissue.in_view, array=shown, cmap=cmap, norm=norm, linewidths=0)
     ax.set(xlim=tissue.xlim, ylim=tissue.ylim, aspect="equal")
     ax.set_axis_off()
     return spots
 
 
-def draw_scale_bar(ax: Axes, tissue: Tissue) -> None:
-    """Draw a scale bar below the panel, where it hides no spot; nothing where the scale is unknown."""
+def draw_rings(ax: Axes, tissue: Tissue, ringed: np.ndarray) -> None:
+    """Draw a ring around some spots of a panel; `ringed` is True for these."""
+    _circles(ax, tissue, ringed & tissue.in_view, facecolors="none", edgecolors=RING_COLOUR, linewidths=RING_PT)
+
+
+def _circles(ax: Axes, tissue: Tissue, chosen: np.ndarray, **look: Any) -> EllipseCollection:
+    """Draw circles of true size at some spots."""
+    from matplotlib.collections import EllipseCollection
+
+    n_spots = int(chosen.sum())
+    # Sizes in data units, so that spots keep their size on the tissue at any zoom.
+    circles = EllipseCollection(
+        widths=np.full(n_spots, tissue.diameter),
+        heights=np.full(n_spots, tissue.diameter),
+        angles=np.zeros(n_spots),
+        units="xy",
+        offsets=tissue.xy[chosen],
+        offset_transform=ax.transData,
+        rasterized=n_spots > MAX_VECTOR_SPOTS,
+        **look,
+    )
+    ax.add_collection(circles, autolim=False)
+    return circles
+
+
+def draw_note(ax: Axes, text: str) -> None:
+    """Write into the middle of a panel why it shows no spots."""
+    box = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round", "alpha": 0.8}
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="black", bbox=box)
+
+
+def draw_scale_bar(ax: Axes, tissue: Tissue, *, spot: bool = False) -> None:
+    """Draw a scale bar below the panel, where it hides no spot; nothing where the scale is unknown.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    tissue
+        What it shows.
+    spot
+        Say beside the bar how wide a spot is, where that is known.
+    """
     if tissue.microns is None:
         return
-    from matplotlib.font_manager import FontProperties
-    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
-
-    from spahgc.pl._style import TEXT_PT
+    from matplotlib.lines import Line2D
+    from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea, VPacker
 
     width = tissue.xlim[1] - tissue.xlim[0]
     length = round_length(SCALE_BAR_SHARE * width * tissue.microns)
-    bar = AnchoredSizeBar(
-        ax.transData,
-        length / tissue.microns,
-        f"{length / UM_PER_MM:g} mm" if length >= UM_PER_MM else f"{length:g} µm",
-        loc="upper left",
-        pad=0.2,
-        borderpad=0,
-        sep=2,
-        frameon=False,
-        size_vertical=SCALE_BAR_HEIGHT * width,
-        fontproperties=FontProperties(size=TEXT_PT),
-        bbox_to_anchor=(0, 0),
-        bbox_transform=ax.transAxes,
+    text = {"size": TEXT_PT, "color": ink(ax)}
+    bar = AuxTransformBox(ax.transData)
+    ends = [0, length / tissue.microns]
+    bar.add_artist(Line2D(ends, [0, 0], linewidth=SCALE_BAR_PT, color=ink(ax), solid_capstyle="butt"))
+    below = f"{length / UM_PER_MM:g} mm" if length >= UM_PER_MM else f"{length:g} µm"
+    parts: list[Artist] = [VPacker(children=[bar, TextArea(below, textprops=text)], align="center", pad=0, sep=2)]
+    if spot and tissue.spot_um is not None:
+        parts.append(TextArea(_spot_size(tissue.spot_um, tissue.magnified), textprops=text))
+    legend = HPacker(children=parts, align="bottom", pad=0, sep=LEGEND_GAP_PT)
+    ax.add_artist(
+        AnchoredOffsetbox(
+            "upper left",
+            child=legend,
+            pad=0.2,
+            borderpad=0,
+            frameon=False,
+            bbox_to_anchor=(0, 0),
+            bbox_transform=ax.transAxes,
+        )
     )
-    ax.add_artist(bar)
+
+
+def _spot_size(spot_um: float, magnified: float) -> str:
+    drawn = "" if magnified == 1 else f", drawn × {magnified:g}"
+    return f"spot {spot_um:.3g} µm{drawn}"
 
 
 def round_length(longest: float) -> float:

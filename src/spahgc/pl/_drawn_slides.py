@@ -1,0 +1,127 @@
+"""The slides of a figure: one or several, each with its name and its tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from anndata import AnnData
+
+from spahgc._slides import located_slides
+from spahgc._tables import is_spatialdata, table_of
+from spahgc._validate import check_anndata
+from spahgc.pl._tissue import Crop, Part, Tissue, check_crop, slide_tissue
+from spahgc.pp._places import placed_tables
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    Slides: TypeAlias = AnnData | SpatialData | Iterable[AnnData | SpatialData]
+
+MANY_PANELS = 8
+"""A figure of more panels than this gets pictures of half the pixels, or it would take gigabytes."""
+
+
+@dataclass(frozen=True)
+class DrawnSlide:
+    """One slide of a figure."""
+
+    name: str
+    what: str
+    """How messages call it."""
+    data: Any
+    """What the caller passed."""
+    table: AnnData
+
+
+def drawn_slides(data: Slides, table_key: str | None) -> list[DrawnSlide]:
+    """The slides in the caller's order; refuses what is none, and two of one name.
+
+    Parameters
+    ----------
+    data
+        An AnnData or SpatialData, or several of them. One that stands alone has no name in the figure.
+    table_key
+        Key of the table of every SpatialData; ``None`` takes the only one.
+    """
+    if is_spatialdata(data) or isinstance(data, AnnData | str | bytes | dict) or not isinstance(data, Iterable):
+        items: list[Any] = [data]
+    else:
+        items = list(data)
+    if not items:
+        raise ValueError("no slide was given. Pass an AnnData or a SpatialData with a prediction, or a list of them.")
+    if len(items) == 1:
+        table = table_of(items[0], table_key, "the slide")
+        check_anndata(table, "the slide")
+        return [DrawnSlide("", "the slide", items[0], table)]
+    tables = [table_of(item, table_key, f"slide number {place + 1}") for place, item in enumerate(items)]
+    names = {
+        place: name for name, (place, _) in located_slides(placed_tables(items, table_key, "slide"), "slide").items()
+    }
+    return [
+        DrawnSlide(names[place], f'slide "{names[place]}"', item, table)
+        for place, (item, table) in enumerate(zip(items, tables, strict=True))
+    ]
+
+
+def drawn_tissues(
+    slides: Sequence[DrawnSlide],
+    *,
+    table_key: str | None,
+    image_key: str | None,
+    coordinate_system: str | None,
+    library_id: str | None,
+    size: float,
+    crop_coord: Crop | Sequence[Crop | None] | None,
+    n_panels: int,
+) -> list[Tissue]:
+    """Picture and spots of every slide.
+
+    Parameters
+    ----------
+    slides
+        The slides.
+    table_key, image_key, coordinate_system, library_id, size
+        As `spahgc.pl.spatial_genes` takes them.
+    crop_coord
+        One part for all slides, or one for each.
+    n_panels
+        Panels of the whole figure.
+    """
+    if library_id is not None and len(slides) > 1:
+        raise ValueError(
+            f'library_id="{library_id}" names the picture of one slide, {len(slides)} slides were given. Leave it out: '
+            'each slide takes its only library, or the one that its obs["slide"] names.'
+        )
+    detail = 0.5 if n_panels > MANY_PANELS else 1.0
+    return [
+        slide_tissue(
+            slide.data,
+            Part(crop, detail),
+            table_key=table_key,
+            image_key=image_key,
+            coordinate_system=coordinate_system,
+            library_id=library_id,
+            size=size,
+        )
+        for slide, crop in zip(slides, _crops(crop_coord, len(slides)), strict=True)
+    ]
+
+
+def _crops(crop_coord: Crop | Sequence[Crop | None] | None, n_slides: int) -> list[Crop | None]:
+    """The part of every slide that is shown; ``None`` for the whole."""
+    if crop_coord is None:
+        return [None] * n_slides
+    if isinstance(crop_coord, str | bytes) or not isinstance(crop_coord, Iterable):
+        raise TypeError(f"crop_coord must be four numbers (left, right, top, bottom), found {crop_coord!r}.")
+    parts: list[Any] = list(crop_coord)
+    if all(np.ndim(part) == 0 and part is not None for part in parts):
+        return [check_crop(parts)] * n_slides
+    if len(parts) != n_slides:
+        raise ValueError(
+            f"crop_coord holds {len(parts)} parts of {n_slides} slides. Pass (left, right, top, bottom) for all of them, "
+            "or one such for each slide and None for a whole one."
+        )
+    return [None if part is None else check_crop(part) for part in parts]

@@ -1,0 +1,216 @@
+"""The panels of a figure of genes: where each stands, and what is drawn into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spahgc.pl._gene_values import GeneValues
+from spahgc.pl._style import (
+    COLOUR_BAR_IN,
+    ROW_ROOM_IN,
+    SCALE_BAR_IN,
+    SIDE_NAME_IN,
+    TITLE_LINE_IN,
+    draw_colour_bar,
+    draw_side_name,
+    figure_width,
+    ink,
+    panel_height,
+    shared_limits,
+    titles,
+)
+from spahgc.pl._tissue import Tissue, draw_note, draw_scale_bar, draw_tissue
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+MAX_PANELS = 72
+"""More panels in one figure than this can neither be printed nor looked at."""
+MIN_PANEL_IN = 0.9
+"""Least width of a panel."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is drawn."""
+
+    genes: Sequence[str]
+    names: Sequence[str]
+    """Of the slides; empty where there is one."""
+    values: Sequence[GeneValues]
+    """One for each slide."""
+    tissues: Sequence[Tissue]
+    units: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """How it is drawn."""
+
+    cmap: str | Colormap
+    spread_cmap: str | Colormap
+    vmin: float | None
+    vmax: float | None
+    img_alpha: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the panels stand: genes are blocks of a row a slide; blocks fill the figure row by row."""
+
+    n_genes: int
+    n_slides: int
+    kinds: tuple[str, ...]
+    """What the panels of a gene on a slide show, from left to right."""
+    ncols: int
+
+    @property
+    def n_panels(self) -> int:
+        """Number of panels."""
+        return self.n_genes * self.n_slides * len(self.kinds)
+
+    @property
+    def across(self) -> int:
+        """Panels side by side."""
+        return min(self.ncols, self.n_genes) * len(self.kinds)
+
+    @property
+    def down(self) -> int:
+        """Panels one below the other."""
+        return ceil(self.n_genes / self.ncols) * self.n_slides
+
+    @property
+    def width(self) -> float:
+        """Width of the figure, inches."""
+        return figure_width(self.across)
+
+    @property
+    def panel_width(self) -> float:
+        """Width of a panel, inches."""
+        bars = min(self.ncols, self.n_genes) * (2 if "spread" in self.kinds else 1)
+        names = SIDE_NAME_IN if self.n_slides > 1 else 0.0
+        return (self.width - bars * COLOUR_BAR_IN - names) / self.across
+
+    def place(self, gene: int, slide: int) -> tuple[int, int]:
+        """Row and column of the first panel of a gene on a slide."""
+        return gene // self.ncols * self.n_slides + slide, gene % self.ncols * len(self.kinds)
+
+    def check(self) -> None:
+        """Refuse more panels than a figure holds, and panels in which nothing would be seen."""
+        if self.n_panels > MAX_PANELS:
+            per_gene = self.n_slides * len(self.kinds)
+            most = max(1, MAX_PANELS // per_gene)
+            raise ValueError(
+                f"{self.n_genes} genes on {self.n_slides} slides make {self.n_panels} panels, one figure holds "
+                f"{MAX_PANELS}. Draw a page at a time: for i in range(0, len(genes), {most}): "
+                f'spahgc.pl.spatial_genes(slides, genes[i : i + {most}], save=f"genes_{{i}}.png"); or fewer slides.'
+            )
+        if self.panel_width < MIN_PANEL_IN:
+            raise ValueError(
+                f"ncols={self.ncols} leaves {self.panel_width:.2f} inches for a panel, the least is {MIN_PANEL_IN:g}. "
+                "Pass a smaller ncols, or leave it out."
+            )
+
+
+def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int) -> list[Axes]:
+    """Axes of a new figure: gene by gene, slide by slide, panel by panel."""
+    from matplotlib import pyplot as plt
+
+    # The bar of a gene stands beside the rows of all its slides.
+    heights = [panel_height(grid.panel_width, tissue.aspect, share=grid.n_slides) for tissue in tissues]
+    rows = heights * (grid.down // grid.n_slides)
+    height = sum(rows) + grid.down * (title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + grid.n_slides * SCALE_BAR_IN
+    figure = plt.figure(figsize=(grid.width, height), layout="constrained")
+    cells = figure.add_gridspec(grid.down, grid.across, height_ratios=rows)
+    axes = []
+    for gene in range(grid.n_genes):
+        for slide in range(grid.n_slides):
+            row, column = grid.place(gene, slide)
+            axes += [figure.add_subplot(cells[row, column + panel]) for panel in range(len(grid.kinds))]
+    return axes
+
+
+def draw_genes(axes: Sequence[Axes] | None, grid: Grid, content: Content, look: Look) -> list[Axes]:
+    """Draw all panels; returns them gene by gene, slide by slide, panel by panel.
+
+    Parameters
+    ----------
+    axes
+        The caller's axes in this order; ``None`` makes a figure.
+    grid
+        Where they stand.
+    content
+        What is drawn.
+    look
+        How it is drawn.
+    """
+    written = _titles(grid, content)
+    title_lines = 1 + max(title.count("\n") for row in written for title in row)
+    axes = new_axes(grid, content.tissues, title_lines) if axes is None else axes
+    width = len(grid.kinds)
+    rows = [list(axes[start : start + width]) for start in range(0, grid.n_panels, width)]
+    for row, names in zip(rows, written, strict=True):
+        for ax, name in zip(row, names, strict=True):
+            ax.set_title(name, color=ink(ax))
+    for gene in range(grid.n_genes):
+        block = rows[gene * grid.n_slides : (gene + 1) * grid.n_slides]
+        for group in (("measured", "predicted"), ("spread",)):
+            kinds = [kind for kind in group if kind in grid.kinds]
+            if kinds:
+                panels = [[row[grid.kinds.index(kind)] for kind in kinds] for row in block]
+                _draw_group(panels, kinds, gene, content, look)
+        _draw_edges([row[0] for row in block], gene, grid, content)
+    return [ax for row in rows for ax in row]
+
+
+def _titles(grid: Grid, content: Content) -> list[list[str]]:
+    """Titles of all panels, a list a row."""
+    return titles(
+        [gene for gene in content.genes for _ in content.values],
+        [one.scores[gene] for gene in range(grid.n_genes) for one in content.values],
+        kinds=grid.kinds,
+        width=grid.panel_width,
+    )
+
+
+def _draw_group(panels: list[list[Axes]], kinds: Sequence[str], gene: int, content: Content, look: Look) -> None:
+    """Draw the panels of a gene that share a colour scale, on all slides, and their colour bar."""
+    from matplotlib.colors import Normalize
+
+    is_spread = kinds == ["spread"]
+    values = [[_column(one, kind, gene) for kind in kinds] for one in content.values]
+    present = [column for row in values for column in row if column is not None]
+    low, high, extend = shared_limits(present, *((None, None) if is_spread else (look.vmin, look.vmax)))
+    cmap = look.spread_cmap if is_spread else look.cmap
+    for row, columns, tissue in zip(panels, values, content.tissues, strict=True):
+        for ax, column in zip(row, columns, strict=True):
+            shown = np.full(len(tissue.xy), np.nan) if column is None else column
+            spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=look.img_alpha)
+            if column is None:
+                draw_note(ax, "not measured")
+    flat = [ax for row in panels for ax in row]
+    draw_colour_bar(flat, spots, label=content.units, extend=extend, n_rows=len(panels))
+
+
+def _draw_edges(first: list[Axes], gene: int, grid: Grid, content: Content) -> None:
+    """Write the names of the slides beside the first panels of a row, and scale bars below those of the last genes."""
+    if gene % grid.ncols:
+        return
+    is_last = gene // grid.ncols == (grid.n_genes - 1) // grid.ncols
+    for ax, name, tissue in zip(first, content.names, content.tissues, strict=True):
+        if name:
+            draw_side_name(ax, name)
+        # The panels of a slide have one scale; below the last row of genes there is nothing that a bar could touch.
+        if is_last:
+            draw_scale_bar(ax, tissue, spot=True)
+
+
+def _column(values: GeneValues, kind: str, gene: int) -> np.ndarray | None:
+    array: np.ndarray | None = getattr(values, kind)
+    return None if array is None else array[:, gene]

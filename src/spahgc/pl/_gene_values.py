@@ -1,0 +1,187 @@
+"""What a figure of genes shows of a slide: their prediction, measurement, spread and PCC."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import issparse
+
+from spahgc._expression import log_expression, zero_spots
+from spahgc._keys import UNITS, UNS, Layers, Uns, Var
+from spahgc._validate import check_genes, listing
+from spahgc.pl._drawn_slides import DrawnSlide
+
+
+@dataclass(frozen=True)
+class GeneValues:
+    """Values of the genes on one slide, spots x genes each, and a PCC a gene."""
+
+    predicted: np.ndarray
+    measured: np.ndarray | None
+    """``None`` where nothing was measured; NaN in spots without a single count."""
+    spread: np.ndarray | None
+    """``None`` where it was not asked for."""
+    scores: list[float | None]
+    """NaN where a constant gene has none, ``None`` where nothing is known."""
+    units: str
+
+
+def gene_list(genes: str | Sequence[str]) -> list[str]:
+    """The genes as a list; refuses an empty one."""
+    wanted = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    if not wanted:
+        raise ValueError("genes is empty. Pass the names of the genes to draw.")
+    return wanted
+
+
+def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | None, spread: bool) -> GeneValues:
+    """Read what is drawn of some genes.
+
+    Parameters
+    ----------
+    slide
+        A slide with a prediction.
+    genes
+        Names of genes; checked here.
+    key
+        Layer of the prediction.
+    layer
+        Layer with the counts; ``None`` takes ``X``.
+    spread
+        Whether to read the spread of the prediction.
+    """
+    adata, what = slide.table, slide.what
+    names = drawable_genes(adata, genes, key, what)
+    predicted = columns(adata[:, names].layers[key])
+    spreads = _spread(adata, names, key, what) if spread else None
+    measured = measured_expression(adata, names, layer, what)
+    return GeneValues(
+        predicted=predicted,
+        measured=measured,
+        spread=spreads,
+        scores=_scores(adata, names, key, predicted, measured),
+        units=units_of(adata, key),
+    )
+
+
+def shared_units(values: Sequence[GeneValues], slides: Sequence[DrawnSlide]) -> str:
+    """The units of all slides; refuses different ones, which no common scale could show."""
+    units = {one.units: slide.what for one, slide in zip(values, slides, strict=True)}
+    if len(units) > 1:
+        found = "; ".join(f"{what}: {name}" for name, what in units.items())
+        raise ValueError(f"the predictions have different units ({found}). Draw these slides in figures of their own.")
+    return next(iter(units))
+
+
+def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, what: str = "the slide") -> list[str]:
+    """The genes; refuses a missing prediction and genes that it does not hold."""
+    if key not in adata.layers:
+        raise KeyError(
+            f'layer "{key}" not found in {what}, layers are: {listing(adata.layers)}. '
+            "Run spahgc.tl.predict(adata, refs) first."
+        )
+    names = check_genes(genes, adata.var_names, what)
+    panel = Var.panel(key)
+    if panel in adata.var:
+        inside = adata.var[panel].to_numpy(dtype=bool)
+    else:
+        inside = np.isfinite(columns(adata.layers[key])).any(axis=0)
+    # A gene of the panel may still be NaN, in a layer that was changed since.
+    filled = np.isfinite(columns(adata[:, names].layers[key])).any(axis=0)
+    drawable = inside[adata.var_names.get_indexer(names)] & filled
+    outside = [name for name, is_drawable in zip(names, drawable, strict=True) if not is_drawable]
+    if outside:
+        raise ValueError(
+            f'{listing(outside)}: not in the panel of the prediction "{key}" of {what}, which holds '
+            f"{int(inside.sum())} genes: {listing(adata.var_names[inside])}. Draw one of these, or predict with "
+            "genes=[...] that names it."
+        )
+    return names
+
+
+def columns(values: Any) -> np.ndarray:
+    """Dense values, float32."""
+    values = _in_memory(values)
+    return np.asarray(values.toarray() if issparse(values) else values, dtype=np.float32)
+
+
+def _in_memory(values: Any) -> Any:
+    """Values that lie in a file or are still to be computed, as an array."""
+    if hasattr(values, "to_memory"):
+        return values.to_memory()
+    return values.compute() if hasattr(values, "compute") else values
+
+
+def _spread(adata: AnnData, genes: list[str], key: str, what: str) -> np.ndarray:
+    """Spread of the prediction; refuses one that is not there."""
+    layer = Layers.spread(key)
+    if layer not in adata.layers:
+        raise KeyError(
+            f'layer "{layer}" not found in {what}, layers are: {listing(adata.layers)}. The spread comes with '
+            'spahgc.tl.predict(adata, refs, preset="default"); other methods have none. Leave out spread=True to draw '
+            "the rest."
+        )
+    return columns(adata[:, genes].layers[layer])
+
+
+def measured_expression(
+    adata: AnnData, genes: list[str], layer: str | None, what: str = "the slide"
+) -> np.ndarray | None:
+    """Measured expression of the genes, spots x genes, NaN in empty spots; ``None`` where nothing was measured."""
+    if layer is None and not _has_measurement(adata.X, what):
+        return None
+    # Every spot's total is over all genes, so the columns are taken afterwards.
+    expression = log_expression(adata, layer=layer, what=what)
+    empty = zero_spots(expression)
+    if empty.all():
+        return None
+    values = columns(expression[:, adata.var_names.get_indexer(genes)])
+    # Where no gene was seen, a zero is no measurement of this one.
+    values[empty] = np.nan
+    return values
+
+
+def _has_measurement(x: Any, what: str) -> bool:
+    """Whether ``X`` has values, none of them NaN: a slide that was never measured is often filled with NaN."""
+    if x is None:
+        return False
+    x = _in_memory(x)
+    values = x.data if issparse(x) else np.asarray(x)
+    missing = int(np.count_nonzero(np.isnan(values)))
+    if 0 < missing < values.size:
+        warnings.warn(
+            f"X has {missing} NaN among {values.size} values, so {what} counts as not measured and only the "
+            "prediction is drawn. Pass layer= with the counts if it was measured.",
+            stacklevel=6,
+        )
+    return values.size > 0 and missing == 0
+
+
+def _scores(
+    adata: AnnData, genes: list[str], key: str, predicted: np.ndarray, measured: np.ndarray | None
+) -> list[float | None]:
+    """PCC of every gene: that of `spahgc.tl.evaluate` where it has run, else of what is drawn."""
+    column = Var.score(key, "pearson")
+    known = np.full(len(genes), np.nan)
+    if column in adata.var:
+        known = adata.var[column].reindex(genes).to_numpy(dtype=np.float64)
+    if measured is None:
+        return [float(score) if np.isfinite(score) else None for score in known]
+    complete = np.isfinite(measured).all(axis=1) & np.isfinite(predicted).all(axis=1)
+    if np.isnan(known).any() and complete.any():
+        from spahgc.tl._evaluate import gene_scores
+
+        drawn = gene_scores(predicted[complete], measured[complete], genes)["pearson"].to_numpy(dtype=np.float64)
+        known = np.where(np.isnan(known), drawn, known)
+    return [float(score) for score in known]
+
+
+def units_of(adata: AnnData, key: str) -> str:
+    """Units that the prediction's record names, else those of the package."""
+    record = adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {})
+    return str(record.get("units", UNITS))

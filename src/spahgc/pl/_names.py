@@ -1,0 +1,155 @@
+"""Names of genes beside their points, where they cover neither each other nor, if it can be helped, other points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spahgc.pl._output import whole_figure
+from spahgc.pl._scores import LABEL_PT, QUIET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+POINTS_PER_INCH = 72.0
+DISTANCES_PT = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0)
+"""How far from its point the near side of a name may stand, in points."""
+STEPS = (0.0, 0.5, -0.5, 1.0, -1.0)
+DIRECTIONS = tuple((x, y) for y in STEPS for x in (1.0, -1.0)) + tuple((x, y) for x in STEPS[:3] for y in (1.0, -1.0))
+"""To which side of its point; the first that is free is taken."""
+OVERLAP, OUTSIDE, MISLEADING = 1000.0, 300.0, 30.0
+"""Cost of covering another name, of leaving the axes, and of standing by a point of another name; a plain one costs 1."""
+PADDING_PT, CLEAR_PT = 1.0, 4.0
+"""Room around a name, and between a name and the points of others."""
+LINE_SPACING = 1.15
+"""Distance of two names below each other, as a share of their height."""
+LETTER_EM = 0.62
+"""Width of a letter, as a share of the size of the text: capitals and digits of gene names."""
+
+
+def width_in(n_letters: int) -> float:
+    """Width of a name of so many letters, inches."""
+    return n_letters * LETTER_EM * LABEL_PT / POINTS_PER_INCH
+
+
+def apart(places: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Places in ascending order moved as little as possible (least squares) until all are a gap apart and in range.
+
+    Parameters
+    ----------
+    places
+        Where the names would stand, ascending.
+    gap
+        Least distance of two names.
+    low, high
+        Range in which they have to stand. It must have room for all of them.
+    """
+    from scipy.optimize import isotonic_regression
+
+    steps = gap * np.arange(len(places))
+    # With the gaps taken out, "a gap apart" is "in ascending order".
+    return np.clip(isotonic_regression(places - steps).x, low, max(high - gap * (len(places) - 1), low)) + steps
+
+
+def name_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) -> None:
+    """Write names below each other at one `x`, each joined with its point by a line.
+
+    Parameters
+    ----------
+    ax
+        Axes whose limits are settled.
+    points
+        Names x 2, data coordinates.
+    names
+        One a point.
+    x
+        Where the names begin, data coordinates.
+    """
+    if not len(names):
+        return
+    low, high = ax.get_ylim()
+    height_pt = _size_pt(ax)[1]
+    gap = (high - low) * LABEL_PT * LINE_SPACING / height_pt
+    order = np.argsort(points[:, 1], kind="stable")
+    heights = apart(points[order, 1], gap, low + gap / 2, high - gap / 2)
+    for which, height in zip(order, heights, strict=True):
+        ax.plot([points[which, 0], x], [points[which, 1], height], color=QUIET, linewidth=0.4, zorder=1.5)
+        ax.text(x, height, f" {names[which]}", fontsize=LABEL_PT, ha="left", va="center", path_effects=_halo(ax))
+
+
+def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.ndarray) -> None:
+    """Write names near their points in a scatter plot, joined with them by a line.
+
+    Parameters
+    ----------
+    ax
+        Axes whose limits are settled.
+    points
+        Names x 2, data coordinates.
+    names
+        One a point.
+    others
+        All points of the plot, which the names should not cover.
+    """
+    from matplotlib.text import Text
+
+    if not len(names):
+        return
+    dots, named = _in_points(ax, others), _in_points(ax, points)
+    size = _size_pt(ax)
+    taken: list[tuple[float, float, float, float]] = []
+    for place, (name, point) in enumerate(zip(names, points, strict=True)):
+        line = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2, "zorder": 1.5}
+        text = ax.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", arrowprops=line)
+        text.set(fontsize=LABEL_PT, path_effects=_halo(ax), zorder=5)
+        extent = Text.get_window_extent(text)  # its own would hold the line as well
+        scale = POINTS_PER_INCH / whole_figure(ax).dpi
+        half = np.array([extent.width, extent.height]) * scale / 2 + PADDING_PT
+        at, rest = named[place], np.delete(named, place, axis=0)
+        cost = partial(_cost, half=half, dots=dots, rest=rest, taken=taken, size=size)
+        offset = min(_offsets(half), key=lambda offset: cost(at + offset))
+        text.set_position(tuple(offset))
+        taken.append((*(at + offset - half), *(at + offset + half)))
+
+
+def _halo(ax: Axes) -> list[Any]:
+    """Sets a name off from lines below it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.8, foreground=ax.get_facecolor())]
+
+
+def _offsets(half: np.ndarray) -> list[np.ndarray]:
+    """From a point to the middle of its name, nearest first."""
+    return [np.array(side) * (half + distance) for distance in DISTANCES_PT for side in DIRECTIONS]
+
+
+def _cost(
+    middle: np.ndarray,
+    half: np.ndarray,
+    dots: np.ndarray,
+    rest: np.ndarray,
+    taken: Sequence[tuple[float, float, float, float]],
+    size: np.ndarray,
+) -> float:
+    """What a name would cover here: points, those of other names, names, the edge of the axes."""
+    (left, bottom), (right, top) = middle - half, middle + half
+    overlaps = sum(left < r and right > l and bottom < t and top > b for l, b, r, t in taken)
+    leaves = left < 0 or bottom < 0 or right > size[0] or top > size[1]
+    covered = (np.abs(dots - middle) < half).all(axis=1).sum()
+    misleading = (np.abs(rest - middle) < half + CLEAR_PT).all(axis=1).sum()
+    return float(covered) + MISLEADING * float(misleading) + OVERLAP * overlaps + OUTSIDE * leaves
+
+
+def _in_points(ax: Axes, xy: np.ndarray) -> np.ndarray:
+    """Data coordinates in points from the lower left corner of the axes."""
+    return ax.transAxes.inverted().transform(ax.transData.transform(xy)) * _size_pt(ax)
+
+
+def _size_pt(ax: Axes) -> np.ndarray:
+    """Width and height of the axes, points."""
+    extent = ax.get_window_extent()
+    return np.array([extent.width, extent.height]) * POINTS_PER_INCH / whole_figure(ax).dpi

@@ -1,0 +1,185 @@
+"""A prediction as one self-contained page, for those who do not write Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+
+from spahgc._files import write_text
+from spahgc._keys import UNS, Uns
+from spahgc._validate import check_anndata, check_writable_folder, encoder_records
+from spahgc.encoders._record import NATIVE_MPP
+from spahgc.pl._patches import _patch_width_px, reference_slides
+from spahgc.pl._report._build import Sources, build
+from spahgc.pl._report._content import collect
+from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
+from spahgc.pl._report._provenance import record_of
+from spahgc.pl._report._retrieved import cut_reference_patches, retrieved
+from spahgc.pp._places import placed_table
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from spahgc.pl._tissue import Tissue
+    from spahgc.pp._slide_image import SlideImage, Source
+
+SUFFIXES = (".html", ".htm")
+
+
+def report(
+    adata: AnnData | SpatialData,
+    path: str | Path,
+    *,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None = None,
+    key: str = "spahgc",
+    genes: Sequence[str] | None = None,
+    title: str | None = None,
+    layer: str | None = None,
+    image: Source | None = None,
+    patch_um: float | None = None,
+    table_key: str | None = None,
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
+    max_mb: float = 12.0,
+) -> Path:
+    """Write a prediction as one HTML page that needs nothing but a browser.
+
+    The page shows the slide with pan and zoom, measured and predicted expression side by side with a linked cursor,
+    spread, support and domains as overlays, a gene search, the gene table sorted by trust with its intervals, the
+    reference spots behind a chosen spot, and where all of it comes from. It saves the maps as PNG and the table as CSV.
+    It is a single file that loads nothing from anywhere. What the slide does not have is left out: an image, a
+    measurement, spread, trust and support (which ``preset="paper"`` and the baselines do not give), domains, a graph.
+
+    The page holds names of slides, spots and genes, the prediction and the measurement of the shown genes, pictures, and
+    the record of the prediction. It holds no path of a file, no patient, and no other column of ``obs``.
+
+    Parameters
+    ----------
+    adata
+        A slide with a prediction, AnnData or SpatialData. Scores of `spahgc.tl.evaluate` and clusters of
+        `spahgc.tl.domains` are shown where they were computed.
+    path
+        File to write, ``.html``, in a folder that exists. One that lies there is replaced, once the new one is whole.
+    refs
+        The references, as `spahgc.tl.predict` was given them, for the patches of the reference spots; their images are
+        found as `spahgc.pl.attribution` finds them. Without them the page names the reference spots alone.
+    key
+        Key of the prediction.
+    genes
+        Genes to show; ``None`` takes the panel, of a larger one the 300 genes of highest ``var["<key>_cv_pcc"]``.
+    title
+        Title of the page; ``None`` names the slide.
+    layer
+        Layer with the counts of `adata`; ``None`` takes ``X``. A slide without counts, or with NaN, was not measured.
+    image
+        Full-resolution image of `adata`; ``None`` finds it as `spahgc.pp.embed` does, else takes the small picture in
+        ``uns["spatial"]``.
+    patch_um
+        Width of the patches, microns; ``None`` takes that with which the slides were embedded.
+    table_key
+        Key of the table of every SpatialData; ``None`` takes the only one.
+    image_key, coordinate_system
+        Key of the image of the slide, and the coordinate system in which it meets the shapes, if it is a SpatialData;
+        ``None`` takes the only ones, or the finest of several images that show the same.
+    max_mb
+        Largest size of the file, 10^6 bytes. The numbers are kept in full; picture and patches get coarser, and patches
+        fewer, until they fit, and the page says so.
+
+    Returns
+    -------
+    The path that was written. Nothing is written into `adata`.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction under this key, or no such gene.
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If a gene was not predicted, none of `refs` is a reference of the prediction, or `max_mb` is too small for the
+        numbers and the coarsest picture.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    spahgc.pl.spatial_genes : the maps as a figure.
+    spahgc.pl.attribution : the reference spots of one spot as a figure.
+
+    Notes
+    -----
+    Each value of a gene is rounded to 1/254 of the range of that gene in its layer, so that it is off by at most 1/508
+    of the range. A content security policy in the page allows its own scripts and styles, named by their hashes, and no
+    connection.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=40, n_genes=30)
+    >>> for slide in [target, *refs]:
+    ...     sp.pp.embed(slide, encoder="efficientnet_lite0")
+    >>> sp.tl.predict(target, refs, preset=sp.Parameters(width=16, layers=1, heads=2, epochs=1))
+    >>> sp.pl.report(target, "report.html", refs=refs)  # doctest: +SKIP
+    PosixPath('report.html')
+    """
+    path = _checked_path(path)
+    _check_numbers(max_mb, patch_um)
+    where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
+    table = placed_table(adata, table_key, "the slide")
+    check_anndata(table, "the slide")
+    content = collect(adata, table, key=key, genes=genes, layer=layer, where=where)
+    record = record_of(table, key)
+    embedding = str(record.get("embedding", ""))
+    found = retrieved(table, key)
+    # Patches are those of a graph; without one the references have nothing to show.
+    slides = {} if found is None else reference_slides(refs, list(record["references"]), table_key)
+    slide = full_image(adata, table, image, where)
+    sources = Sources(
+        adata=table,
+        content=content,
+        title=f"Predicted gene expression of {content.slide}" if title is None else str(title),
+        found=found,
+        patches=cut_reference_patches(found, slides, embedding, patch_um) if found is not None and slides else None,
+        pixels=read_pixels(slide, content.tissue),
+        patch_width=_patch_width(slide, embedding, patch_um, content.tissue),
+    )
+    write_text(path, build(sources, max_mb))
+    return path
+
+
+def _checked_path(path: str | Path) -> Path:
+    """The file to write, checked before anything is read."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f'path="{path}" is no HTML file. Pass one that ends in ".html".')
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f'path="{path}": the folder "{path.parent}" does not exist. Make it first, or write elsewhere.'
+        )
+    if path.is_dir():
+        raise IsADirectoryError(
+            f'path="{path}" is a folder. Pass the path of a file, such as "{path / "report.html"}".'
+        )
+    check_writable_folder(path.parent)
+    return path
+
+
+def _check_numbers(max_mb: float, patch_um: float | None) -> None:
+    for name, value in (("max_mb", max_mb), ("patch_um", patch_um)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value!r}; pass a positive number.")
+
+
+def _patch_width(slide: SlideImage | None, embedding: str, patch_um: float | None, tissue: Tissue) -> float | None:
+    """Width of a patch in units of the tissue; ``None`` where nothing says it."""
+    if slide is None:
+        return None
+    record = encoder_records(slide.adata).get(embedding, {})
+    noted = embedding in slide.adata.uns.get(UNS, {}).get(Uns.patch_um, {})
+    native = str(record.get("mpp")) == NATIVE_MPP and not noted and patch_um is None
+    known = native or (slide.mpp is not None and (patch_um is not None or noted or {"input_px", "mpp"} <= set(record)))
+    return _patch_width_px(slide, embedding, patch_um) * units_per_pixel(slide, tissue) if known else None

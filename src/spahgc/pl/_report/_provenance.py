@@ -1,0 +1,195 @@
+"""Where the numbers of a page come from, in words. Only what is named here leaves the slide's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from spahgc import __version__
+from spahgc._keys import UNS, Uns
+from spahgc.pl._report._content import Content
+from spahgc.pl._report._pack import STEPS
+
+PREDICTION = {
+    "method": "Method",
+    "preset": "Preset",
+    "seed": "Seed",
+    "epochs_trained": "Epochs trained",
+    "device": "Device",
+}
+ENCODER = {
+    "name": "Name",
+    "revision": "Revision",
+    "dim": "Dimensions",
+    "input_px": "Patch, pixels",
+    "mpp": "Microns per pixel",
+    "context": "Context",
+    "stain": "Stain",
+    "pooling": "Pooling",
+    "interpolation": "Interpolation",
+    "precision": "Precision",
+    "mean": "Mean of the channels",
+    "std": "Deviation of the channels",
+}
+"""Fields of the records that a page shows, and what it calls them."""
+MAX_NAMED = 40
+"""References or genes that are named one by one."""
+
+
+def record_of(adata: AnnData, key: str) -> dict[str, Any]:
+    """Record of a prediction; empty where there is none."""
+    return dict(adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {}))
+
+
+def origin(record: Mapping[str, Any]) -> str:
+    """One line on where a page comes from."""
+    references = _names(record.get("references", []))
+    of = f", predicted from {_counted(len(references), 'reference')}" if references else ""
+    return f"Made with spahgc {__version__} on {_today()}{of}."
+
+
+def subtitle(content: Content, record: Mapping[str, Any]) -> str:
+    """What the page shows, in a line."""
+    references = _names(record.get("references", []))
+    shown = _counted(len(content.genes), "gene")
+    parts = [
+        _counted(len(content.spots), "spot"),
+        shown if len(content.genes) == content.n_predicted else f"{shown} of {content.n_predicted:,} predicted",
+    ]
+    if references:
+        parts.append(
+            f"predicted from {', '.join(references) if len(references) <= 6 else f'{len(references)} references'}"
+        )
+    return " \u00b7 ".join(parts)
+
+
+def sections(adata: AnnData, content: Content, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is known of the prediction's origin: titles with rows of names and values."""
+    found: list[dict[str, Any]] = [
+        {"title": "Prediction", "rows": _prediction(content, record)},
+        {"title": "Encoder of the patches", "rows": _encoder(adata, record)},
+        {"title": "How it was evaluated", "rows": _evaluation(adata, content, record)},
+        {"title": "Genes", "rows": _genes(content), "folded": True},
+        {"title": "Parameters", "rows": _rows(record.get("parameters", {})), "folded": True},
+        {"title": "Versions", "rows": _rows(record.get("versions", {})), "folded": True},
+    ]
+    return [{"folded": False} | section for section in found if section["rows"]]
+
+
+def reading_notes(content: Content) -> list[str]:
+    """How the page is read."""
+    notes = [
+        f"Expression is in {content.units}. "
+        + ("Measured and predicted values" if content.measured is not None else "The values")
+        + " of a gene share one colour scale, from their 1st to their 99th percentile; a sign at its end says that there "
+        "are values beyond."
+    ]
+    notes.append(
+        "Spots have their true size on the tissue, or more where that would be too small to be seen and their distance "
+        "leaves room."
+    )
+    if content.trust is not None:
+        notes.append(
+            "\u201cPCC, held out\u201d says which genes can be trusted: Pearson's correlation with the measurement on the "
+            "references, each predicted from the others in turn. The interval is the 95 % interval of the mean over them."
+        )
+    else:
+        notes.append("Nothing is known of how well a gene is predicted on slides that were held out.")
+    if content.achieved is not None:
+        notes.append(
+            "\u201cPCC, here\u201d is the correlation with the measurement of this slide. It was computed afterwards: no "
+            "measurement of this slide is used for its prediction."
+        )
+    if content.measured is not None and np.isnan(content.measured).any():
+        notes.append("Spots that stay blank under \u201cMeasured\u201d have no counts.")
+    if content.spread is not None:
+        notes.append(f"Spread is the standard deviation of what a predicted value may be off by, in {content.units}.")
+    if content.support is not None:
+        notes.append(
+            "Support says how well the references cover what a spot looks like: near 0 it looks like nothing on them."
+        )
+    if content.domains is not None:
+        notes.append("Domains are spots that were grouped by their predicted expression; no pathologist named them.")
+    notes.append(
+        f"Values are rounded to 1/{STEPS} of the range of their gene, so they are off by at most 1/{2 * STEPS} of it."
+    )
+    return notes
+
+
+def _prediction(content: Content, record: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["Slide", content.slide], ["Key", content.key], *_named(record, PREDICTION), ["Units", content.units]]
+    references = _names(record.get("references", []))
+    if references:
+        rows.append([f"References ({len(references)})", _listed(references)])
+    rows.append(["Genes", f"{content.n_predicted:,} predicted, {len(content.genes):,} on this page"])
+    if not record:
+        rows.append(["Record", "none: nothing says how this layer was made"])
+    return [*rows, ["Page", f"written on {_today()} by spahgc {__version__}"]]
+
+
+def _encoder(adata: AnnData, record: Mapping[str, Any]) -> list[list[str]]:
+    rows = _named(record.get("encoder", {}), ENCODER)
+    width = adata.uns.get(UNS, {}).get(Uns.patch_um, {}).get(str(record.get("embedding", "")))
+    return rows if width is None else [*rows, ["Patch, microns", f"{float(width):.4g}"]]
+
+
+def _evaluation(adata: AnnData, content: Content, record: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    if content.trust is not None:
+        n = len(_names(record.get("references", [])))
+        of = f"each of the {n} references" if n else "each reference"
+        rows.append(["Held out", f"{of} in turn, predicted from the others; a gene's PCC is their mean"])
+    found = adata.uns.get(UNS, {}).get(Uns.evaluations, {}).get(content.key)
+    if content.achieved is not None and found:
+        median, n_spots = float(found["median_pearson"]), int(found["n_spots"])
+        rows.append(
+            ["On this slide", f"median PCC {median:.2f} over {int(found['n_genes']):,} genes and {n_spots:,} spots"]
+        )
+    return rows or [["Evaluation", "none"]]
+
+
+def _genes(content: Content) -> list[list[str]]:
+    if len(content.genes) == content.n_predicted:
+        return []
+    return [
+        [
+            "Left out",
+            f"{content.n_predicted - len(content.genes):,} genes that can be trusted less, or were not asked for",
+        ]
+    ]
+
+
+def _named(record: Mapping[str, Any], fields: Mapping[str, str]) -> list[list[str]]:
+    return [[title, _text(record[name])] for name, title in fields.items() if name in record]
+
+
+def _rows(record: Mapping[str, Any]) -> list[list[str]]:
+    return [[str(name), _text(value)] for name, value in record.items()]
+
+
+def _text(value: Any) -> str:
+    """A value of a record, which may come back from a file as an array or a numpy number."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return ", ".join(_text(item) for item in list(value))
+    return f"{float(value):.6g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _names(values: Iterable[Any]) -> list[str]:
+    return [str(value) for value in values]
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

@@ -1,0 +1,125 @@
+/*
+ * What the page holds: a description in JSON, and blocks of numbers and pictures in base64.
+ */
+
+const MISSING = 255;
+const STEPS = 254;
+
+/** Everything but the large numbers; written by Python, see _page.py. */
+const content = JSON.parse(byId("content").textContent);
+
+/** Arrays by name of the block, as far as they have been read. */
+const arrays = {};
+
+const KINDS = { u1: Uint8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array };
+
+/**
+ * Read a block, once.
+ * @param {string} name
+ * @returns {Promise<?TypedArray>} Nothing where the page has no such block.
+ */
+async function readBlock(name) {
+  if (name in arrays) return arrays[name];
+  const element = byId(`block-${name}`);
+  if (element === null) return null;
+  let bytes = fromBase64(element.textContent);
+  if (element.dataset.packed === "deflate") bytes = await inflated(bytes);
+  arrays[name] = new KINDS[element.dataset.kind](bytes.buffer);
+  element.remove();
+  return arrays[name];
+}
+
+function fromBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i += 1) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
+async function inflated(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/**
+ * Codes of a gene's spots: 0 to 254 between the least and the greatest value of the gene, 255 where there is none.
+ * @param {"measured"|"predicted"|"spread"} layer
+ * @param {number} gene
+ * @returns {Uint8Array} One a spot.
+ */
+function codesOf(layer, gene) {
+  const n = content.nSpots;
+  return arrays[layer].subarray(gene * n, (gene + 1) * n);
+}
+
+/** Value that a code stands for. */
+function decoded(layer, gene, code) {
+  if (code === MISSING) return NaN;
+  const { low, high } = content.layers[layer];
+  return low[gene] + (code * (high[gene] - low[gene])) / STEPS;
+}
+
+/**
+ * Value of a layer at a spot; NaN where there is none.
+ * @param {"measured"|"predicted"|"spread"|"support"} layer
+ */
+function valueAt(layer, gene, spot) {
+  if (layer === "support") return arrays.support[spot];
+  return decoded(layer, gene, codesOf(layer, gene)[spot]);
+}
+
+/** Name of a spot's domain, or nothing. */
+function domainAt(spot) {
+  return content.domains.names[arrays.domains[spot]] ?? null;
+}
+
+/** Whether the page holds a layer. */
+function hasLayer(layer) {
+  if (layer === "support") return content.hasSupport;
+  if (layer === "domains") return content.domains !== null;
+  if (layer === "image") return content.picture !== null;
+  return layer in content.layers;
+}
+
+/** Place of a spot on the map: y runs downwards on a slide and upwards on a map. */
+function placeOf(spot) {
+  return [-arrays.places[2 * spot + 1], arrays.places[2 * spot]];
+}
+
+/**
+ * The reference spots behind a spot, most attention first.
+ * @returns {Array<{reference: number, similarity: number, attention: number}>}
+ */
+function retrievedFor(spot) {
+  const { k } = content.retrieved;
+  const found = [];
+  for (let i = spot * k; i < (spot + 1) * k; i += 1) {
+    if (arrays.edges[i] < 0) break;
+    found.push({ reference: arrays.edges[i], similarity: arrays.similarity[i], attention: arrays.attention[i] });
+  }
+  return found;
+}
+
+/**
+ * Address of a reference spot's patch, or nothing where the page has none.
+ * @param {number} reference
+ */
+function patchUrl(reference) {
+  const { starts, urls } = patches;
+  if (starts[reference] === starts[reference + 1]) return null;
+  urls[reference] ??= URL.createObjectURL(
+    new Blob([arrays.patches.subarray(starts[reference], starts[reference + 1])], { type: "image/jpeg" }),
+  );
+  return urls[reference];
+}
+
+const patches = { starts: [0], urls: {} };
+
+/** Read all that the first view needs; the rest is read when it is asked for. */
+async function readFirst() {
+  const names = ["places", "predicted", "measured", "support", "domains"];
+  if (content.retrieved !== null) names.push("edges", "similarity", "attention", "patches");
+  await Promise.all(names.map(readBlock));
+  for (const length of content.retrieved?.patchBytes ?? []) patches.starts.push(patches.starts.at(-1) + length);
+}

@@ -1,0 +1,54 @@
+/*
+ * What the reader has chosen. Every part of the page draws from this one object and listens to its changes.
+ */
+
+/**
+ * @typedef {Object} State
+ * @property {number} gene Shown gene, by its place in content.genes.
+ * @property {number} spot Chosen spot, or -1.
+ * @property {number} pointed Spot under the pointer or the arrow keys, or -1.
+ * @property {string[]} shown Layer of each map.
+ * @property {string} palette Colours of expression.
+ * @property {number} opacity Of the spots, 0 to 1.
+ */
+
+/** @type {State} */
+const state = { gene: 0, spot: -1, pointed: -1, shown: firstLayers(), palette: "viridis", opacity: 0.9 };
+
+const listeners = [];
+
+/**
+ * Be called with the names of what has changed.
+ * @param {function(Set<string>): void} listener
+ */
+function onChange(listener) {
+  listeners.push(listener);
+}
+
+/**
+ * Change the state and tell every listener.
+ * @param {Partial<State>} changes
+ */
+function update(changes) {
+  const changed = new Set(Object.keys(changes).filter((name) => state[name] !== changes[name]));
+  if (changed.size === 0) return;
+  Object.assign(state, changes);
+  for (const listener of listeners) listener(changed);
+}
+
+/** Measured beside predicted; where nothing was measured, the prediction beside what is known of it. */
+function firstLayers() {
+  if (hasLayer("measured")) return ["measured", "predicted"];
+  const beside = ["spread", "support", "domains"].find(hasLayer);
+  return beside === undefined ? ["predicted"] : ["predicted", beside];
+}
+
+/**
+ * Show a layer on a map. Its numbers are read first where they have not been needed before.
+ * @param {number} index
+ * @param {string} layer
+ */
+async function showLayer(index, layer) {
+  await readBlock(layer);
+  update({ shown: state.shown.map((old, i) => (i === index ? layer : old)) });
+}

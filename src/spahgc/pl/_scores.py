@@ -1,0 +1,141 @@
+"""What the figures of numbers share: words for the scores, the look of axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from spahgc._expression import log_expression, zero_spots
+from spahgc._keys import SCORES, UNITS, UNS, Uns, Var
+from spahgc._validate import check_anndata, listing
+from spahgc.pl._style import CATEGORY_COLOURS, RC
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+HEIGHT_IN = 2.6
+"""Height of a figure of one row."""
+LABEL_PT = 6.5
+"""Size of gene names beside their points."""
+
+POINTS, MARKS, QUIET = CATEGORY_COLOURS[0], CATEGORY_COLOURS[5], "#707070"
+"""Points, what is marked among them, and lines that guide the eye; told apart by colour-blind readers too."""
+MAX_VECTOR_POINTS = 3000
+"""More points than this become pixels in vector files, which no viewer would open otherwise."""
+
+PLOT_RC: Any = RC | {
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+}
+"""Settings of matplotlib that hold while a figure with axes is drawn and saved."""
+
+SLIDE = "the slide"
+
+
+class Metric(NamedTuple):
+    """A score of a gene.
+
+    Parameters
+    ----------
+    label
+        How an axis calls it.
+    higher_is_better
+        Whether it is a correlation and no error.
+    """
+
+    label: str
+    higher_is_better: bool
+
+
+def find_metric(metric: str, units: str = UNITS) -> Metric:
+    """The score of this name; refuses what `spahgc.tl.evaluate` does not compute."""
+    known = {
+        "pearson": Metric("PCC with the measurement", True),
+        "spearman": Metric("Spearman correlation with the measurement", True),
+        "rmse": Metric(f"RMSE ({units})", False),
+        "mae": Metric(f"mean absolute error ({units})", False),
+    }
+    if metric not in known:
+        raise ValueError(f'metric="{metric}" is not known. Choose one of {", ".join(SCORES)}.')
+    return known[metric]
+
+
+def check_n_label(n_label: int) -> None:
+    """Refuse what is no number of labels."""
+    if isinstance(n_label, bool) or not isinstance(n_label, int | np.integer) or n_label < 0:
+        raise ValueError(f"n_label is {n_label!r}; pass a whole number of genes to name, 0 for none.")
+
+
+def check_predicted(adata: AnnData, key: str) -> None:
+    """Refuse a slide without a prediction under this key."""
+    check_anndata(adata, SLIDE)
+    if key not in adata.layers:
+        raise KeyError(
+            f'layer "{key}" not found in {SLIDE}, layers are: {listing(adata.layers)}. '
+            "Run spahgc.tl.predict(adata, refs) first."
+        )
+
+
+def evaluated(adata: AnnData, key: str, metric: str) -> np.ndarray:
+    """Scores that `spahgc.tl.evaluate` wrote, one a gene of the object; refuses a slide that it has not seen."""
+    check_anndata(adata, SLIDE)
+    column = Var.score(key, metric)
+    if column not in adata.var:
+        check_predicted(adata, key)
+        raise KeyError(
+            f'var["{column}"] not found: the prediction "{key}" was not compared with a measurement. '
+            f'Run spahgc.tl.evaluate(adata, key="{key}") first.'
+        )
+    return adata.var[column].to_numpy(dtype=np.float64)
+
+
+def panel_of(adata: AnnData, key: str, scores: np.ndarray) -> np.ndarray:
+    """Which genes are in the panel, boolean: those that ``var`` names, or that have a score."""
+    column = Var.panel(key)
+    return adata.var[column].to_numpy(dtype=bool) if column in adata.var else np.isfinite(scores)
+
+
+def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
+    """What ``uns`` says of the prediction; nothing for a layer from elsewhere."""
+    return dict(adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {}))
+
+
+def measured_spots(adata: AnnData, layer: str | None) -> tuple[csr_matrix, np.ndarray]:
+    """Measured expression, spots x genes, and the numbers of the spots that have counts; refuses a slide without any."""
+    expression = log_expression(adata, layer=layer, what=SLIDE)
+    spots = np.flatnonzero(~zero_spots(expression))
+    if not len(spots):
+        raise ValueError(f"{SLIDE} holds no counts: nothing was measured on it. Pass layer= if they are not in X.")
+    return expression, spots
+
+
+def count(n: int, thing: str) -> str:
+    """A number and what it counts: 1 gene, 2 genes."""
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
+def new_axes(width: float, n_panels: int = 1, height: float = HEIGHT_IN) -> list[Axes]:
+    """Axes side by side in a figure of this size, inches."""
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    return list(figure.subplots(1, n_panels, squeeze=False).ravel())
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 and so on, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=10))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

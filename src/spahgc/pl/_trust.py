@@ -1,0 +1,270 @@
+"""Whether a prediction keeps what it promised: expected against achieved PCC, stated spread against error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spahgc._keys import Layers, Var
+from spahgc._tables import table_of
+from spahgc.pl._calibration import Compared, error_by_spread, share_by_expected
+from spahgc.pl._gene_values import columns, units_of
+from spahgc.pl._names import name_points
+from spahgc.pl._output import finish, given_axes, save_path, whole_figure
+from spahgc.pl._scores import (
+    MARKS,
+    MAX_VECTOR_POINTS,
+    PLOT_RC,
+    POINTS,
+    QUIET,
+    SLIDE,
+    check_n_label,
+    check_predicted,
+    count,
+    evaluated,
+    measured_spots,
+    new_axes,
+    panel_of,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+CALIBRATIONS = ("error", "share")
+"""What the second panel may show."""
+WIDTH_IN, HEIGHT_IN = 5.9, 2.9
+"""Two square panels with their labels."""
+POINT_AREA, MARK_AREA = 7.0, 12.0
+"""Areas of points, square points."""
+N_TICKS = 5
+"""Most intervals of an axis, the same on both of a panel."""
+MARGIN = 0.05
+"""Room around the points, as a share of their range."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Expected and achieved PCC of the genes that have both, and how many have not.
+
+    Parameters
+    ----------
+    genes
+        Names.
+    expected, low, high
+        PCC on references held out, and its interval.
+    achieved
+        PCC with the slide's own measurement.
+    n_undefined
+        Genes of the panel that lack one of the two.
+    """
+
+    genes: list[str]
+    expected: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    achieved: np.ndarray
+    n_undefined: int
+
+
+def trust(
+    adata: AnnData | SpatialData,
+    *,
+    key: str = "spahgc",
+    calibration: str = "error",
+    layer: str | None = None,
+    n_label: int = 3,
+    table_key: str | None = None,
+    ax: Sequence[Axes] | np.ndarray | None = None,
+    show: bool | None = None,
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> list[Axes] | Figure | None:
+    """Draw whether a prediction is as good as was promised without looking at the slide.
+
+    Left, a point a gene: the PCC that the references led to expect, with the 95 % interval of that mean, against the PCC
+    that was achieved. Genes below the diagonal were promised too much. The interval is that of a mean over references; a
+    single slide may well fall outside it. The genes furthest from the diagonal carry their names.
+
+    Right, the spread: predicted values in groups of similar spread, and by how much they were really off. On the diagonal
+    the spread says the truth, above it the prediction is worse than it claims.
+
+    Parameters
+    ----------
+    adata
+        A slide, AnnData or SpatialData, with a prediction of ``preset="default"``, on which `spahgc.tl.evaluate` has run.
+    key
+        Key of the prediction.
+    calibration
+        What the right panel shows: ``"error"``, root mean square of the errors by stated spread; or ``"share"``, the
+        share of measured values within so many spreads against that of normal errors. Counts have no normal errors, so
+        the second is off the diagonal for rare genes even where the spread is right.
+    layer
+        Layer with the measured counts, as `spahgc.tl.evaluate` was given it; ``None`` takes ``X``. Spots without a
+        single count are left out.
+    n_label
+        Genes to name on either side of the diagonal, 0 for none.
+    table_key
+        Key of the table of a SpatialData; ``None`` takes the only one.
+    ax
+        Two axes to draw on. ``None`` makes a figure.
+    show
+        Show the figure; ``None`` follows ``scanpy.settings.autoshow`` where matplotlib has a screen. A figure on given
+        axes is not shown.
+    save
+        Path of a file to write, whose folder must exist; ``True`` writes into ``scanpy.settings.figdir``; ``None``
+        follows ``scanpy.settings.autosave``. A figure made here is closed once it is saved, as in scanpy.
+    return_fig
+        Return the figure, and do not show it.
+
+    Returns
+    -------
+    The two axes; the figure with `return_fig`; ``None`` if the figure was shown.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction or no evaluation under this key, or if the prediction says nothing of trust: a baseline
+        or ``preset="paper"`` made it.
+    ValueError
+        If no gene has both scores, the slide holds no measurement, or `calibration` is not known.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    spahgc.tl.trusted_genes : the genes that are expected to be predicted well.
+    spahgc.tl.evaluate : computes what was achieved.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> slide, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=30, n_domains=3)
+    >>> for one in [slide, *refs]:
+    ...     one.obsm["X_domains"] = one.obsm["truth_domains"]
+    >>> linear = sp.Parameters(n_axes=3, line=True, epochs=0)
+    >>> sp.tl.predict(slide, refs, genes="all", embedding="X_domains", preset=linear)
+    >>> scores = sp.tl.evaluate(slide)
+    >>> genes, spread = sp.pl.trust(slide, show=False)
+    >>> genes.get_ylabel()
+    'achieved PCC'
+    """
+    from matplotlib import rc_context
+
+    if calibration not in CALIBRATIONS:
+        raise ValueError(f'calibration="{calibration}" is not known. Choose one of {", ".join(CALIBRATIONS)}.')
+    check_n_label(n_label)
+    adata = table_of(adata, table_key, SLIDE)
+    promise = _promise(adata, key)
+    path = save_path(save, "trust")
+    given = None if ax is None else given_axes(ax, 1, 2, "PCC of genes, spread")
+    values = _values(adata, key, layer)
+    units = units_of(adata, key)
+    with rc_context(PLOT_RC):
+        axes = new_axes(WIDTH_IN, 2, HEIGHT_IN) if given is None else given
+        if calibration == "error":
+            _draw_errors(axes[1], error_by_spread(values), values.n, units)
+        else:
+            _draw_shares(axes[1], share_by_expected(values), values.n)
+        _draw_promise(axes[0], promise, n_label)
+        return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
+
+
+def _promise(adata: AnnData, key: str) -> Promise:
+    """What was expected and what was achieved; refuses a prediction without either."""
+    check_predicted(adata, key)
+    columns = Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)
+    missing = [f'var["{column}"]' for column in columns if column not in adata.var]
+    missing += [] if Layers.spread(key) in adata.layers else [f'layers["{Layers.spread(key)}"]']
+    if missing:
+        raise KeyError(
+            f'{", ".join(missing)} not found: the prediction "{key}" says nothing of trust. A baseline, '
+            'preset="paper" or another tool made it. Run spahgc.tl.predict(adata, refs) with method="spahgc" and '
+            'preset="default".'
+        )
+    achieved = evaluated(adata, key, "pearson")
+    expected, low, high = (adata.var[column].to_numpy(dtype=np.float64) for column in columns)
+    both = np.isfinite(expected) & np.isfinite(achieved)
+    if not both.any():
+        raise ValueError(
+            f'no gene of the prediction "{key}" has both an expected and an achieved PCC: each is constant on the '
+            "references, on this slide or as predicted. There is nothing to compare."
+        )
+    inside = panel_of(adata, key, achieved)
+    genes = adata.var_names[both].astype(str).tolist()
+    return Promise(genes, expected[both], low[both], high[both], achieved[both], int((inside & ~both).sum()))
+
+
+def _values(adata: AnnData, key: str, layer: str | None) -> Compared:
+    """Measured and predicted values of the panel, over the spots that have counts."""
+    measured, spots = measured_spots(adata, layer)
+    spread = columns(adata.layers[Layers.spread(key)])
+    return Compared(
+        measured=measured,
+        predicted=columns(adata.layers[key]),
+        spread=spread,
+        spots=spots,
+        genes=np.flatnonzero(np.isfinite(spread).any(axis=0)),
+    )
+
+
+def _draw_promise(ax: Axes, promise: Promise, n_label: int) -> None:
+    """Expected against achieved PCC, the names of the genes that are furthest from the diagonal."""
+    points = np.column_stack([promise.expected, promise.achieved])
+    many = len(points) > MAX_VECTOR_POINTS
+    ax.hlines(
+        promise.achieved, promise.low, promise.high, color=QUIET, alpha=0.25, linewidth=0.5, zorder=1, rasterized=many
+    )
+    ax.scatter(
+        points[:, 0], points[:, 1], s=POINT_AREA, color=POINTS, alpha=0.6, linewidths=0, zorder=2, rasterized=many
+    )
+    # The intervals of a few rare genes are wide; points decide what is shown.
+    _diagonal(ax, points)
+    rest = f", {promise.n_undefined:,} undefined" if promise.n_undefined else ""
+    ax.set_title(f"{count(len(points), 'gene')}{rest}")
+    ax.set_xlabel("PCC expected from references held out\n(bars: 95 % interval)")
+    ax.set_ylabel("achieved PCC")
+    whole_figure(ax).draw_without_rendering()
+    surplus = points[:, 1] - points[:, 0]
+    order = np.argsort(surplus, kind="stable")
+    n = min(n_label, len(order) // 2)
+    ends = [*order[:n], *order[len(order) - n :]]
+    ax.scatter(points[ends][:, 0], points[ends][:, 1], s=MARK_AREA, color=MARKS, linewidths=0, zorder=4)
+    name_points(ax, points[ends], [promise.genes[place] for place in ends], points)
+
+
+def _draw_errors(ax: Axes, groups: np.ndarray, n_values: int, units: str) -> None:
+    """Root mean square error of groups of values against their stated spread."""
+    ax.plot(*groups.T, color=POINTS, marker="o", markersize=3.5, linewidth=1, zorder=2)
+    _diagonal(ax, groups)
+    ax.set_title(f"{n_values:,} values in {count(len(groups), 'group')}")
+    ax.set_xlabel(f"stated spread\n({units})")
+    ax.set_ylabel("root mean square error")
+
+
+def _draw_shares(ax: Axes, shares: np.ndarray, n_values: int) -> None:
+    """Share of values within so many spreads against that of normal errors."""
+    ax.plot(*shares.T, color=POINTS, marker="o", markersize=2.5, linewidth=1, zorder=2)
+    _diagonal(ax, np.array([[0.0, 0.0], [1.0, 1.0]]))
+    ax.set_title(f"{n_values:,} values")
+    ax.set_xlabel("share of normal errors\nwithin so many spreads")
+    ax.set_ylabel("share of measured values")
+
+
+def _diagonal(ax: Axes, points: np.ndarray) -> None:
+    """One range for both axes, and the line on which both are equal."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = float(points.min()), float(points.max())
+    room = MARGIN * (high - low) or MARGIN
+    limits = low - room, high + room
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(N_TICKS, steps=[1, 2, 2.5, 5, 10]))
+    ax.plot(limits, limits, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
