@@ -1,18 +1,19 @@
-"""A cohort of the paper from its files to its row of the paper's table: what ``spahgc cross-validate`` runs."""
+"""A cohort of the paper from its files to its row of the paper's table: ``spahgc cross-validate --cohort``."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spahgc._files import write_h5ad, write_text
+from spahgc._files import write_h5ad
 from spahgc._keys import UNS, Obs, Obsm, Uns
 from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, listing
+from spahgc.cli._requests import PAPER_ENCODER, PAPER_GROUP, PAPER_PRESET, CohortRequest
+from spahgc.cli._scores import SUMMARY_COLUMNS, check_methods, of_each_slide, scores_for_json, table_text, write_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from spahgc.datasets._cohort import Cohort
     from spahgc.tl import CrossValidation
 
-PAPER_ENCODER, PAPER_PRESET, PAPER_GROUP = "uni", "paper", "slide"
-"""With what the paper's figures were reached."""
 REPORTED = "SpaHGC, reported"
 PROTOCOL = (
     "The reported figure chose the epoch on the slide held out, and its genes over all slides; "
@@ -35,42 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be run.
-
-    Parameters
-    ----------
-    cohort
-        Name of the cohort.
-    path
-        A copy of it; ``None`` downloads it.
-    sections
-        The sections; ``None`` takes all that are there.
-    encoder, checkpoint, context
-        As :func:`spahgc.pp.embed` has them.
-    methods, preset, group_by, seed, n_jobs, device
-        As :func:`spahgc.tl.cross_validate` has them.
-    """
-
-    cohort: str
-    path: Path | None = None
-    sections: Sequence[str] | None = None
-    encoder: str = PAPER_ENCODER
-    checkpoint: Path | None = None
-    context: bool = False
-    methods: Sequence[str] = ("spahgc", "ridge", "nearest")
-    preset: str = PAPER_PRESET
-    group_by: str = PAPER_GROUP
-    seed: int = 0
-    n_jobs: int = 1
-    device: str | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
+class CohortOutcome:
     """What came out: the request, the sections that were there, and the scores."""
 
-    request: Request
+    request: CohortRequest
     cohort: Cohort
     sections: list[str]
     validation: CrossValidation
@@ -97,8 +64,7 @@ class Outcome:
         import pandas as pd
 
         reported = pd.DataFrame({"mean PCC": self.cohort.paper_pcc}, index=[REPORTED])
-        columns = {"pearson": "mean PCC", "low": "low", "high": "high", "n_genes": "genes", "seconds": "seconds"}
-        own = self.validation.summary[list(columns)].rename(columns=columns)
+        own = self.validation.summary[list(SUMMARY_COLUMNS)].rename(columns=SUMMARY_COLUMNS)
         return pd.concat([reported, own]).rename_axis("method")
 
     def text(self) -> str:
@@ -109,12 +75,9 @@ class Outcome:
             f"one {asked.group_by} held out at a time",
             f"encoder {asked.encoder}, preset {asked.preset}",
             "",
-            self.table().to_string(
-                na_rep="", formatters={"genes": _whole, "seconds": _whole}, float_format=_figure, index_names=False
-            ),
+            table_text(self.table()),
             "",
-            "mean PCC of each slide",
-            self.validation.per_slide.T.to_string(float_format=_figure, index_names=False),
+            *of_each_slide(self.validation),
             "",
             PROTOCOL,
         ]
@@ -137,12 +100,11 @@ class Outcome:
             "seed": asked.seed,
             "paper_pcc": self.cohort.paper_pcc,
             "differences": self.differences,
-            "methods": json.loads(self.validation.summary.to_json(orient="index", double_precision=6)),
-            "per_slide": json.loads(self.validation.per_slide.to_json(orient="index", double_precision=6)),
+            **scores_for_json(self.validation),
         }
 
 
-def cross_validate_cohort(request: Request, output: Path) -> Outcome:
+def validate_cohort(request: CohortRequest, output: Path) -> CohortOutcome:
     """Embed a cohort and hold out each of its slides, or patients, in turn.
 
     Parameters
@@ -180,21 +142,16 @@ def cross_validate_cohort(request: Request, output: Path) -> Outcome:
         checkpoint=folder / FOLDS / _folds_name(request, sections, slides[0], key),
         device=request.device,
     )
-    outcome = Outcome(request, cohort, sections, validation)
-    write_text(folder / "scores.csv", validation.scores.to_csv(index=False))
-    write_text(folder / "per_slide.csv", validation.per_slide.to_csv())
-    write_text(folder / "result.json", json.dumps(outcome.to_dict(), indent=1))
+    outcome = CohortOutcome(request, cohort, sections, validation)
+    write_scores(folder, validation, outcome.to_dict())
     return outcome
 
 
-def _check(request: Request, cohort: Cohort, sections: list[str]) -> None:
+def _check(request: CohortRequest, cohort: Cohort, sections: list[str]) -> None:
     """Refuse what would fail after the slides have been embedded."""
-    from spahgc._presets import find_preset
     from spahgc._settings import resolve_device
     from spahgc.datasets._cohort import UNKNOWN
     from spahgc.encoders import describe_encoder
-    from spahgc.tl._baselines import BASELINES
-    from spahgc.tl._predict import NETWORK
 
     groups = {"slide": set(sections), "patient": {cohort.patients[section] for section in sections}}
     if request.group_by not in groups:
@@ -209,19 +166,12 @@ def _check(request: Request, cohort: Cohort, sections: list[str]) -> None:
             f"the sections {listing(sections)} are of one {request.group_by}: none is left to learn from. Pass more "
             "sections."
         )
-    find_preset(request.preset)
-    known = [NETWORK, *BASELINES]
-    for name in request.methods:
-        method, _, preset = name.partition(":")
-        if method not in known:
-            raise ValueError(f"--method {name} is not known. Choose from {', '.join(known)}.")
-        if preset:
-            find_preset(preset)
+    check_methods(request.methods, request.preset)
     describe_encoder(request.encoder)
     resolve_device(request.device)
 
 
-def embedded_slides(request: Request, sections: list[str], folder: Path) -> list[AnnData]:
+def embedded_slides(request: CohortRequest, sections: list[str], folder: Path) -> list[AnnData]:
     """The sections with their embedding: read back where a file in the folder has it, embedded and kept there if not."""
     kept = {section: _read_back(folder / f"{section}.h5ad", section, request) for section in sections}
     missing = [section for section in sections if kept[section] is None]
@@ -238,7 +188,7 @@ def embedded_slides(request: Request, sections: list[str], folder: Path) -> list
     return [slides[section] for section in sections]
 
 
-def _embedder(request: Request, sections: list[str], folder: Path) -> Any:
+def _embedder(request: CohortRequest, sections: list[str], folder: Path) -> Any:
     """A function that reads a section, embeds it and keeps it; weights and files are fetched now."""
     import spahgc as sp
     from spahgc._settings import resolve_device
@@ -262,7 +212,7 @@ def _embedder(request: Request, sections: list[str], folder: Path) -> Any:
     return embed
 
 
-def _read_back(path: Path, section: str, request: Request) -> AnnData | None:
+def _read_back(path: Path, section: str, request: CohortRequest) -> AnnData | None:
     """An embedded section of an earlier call, if it is what this call would make."""
     import anndata as ad
 
@@ -280,7 +230,7 @@ def _read_back(path: Path, section: str, request: Request) -> AnnData | None:
     return slide if _fits(record, request) else None
 
 
-def _fits(record: dict[str, Any], request: Request) -> bool:
+def _fits(record: dict[str, Any], request: CohortRequest) -> bool:
     """Whether a record is of the encoder that is asked for, as far as is known before its weights are read."""
     from spahgc.encoders import describe_encoder
     from spahgc.encoders._checkpoint import file_revision
@@ -309,14 +259,14 @@ def _same(record: dict[str, Any], other: dict[str, Any]) -> bool:
     return True
 
 
-def _key(request: Request) -> str:
+def _key(request: CohortRequest) -> str:
     """Key of the embedding: an encoder's name may be that of a timm model, with characters that no key may have."""
     from spahgc.encoders._record import key_name
 
     return Obsm.embedding(key_name(request.encoder))
 
 
-def _folds_name(request: Request, sections: list[str], slide: AnnData, key: str) -> str:
+def _folds_name(request: CohortRequest, sections: list[str], slide: AnnData, key: str) -> str:
     """Folder of the finished folds: another one for other slides, another encoder or another seed."""
     from spahgc.tl._folds import digest
 
@@ -325,11 +275,3 @@ def _folds_name(request: Request, sections: list[str], slide: AnnData, key: str)
     encoder = [str(record[field]) for field in ("name", "revision", "context")]
     inputs = [sorted(sections), encoder, request.preset, request.seed]
     return f"{request.group_by}-{digest(json.dumps(inputs).encode())}"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _whole(value: float) -> str:
-    return "" if value != value else f"{value:.0f}"

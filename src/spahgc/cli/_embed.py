@@ -1,0 +1,115 @@
+"""``spahgc embed``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spahgc.cli._completion import stain_names
+from spahgc.cli._options import AsJson, Checkpoint, Device, Encoder, Overwrite, TableKey, refuse
+from spahgc.cli._show import Printed, records, result
+
+
+def embed(
+    slides: Annotated[list[Path], typer.Argument(help="A slide, .h5ad or .zarr, or several of them.", metavar="SLIDE")],
+    output: Annotated[
+        Path,
+        typer.Option(help="The slide with its embedding, .h5ad or .zarr; or a folder, which gets NAME.zarr of each."),
+    ],
+    encoder: Encoder = "uni",
+    checkpoint: Checkpoint = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Full-resolution image; the one that the slide names if left out.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="Microns per pixel; as slide and image say if left out.")] = None,
+    patch_um: Annotated[
+        float | None, typer.Option(help="Width of a patch, microns; the encoder's if left out.")
+    ] = None,
+    context: Annotated[
+        bool, typer.Option(help="Embed several patch sizes and depths; 12 times the work, more accurate.")
+    ] = False,
+    stain: Annotated[
+        str | None, typer.Option(help="Normalise the stain: macenko or reinhard.", autocompletion=stain_names)
+    ] = None,
+    key_added: Annotated[str | None, typer.Option(help="Key in obsm; X_ENCODER if left out.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Patches that are in memory at once.")] = 64,
+    allow_upsampling: Annotated[
+        bool, typer.Option("--allow-upsampling", help="Go on with a hires image that is too coarse.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of finished batches, from which a run that was stopped goes on.")
+    ] = None,
+    table_key: TableKey = None,
+    image_key: Annotated[str | None, typer.Option(help="Image of a SpatialData; the only one if left out.")] = None,
+    coordinate_system: Annotated[
+        str | None, typer.Option(help="Coordinate system in which spots and image of a SpatialData meet.")
+    ] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> Printed:
+    """Embed the H&E patch around every spot of a slide.
+
+    One slide is written to a file. Where the output is a folder, each slide is written to NAME.zarr within it; called
+    again, slides that are finished are kept. A slide names its image in uns["spatial"], or --image does.
+
+    Example:
+      spahgc embed C2.h5ad --output C2-embedded.h5ad --encoder efficientnet_lite0
+      spahgc embed C2.h5ad C3.h5ad C4.h5ad --output embedded --encoder uni --context
+    """
+    from spahgc.cli._files import SLIDE_ENDINGS
+
+    options = {
+        "encoder": encoder,
+        "checkpoint": checkpoint,
+        "mpp": mpp,
+        "patch_um": patch_um,
+        "context": context,
+        "stain_normalization": stain,
+        "key_added": key_added,
+        "batch_size": batch_size,
+        "allow_upsampling": allow_upsampling,
+        "resume": resume,
+        "device": device,
+    }
+    of_one = {"image": image, "table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
+    if output.suffix in SLIDE_ENDINGS:
+        if len(slides) > 1:
+            raise ValueError(f"--output {output} holds one slide, {len(slides)} were given. Pass a folder.")
+        return _one(slides[0], output, options | of_one, overwrite, as_json)
+    refuse(
+        {f"--{name.replace('_', '-')}": value for name, value in of_one.items()},
+        "goes with one slide: let --output end in .h5ad or .zarr.",
+    )
+    return _many(slides, output, options, overwrite, as_json)
+
+
+def _one(path: Path, output: Path, options: dict[str, Any], overwrite: bool, as_json: bool) -> Printed:
+    import spahgc as sp
+    from spahgc._keys import Obsm
+    from spahgc._tables import table_of
+    from spahgc._validate import encoder_records
+    from spahgc.cli._files import SLIDE_ENDINGS, check_container, check_output, read_slide, write_slide
+    from spahgc.encoders._record import key_name
+
+    check_output(output, SLIDE_ENDINGS, overwrite=overwrite)
+    slide = read_slide(path, "slide")
+    check_container(slide, output)
+    sp.pp.embed(slide, **options)
+    write_slide(slide, output)
+    table = table_of(slide, options["table_key"], "the slide")
+    key = options["key_added"] or Obsm.embedding(key_name(options["encoder"]))
+    n_spots, dim = table.obsm[key].shape
+    text = f'{output}: {n_spots} spots embedded, {dim} numbers each, in obsm["{key}"]'
+    values = {"output": output, "key": key, "spots": n_spots, "dim": dim, "encoder": encoder_records(table)[key]}
+    return result(text, values, as_json)
+
+
+def _many(slides: list[Path], folder: Path, options: dict[str, Any], overwrite: bool, as_json: bool) -> Printed:
+    import spahgc as sp
+
+    table = sp.pp.embed_many(slides, folder, overwrite=overwrite, **options)
+    text = table.to_string(index=False, float_format=lambda seconds: f"{seconds:.1f}")
+    return result(text, {"folder": folder, "slides": records(table)}, as_json)

@@ -1,0 +1,52 @@
+"""``spahgc evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spahgc.cli._options import AsJson, Key, Overwrite, TableKey
+from spahgc.cli._show import Printed, records, result
+
+TABLE_ENDINGS = (".csv",)
+
+
+def evaluate(
+    slide: Annotated[Path, typer.Argument(help="A measured slide with a prediction, .h5ad or .zarr.")],
+    key: Key = "spahgc",
+    layer: Annotated[str | None, typer.Option(help="Layer with the measured counts; X if left out.")] = None,
+    table_key: TableKey = None,
+    output: Annotated[Path | None, typer.Option(help="The scores as a table, .csv.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> Printed:
+    """Compare a prediction with the measurement, gene by gene.
+
+    The best gene stands first. The slide itself is not changed.
+
+    Example:
+      spahgc evaluate OUT.h5ad --output scores.csv
+    """
+    import spahgc as sp
+    from spahgc._files import write_text
+    from spahgc._keys import UNS, Uns
+    from spahgc._tables import table_of
+    from spahgc.cli._files import check_output, read_slide
+
+    if output is not None:
+        check_output(output, TABLE_ENDINGS, overwrite=overwrite)
+    data = read_slide(slide, "slide")
+    scores = sp.tl.evaluate(data, key=key, layer=layer, table_key=table_key)
+    scores = scores.sort_values("pearson", ascending=False, na_position="last")
+    if output is not None:
+        write_text(output, scores.to_csv())
+    summary = table_of(data, table_key, "the slide").uns[UNS][Uns.evaluations][key]
+    lines = [
+        scores.to_string(float_format=lambda value: f"{value:.4f}", na_rep="constant"),
+        "",
+        f"{summary['n_genes']} genes at {summary['n_spots']} spots, {summary['n_genes_constant']} of them constant; "
+        f"mean PCC {summary['mean_pearson']:.4f}, median {summary['median_pearson']:.4f}",
+    ]
+    return result("\n".join(lines), {"key": key, "summary": summary, "genes": records(scores)}, as_json)

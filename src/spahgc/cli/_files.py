@@ -1,0 +1,178 @@
+"""Slides from files and into files, AnnData and SpatialData; outputs are looked at before the long work."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spahgc._tables import is_spatialdata
+from spahgc._validate import check_writable_folder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FILE, STORE = ".h5ad", ".zarr"
+SLIDE_ENDINGS = (FILE, STORE)
+ELEMENTS = ("tables", "images", "labels", "points", "shapes")
+"""Folders of a SpatialData on disk."""
+
+
+def read_slide(path: Path, option: str) -> Any:
+    """The slide in memory; pixels of a SpatialData stay on disk.
+
+    Parameters
+    ----------
+    path
+        A ``.h5ad``, or a ``.zarr`` that AnnData or SpatialData wrote.
+    option
+        How messages call it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no slide.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{option} {path}: there is no such file.")
+    if path.is_dir():
+        return _read_store(path, option)
+    import anndata as ad
+
+    try:
+        return ad.read_h5ad(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{option} {path} cannot be read as .h5ad ({error}). Write it with adata.write_h5ad."
+        ) from error
+
+
+def _read_store(path: Path, option: str) -> Any:
+    kind = _kind(path)
+    if kind is None:
+        raise ValueError(
+            f"{option} {path} is a folder, and no slide that adata.write_zarr or sdata.write wrote. Pass a .h5ad or .zarr."
+        )
+    try:
+        if kind == "AnnData":
+            import anndata as ad
+
+            return ad.read_zarr(path)
+        return _spatialdata(path).read_zarr(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{option} {path} cannot be read as a {kind} ({error}). Write it again.") from error
+
+
+def _kind(path: Path) -> str | None:
+    """Whose store a folder is."""
+    if (path / "obs").is_dir():
+        return "AnnData"
+    is_store = (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
+    return "SpatialData" if is_store and any((path / name).is_dir() for name in ELEMENTS) else None
+
+
+def _spatialdata(path: Path) -> Any:
+    try:
+        import spatialdata
+    except ImportError as error:
+        raise ImportError(
+            f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
+        ) from error
+    return spatialdata
+
+
+def read_references(paths: Sequence[Path] | None, bank: Path | None) -> list[Any] | Path | None:
+    """What the functions take as references: slides, the path of a bank, or nothing."""
+    if bank is None:
+        return [read_slide(path, "--reference") for path in paths or []] or None
+    if paths:
+        raise ValueError("--bank and --reference were both given. A bank holds its references: pass one of the two.")
+    if not bank.exists():
+        raise FileNotFoundError(
+            f"--bank {bank}: there is no such bank. Make one with sp.pp.reference_bank(refs, path=...)."
+        )
+    return bank
+
+
+def check_output(output: Path, endings: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, or that would take the place of something.
+
+    Parameters
+    ----------
+    output
+        The file, or the ``.zarr``.
+    endings
+        What its name may end in.
+    overwrite
+        Whether it may exist.
+    """
+    check_writable_folder(output.parent)
+    if output.suffix not in endings:
+        raise ValueError(f"--output {output} must end in {' or '.join(endings)}.")
+    if not output.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"--output {output} exists already. Pass --overwrite to replace it, or another name.")
+    replaceable = _kind(output) is not None if output.suffix == STORE else output.is_file()
+    if not replaceable:
+        raise FileExistsError(f"--output {output} holds something else, and is not replaced. Pass another name.")
+
+
+def check_container(slide: Any, output: Path) -> None:
+    """Refuse to write a SpatialData into a file that holds one table only."""
+    if is_spatialdata(slide) and output.suffix != STORE:
+        raise ValueError(f"--output {output}: a SpatialData is written as {STORE}. Pass a name that ends in {STORE}.")
+
+
+def write_slide(slide: Any, output: Path) -> None:
+    """Write a slide, by the ending of the name, whole or not at all."""
+    from spahgc._files import write_h5ad
+    from spahgc._many_files import write_slide as write_store
+
+    if is_spatialdata(slide):
+        _write_spatialdata(slide, output)
+    elif output.suffix == STORE:
+        write_store(slide, output)
+    else:
+        write_h5ad(slide, output)
+
+
+def _write_spatialdata(sdata: Any, output: Path) -> None:
+    """Write beside the output and change places, since the pixels may still lie in what is to be replaced."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=".part", dir=output.parent))
+    store, replaced = folder / "new", folder / "old"
+    try:
+        sdata.write(store, update_sdata_path=False)
+        if output.exists():
+            output.rename(replaced)
+        try:
+            store.rename(output)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(output)
+            raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_embedded(adata: AnnData) -> bool:
+    """Whether a slide has an embedding that says of which encoder it is."""
+    from spahgc._validate import encoder_records
+
+    return any(key in adata.obsm for key in encoder_records(adata))
+
+
+def embed_missing(slides: Sequence[Any], encoder: str | None, table_key: str | None, **options: Any) -> None:
+    """Embed those slides that have no embedding; none of them where no encoder is named."""
+    if encoder is None:
+        return
+    import spahgc as sp
+    from spahgc._tables import table_of
+
+    missing = [each for each in slides if not is_embedded(table_of(each, table_key, "a slide"))]
+    if missing:
+        sp.pp.embed(missing, encoder=encoder, table_key=table_key, **options)

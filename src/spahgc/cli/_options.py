@@ -1,0 +1,68 @@
+"""Options that several commands share: one name, one meaning, one help text, one way of completing them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spahgc.cli._completion import devices, encoder_names, method_names, preset_names
+
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1 or mps; the first accelerator if left out.", autocompletion=devices),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Preset = Annotated[str, typer.Option(help="paper or default.", autocompletion=preset_names)]
+Encoder = Annotated[
+    str, typer.Option(help="Encoder of the patches, see spahgc encoders.", autocompletion=encoder_names)
+]
+MissingEncoder = Annotated[
+    str | None,
+    typer.Option(help="Embed the slides that have no embedding with this encoder first.", autocompletion=encoder_names),
+]
+Checkpoint = Annotated[Path | None, typer.Option(help="File with the encoder's weights.")]
+Embedding = Annotated[str | None, typer.Option(help="Key of the embedding in obsm.")]
+References = Annotated[list[Path] | None, typer.Option(help="A measured slide, .h5ad or .zarr; repeat for several.")]
+Bank = Annotated[
+    Path | None, typer.Option(help="A bank of references on disk (sp.pp.reference_bank), instead of --reference.")
+]
+ReferenceLayer = Annotated[str | None, typer.Option(help="Layer of the references with their counts; X if left out.")]
+Genes = Annotated[list[str] | None, typer.Option(help="A gene of the panel, repeat; or all. Selected if left out.")]
+Key = Annotated[str, typer.Option(help="Key of the prediction.")]
+TableKey = Annotated[
+    str | None, typer.Option(help="Table of every SpatialData among the slides; the only one if left out.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output if it exists, also where it is the input itself.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A method to compare, repeat; spahgc, ridge and nearest if left out.", autocompletion=method_names
+    ),
+]
+
+
+def chosen_genes(genes: list[str] | None) -> list[str] | str | None:
+    """What the functions take as ``genes=``."""
+    from spahgc._references import ALL_GENES
+
+    return ALL_GENES if genes == [ALL_GENES] else genes
+
+
+def refuse(given: dict[str, object], why: str) -> None:
+    """Refuse options that have no meaning beside others.
+
+    Parameters
+    ----------
+    given
+        Values by the name of their option; those that are set are refused.
+    why
+        The rest of the message.
+    """
+    names = [name for name, value in given.items() if value not in (None, False, [])]
+    if names:
+        raise ValueError(f"{' and '.join(names)} {why}")

@@ -1,0 +1,105 @@
+"""``spahgc predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spahgc.cli._completion import method_names
+from spahgc.cli._options import (
+    AsJson,
+    Bank,
+    Device,
+    Embedding,
+    Genes,
+    MissingEncoder,
+    Overwrite,
+    Preset,
+    ReferenceLayer,
+    References,
+    Seed,
+    TableKey,
+    chosen_genes,
+)
+from spahgc.cli._show import Printed, result
+
+
+def predict(
+    target: Annotated[Path, typer.Option(help="The slide to predict, .h5ad or .zarr, with an embedding.")],
+    output: Annotated[Path, typer.Option(help="The slide with its prediction, .h5ad or .zarr.")],
+    reference: References = None,
+    bank: Bank = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a saved model, instead of references.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="spahgc, or a baseline: ridge_components, bleep, mlp, ridge, ...", autocompletion=method_names
+        ),
+    ] = "spahgc",
+    gene: Genes = None,
+    embedding: Embedding = None,
+    encoder: MissingEncoder = None,
+    context: Annotated[
+        bool,
+        typer.Option(help="With --encoder: embed several patch sizes and depths; 12 times the work, more accurate."),
+    ] = False,
+    layer: ReferenceLayer = None,
+    table_key: TableKey = None,
+    preset: Preset = "default",
+    key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
+    seed: Seed = 0,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> Printed:
+    """Predict the expression of a slide from measured slides.
+
+    All of them need the same H&E embedding, or --encoder makes it first.
+
+    Example:
+      spahgc predict --target T.h5ad --reference A.h5ad --reference B.h5ad --output OUT.h5ad
+      spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad
+    """
+    import spahgc as sp
+    from spahgc._keys import Var
+    from spahgc._tables import table_of
+    from spahgc.cli._files import (
+        SLIDE_ENDINGS,
+        check_container,
+        check_output,
+        embed_missing,
+        read_references,
+        read_slide,
+        write_slide,
+    )
+
+    check_output(output, SLIDE_ENDINGS, overwrite=overwrite)
+    trained = sp.SpaHGC.load(model) if model is not None else None
+    slide = read_slide(target, "--target")
+    check_container(slide, output)
+    refs = read_references(reference, bank)
+    embed_missing(
+        [slide, *(refs if isinstance(refs, list) else [])], encoder, table_key, context=context, device=device
+    )
+    sp.tl.predict(
+        slide,
+        refs,
+        model=trained,
+        method=method,
+        genes=chosen_genes(gene),
+        embedding=embedding,
+        layer=layer,
+        preset=preset,
+        key_added=key_added,
+        seed=seed,
+        device=device,
+        table_key=table_key,
+    )
+    write_slide(slide, output)
+    table = table_of(slide, table_key, "the target")
+    n_genes = int(table.var[Var.panel(key_added)].sum())
+    text = f'{output}: {n_genes} genes predicted at {table.n_obs} spots, in layers["{key_added}"]'
+    values = {"output": output, "key": key_added, "method": method, "genes": n_genes, "spots": table.n_obs}
+    return result(text, values, as_json)

@@ -1,0 +1,64 @@
+"""``spahgc report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spahgc.cli._options import AsJson, Key, Overwrite, TableKey
+from spahgc.cli._show import Printed, result
+
+PAGE_ENDINGS = (".html", ".htm")
+BYTES_PER_MB = 1e6
+
+
+def report(
+    slide: Annotated[Path, typer.Argument(help="A slide with a prediction, .h5ad or .zarr.")],
+    output: Annotated[Path, typer.Option(help="The page, .html.")],
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="A reference of the prediction, whose patches the page shows; repeat for several."),
+    ] = None,
+    key: Key = "spahgc",
+    gene: Annotated[
+        list[str] | None, typer.Option(help="A gene of the page, repeat; those of the prediction if left out.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page; the slide's name if left out.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer with the measured counts; X if left out.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Full-resolution image; the one that the slide names if left out.")
+    ] = None,
+    max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 12.0,
+    table_key: TableKey = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> Printed:
+    """Make a page of a prediction to look at in a browser.
+
+    It is one file, which asks no network for anything.
+
+    Example:
+      spahgc report OUT.h5ad --output report.html --reference C2.h5ad --reference C3.h5ad
+    """
+    import spahgc as sp
+    from spahgc.cli._files import check_output, read_slide
+
+    check_output(output, PAGE_ENDINGS, overwrite=overwrite)
+    data = read_slide(slide, "slide")
+    refs = [read_slide(path, "--reference") for path in reference or []]
+    written = sp.pl.report(
+        data,
+        output,
+        refs=refs or None,
+        key=key,
+        genes=gene,
+        title=title,
+        layer=layer,
+        image=image,
+        table_key=table_key,
+        max_mb=max_mb,
+    )
+    size_mb = written.stat().st_size / BYTES_PER_MB
+    return result(f"{written}: {size_mb:.1f} MB", {"output": written, "key": key, "mb": size_mb}, as_json)

@@ -1,0 +1,74 @@
+"""What a cross-validation is asked to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PAPER_ENCODER, PAPER_PRESET, PAPER_GROUP = "uni", "paper", "slide"
+"""With what the paper's figures were reached."""
+METHODS = ("spahgc", "ridge", "nearest")
+SCORE_FILES = ("result.json", "scores.csv", "per_slide.csv")
+
+
+@dataclass(frozen=True)
+class CohortRequest:
+    """A cohort of the paper.
+
+    Parameters
+    ----------
+    cohort
+        Name of the cohort.
+    path
+        A copy of it; ``None`` downloads it.
+    sections
+        The sections; ``None`` takes all that are there.
+    encoder, checkpoint, context
+        As :func:`spahgc.pp.embed` has them.
+    methods, preset, group_by, seed, n_jobs, device
+        As :func:`spahgc.tl.cross_validate` has them.
+    """
+
+    cohort: str
+    path: Path | None
+    sections: Sequence[str] | None
+    encoder: str
+    checkpoint: Path | None
+    context: bool
+    methods: Sequence[str]
+    preset: str
+    group_by: str
+    seed: int
+    n_jobs: int
+    device: str | None
+
+
+@dataclass(frozen=True)
+class SlidesRequest:
+    """Measured slides of the user.
+
+    Parameters
+    ----------
+    paths
+        The slides on disk.
+    encoder, checkpoint, context
+        With what those are embedded that have no embedding; ``encoder=None`` embeds none.
+    methods, preset, group_by, genes, embedding, layer, table_key, seed, n_jobs, device
+        As :func:`spahgc.tl.cross_validate` has them.
+    """
+
+    paths: Sequence[Path]
+    encoder: str | None
+    checkpoint: Path | None
+    context: bool
+    methods: Sequence[str]
+    preset: str
+    group_by: str
+    genes: list[str] | str | None
+    embedding: str | None
+    layer: str | None
+    table_key: str | None
+    seed: int
+    n_jobs: int
+    device: str | None
