@@ -106,7 +106,7 @@ class Encoder:
         return features
 
     def run(self, patches: NDArray[np.uint8], compute: Callable[[nn.Module, Tensor], Result], *, device: str) -> Result:
-        """Let `compute` do with the network and its input what it wants, without gradients.
+        """Let `compute` do with the network and the `patches` what it wants, on a `device`, without gradients.
 
         In the precision of the record, also where the caller is inside of an autocast block of another one.
         """

@@ -98,7 +98,7 @@ class PyramidSource(ImageSource, Protocol):
         ...
 
     def read_level(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
-        """Read a region that lies inside a level; all numbers are pixels of this level."""
+        """Read a region that lies inside a `level`: `left`, `top`, `width` and `height` are pixels of this level."""
         ...
 
 

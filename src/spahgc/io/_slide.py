@@ -59,10 +59,12 @@ def slide(
         lays a grid over it, as :func:`spahgc.pp.tile` does.
     mpp
         Microns per pixel; ``None`` takes what the file says. A grid needs it.
+    spacing_um
+        Distance of neighbours of the grid, microns; without effect where spots are given.
     spot_um
         Diameter of the spots, microns; ``None`` takes 0.55 of the spacing (of given spots: of the median distance to
         the nearest one).
-    spacing_um, layout, min_tissue, threshold, exclude_pen, focus
+    layout, min_tissue, threshold, exclude_pen, focus
         The grid, see :func:`spahgc.pp.tile`; without effect where spots are given.
     library_id
         Name of the slide; ``None`` takes the image's file name without its ending.
