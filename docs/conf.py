@@ -1,9 +1,13 @@
 """Configuration of the Sphinx build: ``sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
+import builtins
 import os
+import shutil
 import sys
 from importlib.metadata import metadata
 from pathlib import Path
+
+from sphinx.util.nodes import make_refnode
 
 # Extensions of these pages.
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
@@ -23,6 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "cli_reference",
     "cohort_table",
     "encoder_table",
 ]
@@ -55,8 +60,7 @@ suppress_warnings = [
 
 # Intersphinx fetches an inventory from every project named here. Without a network each failed fetch is a warning, and
 # -W turns it into an error. So a plain build links nothing outside itself and passes offline; a build that is going to
-# be published sets SPAHGC_DOCS_ONLINE=1 and gets the links. References that stay unresolved are printed as plain names
-# in both cases, which is also why the build does not run with nitpicky = True.
+# be published sets SPAHGC_DOCS_ONLINE=1 and gets the links.
 online = os.environ.get("SPAHGC_DOCS_ONLINE", "") not in {"", "0"}
 intersphinx_timeout = 30
 intersphinx_mapping = (
@@ -75,18 +79,37 @@ intersphinx_mapping = (
     else {}
 )
 
+# Every reference to a name of this package must have a target; names of others have one online only. What stands below is
+# all that may stay a plain name.
+nitpicky = True
+nitpick_ignore = [
+    # The type of an attribute that is described, and is not itself for users.
+    ("py:class", "spahgc.encoders._depths.Levels"),
+]
+nitpick_ignore_regex = [
+    # Other packages: links where their inventory is loaded, and plain names where it is not.
+    (
+        "py:.*",
+        r"(anndata|collections|dask|distributed|matplotlib|numpy|os|pandas|pathlib|pooch|scanpy|scipy|spatialdata|squidpy"
+        r"|torch|torch_geometric|tqdm|typing|xarray)(\..*)?",
+    ),
+    # Names of the language itself: types, and the errors of a Raises section.
+    ("py:.*", rf"({'|'.join(vars(builtins))})"),
+]
+
 # Notebooks are shown with the output they were saved with: a build must not train a model.
 nb_execution_mode = "off"
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # The first suffix is the one that autosummary gives the pages it writes, and it writes reStructuredText.
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["tables.css", "pages.css"]
 html_title = project
 html_theme_options = {
+    "navbar_persistent": [],  # the sidebar has the search
     "path_to_docs": "docs/",
     "repository_branch": "main",
     "repository_url": "https://github.com/spahgc/spahgc",
@@ -103,6 +126,49 @@ def _drop_lone_colon(app, what, name, obj, options, lines):
             return
 
 
+class _AsWritten:
+    """Keeps the docstrings of attributes from napoleon, which takes what stands before their first colon for a type."""
+
+    def __init__(self):
+        self.lines = None
+
+    def take(self, app, what, name, obj, options, lines):
+        sections = any(line and set(line) == {"-"} for line in map(str.strip, lines))
+        if what in {"attribute", "property"} and not sections:
+            self.lines, lines[:] = list(lines), []
+
+    def give_back(self, app, what, name, obj, options, lines):
+        if self.lines is not None:
+            self.lines, lines[:] = None, self.lines
+
+
+def _neighbour(app, env, node, contnode):
+    """Find what a docstring calls by its last name, where a page shows its first sentence outside of its module."""
+    name, python = node.get("reftarget"), env.get_domain("py")
+    if node.get("refdomain") != "py" or "." in name:
+        return None
+    found = [full for full in python.objects if full.startswith("spahgc.") and full.endswith(f".{name}")]
+    if len(found) != 1:
+        return None
+    place = python.objects[found[0]]
+    return make_refnode(app.builder, node["refdoc"], place.docname, place.node_id, contnode, found[0])
+
+
+def _copy_tutorials(app):
+    """Bring the notebooks, which stand beside the sources, to where Sphinx looks for pages; git ignores the copies."""
+    folder = Path(app.srcdir) / "tutorials"
+    for old in folder.glob("*.ipynb"):
+        old.unlink()
+    for path in (Path(app.srcdir).parent / "tutorials").glob("*.ipynb"):
+        shutil.copy2(path, folder)
+
+
 def setup(app):
+    app.connect("builder-inited", _copy_tutorials)
+    # Before and after napoleon, which is connected at 500.
+    attributes = _AsWritten()
+    app.connect("autodoc-process-docstring", attributes.take, priority=498)
+    app.connect("autodoc-process-docstring", attributes.give_back, priority=501)
+    app.connect("missing-reference", _neighbour)
     # Connected after the extension at the same priority, so it runs after it and before napoleon (500).
     app.connect("autodoc-process-docstring", _drop_lone_colon, priority=499)

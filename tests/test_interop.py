@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 pytest.importorskip("squidpy")
 pytest.importorskip("igraph")
 
-PAGE = Path(__file__).parents[1] / "docs" / "inputs.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "onwards.md"
 GENE = "ERBB2"
 """The gene that the page draws."""
 N_GENES, N_SPOTS, DIM = 30, 80, 16
