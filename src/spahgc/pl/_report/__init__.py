@@ -123,8 +123,11 @@ def report(
     >>> for slide in [target, *refs]:
     ...     sp.pp.embed(slide, encoder="efficientnet_lite0")
     >>> sp.tl.predict(target, refs, preset=sp.Parameters(width=16, layers=1, heads=2, epochs=1))
-    >>> sp.pl.report(target, "report.html", refs=refs)  # doctest: +SKIP
-    PosixPath('report.html')
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = sp.pl.report(target, f"{folder}/report.html", refs=refs)
+    >>> path.name
+    'report.html'
     """
     path = _checked_path(path)
     _check_numbers(max_mb, patch_um)

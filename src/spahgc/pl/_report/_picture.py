@@ -107,7 +107,7 @@ def _fine(slide: SlideImage, tissue: Tissue) -> Pixels | None:
         shrink = min(1.0, QUALITIES[0][0] / max(right - left, bottom - top))
         size = max(1, round((right - left) * shrink)), max(1, round((bottom - top) * shrink))
         values = _region(image, (left, top, right, bottom), size)
-    return Pixels(values, tuple((edge + 30) * scale for edge in (left, top, right, bottom)))  # type: ignore[arg-type]
+    return Pixels(values, tuple((edge - EDGE) * scale for edge in (left, top, right, bottom)))  # type: ignore[arg-type]
 
 
 def _region(image: ImageSource, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
