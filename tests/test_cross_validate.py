@@ -404,7 +404,15 @@ def test_what_is_wrong_is_said_before_any_fold_runs(cohort, monkeypatch, spoil, 
 
 
 def test_folds_in_processes_are_refused_where_torchrun_started_this_one(cohort, monkeypatch):
-    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+    for name, value in {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": 1,
+    }.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(ValueError, match="n_jobs=2 starts processes, which would take themselves for those that torchrun"):
+    with pytest.raises(
+        ValueError, match="n_jobs=2 starts processes, which would take themselves for those that torchrun"
+    ):
         cross_validate(cohort, n_jobs=2)

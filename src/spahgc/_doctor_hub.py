@@ -142,16 +142,16 @@ def _ask(card: EncoderCard, weights: HubFile) -> Answer:
     """Ask the hub for the head of a weights file, which tells what would become of a download."""
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
 
-    from spahgc.encoders._hub import _chain, _failures, _is_gated, _reason, _status
+    from spahgc.encoders._hub import error_chain, http_status, is_gated, load_failures, short_reason
 
-    failures: tuple[type[Exception], ...] = (*_failures(), RuntimeError)
+    failures: tuple[type[Exception], ...] = (*load_failures(), RuntimeError)
     address = hf_hub_url(weights.repo_id, weights.filename, revision=weights.revision)
     try:
         head = get_hf_file_metadata(address, token=get_token(), timeout=HUB_TIMEOUT_S)
     except failures as error:
-        chain = _chain(error)
-        from_hub = any(_status(link) is not None for link in chain)
-        return Answer(_state(card, GATED if _is_gated(chain) else UNREACHABLE, _reason(chain)), from_hub)
+        chain = error_chain(error)
+        from_hub = any(http_status(link) is not None for link in chain)
+        return Answer(_state(card, GATED if is_gated(chain) else UNREACHABLE, short_reason(chain)), from_hub)
     if head.commit_hash is None:
         return Answer(_state(card, UNREACHABLE, NOT_A_HUB), False)
     return Answer(_state(card, DOWNLOAD, "would be downloaded", head.size), True)

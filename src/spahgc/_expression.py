@@ -20,6 +20,13 @@ LARGEST_LOG_VALUE = 30.0
 """No ``log1p`` of a count is larger, so ``expm1`` is not tried above it."""
 
 
+def in_memory(values: Any) -> Any:
+    """Values that lie in a file or are still to be computed, as an array or a sparse matrix."""
+    if hasattr(values, "to_memory"):
+        return values.to_memory()
+    return values.compute() if hasattr(values, "compute") else values
+
+
 def raw_matrix(adata: AnnData, layer: str | None, what: str) -> csr_matrix:
     """Values of ``X`` or of a layer as they are, CSR float64, spots x genes; refuses missing and non-finite ones."""
     if layer is not None and layer not in adata.layers:
@@ -28,12 +35,8 @@ def raw_matrix(adata: AnnData, layer: str | None, what: str) -> csr_matrix:
     values: Any = adata.X if layer is None else adata.layers[layer]
     if values is None:
         raise ValueError(f"{what} has no X. Pass layer= with the layer that holds its counts.")
-    if hasattr(values, "to_memory"):
-        values = values.to_memory()
-    elif hasattr(values, "compute"):
-        values = values.compute()
-    elif not issparse(values):
-        values = np.asarray(values)
+    values = in_memory(values)
+    values = values if issparse(values) else np.asarray(values)
     matrix = csr_matrix(values, dtype=np.float64, copy=True)
     broken = ~np.isfinite(matrix.data)
     if broken.any():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from spahgc._expression import in_memory
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._spatial_blocks import reached
 from spahgc._spots import DenseRows, Rows, Spots, in_float, read, roles
@@ -45,12 +46,8 @@ def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
         )
     z = in_float(as_rows(bank.obsm[bank.uns[UNS][Uns.bank]["embedding"]]))
     slide = bank.obs[Obs.slide].astype(str).to_numpy()
-    transcriptome, y = (csr_matrix(_in_memory(part)) for part in (bank.obsm[Obsm.transcriptome], bank.X))
+    transcriptome, y = (csr_matrix(in_memory(part)) for part in (bank.obsm[Obsm.transcriptome], bank.X))
     return Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, y.toarray() if dense else DenseRows(y), transcriptome)
-
-
-def _in_memory(matrix: Any) -> Any:
-    return matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
 
 
 def check_sizes(spots: Spots, parameters: Parameters) -> None:

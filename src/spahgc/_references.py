@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
+from spahgc._expression import in_memory
 from spahgc._features import standardize
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides import shared_spots, split_slides
@@ -90,20 +91,16 @@ def _with_its_embedding_on_disk(bank: AnnData, panel: list[str], n_neighbors: in
     """A bank of one's own in memory, of which the embedding stays where it is, without an RS graph."""
     made = bank.uns[UNS]
     return AnnData(
-        csr_matrix(_in_memory(bank.X))[:, bank.var_names.get_indexer(panel)],
+        csr_matrix(in_memory(bank.X))[:, bank.var_names.get_indexer(panel)],
         obs=bank.obs.copy(),
         var=bank.var.loc[panel].copy(),
         obsm={
             bank_embedding(bank): bank.obsm[bank_embedding(bank)],
             SPATIAL: np.array(bank.obsm[SPATIAL]),
-            Obsm.transcriptome: csr_matrix(_in_memory(bank.obsm[Obsm.transcriptome])),
+            Obsm.transcriptome: csr_matrix(in_memory(bank.obsm[Obsm.transcriptome])),
         },
         uns={UNS: {**made, Uns.bank: {**made[Uns.bank], "n_neighbors": int(n_neighbors)}}},
     )
-
-
-def _in_memory(matrix: Any) -> Any:
-    return matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
 
 
 def bank_embedding(bank: AnnData) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._basis import LowRankBasis, PlainBasis, arrays_below, learn_basis
+from spahgc._expression import in_memory
 from spahgc._graph_data import bank_spots, check_sizes, needed_references, spot_graph
 from spahgc._keys import Obsp, Uns
 from spahgc._model_files import FORMAT, read_folder, write_folder
@@ -275,7 +276,7 @@ class SpaHGC:
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
         peers = self.bank.obsp[Obsp.reference_connectivities]
-        peers = csr_matrix(peers.to_memory() if hasattr(peers, "to_memory") else peers)
+        peers = csr_matrix(in_memory(peers))
         known = needed_references(self.basis.features, self.basis.expression, cross, peers, self.parameters.layers)
         return spot_graph(features, xy, *known, self.parameters.n_spatial, device)
 

@@ -71,15 +71,15 @@ def reaching(
     """
     try:
         yield
-    except (*_failures(), *also) as error:
-        chain = _chain(error)
-        message = _advice(encoder, page, filename, gated or _is_gated(chain), _reason(chain))
+    except (*load_failures(), *also) as error:
+        chain = error_chain(error)
+        message = _advice(encoder, page, filename, gated or is_gated(chain), short_reason(chain))
         # The HTTP libraries quote a malformed login header; such an error must not be shown along.
         quoted = any(TOKEN.search(str(link)) for link in chain)
         raise EncoderUnavailableError(message) from (None if quoted else error)
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def load_failures() -> tuple[type[Exception], ...]:
     """Types of errors with which huggingface_hub and the HTTP library below it report a failure."""
     from huggingface_hub import errors
 
@@ -91,7 +91,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return (OSError, errors.EntryNotFoundError, *roots, *([xet] if xet else []))
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def error_chain(error: BaseException) -> list[BaseException]:
     """List an error and what caused it, outermost first."""
     chain: list[BaseException] = []
     link: BaseException | None = error
@@ -101,18 +101,18 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _status(error: BaseException) -> int | None:
+def http_status(error: BaseException) -> int | None:
     """HTTP status of an answer that became an error."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _is_gated(chain: list[BaseException]) -> bool:
+def is_gated(chain: list[BaseException]) -> bool:
     from huggingface_hub.errors import GatedRepoError
 
     return any(isinstance(link, GatedRepoError) for link in chain)
 
 
-def _reason(chain: list[BaseException]) -> str:
+def short_reason(chain: list[BaseException]) -> str:
     """Say in words what happened, from the answer of the hub or else from the state of the network."""
     for explain in (_answer, _network):
         for link in chain:
@@ -128,7 +128,7 @@ def _answer(error: BaseException) -> str | None:
     """Explain an error that the hub answered with."""
     from huggingface_hub import errors
 
-    status = _status(error)
+    status = http_status(error)
     if isinstance(error, errors.GatedRepoError):
         if status == FORBIDDEN:
             return "the repository is gated, and the account that is logged in has not been granted access"

@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import issparse
 
-from spahgc._expression import log_expression, zero_spots
+from spahgc._expression import in_memory, log_expression, zero_spots
 from spahgc._keys import UNITS, UNS, Layers, Uns, Var
 from spahgc._validate import check_genes, listing
 from spahgc.pl._drawn_slides import DrawnSlide
@@ -106,15 +106,8 @@ def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, what: str = "
 
 def columns(values: Any) -> np.ndarray:
     """Dense values, float32."""
-    values = _in_memory(values)
+    values = in_memory(values)
     return np.asarray(values.toarray() if issparse(values) else values, dtype=np.float32)
-
-
-def _in_memory(values: Any) -> Any:
-    """Values that lie in a file or are still to be computed, as an array."""
-    if hasattr(values, "to_memory"):
-        return values.to_memory()
-    return values.compute() if hasattr(values, "compute") else values
 
 
 def _spread(adata: AnnData, genes: list[str], key: str, what: str) -> np.ndarray:
@@ -150,7 +143,7 @@ def _has_measurement(x: Any, what: str) -> bool:
     """Whether ``X`` has values, none of them NaN: a slide that was never measured is often filled with NaN."""
     if x is None:
         return False
-    x = _in_memory(x)
+    x = in_memory(x)
     values = x.data if issparse(x) else np.asarray(x)
     missing = int(np.count_nonzero(np.isnan(values)))
     if 0 < missing < values.size:

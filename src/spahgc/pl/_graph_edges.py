@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix, triu
 from spahgc._keys import UNS, Obsm, Obsp, Uns
 from spahgc._validate import listing
 from spahgc.pp._bank import is_bank
-from spahgc.tl._attribution import _edges, _in_memory, _reference_names
+from spahgc.tl._attribution import reference_names, sorted_graph, stored_edges
 
 MAKE_CROSS = "Run spahgc.tl.predict(adata, refs), or spahgc.pp.cross_graph(adata, bank), first."
 
@@ -25,7 +25,7 @@ def plane_graph(adata: AnnData) -> csr_matrix:
             f'obsp["{Obsp.spatial_connectivities}"] not found in the slide, obsp has {listing(adata.obsp)}. '
             "Run spahgc.pp.spatial_graph(adata) first."
         )
-    graph = csr_matrix(_in_memory(adata.obsp[Obsp.spatial_connectivities]), copy=True)
+    graph = csr_matrix(sorted_graph(adata.obsp[Obsp.spatial_connectivities]), copy=True)
     graph.setdiag(0)
     graph.eliminate_zeros()
     return graph
@@ -53,7 +53,7 @@ def cross_edges(adata: AnnData, row: int, key: str, bank: AnnData | None) -> pd.
     name = Obsm.cross(key)
     if name not in adata.obsm:
         raise KeyError(f'obsm["{name}"] not found in the slide, obsm has {listing(adata.obsm)}. {MAKE_CROSS}')
-    graph = _in_memory(adata.obsm[name])
+    graph = sorted_graph(adata.obsm[name])
     names, slides = (
         _names_of_prediction(adata, key) if bank is None else (bank.obs_names.to_numpy(str), bank_slides(bank))
     )
@@ -73,13 +73,13 @@ def peer_edges(bank: AnnData, row: int) -> pd.DataFrame:
             f'obsp["{Obsp.reference_connectivities}"] not found in the bank, obsp has {listing(bank.obsp)}: it was '
             "made without peers, or is too large for them. Run spahgc.pp.reference_bank(refs) first."
         )
-    graph = _in_memory(bank.obsp[Obsp.reference_connectivities])
+    graph = sorted_graph(bank.obsp[Obsp.reference_connectivities])
     return _edge_table(graph[row], bank.obs_names.to_numpy(str), bank_slides(bank))
 
 
 def reference_name(bank: AnnData, row: int) -> tuple[str, str]:
     """Names of the slide and the spot of a row of the bank."""
-    (slide,), (spot,) = _reference_names([str(bank.obs_names[row])], bank_slides(bank))
+    (slide,), (spot,) = reference_names([str(bank.obs_names[row])], bank_slides(bank))
     return slide, spot
 
 
@@ -114,13 +114,13 @@ def _names_of_prediction(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
     names = np.asarray(record[Uns.bank_spots], dtype=str)
     if Obsm.attention(key) in adata.obsm:
         # A graph that was made on its own since has taken this place, and its columns may be of another bank.
-        _edges(adata, key, len(names))
+        stored_edges(adata, key, len(names))
     return names, [str(name) for name in record["references"]]
 
 
 def _edge_table(edges: csr_matrix, names: np.ndarray, slides: Sequence[str]) -> pd.DataFrame:
     """Edges of one spot as a table, the most similar first."""
-    slide, spot = _reference_names(names[edges.indices], slides)
+    slide, spot = reference_names(names[edges.indices], slides)
     table = pd.DataFrame({"slide": slide, "spot": spot, "similarity": edges.data})
     table = table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))

@@ -20,7 +20,7 @@ from spahgc.pp._bank import is_bank
 from spahgc.pp._embed import DEFAULT_INTERPOLATION
 from spahgc.pp._embed_patches import Cutter
 from spahgc.pp._places import placed_tables
-from spahgc.pp._slide_image import SlideImage, Source, _find_source, check_slide, opened_image
+from spahgc.pp._slide_image import SlideImage, Source, check_slide, find_source, opened_image
 from spahgc.pp._spatialdata import spots_on_image
 from spahgc.pp._stain import METHODS, Stain
 
@@ -67,7 +67,7 @@ def found_image(data: Any, table: AnnData, what: str) -> SlideImage | None:
     try:
         # What is wrong with an image that was found is an error, below.
         spots = spots_on_image(data, table) if has_image(data) else None
-        source = _find_source(table, what) if spots is None else None
+        source = find_source(table, what) if spots is None else None
     except (FileNotFoundError, ValueError):
         warnings.warn(
             f"no full-resolution image of {what} was found, so its patches stay empty. Write its path "
@@ -86,7 +86,7 @@ def cut_patches(
     interpolation = str(record.get("interpolation"))
     cutter = Cutter(
         xy=slide.xy,
-        width_px=_patch_width_px(slide, embedding, patch_um),
+        width_px=patch_width_px(slide, embedding, patch_um),
         side=int(record.get("input_px", DRAWN_PX)),
         interpolation=interpolation if interpolation in FILTERS else DEFAULT_INTERPOLATION,
         recolour=_stain(slide.adata, embedding),
@@ -97,7 +97,7 @@ def cut_patches(
 
 def patch_width_um(slide: SlideImage, embedding: str, patch_um: float | None) -> float | None:
     """Width of a patch in microns, where the resolution of the slide is known."""
-    return None if slide.mpp is None else _patch_width_px(slide, embedding, patch_um) * slide.mpp
+    return None if slide.mpp is None else patch_width_px(slide, embedding, patch_um) * slide.mpp
 
 
 def patch_lines(slide: SlideImage, embedding: str, patch_um: float | None) -> list[str]:
@@ -168,7 +168,7 @@ def _known_mpp(adata: AnnData) -> float | None:
     return None if known is None else float(known)
 
 
-def _patch_width_px(slide: SlideImage, embedding: str, patch_um: float | None) -> float:
+def patch_width_px(slide: SlideImage, embedding: str, patch_um: float | None) -> float:
     """Width of a patch in pixels of the slide: the caller's, that of the embedding, or that of its record."""
     record = encoder_records(slide.adata).get(embedding, {})
     width_um = patch_um

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._expression import in_memory
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._tables import table_of
 from spahgc._validate import (
@@ -116,7 +117,7 @@ def _nodes(table: AnnData, bank: AnnData, own: Any, theirs: Any) -> HeteroData:
     for node, rows, xy in zip((TARGET, REFERENCE), (own, theirs), places, strict=True):
         data[node].x = torch.from_numpy(np.array(rows[:], dtype=np.float32))
         data[node].pos = torch.from_numpy(np.array(xy, dtype=np.float32))
-    expression = _in_memory(bank.X)
+    expression = in_memory(bank.X)
     expression = expression.toarray() if issparse(expression) else np.asarray(expression)
     slides = bank.obs[Obs.slide].astype("category").cat
     data[REFERENCE].y = torch.from_numpy(expression.astype(np.float32))
@@ -139,7 +140,7 @@ def _graph(where: Any, key: str, kind: str, way_out: str) -> csr_matrix:
     if key not in where:
         found = ", ".join(where) or "nothing"
         raise KeyError(f'{kind}["{key}"] not found; there is {found}. Run {way_out} first.')
-    return csr_matrix(_in_memory(where[key]))
+    return csr_matrix(in_memory(where[key]))
 
 
 def _edges(graph: csr_matrix) -> tuple[Any, Any]:
@@ -149,7 +150,3 @@ def _edges(graph: csr_matrix) -> tuple[Any, Any]:
     receiver = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
     index = np.stack([graph.indices.astype(np.int64), receiver])
     return torch.from_numpy(index), torch.from_numpy(graph.data.astype(np.float32))
-
-
-def _in_memory(matrix: Any) -> Any:
-    return matrix.to_memory() if hasattr(matrix, "to_memory") else matrix

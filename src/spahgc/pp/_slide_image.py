@@ -106,7 +106,7 @@ def check_slide(
         hires = check_hires(adata, library(adata) or (name, {}), wanted.mpp, wanted.allow_upsampling, mpp=mpp)
         height, width = hires.pixels.shape[:2]
         return SlideImage(adata, name, hires.xy, hires.pixels, height, width, hires.mpp, hires.scale)
-    source = _find_source(adata, what) if image is None else image
+    source = find_source(adata, what) if image is None else image
     with opened_image(source) as opened:
         height, width = opened.height, opened.width
         outside = describe_outside(xy, height=height, width=width)
@@ -179,7 +179,7 @@ def _has_hires_only(adata: AnnData) -> bool:
     return not record.get("metadata", {}).get("source_image_path") and has_hires(record) and _hires_scale(record) != 1.0
 
 
-def _find_source(adata: AnnData, what: str) -> Source:
+def find_source(adata: AnnData, what: str) -> Source:
     """Take the full-resolution image that ``uns["spatial"]`` names or holds."""
     record = _record(adata)
     path = record.get("metadata", {}).get("source_image_path")

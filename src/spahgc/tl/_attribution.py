@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._expression import in_memory
 from spahgc._keys import UNS, Obsm, Uns
 from spahgc._tables import table_of
 from spahgc._validate import check_anndata, listing
@@ -97,8 +98,8 @@ def attribution(
     check_anndata(adata, "the slide")
     row = spot_position(adata, spot)
     record = attended_record(adata, key)
-    similarity, attention = _edges(adata, key, len(record[Uns.bank_spots]))
-    slides, spots = _reference_names(np.asarray(record[Uns.bank_spots])[similarity[row].indices], record["references"])
+    similarity, attention = stored_edges(adata, key, len(record[Uns.bank_spots]))
+    slides, spots = reference_names(np.asarray(record[Uns.bank_spots])[similarity[row].indices], record["references"])
     table = pd.DataFrame(
         {"slide": slides, "spot": spots, "similarity": similarity[row].data, "attention": attention[row].data}
     )
@@ -182,10 +183,10 @@ def attended_record(adata: AnnData, key: str) -> Mapping[str, Any]:
     return record
 
 
-def _edges(adata: AnnData, key: str, n_bank: int) -> tuple[csr_matrix, csr_matrix]:
+def stored_edges(adata: AnnData, key: str, n_bank: int) -> tuple[csr_matrix, csr_matrix]:
     """Similarity and attention of the same edges, target spots x bank spots."""
     names = Obsm.cross(key), Obsm.attention(key)
-    similarity, attention = (_in_memory(adata.obsm[name]) for name in names)
+    similarity, attention = (sorted_graph(adata.obsm[name]) for name in names)
     same = (
         similarity.shape == attention.shape == (adata.n_obs, n_bank)
         and np.array_equal(similarity.indptr, attention.indptr)
@@ -199,16 +200,16 @@ def _edges(adata: AnnData, key: str, n_bank: int) -> tuple[csr_matrix, csr_matri
     return similarity, attention
 
 
-def _in_memory(matrix: Any) -> csr_matrix:
+def sorted_graph(matrix: Any) -> csr_matrix:
     """CSR with the columns of a row in order, also of a matrix that lies on disk."""
-    matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
+    matrix = in_memory(matrix)
     if not issparse(matrix):
         raise ValueError(f"the graph is no sparse matrix but {type(matrix).__name__}. {PREDICT}again.")
     ordered = csr_matrix(matrix)
     return ordered if ordered.has_sorted_indices else ordered.sorted_indices()
 
 
-def _reference_names(names: Sequence[str] | np.ndarray, references: Sequence[str]) -> tuple[list[str], list[str]]:
+def reference_names(names: Sequence[str] | np.ndarray, references: Sequence[str]) -> tuple[list[str], list[str]]:
     """Slide and spot of names ``slide:spot``; either may hold colons, so the slides' names decide."""
     longest_first = sorted((str(reference) for reference in references), key=len, reverse=True)
     slides = [next((slide for slide in longest_first if str(name).startswith(f"{slide}:")), "") for name in names]

@@ -13,7 +13,7 @@ from spahgc._files import write_text
 from spahgc._keys import UNS, Uns
 from spahgc._validate import check_anndata, check_writable_folder, encoder_records
 from spahgc.encoders._record import NATIVE_MPP
-from spahgc.pl._patches import _patch_width_px, reference_slides
+from spahgc.pl._patches import patch_width_px, reference_slides
 from spahgc.pl._report._build import Sources, build
 from spahgc.pl._report._content import collect
 from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
@@ -185,4 +185,4 @@ def _patch_width(slide: SlideImage | None, embedding: str, patch_um: float | Non
     noted = embedding in slide.adata.uns.get(UNS, {}).get(Uns.patch_um, {})
     native = str(record.get("mpp")) == NATIVE_MPP and not noted and patch_um is None
     known = native or (slide.mpp is not None and (patch_um is not None or noted or {"input_px", "mpp"} <= set(record)))
-    return _patch_width_px(slide, embedding, patch_um) * units_per_pixel(slide, tissue) if known else None
+    return patch_width_px(slide, embedding, patch_um) * units_per_pixel(slide, tissue) if known else None

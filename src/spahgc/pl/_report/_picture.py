@@ -15,7 +15,7 @@ from spahgc.image import ImageSource
 from spahgc.image._resample import resample
 from spahgc.pl._patches import has_image, slide_image
 from spahgc.pl._tissue import Tissue
-from spahgc.pp._slide_image import SlideImage, Source, _find_source, opened_image
+from spahgc.pp._slide_image import SlideImage, Source, find_source, opened_image
 
 QUALITIES = ((4096, 82), (3072, 80), (2400, 78), (1800, 75), (1200, 72), (800, 65))
 """Longest side in pixels and JPEG quality, the finest first."""
@@ -51,7 +51,7 @@ def full_image(data: Any, adata: AnnData, image: Source | None, where: Mapping[s
     """The slide's full-resolution image, where there is one; what is wrong with it is an error."""
     if image is None and not has_image(data):
         try:
-            _find_source(adata, "the slide")
+            find_source(adata, "the slide")
         except (FileNotFoundError, ValueError):
             return None
     return slide_image(data, adata, image, where)

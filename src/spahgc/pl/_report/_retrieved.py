@@ -13,7 +13,7 @@ from anndata import AnnData
 from spahgc._keys import UNS, Obsm, Uns
 from spahgc.pl._patches import reference_patches
 from spahgc.pl._report._picture import as_jpeg
-from spahgc.tl._attribution import NETWORK, _edges, _reference_names
+from spahgc.tl._attribution import NETWORK, reference_names, stored_edges
 
 PATCH_SIZES = ((112, 78), (88, 74), (64, 70))
 """Side in pixels and JPEG quality of the patches, the finest first."""
@@ -60,13 +60,13 @@ def retrieved(adata: AnnData, key: str) -> Retrieved | None:
     if str(record.get("method", "")) != NETWORK or not written:
         return None
     names = np.asarray(record[Uns.bank_spots])
-    similarity, attention = _edges(adata, key, len(names))
+    similarity, attention = stored_edges(adata, key, len(names))
     weight = np.asarray(attention.sum(axis=0)).ravel()
     used = np.unique(similarity.indices)
     used = used[np.argsort(-weight[used], kind="stable")]
     place = np.full(len(names), -1, dtype=np.int32)
     place[used] = np.arange(len(used))
-    slides, spots = _reference_names(names[used], record["references"])
+    slides, spots = reference_names(names[used], record["references"])
 
     length = np.diff(similarity.indptr)
     shape = adata.n_obs, int(length.max(initial=0))
