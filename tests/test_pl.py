@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, issparse
 from scipy.stats import pearsonr
 
 import spahgc as sp
-from spahgc.pl._style import shared_limits, titles
+from spahgc.pl._style import RC, drawn_in, shared_limits, titles
 from spahgc.pl._tissue import round_length, tissue_of
 
 GENES = ["MORPH001", "FLAT001"]
@@ -480,3 +480,17 @@ def test_a_backed_slide_is_drawn(slide, tmp_path):
 def test_importing_the_figures_loads_no_pyplot():
     code = "import sys, spahgc.pl; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_backend_that_is_loaded_by_a_figure_stays_interactive(monkeypatch, fails):
+    monkeypatch.setitem(matplotlib.rcParams, "interactive", False)
+    try:
+        with drawn_in(RC):
+            matplotlib.interactive(True)  # what the backend of a notebook does when the first figure loads it
+            if fails:
+                raise RuntimeError
+    except RuntimeError:
+        pass
+    assert matplotlib.is_interactive()
+    assert matplotlib.rcParams["font.size"] == matplotlib.rcParamsDefault["font.size"]

@@ -201,8 +201,8 @@ def why_wrong(words: list[str]) -> str | None:
     if Path(program).name == "pip" and rest[0] == "install":
         unknown = {extra for found in EXTRAS.findall(rest[1]) for extra in found.split(",")} - extras()
         return f"no extra {unknown}" if unknown else None
-    if Path(program).name == "pytest" and not rest:
-        return None
+    if Path(program).name == "pytest":
+        return None if rest == ["-n", "2", "--dist", "loadfile"] else f"pytest is called with {rest}"
     if program == "python" and (ROOT / rest[0]).is_file():
         said = subprocess.run(
             [sys.executable, ROOT / rest[0], "--help"], capture_output=True, text=True, check=True

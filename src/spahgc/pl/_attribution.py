@@ -32,7 +32,7 @@ from spahgc.pl._patches import (
     slide_image,
     stain_note,
 )
-from spahgc.pl._style import RC, TEXT_PT
+from spahgc.pl._style import RC, TEXT_PT, drawn_in
 from spahgc.pl._tissue import Tissue
 from spahgc.pp._places import placed_table
 from spahgc.pp._slide_image import SlideImage, Source
@@ -175,8 +175,6 @@ def attribution(
     >>> len(axes)
     7
     """
-    from matplotlib import rc_context
-
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
     if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
@@ -187,7 +185,7 @@ def attribution(
     path = save_path(save, "attribution")
     where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
     content = _content(adata, where, spot, refs, key, references, image, patch_um)
-    with rc_context(RC):
+    with drawn_in(RC):
         axes = _new_axes(len(references), content.tissue.aspect) if given is None else given
         _draw(axes, content)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)

@@ -27,6 +27,7 @@ from spahgc.pl._style import (
     TITLE_LINE_IN,
     category_colours,
     check_look,
+    drawn_in,
     ink,
     panel_height,
     shorten,
@@ -154,8 +155,6 @@ def domains(
     >>> axes[0].get_title()
     'predicted domains'
     """
-    from matplotlib import rc_context
-
     check_look(None, None, size, img_alpha)
     slides = drawn_slides(adata, table_key)
     if len(slides) > 1:
@@ -176,7 +175,7 @@ def domains(
         crop_coord=crop_coord,
         n_panels=len(panels),
     )
-    with rc_context(RC):
+    with drawn_in(RC):
         axes = _new_axes(panels, tissue) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)

@@ -28,7 +28,7 @@ from spahgc.pl._scores import (
     new_axes,
     panel_of,
 )
-from spahgc.pl._style import COLUMN_IN, PAGE_IN, ink, shorten
+from spahgc.pl._style import COLUMN_IN, PAGE_IN, drawn_in, ink, shorten
 from spahgc.tl._cross_validate import CrossValidation
 
 if TYPE_CHECKING:
@@ -131,14 +131,12 @@ def gene_scores(
     >>> [label.get_text().split()[0] for label in ax.get_xticklabels()]
     ['ridge', 'nearest']
     """
-    from matplotlib import rc_context
-
     found = find_metric(metric)
     check_n_label(n_label)
     by_method = _chosen(_by_method(scores, key, metric, table_key), methods)
     path = save_path(save, "gene_scores")
     given = None if ax is None else given_axes(ax, 1, 1, "scores of genes")
-    with rc_context(PLOT_RC):
+    with drawn_in(PLOT_RC):
         letters = max((len(name) for values in by_method.values() for name in _extremes(values, n_label)), default=0)
         width = AXIS_IN + len(by_method) * (VIOLIN_IN + width_in(letters))
         axes = new_axes(float(np.clip(width, COLUMN_IN, PAGE_IN)), height=HEIGHT_IN) if given is None else given

@@ -14,7 +14,7 @@ from spahgc.pl._graph_content import Request, parts_of
 from spahgc.pl._graph_edges import check_bank
 from spahgc.pl._graph_figure import Plane, Star, draw_plane, draw_star, new_axes
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import RC
+from spahgc.pl._style import RC, drawn_in
 from spahgc.pp._bank import is_bank
 from spahgc.pp._places import placed_table
 from spahgc.pp._slide_image import Source
@@ -137,14 +137,12 @@ def graph(
     >>> len(sp.pl.graph(bank, refs, kind="RS", spot=0, n=3, show=False)) > 5
     True
     """
-    from matplotlib import rc_context
-
     where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
     path = save_path(save, "graph")
     parts = parts_of(_request(adata, refs, kind, spot, key, bank, n, image, patch_um, where))
     needed = sum(part.n_axes for part in parts)
     given = None if ax is None else given_axes(ax, 1, needed, _meaning(parts))
-    with rc_context(RC):
+    with drawn_in(RC):
         axes = new_axes(parts) if given is None else given
         rest = list(axes)
         for part in parts:

@@ -22,7 +22,7 @@ from spahgc.pl._scores import (
     plain_numbers,
     prediction_record,
 )
-from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, ink
+from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, drawn_in, ink
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -113,13 +113,11 @@ def history(
     >>> ax.get_xlabel()
     'epoch'
     """
-    from matplotlib import rc_context
-
     record = model.record() if isinstance(model, SpaHGC) else _record_of(table_of(model, table_key, SLIDE), key)
     losses = _losses(record, "the model" if isinstance(model, SpaHGC) else f'the prediction "{key}"')
     path = save_path(save, "history")
     given = None if ax is None else given_axes(ax, 1, 1, "losses")
-    with rc_context(PLOT_RC):
+    with drawn_in(PLOT_RC):
         axes = new_axes(COLUMN_IN) if given is None else given
         _draw(axes[0], losses, int(record.get("parameters", {}).get("epochs", 0)), log)
         result = finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)

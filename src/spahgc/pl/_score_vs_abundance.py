@@ -27,7 +27,7 @@ from spahgc.pl._scores import (
     panel_of,
     plain_numbers,
 )
-from spahgc.pl._style import COLUMN_IN, TEXT_PT, ink
+from spahgc.pl._style import COLUMN_IN, TEXT_PT, drawn_in, ink
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,8 +117,6 @@ def score_vs_abundance(
     >>> ax.get_ylabel()
     'PCC with the measurement'
     """
-    from matplotlib import rc_context
-
     adata = table_of(adata, table_key, SLIDE)
     check_n_label(n_label)
     find_metric(metric)
@@ -137,7 +135,7 @@ def score_vs_abundance(
     abundance = np.asarray(expression[spots].mean(axis=0)).ravel()
     drawn = defined & (abundance > 0)
     points = np.column_stack([abundance, scores])[drawn]
-    with rc_context(PLOT_RC):
+    with drawn_in(PLOT_RC):
         axes = new_axes(COLUMN_IN) if given is None else given
         axes[0].set_xlabel(f"mean measured expression ({units_of(adata, key)})")
         axes[0].set_title(_description(inside, defined, drawn), fontsize=TEXT_PT)

@@ -12,7 +12,7 @@ from spahgc.pl._drawn_slides import drawn_slides, drawn_tissues
 from spahgc.pl._gene_grid import Content, Grid, Look, draw_genes
 from spahgc.pl._gene_values import GeneValues, gene_list, gene_values, shared_units
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_look
+from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_look, drawn_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -144,8 +144,6 @@ def spatial_genes(
     ['MORPH001, measured', 'FLAT001, measured']
     >>> part = sp.pl.spatial_genes(slide, "MORPH001", crop_coord=(0, 500, 0, 500), show=False)
     """
-    from matplotlib import rc_context
-
     check_look(vmin, vmax, size, img_alpha)
     if isinstance(ncols, bool) or not isinstance(ncols, int | np.integer) or ncols < 1:
         raise ValueError(f"ncols is {ncols!r}; pass a whole number of genes side by side, at least 1.")
@@ -168,7 +166,7 @@ def spatial_genes(
         n_panels=grid.n_panels,
     )
     content = Content(names, [slide.name for slide in slides], values, tissues, units)
-    with rc_context(RC):
+    with drawn_in(RC):
         axes = draw_genes(given, grid, content, Look(cmap, spread_cmap, vmin, vmax, img_alpha))
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 

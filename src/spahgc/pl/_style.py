@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,26 @@ RC: Any = {
     "svg.fonttype": "none",
 }
 """Settings of matplotlib that hold while a figure is drawn and saved."""
+
+
+@contextmanager
+def drawn_in(style: Mapping[str, Any]) -> Iterator[None]:
+    """Settings of matplotlib for the figures that are drawn meanwhile.
+
+    In a notebook the first figure loads the backend, which makes matplotlib interactive. That is no setting of this figure,
+    and stays: otherwise the figures after it would not be shown at the end of their cells.
+    """
+    import matplotlib
+
+    interactive = matplotlib.is_interactive()
+    try:
+        with matplotlib.rc_context(dict(style)):
+            try:
+                yield
+            finally:
+                interactive = matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(interactive)
 
 
 def check_look(vmin: float | None, vmax: float | None, size: float, img_alpha: float) -> None:

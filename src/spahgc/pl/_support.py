@@ -22,6 +22,7 @@ from spahgc.pl._style import (
     TITLE_LINE_IN,
     check_look,
     draw_colour_bar,
+    drawn_in,
     figure_width,
     ink,
     panel_height,
@@ -136,7 +137,6 @@ def support(
     >>> ax.get_title()
     '1 of 40 spots below 0.05'
     """
-    from matplotlib import rc_context
     from matplotlib.colors import Normalize
 
     check_look(vmin, vmax, size, img_alpha)
@@ -157,7 +157,7 @@ def support(
         n_panels=len(slides),
     )
     titles = [_title(slide, value, threshold) for slide, value in zip(slides, values, strict=True)]
-    with rc_context(RC):
+    with drawn_in(RC):
         axes = _new_axes(tissues, titles) if given is None else given
         low, high, extend = shared_limits(values, vmin, vmax)
         for ax, title, value, tissue in zip(axes, titles, values, tissues, strict=True):

@@ -30,6 +30,7 @@ from spahgc.pl._scores import (
     new_axes,
     panel_of,
 )
+from spahgc.pl._style import drawn_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -155,8 +156,6 @@ def trust(
     >>> genes.get_ylabel()
     'achieved PCC'
     """
-    from matplotlib import rc_context
-
     if calibration not in CALIBRATIONS:
         raise ValueError(f'calibration="{calibration}" is not known. Choose one of {", ".join(CALIBRATIONS)}.')
     check_n_label(n_label)
@@ -166,7 +165,7 @@ def trust(
     given = None if ax is None else given_axes(ax, 1, 2, "PCC of genes, spread")
     values = _values(adata, key, layer)
     units = units_of(adata, key)
-    with rc_context(PLOT_RC):
+    with drawn_in(PLOT_RC):
         axes = new_axes(WIDTH_IN, 2, HEIGHT_IN) if given is None else given
         if calibration == "error":
             _draw_errors(axes[1], error_by_spread(values), values.n, units)
