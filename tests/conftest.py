@@ -47,6 +47,13 @@ def _as_many_threads_as_were_asked_for() -> None:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(autouse=True)
+def _no_figures_of_the_tests_before() -> None:
+    """Which tests a process ran before is chance; what they left open would be counted."""
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture(scope="session")
 def her2st() -> Path:
     """Folder of the measured slides; skips where there is none, fails where there must be one."""
