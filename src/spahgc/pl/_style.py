@@ -89,8 +89,9 @@ def drawn_in(style: Mapping[str, Any]) -> Iterator[None]:
     import matplotlib
 
     interactive = matplotlib.is_interactive()
+    settings: Any = dict(style)  # matplotlib lists the names that it knows as types
     try:
-        with matplotlib.rc_context(dict(style)):
+        with matplotlib.rc_context(settings):
             try:
                 yield
             finally:
