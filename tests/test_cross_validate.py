@@ -412,7 +412,5 @@ def test_folds_in_processes_are_refused_where_torchrun_started_this_one(cohort, 
         "MASTER_PORT": 1,
     }.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(
-        ValueError, match="n_jobs=2 starts processes, which would take themselves for those that torchrun"
-    ):
+    with pytest.raises(ValueError, match="n_jobs=2 starts processes, and torchrun has done so already"):
         cross_validate(cohort, n_jobs=2)

@@ -227,11 +227,9 @@ def cross_validate(
         [finished[fold.key][0].assign(method=fold.label, group=fold.group) for fold in folds], ignore_index=True
     )
     ceiling = slide_ceilings(measured, scores, int(seed))
-    places = [
-        ceiling.index.get_indexer(pd.Index(scores["gene"])),
-        ceiling.columns.get_indexer(pd.Index(scores["slide"])),
-    ]
-    scores["ceiling"] = ceiling.to_numpy()[tuple(places)]
+    rows = ceiling.index.get_indexer(pd.Index(scores["gene"]))
+    columns = ceiling.columns.get_indexer(pd.Index(scores["slide"]))
+    scores["ceiling"] = ceiling.to_numpy()[rows, columns]
     scores = scores[["method", "group", *FOLD_COLUMNS, "ceiling"]]
     seconds = {label: sum(finished[fold.key][1] for fold in folds if fold.label == label) for label in specs}
     return CrossValidation(
@@ -257,10 +255,7 @@ def _check_numbers(null: str | None, n_jobs: int, n_bootstrap: int) -> None:
     if n_jobs == 0:
         raise ValueError("n_jobs=0 runs nothing. Pass the number of processes, or -1 for all processors.")
     if n_jobs != 1 and launched():
-        raise ValueError(
-            f"n_jobs={n_jobs} starts processes, which would take themselves for those that torchrun started with this one. "
-            "Leave n_jobs out, or start the script with plain python."
-        )
+        raise ValueError(f"n_jobs={n_jobs} starts processes, and torchrun has done so already. Leave n_jobs out.")
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap={n_bootstrap} gives no interval. Pass a positive number, such as 2000.")
 
