@@ -17,14 +17,7 @@ from spahgc._model_files import FORMAT, read_folder, write_folder
 from spahgc._prediction import Prediction, networks_say
 from spahgc._presets import Parameters, find_preset
 from spahgc._provenance import versions
-from spahgc._references import (
-    as_bank,
-    bank_embedding,
-    bank_record,
-    check_target,
-    embedding_blocks,
-    seen_spots,
-)
+from spahgc._references import as_bank, bank_embedding, bank_record, check_target, embedding_blocks, seen_spots
 from spahgc._settings import resolve_device
 from spahgc._spots import Rows, Spots, in_float
 from spahgc._training import loss_columns, new_network, train_networks
@@ -275,8 +268,7 @@ class SpaHGC:
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
-        peers = self.bank.obsp[Obsp.reference_connectivities]
-        peers = csr_matrix(in_memory(peers))
+        peers = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
         known = needed_references(self.basis.features, self.basis.expression, cross, peers, self.parameters.layers)
         return spot_graph(features, xy, *known, self.parameters.n_spatial, device)
 

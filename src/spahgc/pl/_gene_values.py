@@ -12,9 +12,10 @@ from anndata import AnnData
 from scipy.sparse import issparse
 
 from spahgc._expression import in_memory, log_expression, zero_spots
-from spahgc._keys import UNITS, UNS, Layers, Uns, Var
+from spahgc._keys import UNITS, Layers, Var
 from spahgc._validate import check_genes, listing
 from spahgc.pl._drawn_slides import DrawnSlide
+from spahgc.tl._predicted import prediction_record
 
 
 @dataclass(frozen=True)
@@ -176,5 +177,4 @@ def _scores(
 
 def units_of(adata: AnnData, key: str) -> str:
     """Units that the prediction's record names, else those of the package."""
-    record = adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {})
-    return str(record.get("units", UNITS))
+    return str(prediction_record(adata, key).get("units", UNITS))

@@ -17,7 +17,6 @@ from spahgc.pl._graph_edges import (
     pairs_of,
     peer_edges,
     plane_graph,
-    prediction_record,
     reference_name,
 )
 from spahgc.pl._graph_figure import Home, Place, Plane, Star
@@ -35,6 +34,7 @@ from spahgc.pl._patches import (
 from spahgc.pl._tissue import Tissue
 from spahgc.pp._bank import is_bank
 from spahgc.pp._slide_image import SlideImage, Source
+from spahgc.tl._predicted import prediction_record
 
 
 @dataclass(frozen=True)

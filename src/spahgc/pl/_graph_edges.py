@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,8 @@ from scipy.sparse import csr_matrix, triu
 
 from spahgc._keys import UNS, Obsm, Obsp, Uns
 from spahgc._validate import listing
-from spahgc.pp._bank import is_bank
 from spahgc.tl._attribution import reference_names, sorted_graph, stored_edges
+from spahgc.tl._predicted import prediction_record
 
 MAKE_CROSS = "Run spahgc.tl.predict(adata, refs), or spahgc.pp.cross_graph(adata, bank), first."
 
@@ -86,21 +85,6 @@ def reference_name(bank: AnnData, row: int) -> tuple[str, str]:
 def bank_slides(bank: AnnData) -> list[str]:
     """Names of the slides of a bank."""
     return [str(name) for name in bank.uns[UNS][Uns.bank]["slides"]]
-
-
-def prediction_record(adata: AnnData, key: str) -> Mapping[str, Any]:
-    """Record of a prediction; empty if there is none."""
-    record: Mapping[str, Any] = adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {})
-    return record
-
-
-def check_bank(bank: Any) -> None:
-    """Refuse what is no bank."""
-    if not is_bank(bank):
-        raise ValueError(
-            f"the bank must be what spahgc.pp.reference_bank or spahgc.pp.open_bank returns, found "
-            f"{type(bank).__name__} without the record of one."
-        )
 
 
 def _names_of_prediction(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:

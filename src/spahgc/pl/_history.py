@@ -20,9 +20,9 @@ from spahgc.pl._scores import (
     count,
     new_axes,
     plain_numbers,
-    prediction_record,
 )
 from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, drawn_in, ink
+from spahgc.tl._predicted import prediction_record
 
 if TYPE_CHECKING:
     from anndata import AnnData

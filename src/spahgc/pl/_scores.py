@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._expression import log_expression, zero_spots
-from spahgc._keys import SCORES, UNITS, UNS, Uns, Var
+from spahgc._keys import SCORES, UNITS, Var
 from spahgc._validate import check_anndata, listing
 from spahgc.pl._style import CATEGORY_COLOURS, RC
 
@@ -103,11 +103,6 @@ def panel_of(adata: AnnData, key: str, scores: np.ndarray) -> np.ndarray:
     """Which genes are in the panel, boolean: those that ``var`` names, or that have a score."""
     column = Var.panel(key)
     return adata.var[column].to_numpy(dtype=bool) if column in adata.var else np.isfinite(scores)
-
-
-def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
-    """What ``uns`` says of the prediction; nothing for a layer from elsewhere."""
-    return dict(adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {}))
 
 
 def measured_spots(adata: AnnData, layer: str | None) -> tuple[csr_matrix, np.ndarray]:

@@ -281,6 +281,15 @@ def is_bank(data: Any) -> bool:
     return isinstance(data, AnnData) and Uns.bank in data.uns.get(UNS, {})
 
 
+def check_bank(bank: Any) -> None:
+    """Refuse what is no bank."""
+    if not is_bank(bank):
+        raise ValueError(
+            "the bank must be what spahgc.pp.reference_bank or spahgc.pp.open_bank returns, found "
+            f"{type(bank).__name__} without the record of one, so it is no bank of references."
+        )
+
+
 def _check_embeddings(slides: dict[str, AnnData], key: str) -> dict[str, Any]:
     """Every slide has the embedding, of the same encoder and width; returns the record."""
     names = list(slides)

@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._expression import in_memory
-from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
+from spahgc._keys import SPATIAL, Obs, Obsm, Obsp
 from spahgc._tables import table_of
 from spahgc._validate import (
     check_anndata,
@@ -20,7 +20,7 @@ from spahgc._validate import (
     find_embedding,
 )
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank import embedding_rows, is_bank, plain_rows
+from spahgc.pp._bank import check_bank, embedding_rows, plain_rows
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -89,7 +89,8 @@ def hetero_data(
     """
     table = table_of(target, table_key, "the target")
     check_anndata(table, "the target")
-    _check_bank(bank)
+    check_anndata(bank, "the bank")
+    check_bank(bank)
     key = find_embedding(bank, embedding, "the bank")
     record = encoder_records(bank).get(key, {})
     own = embedding_matrix(table, key, "the target")
@@ -125,15 +126,6 @@ def _nodes(table: AnnData, bank: AnnData, own: Any, theirs: Any) -> HeteroData:
     data[REFERENCE].slides = [str(name) for name in slides.categories]
     data[REFERENCE].genes = [str(name) for name in bank.var_names]
     return data
-
-
-def _check_bank(bank: AnnData) -> None:
-    check_anndata(bank, "the bank")
-    if not is_bank(bank):
-        raise ValueError(
-            f'uns["{UNS}"]["{Uns.bank}"] not found in the second argument, so it is no bank of references. Pass '
-            "spahgc.pp.reference_bank(refs)."
-        )
 
 
 def _graph(where: Any, key: str, kind: str, way_out: str) -> csr_matrix:

@@ -97,7 +97,6 @@ class Index:
         lists = faiss.IndexIVFScalarQuantizer(centres, n_axes, n_lists, faiss.ScalarQuantizer.QT_8bit)
         lists.cp.niter = ITERATIONS
         index = lists
-        index = lists
         sample = _evenly(n, SPOTS_PER_LIST * n_lists)
         axes = None
         if n_axes < dim:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from anndata import AnnData
 from scipy.sparse import issparse
 
-from spahgc._keys import Var
+from spahgc._keys import UNS, Uns, Var
 from spahgc._validate import check_anndata, listing
+
+
+def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
+    """What ``uns`` says of the prediction under a key; empty for a layer from elsewhere."""
+    return dict(adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {}))
 
 
 def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:

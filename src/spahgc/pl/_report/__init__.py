@@ -17,9 +17,9 @@ from spahgc.pl._patches import patch_width_px, reference_slides
 from spahgc.pl._report._build import Sources, build
 from spahgc.pl._report._content import collect
 from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
-from spahgc.pl._report._provenance import record_of
 from spahgc.pl._report._retrieved import cut_reference_patches, retrieved
 from spahgc.pp._places import placed_table
+from spahgc.tl._predicted import prediction_record
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -135,7 +135,7 @@ def report(
     table = placed_table(adata, table_key, "the slide")
     check_anndata(table, "the slide")
     content = collect(adata, table, key=key, genes=genes, layer=layer, where=where)
-    record = record_of(table, key)
+    record = prediction_record(table, key)
     embedding = str(record.get("embedding", ""))
     found = retrieved(table, key)
     # Patches are those of a graph; without one the references have nothing to show.

@@ -15,10 +15,11 @@ from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import TEXT_PER_BYTE, Block, Codes, bytes_block, number_block, plain, quantised
 from spahgc.pl._report._page import page
 from spahgc.pl._report._picture import Picture, Pixels, fitted
-from spahgc.pl._report._provenance import origin, reading_notes, record_of, sections, subtitle
+from spahgc.pl._report._provenance import origin, reading_notes, sections, subtitle
 from spahgc.pl._report._retrieved import Patches, Retrieved, fitted_patches
 from spahgc.pl._style import EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP, category_colours, shared_limits
 from spahgc.pl._tissue import Tissue
+from spahgc.tl._predicted import prediction_record
 
 BYTES_PER_MB = 1_000_000
 PICTURE_SHARE = 0.5
@@ -94,7 +95,7 @@ def _layers(content: Content) -> dict[str, Codes]:
 
 def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, Any]:
     """What the scripts read, as far as it does not hang on how much room there is."""
-    content, record = sources.content, record_of(sources.adata, sources.content.key)
+    content, record = sources.content, prediction_record(sources.adata, sources.content.key)
     tissue, trust = content.tissue, content.trust
     left, right = tissue.xlim
     bottom, top = tissue.ylim

@@ -40,11 +40,6 @@ MAX_NAMED = 40
 """References or genes that are named one by one."""
 
 
-def record_of(adata: AnnData, key: str) -> dict[str, Any]:
-    """Record of a prediction; empty where there is none."""
-    return dict(adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {}))
-
-
 def origin(record: Mapping[str, Any]) -> str:
     """One line on where a page comes from."""
     references = _names(record.get("references", []))

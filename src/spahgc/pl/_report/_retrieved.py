@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._keys import UNS, Obsm, Uns
+from spahgc._keys import Obsm, Uns
 from spahgc.pl._patches import reference_patches
 from spahgc.pl._report._picture import as_jpeg
 from spahgc.tl._attribution import NETWORK, reference_names, stored_edges
+from spahgc.tl._predicted import prediction_record
 
 PATCH_SIZES = ((112, 78), (88, 74), (64, 70))
 """Side in pixels and JPEG quality of the patches, the finest first."""
@@ -55,7 +56,7 @@ def retrieved(adata: AnnData, key: str) -> Retrieved | None:
     ValueError
         If one of the two was overwritten since.
     """
-    record = adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {})
+    record = prediction_record(adata, key)
     written = Obsm.cross(key) in adata.obsm and Obsm.attention(key) in adata.obsm and Uns.bank_spots in record
     if str(record.get("method", "")) != NETWORK or not written:
         return None
