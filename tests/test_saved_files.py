@@ -1,0 +1,99 @@
+"""Models and banks that earlier versions wrote: they are read, and predict what they predicted then.
+
+``saved/VERSION`` holds what that version wrote of three simulated slides of 40 spots with an embedding of 24 numbers: a model
+of the default (width 16, 3 epochs), one of the paper's preset (width 16, 2 layers and heads, 3 epochs), a bank on disk, and in
+``target.npz`` embedding and centres of the third slide with the predictions that this version made of it.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import spahgc as sp
+
+EMBEDDING = "X_sim"
+SAVED = Path(__file__).parent / "saved"
+VERSIONS = sorted(path.name for path in SAVED.iterdir())
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+"""Rounding of another processor, on numbers between 0 and 8."""
+
+pytestmark = pytest.mark.parametrize("version", VERSIONS)
+
+
+@pytest.fixture
+def expected(version: str) -> dict[str, np.ndarray]:
+    with np.load(SAVED / version / "target.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def slide(expected: dict[str, np.ndarray], cohort: list[AnnData]) -> AnnData:
+    """The target as it was given to that version: embedding and centres."""
+    z, xy = expected["z"], expected["xy"]
+    return AnnData(
+        obs=pd.DataFrame(index=[f"spot {i}" for i in range(len(z))]),
+        obsm={EMBEDDING: z, "spatial": xy},
+        uns={"spahgc": {"embeddings": dict(cohort[0].uns["spahgc"]["embeddings"])}},
+    )
+
+
+@pytest.fixture
+def bank(version: str, tmp_path: Path) -> Path:
+    with tarfile.open(SAVED / version / "bank.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "bank.zarr"
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_a_model_predicts_what_it_predicted_when_it_was_saved(version, name, slide, expected):
+    model = sp.SpaHGC.load(SAVED / version / name)
+    np.testing.assert_allclose(model.predict(slide, device="cpu"), expected[f"{name}.expression"], **CLOSE)
+    np.testing.assert_allclose(model.attention(slide, device="cpu").toarray(), expected[f"{name}.attention"], **CLOSE)
+
+
+def test_a_model_says_of_trust_what_it_said_when_it_was_saved(version, slide, expected):
+    model = sp.SpaHGC.load(SAVED / version / "default")
+    predicted = sp.tl.predict(slide, model=model, device="cpu", copy=True)
+    np.testing.assert_allclose(predicted.layers["spahgc_std"], expected["default.spread"], **CLOSE)
+    np.testing.assert_allclose(predicted.obs["spahgc_support"], expected["default.support"], **CLOSE)
+    np.testing.assert_allclose(predicted.var["spahgc_cv_pcc"], expected["default.cv_pcc"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_a_model_that_is_saved_again_is_written_in_the_newest_format(version, name, slide, expected, tmp_path):
+    sp.SpaHGC.load(SAVED / version / name).save(tmp_path / "again")
+    model = sp.SpaHGC.load(tmp_path / "again")
+    np.testing.assert_allclose(model.predict(slide, device="cpu"), expected[f"{name}.expression"], **CLOSE)
+
+
+def test_a_bank_predicts_what_it_predicted_when_it_was_written(version, bank, slide, expected):
+    ridge = sp.tl.predict(slide, bank, method="ridge", copy=True)
+    np.testing.assert_allclose(ridge.layers["spahgc"], expected["bank.ridge"], **CLOSE)
+
+
+def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, bank, slide, expected):
+    parameters = replace(sp.Parameters.preset("default"), width=16, epochs=3)
+    predicted = sp.tl.predict(slide, bank, preset=parameters, device="cpu", copy=True)
+    np.testing.assert_allclose(predicted.layers["spahgc"], expected["bank.expression"], **CLOSE)
+
+
+def test_a_slide_can_be_added_to_a_bank(version, bank, cohort):
+    more = cohort[0]
+    opened = sp.pp.open_bank(bank)
+    with pytest.raises(KeyError, match="genes of the new references"):
+        sp.pp.reference_bank([more[:, :5].copy()], path=bank, append=True)
+    more.var_names = [f"other {i}" for i in range(more.n_vars)]
+    genes = list(opened.uns["spahgc"]["bank"]["transcriptome"])
+    more = more[:, : len(genes)].copy()
+    more.var_names = genes
+    more.obs["slide"] = "added"
+    grown = sp.pp.reference_bank([more], path=bank, append=True)
+    assert grown.n_obs > opened.n_obs
+    assert list(grown.uns["spahgc"]["bank"]["slides"])[-1] == "added"
