@@ -27,10 +27,9 @@ from threadpoolctl import threadpool_limits
 import spahgc as sp
 from spahgc._files import write_h5ad
 from spahgc._keys import SPATIAL, Obs
-from spahgc._provenance import versions
-from spahgc._settings import resolve_device
+from spahgc._settings import resolve_device, versions
 from spahgc._validate import check_writable_folder, listing
-from spahgc.tl._folds import digest
+from spahgc.tl._cross_validation.folds import digest
 
 ENCODER = "efficientnet_lite0"
 CONTEXT = sp.pp.Context()

@@ -38,11 +38,11 @@ from anndata import AnnData
 
 import spahgc as sp
 from spahgc._keys import UNS, Uns
-from spahgc._presets import PRESETS
+from spahgc._parameters import PRESETS
 from spahgc._validate import encoder_records, find_embedding
 from spahgc.encoders._record import PATCH_CONTEXT, plain_embedding
-from spahgc.tl._cross_validate import CrossValidation
-from spahgc.tl._statistics import POOLED, compare, summarize
+from spahgc.tl._cross_validation.cross_validate import CrossValidation
+from spahgc.tl._cross_validation.statistics import POOLED, compare, summarize
 
 PAGE = Path(__file__).parents[1] / "docs" / "ablation.md"
 DEFAULT = "default"

@@ -44,11 +44,11 @@ from _cohorts import (
 
 import spahgc as sp
 from spahgc._keys import Obs
-from spahgc._presets import PRESETS
+from spahgc._parameters import PRESETS
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._cross_validate import CrossValidation
-from spahgc.tl._folds import SHUFFLE, SHUFFLE_ALL
-from spahgc.tl._statistics import POOLED
+from spahgc.tl._cross_validation.cross_validate import CrossValidation
+from spahgc.tl._cross_validation.folds import SHUFFLE, SHUFFLE_ALL
+from spahgc.tl._cross_validation.statistics import POOLED
 
 DEFAULT = "spahgc"
 METHODS = (*BASELINES, "spahgc:paper", DEFAULT)

@@ -34,7 +34,7 @@ from spahgc._settings import resolve_device
 from spahgc.encoders import Encoder, load_encoder
 from spahgc.encoders._depths import NO_LEVELS
 from spahgc.image import cut_patch, open_image
-from spahgc.pp._embed_encode import encode_batch
+from spahgc.pp._embed.encode import encode_batch
 
 TILE_PX = 256
 JPEG_QUALITY = 80

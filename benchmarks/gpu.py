@@ -64,10 +64,10 @@ def load_bare() -> None:
 load_bare()
 
 from spahgc import nn  # noqa: E402
-from spahgc._presets import PRESETS, Parameters  # noqa: E402
+from spahgc._parameters import PRESETS, Parameters  # noqa: E402
 from spahgc.encoders._encoder import Encoder  # noqa: E402
 from spahgc.encoders._record import EncoderRecord  # noqa: E402
-from spahgc.pp._neighbors import cosine_neighbors  # noqa: E402
+from spahgc.pp._search.exact import cosine_neighbors  # noqa: E402
 
 
 @dataclass(frozen=True)

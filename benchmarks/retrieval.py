@@ -141,7 +141,7 @@ def bare_product(query: Any, bank: Any) -> float:
     """Seconds of the product alone, in the blocks of the search."""
     import torch
 
-    from spahgc.pp._neighbors import BANK_BLOCK, QUERY_BLOCK
+    from spahgc.pp._search.exact import BANK_BLOCK, QUERY_BLOCK
 
     query, bank = torch.from_numpy(query), torch.from_numpy(bank)
     out = torch.empty(QUERY_BLOCK * BANK_BLOCK)
@@ -155,7 +155,7 @@ def bare_product(query: Any, bank: Any) -> float:
 def in_memory(sizes: Sizes, folder: Path) -> dict[str, Any]:
     import numpy as np
 
-    from spahgc.pp._neighbors import cosine_neighbors
+    from spahgc.pp._search.exact import cosine_neighbors
 
     tissue, arrays = Tissue(sizes.dim), []
     for n in (sizes.memory_query, sizes.memory_bank):
@@ -177,7 +177,7 @@ def write_bank(sizes: Sizes, folder: Path) -> dict[str, Any]:
     import numpy as np
     import zarr
 
-    from spahgc.pp._bank_store import append_rows, new_rows
+    from spahgc.pp._bank.store import append_rows, new_rows
 
     shutil.rmtree(folder, ignore_errors=True)
     tissue, start = Tissue(sizes.dim), time.perf_counter()
@@ -190,13 +190,13 @@ def write_bank(sizes: Sizes, folder: Path) -> dict[str, Any]:
 
 
 def opened(folder: Path) -> Any:
-    from spahgc.pp._stored_rows import StoredRows
+    from spahgc._spots.stored_rows import StoredRows
 
     return StoredRows(folder / "z", home=folder)
 
 
 def build(sizes: Sizes, folder: Path) -> dict[str, Any]:
-    from spahgc.pp._index_kept import FOLDER, index_of
+    from spahgc.pp._search.kept_index import FOLDER, index_of
 
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     rows, start = opened(folder), time.perf_counter()
@@ -211,7 +211,7 @@ def search(sizes: Sizes, folder: Path, how: str) -> dict[str, Any]:
     import numpy as np
 
     import spahgc as sp
-    from spahgc.pp._search import search_neighbors
+    from spahgc.pp._search.neighbors import search_neighbors
 
     sp.settings.search = how
     query, rows = np.load(folder / "query.npy"), opened(folder)

@@ -100,7 +100,7 @@ def products(z: Any, width: int, n_compared: tuple[tuple[int, int], ...]) -> dic
 
 def predict(n: int, folder: Path, device: str) -> dict[str, float]:
     import spahgc as sp
-    from spahgc._support import MAX_ANCHORS
+    from spahgc._linear.support import MAX_ANCHORS
 
     model = sp.SpaHGC.load(folder)
     # The first call loads libraries: once, whatever the size.
@@ -116,7 +116,7 @@ def predict(n: int, folder: Path, device: str) -> dict[str, float]:
 
 def fit(n: int, device: str, epochs: int | None) -> dict[str, float]:
     import spahgc as sp
-    from spahgc._presets import PRESETS
+    from spahgc._parameters import PRESETS
 
     panel = [f"gene{i}" for i in range(N_GENES)]
     slide = make_slide(n, 4, counts=True)

@@ -36,16 +36,16 @@ from _products import bare_products, linear_products
 import spahgc as sp
 from spahgc import nn
 from spahgc._keys import Obs
-from spahgc._presets import PRESETS, Parameters
+from spahgc._parameters import PRESETS, Parameters
 
 DEVICE = "cpu"
 PHASES = {
     "bank": "spahgc.model:as_bank",
-    "axes of appearance": "spahgc._tissue_map:TissueMap.of",
-    "components": "spahgc._basis:make_components",
-    "line": "spahgc._basis:TissueLine.of",
+    "axes of appearance": "spahgc._linear.image_axes:TissueMap.of",
+    "components": "spahgc._linear.node_features:make_components",
+    "line": "spahgc._linear.node_features:TissueLine.of",
     "trust": "spahgc.model:held_out_trust",
-    "graphs of the training": "spahgc._training:training_tasks",
+    "graphs of the training": "spahgc._training.fit:training_tasks",
     "training": "spahgc.nn:train",
     "RS graph of the bank": "spahgc.model:similar_peers",
 }

@@ -17,7 +17,7 @@ import pytest
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._presets import PRESETS, Parameters
+from spahgc._parameters import PRESETS, Parameters
 
 EMBEDDING = "X_sim"
 RECORD = {

@@ -72,7 +72,7 @@ def refs(slides) -> list[ad.AnnData]:
 
 def graph_of(model: sp.SpaHGC, target: ad.AnnData):
     """The heterogeneous graph of the target on which the model predicts, and the numbers of its training."""
-    from spahgc._training import training_settings
+    from spahgc._training.fit import training_settings
 
     features, _ = model.basis.place(model._target_spots(target))
     graph = model.graph(features, np.asarray(target.obsm["spatial"], float), model.cross_graph(target), "cpu")

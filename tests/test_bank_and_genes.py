@@ -18,8 +18,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
 import spahgc as sp
-from spahgc._graph_data import bank_spots
-from spahgc._slides import split_slides
+from spahgc._slides.split import split_slides
+from spahgc._training.graphs import bank_spots
 from spahgc.pp._genes import seen_genes
 
 EMBEDDING = "X_sim"

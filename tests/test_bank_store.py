@@ -19,11 +19,12 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 import spahgc as sp
-from spahgc._graph_data import bank_spots
-from spahgc.pp import _bank, _bank_store
-from spahgc.pp._bank_store import append_rows, appended_bank, in_half, new_rows, stored_rows
-from spahgc.pp._neighbors import cosine_neighbors
-from spahgc.pp._stored_rows import StoredRows
+from spahgc._spots.stored_rows import StoredRows
+from spahgc._training.graphs import bank_spots
+from spahgc.pp._bank import build as _bank
+from spahgc.pp._bank import store as _bank_store
+from spahgc.pp._bank.store import append_rows, appended_bank, in_half, new_rows, stored_rows
+from spahgc.pp._search.exact import cosine_neighbors
 
 EMBEDDING = "X_sim"
 TRANSCRIPTOME = "spahgc_transcriptome"
@@ -184,7 +185,7 @@ def test_the_embedding_of_a_bank_is_never_loaded_as_a_whole(
 
     monkeypatch.setattr(StoredRows, "__array__", refuse)
     monkeypatch.setattr(zarr.Array, "__array__", refuse)
-    monkeypatch.setattr("spahgc._graph_data.SMALL_BANK", 0)  # up to it, all spots are nodes of every graph
+    monkeypatch.setattr("spahgc._training.graphs.SMALL_BANK", 0)  # up to it, all spots are nodes of every graph
     sp.tl.predict(target, path, preset=request.getfixturevalue(parameters))
     assert isinstance(bank_spots(sp.pp.open_bank(path)).z, StoredRows)
 
@@ -237,7 +238,7 @@ KILLED = """
     import os, sys
     import anndata as ad
     import spahgc as sp
-    from spahgc.pp import _bank_store
+    from spahgc.pp._bank import store as _bank_store
 
     _bank_store._commit = lambda *_: os._exit(9)  # the process is gone: nothing is tidied up
     slides = [ad.read_h5ad(file) for file in sys.argv[2:]]

@@ -15,14 +15,13 @@ from sklearn.neighbors import KNeighborsRegressor
 from torch.nn import functional as F
 
 import spahgc as sp
-from spahgc._graph_data import bank_spots
-from spahgc._line import PENALTIES, fit_line
-from spahgc._spots import Spots
+from spahgc._linear.ridge import PENALTIES, fit_line
+from spahgc._spots.spots import Spots
+from spahgc._training.graphs import bank_spots
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, contrastive_loss, in_blocks, train_in_batches
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._baselines._early_stopping import train_early_stopped
-from spahgc.tl._baselines._ridge import N_COMPONENTS
-from spahgc.tl._baselines._tissue import tissue_features
+from spahgc.tl._baselines.early_stopping import train_early_stopped
+from spahgc.tl._baselines.ridge import N_COMPONENTS, tissue_features
 
 EMBEDDING = "X_sim"
 TRAINED = ["mlp", "bleep"]
@@ -34,7 +33,7 @@ METHODS = pytest.mark.parametrize("method", list(BASELINES))
 @pytest.fixture(autouse=True)
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     for method in TRAINED:
-        monkeypatch.setattr(f"spahgc.tl._baselines._{method}.MAX_EPOCHS", 8)
+        monkeypatch.setattr(f"spahgc.tl._baselines.{method}.MAX_EPOCHS", 8)
 
 
 def data(*sizes: int, n_target: int = 40, dim: int = 12, genes: int = 5) -> tuple[Spots, Spots, np.ndarray]:
@@ -177,7 +176,7 @@ def test_ridge_components_predicts_a_panel_of_the_mean_and_spread_of_the_referen
 @pytest.mark.parametrize("method", [name for name in BASELINES if name != "mean"])
 def test_every_method_but_the_mean_finds_what_follows_the_embedding(method, monkeypatch):
     for name in TRAINED:
-        monkeypatch.setattr(f"spahgc.tl._baselines._{name}.MAX_EPOCHS", 40)
+        monkeypatch.setattr(f"spahgc.tl._baselines.{name}.MAX_EPOCHS", 40)
     references, target, measured = data(150, 150, n_target=100)
     assert gene_pcc(predict(method, references, target), measured) > 0.4
 

@@ -11,15 +11,17 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 import spahgc as sp
-from spahgc import Parameters, SpaHGC, _prediction, _training_tasks
-from spahgc._basis import LowRankBasis
-from spahgc._features import standardize
-from spahgc._graph_data import bank_spots, needed_references, spot_graph, training_task
-from spahgc._references import embedding_blocks
-from spahgc._spatial_blocks import reached, spatial_blocks, with_halo
-from spahgc._spots import SomeRows, Spots, roles
-from spahgc._training_tasks import most_similar, training_tasks
-from spahgc._trust import held_out_trust
+from spahgc import Parameters, SpaHGC
+from spahgc._linear.node_features import LowRankBasis
+from spahgc._linear.trust import held_out_trust
+from spahgc._spots.blocks import reached, spatial_blocks, with_halo
+from spahgc._spots.rows import SomeRows
+from spahgc._spots.spots import Spots, roles
+from spahgc._spots.standardize import standardize
+from spahgc._training import predict as _prediction
+from spahgc._training import tasks as _training_tasks
+from spahgc._training.graphs import bank_spots, needed_references, spot_graph, training_task
+from spahgc._training.tasks import most_similar, training_tasks
 from spahgc.nn import (
     Edges,
     HeteroGraph,
@@ -32,7 +34,8 @@ from spahgc.nn import (
     predict_expression,
     train,
 )
-from spahgc.pp import _bank
+from spahgc.pp._bank import build as _bank
+from spahgc.pp._bank.references import embedding_blocks
 
 N_TARGET, N_BANK, DIM, GENES = 120, 90, 6, 4
 SETTINGS = TrainingSettings(epochs=1, target_hidden=0.6, reference_hidden=0.7, alignment=1.0)
@@ -161,7 +164,7 @@ def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves
 
 
 def test_only_references_within_the_reach_of_the_network_are_looked_at(network, graph, monkeypatch):
-    monkeypatch.setattr("spahgc._graph_data.SMALL_BANK", N_BANK - 1)
+    monkeypatch.setattr("spahgc._training.graphs.SMALL_BANK", N_BANK - 1)
     rng = np.random.default_rng(1)
     cross = csr_matrix((np.ones(N_TARGET), (np.arange(N_TARGET), rng.integers(0, 9, N_TARGET))), (N_TARGET, N_BANK))
     chain = csr_matrix(
@@ -191,9 +194,9 @@ def test_only_references_within_the_reach_of_the_network_are_looked_at(network, 
 
 def test_a_model_leaves_out_what_a_large_bank_cannot_tell(target, model, monkeypatch):
     expected, attention = model.predict(target), model.attention(target)
-    monkeypatch.setattr("spahgc._graph_data.SMALL_BANK", 0)
+    monkeypatch.setattr("spahgc._training.graphs.SMALL_BANK", 0)
     monkeypatch.setattr(
-        "spahgc._graph_data.reached", lambda nodes, *rest: seen.append(reached(nodes, *rest)) or seen[-1]
+        "spahgc._training.graphs.reached", lambda nodes, *rest: seen.append(reached(nodes, *rest)) or seen[-1]
     )
     seen: list[np.ndarray] = []
     np.testing.assert_allclose(model.predict(target), expected, **CLOSE)
@@ -377,9 +380,9 @@ def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(r
     spots = bank_spots(bank)
     expected = LowRankBasis.of(spots, blocks, parameters)
     expected_trust = held_out_trust(spots, blocks, parameters)
-    monkeypatch.setattr("spahgc._features.BLOCK_SPOTS", 9)
-    monkeypatch.setattr("spahgc._looks.HELD_NUMBERS", 0)  # as if the slides were large
-    monkeypatch.setattr("spahgc._support.MAX_ANCHORS", 10_000)
+    monkeypatch.setattr("spahgc._spots.rows.BLOCK_SPOTS", 9)
+    monkeypatch.setattr("spahgc._spots.standardize.HELD_NUMBERS", 0)  # as if the slides were large
+    monkeypatch.setattr("spahgc._linear.support.MAX_ANCHORS", 10_000)
     most = 9 * 8  # with the neighbours of each of nine spots
     read: list[int] = []
     dense = csr_matrix.toarray

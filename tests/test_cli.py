@@ -288,7 +288,9 @@ def test_cross_validate_goes_on_where_it_was_cut_off(
     code, out, err = run(capsys, *cohort_arguments)
     assert code == 0, err
     assert embedded == ["B1"]
-    monkeypatch.setattr("spahgc.tl._folds.run_fold", lambda fold: pytest.fail("a finished fold is computed again"))
+    monkeypatch.setattr(
+        "spahgc.tl._cross_validation.folds.run_fold", lambda fold: pytest.fail("a finished fold is computed again")
+    )
     assert run(capsys, *cohort_arguments)[1] == out, "a third call reads everything back"
     assert embedded == ["B1"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import spahgc as sp
 from spahgc import cli
-from spahgc._presets import PRESETS, Parameters
+from spahgc._parameters import PRESETS, Parameters
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -271,7 +271,9 @@ def test_cross_validate_of_slides_goes_on_where_it_was_cut_off(
     call = ["--quiet", "cross-validate", *slides, "--method", "ridge", "--output", tmp_path / "out"]
     code, out, err = run(capsys, *call)
     assert code == 0, err
-    monkeypatch.setattr("spahgc.tl._folds.run_fold", lambda fold: pytest.fail("a finished fold is computed again"))
+    monkeypatch.setattr(
+        "spahgc.tl._cross_validation.folds.run_fold", lambda fold: pytest.fail("a finished fold is computed again")
+    )
     assert run(capsys, *call)[1] == out
 
 

@@ -174,7 +174,7 @@ def test_the_shell_completes_commands_and_names(
 
 def test_the_names_that_are_completed_are_those_that_the_functions_know() -> None:
     from spahgc.image._grid import LAYOUTS as KNOWN_LAYOUTS
-    from spahgc.pp._stain import METHODS as KNOWN_STAINS
+    from spahgc.pp._embed.stain import METHODS as KNOWN_STAINS
     from spahgc.tl._baselines import BASELINES
     from spahgc.tl._predict import NETWORK
 

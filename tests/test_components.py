@@ -11,10 +11,11 @@ from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from spahgc._components import Components, spatial_autocorrelation
-from spahgc._features import SlideScale, neighbour_mean, principal_axes, reduce, rescale, standardize
-from spahgc._spots import Spots
-from spahgc.pp._spatial_graph import nearest_in_plane
+from spahgc._linear.gene_components import Components, spatial_autocorrelation
+from spahgc._linear.principal_axes import principal_axes, reduce, rescale
+from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.spots import Spots
+from spahgc._spots.standardize import SlideScale, neighbour_mean, standardize
 
 SLIDES = np.repeat(["a", "b", "c"], [30, 40, 50])
 N_FACTORS = 3
@@ -88,7 +89,7 @@ def test_reduced_features_are_the_same_however_many_spots_are_converted_at_a_tim
     rng = np.random.default_rng(0)
     reference, target = rng.normal(size=(60, 20)), rng.normal(size=(25, 20))
     expected = reduce(reference, target, 5)
-    monkeypatch.setattr("spahgc._features.BLOCK_SPOTS", 7)
+    monkeypatch.setattr("spahgc._spots.rows.BLOCK_SPOTS", 7)
     for actual, known in zip(reduce(reference, target, 5), expected, strict=True):
         np.testing.assert_allclose(actual, known, atol=1e-10)
 
@@ -260,13 +261,15 @@ def test_weighing_makes_the_first_component_of_what_has_an_order_in_space():
 
 def test_genes_without_any_spatial_structure_are_not_weighed(monkeypatch):
     some = spots(noise=1.0)
-    monkeypatch.setattr("spahgc._components.spatial_autocorrelation", lambda genes, _: np.zeros(genes.shape[1]))
+    monkeypatch.setattr(
+        "spahgc._linear.gene_components.spatial_autocorrelation", lambda genes, _: np.zeros(genes.shape[1])
+    )
     np.testing.assert_array_equal(Components.of(some, 3, weigh=True).scores, Components.of(some, 3).scores)
 
 
 @pytest.mark.parametrize("weigh", [True, False])
 def test_a_network_is_judged_by_the_genes_of_most_spatial_structure(monkeypatch, weigh):
-    monkeypatch.setattr("spahgc._components.N_JUDGED", N_SMOOTH)
+    monkeypatch.setattr("spahgc._linear.gene_components.N_JUDGED", N_SMOOTH)
     some = tissue()
     components = Components.of(some, 3, weigh=weigh)
     expected = standardize(some.transcriptome.toarray(), some.slide)[:, :N_SMOOTH]

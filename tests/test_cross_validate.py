@@ -13,9 +13,9 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import spahgc as sp
-from spahgc.tl import _folds
-from spahgc.tl._cross_validate import _groups, _measured, _methods, _resolved
-from spahgc.tl._folds import Fold, make_folds, run_fold, without_expression
+from spahgc.tl._cross_validation import folds as _folds
+from spahgc.tl._cross_validation.cross_validate import _groups, _measured, _methods, _resolved
+from spahgc.tl._cross_validation.folds import Fold, make_folds, run_fold, without_expression
 
 BASELINES = ("ridge", "nearest")
 N_BOOTSTRAP = 200

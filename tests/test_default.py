@@ -14,9 +14,9 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc import Parameters, SpaHGC
-from spahgc._presets import PRESETS
-from spahgc._spots import Spots
-from spahgc._tissue_map import TissueMap
+from spahgc._linear.image_axes import TissueMap
+from spahgc._parameters import PRESETS
+from spahgc._spots.spots import Spots
 
 EMBEDDING = "X_sim"
 CONTEXT = "scales 1,2; levels none; rotations 1"
@@ -166,8 +166,8 @@ def test_a_model_saved_and_loaded_predicts_bit_for_bit_the_same(target, refs, qu
 
 def test_several_numbers_of_components_give_the_mean_of_their_predictions(target, refs, line_only, monkeypatch):
     # One penalty for all, and none in the read-out, whose size would depend on the number of components.
-    monkeypatch.setattr("spahgc._line.PENALTIES", (0.1,))
-    monkeypatch.setattr("spahgc._components.READ_OUT_PENALTY", 0.0)
+    monkeypatch.setattr("spahgc._linear.ridge.PENALTIES", (0.1,))
+    monkeypatch.setattr("spahgc._linear.gene_components.READ_OUT_PENALTY", 0.0)
 
     def with_components(n: int | tuple[int, ...]) -> np.ndarray:
         return sp.tl.fit(refs, preset=replace(line_only, n_components=n)).predict(target)

@@ -19,11 +19,12 @@ import torch
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc import _engine, _many
-from spahgc._presets import Parameters
-from spahgc._training import new_network
+from spahgc._many import jobs as _many
+from spahgc._parameters import Parameters
+from spahgc._training import processes as _engine
+from spahgc._training.fit import new_network
 from spahgc.nn import Task, TrainingSettings, train
-from spahgc.pp._neighbors import cosine_neighbors
+from spahgc.pp._search.exact import cosine_neighbors
 from spahgc.tl import _predict_many
 
 TOLERANCE = 1e-5
@@ -387,7 +388,7 @@ def test_a_failed_slide_is_tried_again(
 
 
 def test_an_image_that_changed_is_no_longer_the_same_slide(tmp_path: Path) -> None:
-    from spahgc.pp._embed_many import Embedding
+    from spahgc.pp._embed.many import Embedding
 
     path, image = tmp_path / "slide.h5ad", tmp_path / "image.png"
     uns = {"spatial": {"A": {"metadata": {"source_image_path": str(image)}}}}

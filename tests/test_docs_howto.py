@@ -17,8 +17,8 @@ import tifffile
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._presets import PRESETS
-from spahgc.encoders._registry import CARDS
+from spahgc._parameters import PRESETS
+from spahgc.encoders._cards import CARDS
 
 mpl.use("Agg")
 

@@ -18,10 +18,12 @@ import huggingface_hub.constants as hub_constants
 import pytest
 
 import spahgc as sp
-from spahgc import _doctor, _doctor_hub, cli
-from spahgc._doctor import Compute, Device, cgroup_limits, folder, gather, problems
+from spahgc import cli
+from spahgc.cli import _facts as _doctor
+from spahgc.cli import _facts_hub as _doctor_hub
+from spahgc.cli._facts import Compute, Device, cgroup_limits, folder, gather, problems
 from spahgc.encoders import EncoderUnavailableError
-from spahgc.encoders._registry import CARDS
+from spahgc.encoders._cards import CARDS
 
 TOKEN = "hf_neverToBeShown0123456789"
 FILE = "model.safetensors"

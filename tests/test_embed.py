@@ -16,8 +16,8 @@ from torch import nn
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.image import cut_patch, open_image
-from spahgc.pp._embed_patches import Cutter
-from spahgc.pp._resolution import slide_mpp
+from spahgc.pp._embed.patches import Cutter
+from spahgc.pp._embed.resolution import slide_mpp
 
 INPUT_PX = 32
 CELLS = 4

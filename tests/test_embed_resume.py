@@ -22,7 +22,7 @@ from torch import nn
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.pp import Context
-from spahgc.pp._embed_patches import Cutter
+from spahgc.pp._embed.patches import Cutter
 
 KEY = "X_small"
 BATCH = 8

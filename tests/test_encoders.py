@@ -31,11 +31,11 @@ from spahgc.encoders import (
     load_encoder,
 )
 from spahgc.encoders._card import HubFile, PackageFile
+from spahgc.encoders._cards import CARDS
 from spahgc.encoders._checkpoint import rename_by_order
 from spahgc.encoders._hub import reaching
 from spahgc.encoders._load import snake_case
 from spahgc.encoders._networks import architecture
-from spahgc.encoders._registry import CARDS
 
 SIDE = 224
 UNI_PAGE = "https://huggingface.co/MahmoodLab/UNI"
@@ -472,7 +472,7 @@ time.sleep = lambda seconds: None  # huggingface_hub waits for up to half a minu
 import numpy as np
 from spahgc.encoders import load_encoder
 from spahgc.encoders._card import HubFile
-from spahgc.encoders._registry import CARDS
+from spahgc.encoders._cards import CARDS
 
 job = json.load(sys.stdin)
 for name, (repo, file, gated, timm_name, dim, *revision) in job["cards"].items():

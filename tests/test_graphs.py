@@ -14,13 +14,13 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import spahgc as sp
-from spahgc._basis import LowRankBasis, PlainBasis
-from spahgc._features import SlideScale, standardize
-from spahgc._graph_data import check_sizes, spot_graph, training_task
-from spahgc._presets import Parameters
-from spahgc._spots import Spots, roles
-from spahgc.pp._neighbors import cosine_neighbors
-from spahgc.pp._spatial_graph import nearest_in_plane
+from spahgc._linear.node_features import LowRankBasis, PlainBasis
+from spahgc._parameters import Parameters
+from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.spots import Spots, roles
+from spahgc._spots.standardize import SlideScale, standardize
+from spahgc._training.graphs import check_sizes, spot_graph, training_task
+from spahgc.pp._search.exact import cosine_neighbors
 
 EMBEDDING = "X_sim"
 
@@ -159,7 +159,7 @@ def test_query_and_bank_may_be_arrays_of_zarr(tmp_path):
 
 @pytest.mark.parametrize("held", [1, 60, 10_000])
 def test_the_neighbours_do_not_depend_on_how_many_query_spots_are_held(held, monkeypatch):
-    monkeypatch.setattr("spahgc.pp._neighbors.HELD_NUMBERS", held)
+    monkeypatch.setattr("spahgc.pp._search.exact.HELD_NUMBERS", held)
     bank = points(41)
     graph = cosine_neighbors(bank, bank, 5, exclude_self=True, bank_block=16, query_block=4)
     assert graph.diagonal().sum() == 0

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from spahgc.pp._hires import check_hires, has_hires
+from spahgc.pp._embed.hires import check_hires, has_hires
 
 MPP, SCALE = 0.5, 0.25
 """Of the full-resolution image, and of the hires image to it: a pixel of the hires image is 2 um wide."""

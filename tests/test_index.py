@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import spahgc as sp
-from spahgc.pp import _index_kept, _recall, _search
-from spahgc.pp._bank_store import append_rows, new_rows
-from spahgc.pp._index import Index
-from spahgc.pp._neighbors import cosine_neighbors
-from spahgc.pp._search import search_neighbors
-from spahgc.pp._stored_rows import StoredRows
+from spahgc._spots.stored_rows import StoredRows
+from spahgc.pp._bank.store import append_rows, new_rows
+from spahgc.pp._search import kept_index as _index_kept
+from spahgc.pp._search import neighbors as _search
+from spahgc.pp._search import recall as _recall
+from spahgc.pp._search.exact import cosine_neighbors
+from spahgc.pp._search.index import Index
+from spahgc.pp._search.neighbors import search_neighbors
 
 K = 7
 
@@ -49,7 +51,7 @@ def approximate(monkeypatch):
 @pytest.fixture
 def no_faiss(monkeypatch):
     monkeypatch.setattr(_search, "faiss_or_none", lambda: None)
-    monkeypatch.setattr("spahgc.pp._index.faiss_or_none", lambda: None)
+    monkeypatch.setattr("spahgc.pp._search.index.faiss_or_none", lambda: None)
 
 
 @pytest.fixture

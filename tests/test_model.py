@@ -18,8 +18,8 @@ from anndata import AnnData
 
 import spahgc as sp
 from spahgc import SpaHGC
-from spahgc._presets import PRESETS, Parameters, find_preset
-from spahgc.pp._neighbors import cosine_neighbors
+from spahgc._parameters import PRESETS, Parameters, find_preset
+from spahgc.pp._search.exact import cosine_neighbors
 
 EMBEDDING = "X_sim"
 FILES = {"model.json", "network.safetensors", "bank.h5ad"}

@@ -188,7 +188,7 @@ def test_spots_of_a_spatialdata_with_a_transformation_get_the_patch_of_the_array
     from spatialdata.models import Image2DModel, ShapesModel, TableModel
     from spatialdata.transformations import Affine, Identity
 
-    from spahgc.pp._spatialdata import spots_on_image
+    from spahgc._slides.spatialdata import spots_on_image
 
     pixels = board(*SIZES[size], mpp)
     # x_um = -mpp * y_px + 500, y_um = mpp * x_px + 20

@@ -16,8 +16,7 @@ from matplotlib.patches import ConnectionPatch
 
 import spahgc as sp
 from spahgc.image import cut_patch, open_image
-from spahgc.pl._graph_figure import spread_out
-from spahgc.pl._graph_frames import COLOURS, TARGET_COLOUR
+from spahgc.pl._graph_figure import COLOURS, TARGET_COLOUR, spread_out
 
 EMBEDDING = "X_sim"
 K, Q = 7, 5

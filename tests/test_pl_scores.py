@@ -21,10 +21,10 @@ from tests.conftest import EMBEDDING
 
 import spahgc as sp
 from spahgc._keys import Layers, Uns, Var
-from spahgc.pl._calibration import Compared, error_by_spread, share_by_expected
 from spahgc.pl._gene_scores import _description
 from spahgc.pl._names import apart, name_points
-from spahgc.tl._cross_validate import CrossValidation
+from spahgc.pl._trust import Compared, error_by_spread, share_by_expected
+from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
 LINEAR = sp.Parameters(n_axes=8, line=True, epochs=0)
 N_PANEL = 40

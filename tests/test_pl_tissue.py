@@ -15,9 +15,9 @@ from matplotlib.text import Text
 from tests.tissue_figures import assert_nothing_overlaps, bars, name_of, part_of, predicted_slides, spots, values, words
 
 import spahgc as sp
+from spahgc._slides.spatialdata import SpotsOnImage
 from spahgc.pl._style import ink, shared_limits, shorten
 from spahgc.pl._tissue import Part, tissue_of, tissue_on_image
-from spahgc.pp._spatialdata import SpotsOnImage
 
 GENES = ["MORPH001", "FLAT001"]
 MPP, SPOT_UM = 0.8, 55

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix, issparse
 
 import spahgc as sp
 from spahgc import SpaHGC
-from spahgc._presets import Parameters
+from spahgc._parameters import Parameters
 
 EMBEDDING = "X_sim"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

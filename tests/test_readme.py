@@ -25,7 +25,7 @@ import pytest
 import tifffile
 
 import spahgc as sp
-from spahgc import _presets
+from spahgc import _parameters
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -114,8 +114,8 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch, mpl.rc_context({"backend": "agg"}):
-        for name, preset in _presets.PRESETS.items():
-            patch.setitem(_presets.PRESETS, name, replace(preset, width=32, epochs=min(preset.epochs, 3)))
+        for name, preset in _parameters.PRESETS.items():
+            patch.setitem(_parameters.PRESETS, name, replace(preset, width=32, epochs=min(preset.epochs, 3)))
         patch.setattr(sp.settings, "device", "cpu")
         patch.setattr(sp.settings, "progress", False)
         patch.chdir(folder)

@@ -11,10 +11,10 @@ import pytest
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._tables import is_spatialdata, table_of, with_table
+from spahgc._slides.spatialdata import spots_on_image
+from spahgc._slides.tables import is_spatialdata, table_of, with_table
 from spahgc.image import open_image
 from spahgc.pl._tissue import tissue_on_image
-from spahgc.pp._spatialdata import spots_on_image
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")

@@ -14,8 +14,8 @@ import spahgc as sp
 from spahgc._validate import check_same_encoder
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.image import open_image
-from spahgc.pp import _stain
-from spahgc.pp._stain import (
+from spahgc.pp._embed import stain as _stain
+from spahgc.pp._embed.stain import (
     OPPONENTS,
     REFERENCE_MEAN,
     REFERENCE_SPREAD,

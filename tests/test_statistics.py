@@ -9,11 +9,10 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scipy.stats import wilcoxon
 
-from spahgc._expression import log_expression
-from spahgc.tl import _statistics
-from spahgc.tl._ceiling import _split_correlation, noise_ceiling, slide_ceilings
-from spahgc.tl._evaluate import correlation
-from spahgc.tl._statistics import (
+from spahgc._slides.expression import log_expression
+from spahgc.tl._cross_validation import statistics as _statistics
+from spahgc.tl._cross_validation.ceiling import _split_correlation, noise_ceiling, slide_ceilings
+from spahgc.tl._cross_validation.statistics import (
     ceiling_share,
     compare,
     expanded_interval,
@@ -22,6 +21,7 @@ from spahgc.tl._statistics import (
     signed_rank_p,
     summarize,
 )
+from spahgc.tl._evaluate import correlation
 
 SLIDE_SD, GENE_SD, NOISE_SD = 0.1, 0.1, 0.1
 

@@ -12,14 +12,14 @@ from scipy.sparse import csr_matrix
 from tests.conftest import EMBEDDING, add_embedding
 
 import spahgc as sp
-from spahgc import _support
-from spahgc._graph_data import bank_spots
 from spahgc._keys import Layers, Obs, Var
-from spahgc._presets import Parameters
-from spahgc._references import as_bank, embedding_blocks
-from spahgc._spots import Spots
-from spahgc._support import Support
-from spahgc._trust import Correlation, Spread, Trust, held_out_predictions, held_out_trust
+from spahgc._linear import support as _support
+from spahgc._linear.support import Support
+from spahgc._linear.trust import Correlation, Spread, Trust, held_out_predictions, held_out_trust
+from spahgc._parameters import Parameters
+from spahgc._spots.spots import Spots
+from spahgc._training.graphs import bank_spots
+from spahgc.pp._bank.references import as_bank, embedding_blocks
 from spahgc.tl._trusted import trusted_genes
 
 LINEAR = Parameters(n_axes=16, n_components=4, weigh_genes=True, line=True, epochs=0)

@@ -7,8 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spahgc import datasets, encoders, image, io, pl, pp, tl
-    from spahgc._presets import Parameters
+    from spahgc._parameters import Parameters
     from spahgc._settings import settings
     from spahgc.model import SpaHGC
 
@@ -16,7 +15,7 @@ __version__ = version("spahgc")
 
 __all__ = ["Parameters", "SpaHGC", "__version__", "datasets", "encoders", "image", "io", "pl", "pp", "settings", "tl"]
 
-_OBJECTS = {"Parameters": "spahgc._presets", "SpaHGC": "spahgc.model", "settings": "spahgc._settings"}
+_OBJECTS = {"Parameters": "spahgc._parameters", "SpaHGC": "spahgc.model", "settings": "spahgc._settings"}
 _MODULES = {"datasets", "encoders", "image", "io", "pl", "pp", "tl"}
 
 

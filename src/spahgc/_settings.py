@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +72,11 @@ def progress_bar(**options: Any) -> tqdm:
     from tqdm.auto import tqdm
 
     return tqdm(disable=not settings.progress, **options)
+
+
+PACKAGES = ("spahgc", "anndata", "numpy", "scipy", "scanpy", "torch", "torch-geometric")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions by package, and that of Python."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}

@@ -9,34 +9,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._basis import LowRankBasis, PlainBasis, arrays_below, learn_basis
-from spahgc._expression import in_memory
-from spahgc._graph_data import bank_spots, check_sizes, needed_references, spot_graph
 from spahgc._keys import Obsp, Uns
-from spahgc._model_files import FORMAT, read_folder, write_folder
-from spahgc._prediction import Prediction, networks_say
-from spahgc._presets import Parameters, find_preset
-from spahgc._provenance import versions
-from spahgc._references import as_bank, bank_embedding, bank_record, check_target, embedding_blocks, seen_spots
-from spahgc._settings import resolve_device
-from spahgc._spots import Rows, Spots, in_float
-from spahgc._training import loss_columns, new_network, train_networks
-from spahgc._training_tasks import has_large_role, most_similar, spare_peers
-from spahgc._trust import Trust, held_out_trust
+from spahgc._linear.node_features import LowRankBasis, PlainBasis, arrays_below, learn_basis
+from spahgc._linear.trust import Trust, held_out_trust
+from spahgc._parameters import Parameters, find_preset
+from spahgc._settings import resolve_device, versions
+from spahgc._slides.expression import in_memory
+from spahgc._slides.placed import placed_table, placed_tables
+from spahgc._spots.rows import Rows, in_float
+from spahgc._spots.spots import Spots
+from spahgc._training.fit import loss_columns, new_network, train_networks
+from spahgc._training.graphs import bank_spots, check_sizes, needed_references, spot_graph
+from spahgc._training.model_files import FORMAT, read_folder, write_folder
+from spahgc._training.predict import Prediction, networks_say
+from spahgc._training.tasks import has_large_role, most_similar, spare_peers
 from spahgc._validate import check_coordinates, embedding_matrix
-from spahgc.pp._bank import similar_peers
-from spahgc.pp._bank_store import as_rows
-from spahgc.pp._places import placed_table, placed_tables
-from spahgc.pp._search import Found, search_neighbors
+from spahgc.pp._bank.build import similar_peers
+from spahgc.pp._bank.references import as_bank, bank_embedding, bank_record, check_target, embedding_blocks, seen_spots
+from spahgc.pp._bank.store import as_rows
+from spahgc.pp._search.neighbors import Found, search_neighbors
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
     from torch import Tensor
 
-    from spahgc._basis import Basis
+    from spahgc._linear.node_features import Basis
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
-
 
 BASIS, NETWORKS, TRUST = "basis.", "networks.", "trust."
 """First parts of the names of tensors in the weights file."""

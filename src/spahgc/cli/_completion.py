@@ -18,7 +18,7 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
 
 def encoder_names(incomplete: str) -> list[str]:
     """Registered encoders."""
-    from spahgc.encoders._registry import CARDS
+    from spahgc.encoders._cards import CARDS
 
     return _beginning(CARDS, incomplete)
 
@@ -45,7 +45,7 @@ def method_names(incomplete: str) -> list[str]:
 
 def preset_names(incomplete: str) -> list[str]:
     """Presets of the parameters."""
-    from spahgc._presets import PRESETS
+    from spahgc._parameters import PRESETS
 
     return _beginning(PRESETS, incomplete)
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spahgc._doctor_hub import GATED
 from spahgc.cli._completion import encoder_names
+from spahgc.cli._facts_hub import GATED
 from spahgc.cli._options import AsJson, Device
 from spahgc.cli._show import EXIT_FINDINGS, EXIT_OK, Printed, result
 
 if TYPE_CHECKING:
-    from spahgc._doctor import Compute, Extra, Facts, Folder, Memory
-    from spahgc._doctor_hub import EncoderState, Hub
+    from spahgc.cli._facts import Compute, Extra, Facts, Folder, Memory
+    from spahgc.cli._facts_hub import EncoderState, Hub
 
 SHOWN_PACKAGES = ("torch", "torch-geometric", "timm", "anndata", "scanpy", "huggingface-hub")
 BYTES_PER_GB = 1e9
@@ -48,7 +48,7 @@ def doctor(
       spahgc doctor
       spahgc doctor --encoder uni --device cuda
     """
-    from spahgc._doctor import gather, problems
+    from spahgc.cli._facts import gather, problems
 
     facts = gather(encoder or None, device=device)
     found = problems(facts, encoders=encoder)

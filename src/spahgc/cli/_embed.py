@@ -89,7 +89,7 @@ def embed(
 def _one(path: Path, output: Path, options: dict[str, Any], overwrite: bool, as_json: bool) -> Printed:
     import spahgc as sp
     from spahgc._keys import Obsm
-    from spahgc._tables import table_of
+    from spahgc._slides.tables import table_of
     from spahgc._validate import encoder_records
     from spahgc.cli._files import SLIDE_ENDINGS, check_container, check_output, read_slide, write_slide
     from spahgc.encoders._record import key_name

@@ -32,7 +32,7 @@ def evaluate(
     import spahgc as sp
     from spahgc._files import write_text
     from spahgc._keys import UNS, Uns
-    from spahgc._tables import table_of
+    from spahgc._slides.tables import table_of
     from spahgc.cli._files import check_output, read_slide
 
     if output is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spahgc._tables import is_spatialdata
+from spahgc._slides.tables import is_spatialdata
 from spahgc._validate import check_writable_folder
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def check_container(slide: Any, output: Path) -> None:
 def write_slide(slide: Any, output: Path) -> None:
     """Write a slide, by the ending of the name, whole or not at all."""
     from spahgc._files import write_h5ad
-    from spahgc._many_files import write_slide as write_store
+    from spahgc._many.stores import write_slide as write_store
 
     if is_spatialdata(slide):
         _write_spatialdata(slide, output)
@@ -171,7 +171,7 @@ def embed_missing(slides: Sequence[Any], encoder: str | None, table_key: str | N
     if encoder is None:
         return
     import spahgc as sp
-    from spahgc._tables import table_of
+    from spahgc._slides.tables import table_of
 
     missing = [each for each in slides if not is_embedded(table_of(each, table_key, "a slide"))]
     if missing:

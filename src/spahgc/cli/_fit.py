@@ -47,7 +47,7 @@ def fit(
       spahgc fit --reference C2.h5ad --reference C3.h5ad --output breast-model
     """
     import spahgc as sp
-    from spahgc._model_files import is_model_folder
+    from spahgc._training.model_files import is_model_folder
     from spahgc._validate import check_writable_folder
     from spahgc.cli._files import read_references
 

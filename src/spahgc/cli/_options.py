@@ -48,7 +48,7 @@ Methods = Annotated[
 
 def chosen_genes(genes: list[str] | None) -> list[str] | str | None:
     """What the functions take as ``genes=``."""
-    from spahgc._references import ALL_GENES
+    from spahgc.pp._bank.references import ALL_GENES
 
     return ALL_GENES if genes == [ALL_GENES] else genes
 

@@ -64,7 +64,7 @@ def predict(
     """
     import spahgc as sp
     from spahgc._keys import Var
-    from spahgc._tables import table_of
+    from spahgc._slides.tables import table_of
     from spahgc.cli._files import (
         SLIDE_ENDINGS,
         check_container,

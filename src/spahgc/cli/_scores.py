@@ -20,7 +20,7 @@ SUMMARY_COLUMNS = {"pearson": "mean PCC", "low": "low", "high": "high", "n_genes
 
 def check_methods(methods: Sequence[str], preset: str) -> None:
     """Refuse names that no prediction knows, before slides are embedded."""
-    from spahgc._presets import find_preset
+    from spahgc._parameters import find_preset
     from spahgc.tl._baselines import BASELINES
     from spahgc.tl._predict import NETWORK
 

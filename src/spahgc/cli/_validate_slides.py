@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc._tables import is_spatialdata, table_of
+from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_writable_folder
 from spahgc.cli._files import embed_missing, read_slide
 from spahgc.cli._requests import SlidesRequest
@@ -115,7 +115,7 @@ def _named(slide: Any, path: Path, table_key: str | None) -> Any:
 
 def _folds_name(request: SlidesRequest) -> str:
     """Folder of the finished folds: another one for other slides, another seed or other genes."""
-    from spahgc.tl._folds import digest
+    from spahgc.tl._cross_validation.folds import digest
 
     names = sorted(str(path.resolve()) for path in request.paths)
     chosen = [request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spahgc.encoders._card import BY_ORDER, TIMM_NAMES, BuiltIn, EncoderCard, HubFile, LocalFile, package_revision
+from spahgc.encoders._cards import CARDS
 from spahgc.encoders._checkpoint import (
     check_file,
     file_revision,
@@ -22,7 +23,6 @@ from spahgc.encoders._checkpoint import (
 from spahgc.encoders._encoder import POOLED_FIX, Encoder
 from spahgc.encoders._hub import EncoderUnavailableError, download
 from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, PRECISIONS, EncoderRecord, key_name
-from spahgc.encoders._registry import CARDS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

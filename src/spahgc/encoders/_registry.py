@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from spahgc.encoders import _cards_giants, _cards_mahmood, _cards_small, _cards_transformers
 from spahgc.encoders._card import BuiltIn, EncoderCard, HubFile, LocalFile, PackageFile, Weights, package_revision
+from spahgc.encoders._cards import CARDS
 from spahgc.encoders._encoder import Encoder
 from spahgc.encoders._record import PRECISIONS, EncoderRecord, key_name
 
 if TYPE_CHECKING:
     from torch import nn
-
-CARDS: dict[str, EncoderCard] = {
-    card.name: card
-    for cards in (_cards_mahmood, _cards_giants, _cards_transformers, _cards_small)
-    for card in cards.CARDS
-}
-"""Encoders by name. A new one is one card, or one call of :func:`register`."""
 
 LISTED = (
     "licence",

@@ -9,11 +9,11 @@ from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251
 from typing import TYPE_CHECKING, Any
 
+from spahgc.encoders._cards import CARDS
 from spahgc.encoders._checkpoint import file_revision, load_tensors, read_tensors
 from spahgc.encoders._encoder import Encoder
 from spahgc.encoders._hub import HUB_URL, EncoderUnavailableError, commit_of, reaching
 from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, EncoderRecord, key_name
-from spahgc.encoders._registry import CARDS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ import numpy as np
 from spahgc.image._array import ArrayImage, image_axes
 from spahgc.image._blocks import BlockCache, assemble, edges
 from spahgc.image._colour import as_rgb, check_pixels
-from spahgc.image._pyramid import PyramidImage
+from spahgc.image._levels import PyramidImage
 from spahgc.image._source import ClosesItself, ImageSource, Pixels, check_region
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,3 +107,52 @@ def _inner(first: int, length: int, available: int) -> tuple[int, int, tuple[int
     end = max(min(first + length, available), start + 1)
     before = max(start - first, 0)
     return start, end - start, (before, length - before - (end - start))
+
+
+class PyramidImage(ClosesItself):
+    """Images of one slide, each smaller than the one before, behind the protocol of one.
+
+    Parameters
+    ----------
+    images
+        The full resolution first. They are closed with the pyramid.
+    cut_at_start
+        Whoever wrote the levels dropped the pixels that fill no block at the left and at the top.
+    """
+
+    def __init__(self, images: Sequence[ImageSource], *, cut_at_start: bool = False) -> None:
+        self._images = tuple(images)
+        self._levels = make_levels(((image.width, image.height) for image in self._images), cut_at_start=cut_at_start)
+
+    @property
+    def height(self) -> int:
+        """Height in pixels of the full resolution."""
+        return self._images[0].height
+
+    @property
+    def width(self) -> int:
+        """Width in pixels of the full resolution."""
+        return self._images[0].width
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per pixel of the full resolution, if the image says so."""
+        return self._images[0].mpp
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """All levels, the full resolution first."""
+        return self._levels
+
+    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region of the full resolution: uint8, height x width x 3."""
+        return self._images[0].read(left, top, width, height)
+
+    def read_level(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region that lies inside a level, in pixels of this level: uint8, height x width x 3."""
+        return self._images[level].read(left, top, width, height)
+
+    def close(self) -> None:
+        """Release the files and the pixels of all levels."""
+        for image in self._images:
+            image.close()

@@ -15,11 +15,9 @@ from spahgc.image._dask import DaskImage, is_dask, is_xarray, open_xarray
 from spahgc.image._openslide import ENDINGS, INSTALL, OpenSlideImage, has_openslide, is_openslide
 from spahgc.image._raster import RasterImage
 from spahgc.image._source import ImageSource
-from spahgc.image._tiff import TiffImage, is_tiff
-from spahgc.image._tiff_level import UnsupportedTiff
+from spahgc.image._tiff import TiffImage, UnsupportedTiff, is_tiff
 
 Reader = Literal["tifffile", "openslide"]
-
 
 TIFF_ENDINGS = (".tif", ".tiff", ".svs")
 """Names under which a picture of another format is a mistake of somebody."""

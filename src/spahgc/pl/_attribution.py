@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc.pl._graph_frames import (
+from spahgc._slides.placed import placed_table
+from spahgc.pl._graph_figure import (
     COLOURS,
     TARGET_COLOUR,
     draw_patch,
@@ -34,8 +35,7 @@ from spahgc.pl._patches import (
 )
 from spahgc.pl._style import RC, TEXT_PT, drawn_in
 from spahgc.pl._tissue import Tissue
-from spahgc.pp._places import placed_table
-from spahgc.pp._slide_image import SlideImage, Source
+from spahgc.pp._embed.slide_image import SlideImage, Source
 from spahgc.tl._attribution import attended_record, spot_position
 from spahgc.tl._attribution import attribution as attribution_table
 

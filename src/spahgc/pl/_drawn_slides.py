@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from anndata import AnnData
 
-from spahgc._slides import located_slides
-from spahgc._tables import is_spatialdata, table_of
+from spahgc._slides.placed import placed_tables
+from spahgc._slides.split import located_slides
+from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_anndata
 from spahgc.pl._tissue import Crop, Part, Tissue, check_crop, slide_tissue
-from spahgc.pp._places import placed_tables
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spahgc._tables import is_spatialdata, table_of
+from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import listing
 from spahgc.pl._names import name_column, width_in
 from spahgc.pl._output import finish, given_axes, save_path, whole_figure
@@ -29,7 +29,7 @@ from spahgc.pl._scores import (
     panel_of,
 )
 from spahgc.pl._style import COLUMN_IN, PAGE_IN, drawn_in, ink, shorten
-from spahgc.tl._cross_validate import CrossValidation
+from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
 if TYPE_CHECKING:
     from anndata import AnnData

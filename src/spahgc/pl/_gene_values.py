@@ -11,11 +11,11 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import issparse
 
-from spahgc._expression import in_memory, log_expression, zero_spots
 from spahgc._keys import UNITS, Layers, Var
+from spahgc._slides.expression import in_memory, log_expression, zero_spots
 from spahgc._validate import check_genes, listing
 from spahgc.pl._drawn_slides import DrawnSlide
-from spahgc.tl._predicted import prediction_record
+from spahgc.tl._prediction import prediction_record
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from anndata import AnnData
 
+from spahgc._slides.placed import placed_table
 from spahgc._validate import check_anndata, listing
 from spahgc.pl._graph_content import Request, parts_of
 from spahgc.pl._graph_figure import Plane, Star, draw_plane, draw_star, new_axes
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import RC, drawn_in
-from spahgc.pp._bank import check_bank, is_bank
-from spahgc.pp._places import placed_table
-from spahgc.pp._slide_image import Source
+from spahgc.pp._bank.build import check_bank, is_bank
+from spahgc.pp._embed.slide_image import Source
 from spahgc.tl._attribution import spot_position
 
 if TYPE_CHECKING:

@@ -2,55 +2,185 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from spahgc.pl._graph_frames import (
-    FRAME_PT,
-    TARGET_COLOUR,
-    draw_empty,
-    draw_patch,
-    draw_picture,
-    draw_ring,
-    short,
-    slide_colours,
-)
+from spahgc._slides.spatialdata import spots_on_image
 from spahgc.pl._output import whole_figure
-from spahgc.pl._style import COLUMN_IN, PAGE_IN, TEXT_PT, ink
-from spahgc.pl._tissue import MAX_VECTOR_SPOTS, Tissue
+from spahgc.pl._patches import has_image
+from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, PAGE_IN, TEXT_PT, ink, shorten
+from spahgc.pl._tissue import (
+    MAX_VECTOR_SPOTS,
+    Tissue,
+    draw_scale_bar,
+    draw_tissue,
+    slide_tissue,
+    tissue_of,
+    tissue_on_image,
+)
+from spahgc.pp._embed.resolution import library
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+TARGET_COLOUR = "#D55E00"
+"""The spot in question."""
+
+
+COLOURS = tuple(colour for colour in CATEGORY_COLOURS if colour != TARGET_COLOUR)
+"""One a reference slide; slides after the last share it."""
+
+
+EMPTY_COLOUR = "0.95"
+
+
+MARK_PT = 60.0
+"""Area of the ring around the spot, square points: a spot in its true size is lost on a large slide."""
+
+
+IMAGE_ALPHA = 0.8
+
+
+FRAME_PT = 2.0
+
+
+MAX_NAME = 18
+"""Letters of a name above a patch."""
+
+
+def slide_colours(drawn: Iterable[object], references: Sequence[object]) -> dict[str, str]:
+    """One colour a reference slide: the same in all figures of these references, where there are enough colours.
+
+    Parameters
+    ----------
+    drawn
+        Names of the slides in the figure, the most important first.
+    references
+        Names of all references.
+    """
+    names = references if len(references) <= len(COLOURS) else drawn
+    return {str(name): COLOURS[min(place, len(COLOURS) - 1)] for place, name in enumerate(names)}
+
+
+def short(name: str, longest: int = MAX_NAME) -> str:
+    """A name that fits at a patch."""
+    return shorten(name, longest)
+
+
+def home_tissue(data: Any, adata: AnnData, where: Mapping[str, str | None]) -> Tissue:
+    """Tissue of the target: that of the image of a SpatialData, else of the library that the table is about."""
+    found = library(adata)
+    return slide_tissue(
+        data,
+        table_key=where["table_key"],
+        image_key=where["image_key"],
+        coordinate_system=where["coordinate_system"],
+        library_id=None if found is None or has_image(data) else found[0],
+        size=1.0,
+    )
+
+
+def reference_tissue(data: Any, table: AnnData) -> Tissue:
+    """Tissue of a reference, which may be a part of the object that was handed over."""
+    if has_image(data):
+        return tissue_on_image(spots_on_image(data, table), 1.0)
+    found = library(table)
+    return tissue_of(table, None if found is None else found[0], 1.0)
+
+
+def draw_picture(ax: Axes, tissue: Tissue) -> None:
+    """The tissue with its scale bar; its spots only where there is no picture of it."""
+    from matplotlib.colors import Normalize
+
+    plain = np.full(len(tissue.xy), 0.3 if tissue.image is None else np.nan)
+    draw_tissue(ax, tissue, plain, cmap="Greys", norm=Normalize(0, 1), img_alpha=IMAGE_ALPHA)
+    draw_scale_bar(ax, tissue)
+
+
+def draw_ring(ax: Axes, tissue: Tissue, position: int) -> None:
+    """A ring around the spot in question."""
+    x, y = tissue.xy[position]
+    for colour, width in (("white", 3.0), (TARGET_COLOUR, 1.5)):  # the white one sets it off from the stain
+        ax.scatter(x, y, s=MARK_PT, facecolors="none", edgecolors=colour, linewidths=width, clip_on=False, zorder=4)
+
+
+def draw_patch(ax: Axes, patch: np.ndarray | None, title: str, colour: str) -> None:
+    """A patch in a frame, or an empty frame that says so."""
+    if patch is None:
+        draw_empty(ax)
+    else:
+        ax.imshow(patch)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=TEXT_PT)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=FRAME_PT)
+
+
+def draw_empty(ax: Axes) -> None:
+    """An empty square with the words "no image"."""
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=EMPTY_COLOUR, xticks=[], yticks=[])
+    ax.text(0.5, 0.5, "no image", ha="center", va="center", color="0.4", fontsize=TEXT_PT)
+
+
 TISSUE_IN, PATCH_IN, CAPTION_IN = 1.9, 0.95, 0.5
 """Widths of the tissue and of a patch in a figure with patches, and height of the text at a patch."""
+
+
 FAN_IN = 0.3
 """Height in which the edges spread from a spot to the patches below."""
+
+
 TITLE_IN, SCALE_BAR_IN = 0.3, 0.25
+
+
 PATCHES_A_ROW = 7
+
+
 SLIDES_A_ROW = 3
+
+
 TALLEST = 1.3
 """Height over width of the tissue above which it gets narrower instead of higher."""
+
+
 MAX_LETTERS = 13
 """Letters of a name below a patch."""
 
+
 EDGE_COLOUR, EDGE_PT = "0.1", 0.4
+
+
 OWN_EDGE_PT = 1.6
+
+
 OWN_NODE_PT = 14.0
 """Width of the edges of the spot in question, points; area of its node, square points."""
+
+
 HALO = 1.8
 """Width of the white below these edges over their own: it sets them off from the stain."""
+
+
 NODE_PT = 2.0
 """Area of a node, square points."""
+
+
 PLACE_PT = 18.0
 """Area of the dot at a reference spot's place, square points."""
+
+
 SAME_HEIGHT = 0.08
 """Difference in height at which dots hide each other's lines, as a share of the slide's."""
+
+
 LABEL_IN = 0.14
 """Least distance of the numbers beside a slide."""
 

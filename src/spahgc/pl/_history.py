@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spahgc._keys import Uns
-from spahgc._tables import table_of
+from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata
 from spahgc.model import SpaHGC
 from spahgc.pl._output import finish, given_axes, save_path
@@ -22,7 +22,7 @@ from spahgc.pl._scores import (
     plain_numbers,
 )
 from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, drawn_in, ink
-from spahgc.tl._predicted import prediction_record
+from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:
     from anndata import AnnData

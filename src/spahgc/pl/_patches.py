@@ -11,18 +11,18 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, UNS, Uns
-from spahgc._slides import located_slides
-from spahgc._tables import is_spatialdata
+from spahgc._slides.placed import placed_tables
+from spahgc._slides.spatialdata import spots_on_image
+from spahgc._slides.split import located_slides
+from spahgc._slides.tables import is_spatialdata
 from spahgc._validate import check_anndata, encoder_records, listing
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.image._resample import FILTERS
-from spahgc.pp._bank import is_bank
-from spahgc.pp._embed import DEFAULT_INTERPOLATION
-from spahgc.pp._embed_patches import Cutter
-from spahgc.pp._places import placed_tables
-from spahgc.pp._slide_image import SlideImage, Source, check_slide, find_source, opened_image
-from spahgc.pp._spatialdata import spots_on_image
-from spahgc.pp._stain import METHODS, Stain
+from spahgc.pp._bank.build import is_bank
+from spahgc.pp._embed.embed import DEFAULT_INTERPOLATION
+from spahgc.pp._embed.patches import Cutter
+from spahgc.pp._embed.slide_image import SlideImage, Source, check_slide, find_source, opened_image
+from spahgc.pp._embed.stain import METHODS, Stain
 
 DRAWN_PX = 224
 """Side of a drawn patch where no encoder record names its input."""

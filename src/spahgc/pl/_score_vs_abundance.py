@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc._tables import table_of
+from spahgc._slides.tables import table_of
 from spahgc.pl._gene_values import units_of
 from spahgc.pl._names import name_points
 from spahgc.pl._output import finish, given_axes, save_path, whole_figure

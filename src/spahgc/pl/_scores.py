@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._expression import log_expression, zero_spots
 from spahgc._keys import SCORES, UNITS, Var
+from spahgc._slides.expression import log_expression, zero_spots
 from spahgc._validate import check_anndata, listing
 from spahgc.pl._style import CATEGORY_COLOURS, RC
 

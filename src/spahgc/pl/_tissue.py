@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from spahgc._tables import is_spatialdata, table_of
+from spahgc._slides.placed import placed_table
+from spahgc._slides.spatialdata import SpotsOnImage, spots_on_image
+from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._resample import resample
 from spahgc.pl._library import best_image, find_library, known_mpp, positive, spot_diameter
 from spahgc.pl._style import TEXT_PT, ink, on_dark
-from spahgc.pp._places import placed_table
-from spahgc.pp._spatialdata import SpotsOnImage, spots_on_image
 
 if TYPE_CHECKING:
     from anndata import AnnData

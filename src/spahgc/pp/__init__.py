@@ -1,11 +1,11 @@
 """Preprocessing: tiles of a plain image, embeddings, gene panel, the three graphs."""
 
-from spahgc.pp._bank import reference_bank
-from spahgc.pp._bank_store import open_bank
-from spahgc.pp._context import Context
+from spahgc.pp._bank.build import reference_bank
+from spahgc.pp._bank.store import open_bank
 from spahgc.pp._cross_graph import cross_graph
-from spahgc.pp._embed import embed
-from spahgc.pp._embed_many import embed_many
+from spahgc.pp._embed.context import Context
+from spahgc.pp._embed.embed import embed
+from spahgc.pp._embed.many import embed_many
 from spahgc.pp._genes import select_genes
 from spahgc.pp._hetero_data import hetero_data
 from spahgc.pp._spatial_graph import spatial_graph

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obsm, Uns
-from spahgc._tables import table_of, with_table
+from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank import embedding_rows, plain_rows
-from spahgc.pp._search import search_neighbors
+from spahgc.pp._bank.build import embedding_rows, plain_rows
+from spahgc.pp._search.neighbors import search_neighbors
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -10,9 +10,9 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from spahgc._expression import raw_matrix
-from spahgc._slides import split_slides
-from spahgc._tables import tables_of
+from spahgc._slides.expression import raw_matrix
+from spahgc._slides.split import split_slides
+from spahgc._slides.tables import tables_of
 from spahgc._validate import listing
 
 if TYPE_CHECKING:

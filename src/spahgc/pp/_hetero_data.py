@@ -8,9 +8,9 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._expression import in_memory
 from spahgc._keys import SPATIAL, Obs, Obsm, Obsp
-from spahgc._tables import table_of
+from spahgc._slides.expression import in_memory
+from spahgc._slides.tables import table_of
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -20,7 +20,7 @@ from spahgc._validate import (
     find_embedding,
 )
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank import check_bank, embedding_rows, plain_rows
+from spahgc.pp._bank.build import check_bank, embedding_rows, plain_rows
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -13,7 +13,7 @@ from spahgc.io._tiles import TileOptions, check_microns, known_mpp, library_name
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from spahgc.pp._slide_image import Source
+    from spahgc.pp._embed.slide_image import Source
 
 
 def tile(

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._keys import UNS, Uns
-from spahgc._tables import table_of, with_table
+from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import check_anndata, embedding_matrix, encoder_records, listing
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import NATIVE_MPP, PATCH_CONTEXT, EncoderRecord

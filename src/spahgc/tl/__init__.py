@@ -1,7 +1,7 @@
 """Tools: fit, predict, evaluate, and what comes after a prediction."""
 
 from spahgc.tl._attribution import attribution
-from spahgc.tl._cross_validate import CrossValidation, cross_validate
+from spahgc.tl._cross_validation.cross_validate import CrossValidation, cross_validate
 from spahgc.tl._domains import domains
 from spahgc.tl._enrich import enrich
 from spahgc.tl._evaluate import evaluate

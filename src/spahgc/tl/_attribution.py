@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._expression import in_memory
 from spahgc._keys import UNS, Obsm, Uns
-from spahgc._tables import table_of
+from spahgc._slides.expression import in_memory
+from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, listing
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
-from spahgc._provenance import versions
-from spahgc._tables import table_of, with_table
+from spahgc._settings import versions
+from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import listing
-from spahgc.tl._predicted import check_new_key, predicted_expression
+from spahgc.tl._prediction import check_new_key, predicted_expression
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

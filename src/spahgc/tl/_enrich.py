@@ -13,12 +13,11 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obsm, Uns
-from spahgc._provenance import versions
-from spahgc._settings import progress_bar
-from spahgc._tables import table_of, with_table
+from spahgc._settings import progress_bar, versions
+from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import listing
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, gene_sets
-from spahgc.tl._predicted import check_new_key, predicted_expression
+from spahgc.tl._prediction import check_new_key, predicted_expression
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -11,11 +11,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import rankdata
 
-from spahgc._expression import log_expression, zero_spots
 from spahgc._keys import SCORES, UNS, Uns, Var
-from spahgc._tables import table_of
+from spahgc._slides.expression import log_expression, zero_spots
+from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, listing
-from spahgc.tl._predicted import prediction_and_panel
+from spahgc.tl._prediction import prediction_and_panel
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
-from spahgc._presets import Parameters
+from spahgc._parameters import Parameters
 from spahgc.model import SpaHGC
 
 if TYPE_CHECKING:

@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._graph_data import bank_spots
 from spahgc._keys import Uns
-from spahgc._presets import Parameters, find_preset
-from spahgc._provenance import versions
-from spahgc._references import as_bank, bank_embedding, bank_record, check_target, opened
-from spahgc._settings import resolve_device, settings
-from spahgc._slides import split_slides
-from spahgc._spots import Spots
-from spahgc._tables import with_table
+from spahgc._parameters import Parameters, find_preset
+from spahgc._settings import resolve_device, settings, versions
+from spahgc._slides.placed import placed_table, placed_tables
+from spahgc._slides.split import split_slides
+from spahgc._slides.tables import with_table
+from spahgc._spots.spots import Spots
+from spahgc._training.graphs import bank_spots
 from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
 from spahgc.model import SpaHGC
-from spahgc.pp._bank import is_bank
-from spahgc.pp._places import placed_table, placed_tables
+from spahgc.pp._bank.build import is_bank
+from spahgc.pp._bank.references import as_bank, bank_embedding, bank_record, check_target, opened
 from spahgc.tl._attribution import NETWORK, write_attention
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._write import write_prediction, write_trust
+from spahgc.tl._prediction import write_prediction, write_trust
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

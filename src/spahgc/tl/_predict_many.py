@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spahgc._many import Sources, kept, run_many
-from spahgc._many_files import digest_of
-from spahgc._model_files import DESCRIPTION_FILE, read_description
+from spahgc._many.jobs import Sources, kept, run_many
+from spahgc._many.stores import digest_of
+from spahgc._training.model_files import DESCRIPTION_FILE, read_description
 from spahgc.model import SpaHGC
 from spahgc.tl._predict import predict
 

@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._keys import Var
-from spahgc._tables import table_of
+from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, listing
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from spahgc._files import write_text
 from spahgc._keys import UNS, Uns
+from spahgc._slides.placed import placed_table
 from spahgc._validate import check_anndata, check_writable_folder, encoder_records
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.pl._patches import patch_width_px, reference_slides
@@ -18,14 +19,13 @@ from spahgc.pl._report._build import Sources, build
 from spahgc.pl._report._content import collect
 from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
 from spahgc.pl._report._retrieved import cut_reference_patches, retrieved
-from spahgc.pp._places import placed_table
-from spahgc.tl._predicted import prediction_record
+from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spahgc.pl._tissue import Tissue
-    from spahgc.pp._slide_image import SlideImage, Source
+    from spahgc.pp._embed.slide_image import SlideImage, Source
 
 SUFFIXES = (".html", ".htm")
 

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from spahgc.pl._graph_frames import COLOURS
+from spahgc.pl._graph_figure import COLOURS
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import TEXT_PER_BYTE, Block, Codes, bytes_block, number_block, plain, quantised
 from spahgc.pl._report._page import page
@@ -19,7 +19,7 @@ from spahgc.pl._report._provenance import origin, reading_notes, sections, subti
 from spahgc.pl._report._retrieved import Patches, Retrieved, fitted_patches
 from spahgc.pl._style import EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP, category_colours, shared_limits
 from spahgc.pl._tissue import Tissue
-from spahgc.tl._predicted import prediction_record
+from spahgc.tl._prediction import prediction_record
 
 BYTES_PER_MB = 1_000_000
 PICTURE_SHARE = 0.5

@@ -13,8 +13,8 @@ from anndata import AnnData
 from spahgc._keys import Layers, Obs, Var
 from spahgc.pl._gene_values import columns, drawable_genes, gene_list, measured_expression, units_of
 from spahgc.pl._tissue import Tissue, slide_tissue
-from spahgc.pp._resolution import library
-from spahgc.tl._predicted import prediction_and_panel
+from spahgc.pp._embed.resolution import library
+from spahgc.tl._prediction import prediction_and_panel
 
 SLIDE = "the slide"
 """How messages call it."""

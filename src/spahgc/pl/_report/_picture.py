@@ -15,7 +15,7 @@ from spahgc.image import ImageSource
 from spahgc.image._resample import resample
 from spahgc.pl._patches import has_image, slide_image
 from spahgc.pl._tissue import Tissue
-from spahgc.pp._slide_image import SlideImage, Source, find_source, opened_image
+from spahgc.pp._embed.slide_image import SlideImage, Source, find_source, opened_image
 
 QUALITIES = ((4096, 82), (3072, 80), (2400, 78), (1800, 75), (1200, 72), (800, 65))
 """Longest side in pixels and JPEG quality, the finest first."""

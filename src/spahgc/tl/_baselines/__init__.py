@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spahgc._spots import Spots
-from spahgc.tl._baselines._bleep import predict_bleep
-from spahgc.tl._baselines._mean import predict_mean
-from spahgc.tl._baselines._mlp import predict_mlp
-from spahgc.tl._baselines._nearest import predict_nearest
-from spahgc.tl._baselines._ridge import predict_ridge
-from spahgc.tl._baselines._ridge_components import predict_ridge_components
-from spahgc.tl._baselines._ridge_neighbours import predict_ridge_neighbours
+from spahgc._spots.spots import Spots
+from spahgc.tl._baselines.bleep import predict_bleep
+from spahgc.tl._baselines.mean import predict_mean
+from spahgc.tl._baselines.mlp import predict_mlp
+from spahgc.tl._baselines.nearest import predict_nearest
+from spahgc.tl._baselines.ridge import predict_ridge, predict_ridge_components, predict_ridge_neighbours
 
 Baseline = Callable[[Spots, Spots, int], np.ndarray]
 

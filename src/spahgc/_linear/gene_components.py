@@ -1,0 +1,154 @@
+"""A low-rank view of the transcriptome: a few components that many genes share, and the panel read off them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from spahgc._linear.principal_axes import principal_axes, project
+from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.rows import Rows, blocks_of, dense, read
+from spahgc._spots.spots import Spots
+from spahgc._spots.standardize import MIN_SPREAD, N_NEIGHBORS, Looks, SlideScale, standardize, sum_over
+
+READ_OUT_PENALTY = 1e-3
+"""Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""
+
+N_JUDGED = 300
+"""Genes of the transcriptome by which a network on components is judged in training."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of the references' transcriptome, and the line from them to the panel.
+
+    Every gene is standardised over the spots of each slide first, so that neither depth nor other differences between
+    whole slides make a component. What the noise of single genes adds to a spot stays out of the components.
+
+    Parameters
+    ----------
+    scores
+        Scores of the reference spots, spots x components, float64.
+    loadings
+        Components x panel genes, standard deviations of a gene per unit of the score.
+    scale
+        Mean and standard deviation of a panel gene on a typical slide, ``log1p`` counts per 10,000.
+    judged
+        The genes of most spatial structure, standardised by slide, spots x at most 300, float32; dense where read.
+    judged_loadings
+        The same as ``loadings`` for these genes.
+    """
+
+    scores: np.ndarray
+    loadings: np.ndarray
+    scale: SlideScale
+    judged: Rows
+    judged_loadings: np.ndarray
+
+    @classmethod
+    def of(cls, spots: Spots, n: int, *, weigh: bool = False) -> Components:
+        """At most ``n`` components of some spots.
+
+        Parameters
+        ----------
+        spots
+            Reference spots, with expression of panel and transcriptome; a panel gene may stand in both or not.
+        n
+            Components; fewer where the transcriptome has no more.
+        weigh
+            Multiply every gene by its :func:`spatial_autocorrelation` first: what differs between a spot and its
+            neighbours without any order, as noise does, then has less of a say.
+
+        Raises
+        ------
+        ValueError
+            If the spots carry no transcriptome.
+        """
+        if 0 in spots.transcriptome.shape:
+            raise ValueError(
+                f"the transcriptome of the references is {spots.transcriptome.shape[0]} spots x "
+                f"{spots.transcriptome.shape[1]} genes, so it has no components. Make the bank with "
+                "spahgc.pp.reference_bank(refs)."
+            )
+        # Dense in blocks only: two thousand genes of half a million spots are 4 GB.
+        genes = Looks.of(dense(spots.transcriptome), spots.slide)
+        structure = spatial_autocorrelation(genes, spots)
+        judged = np.sort(np.argsort(-structure, kind="stable")[:N_JUDGED])
+        # Where no gene has any structure, all weights would be zero.
+        weighted = replace(genes, weight=structure.astype(np.float32)) if weigh and structure.any() else genes
+        scores = project(weighted, np.zeros(weighted.shape[1]), principal_axes(weighted, n))
+        read_off = genes.some(judged)
+        return cls(
+            scores,
+            _read_out(scores, Looks.of(spots.y, spots.slide)),
+            SlideScale.of(spots.y, spots.slide),
+            read_off,
+            _read_out(scores, read_off),
+        )
+
+    @classmethod
+    def of_panel(cls, spots: Spots) -> Components:
+        """Every gene of the panel as a component of its own, standardised by slide."""
+        y = standardize(spots.y, spots.slide)
+        itself = np.eye(y.shape[1])
+        scale = SlideScale.of(spots.y, spots.slide)
+        return cls(y.astype(np.float64), itself, scale, y, itself)
+
+    @cached_property
+    def size(self) -> float:
+        """Standard deviation of the largest component."""
+        return float(self.scores.std(axis=0).max()) or 1.0
+
+    def tapered(self, counts: tuple[int, ...]) -> Components:
+        """What is read off them is then the mean over reading off the first of them, for each of the counts.
+
+        How many components to trust is not known; later ones, which fewer of the counts include, weigh less.
+        """
+        included = np.mean([np.arange(len(self.loadings)) < count for count in counts], axis=0)
+        return replace(self, loadings=included[:, None] * self.loadings)
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        """The panel at spots of these scores (spots x components), spots x panel, ``log1p`` counts per 10,000."""
+        return self.scale.undo(scores @ self.loadings)
+
+    def panel(self, scores: np.ndarray) -> np.ndarray:
+        """The same in blocks of spots, float32."""
+        out = np.empty((len(scores), self.loadings.shape[1]), dtype=np.float32)
+        for rows in blocks_of(len(scores)):
+            out[rows] = self.decode(scores[rows])
+        return out
+
+
+def spatial_autocorrelation(genes: Rows, spots: Spots) -> np.ndarray:
+    """How alike a gene is at a spot and at its six nearest ones, a number a gene; 0 where it is not.
+
+    The mean over slides of the correlation between a gene and its mean over neighbours, up to the spread of the latter:
+    Moran's I with weights that add up to one at each spot.
+
+    Parameters
+    ----------
+    genes
+        Expression standardised by slide, spots x genes; read in blocks.
+    spots
+        The same spots, for their positions and slides.
+    """
+    near = nearest_in_plane(spots.xy, N_NEIGHBORS, spots.slide)[0].astype(np.float32)
+    of_slides = []
+    for name in np.unique(spots.slide):
+        members, total = np.flatnonzero(spots.slide == name), np.zeros(genes.shape[1], dtype=np.float32)
+        for block in blocks_of(len(members)):
+            rows = members[block]
+            around = sum_over(near[rows], genes) / np.diff(near.indptr)[rows, None]
+            total += (read(genes, rows) * around.astype(np.float32)).sum(axis=0)
+        of_slides.append(total / len(members))
+    return np.clip(np.mean(of_slides, axis=0), 0, None)
+
+
+def _read_out(scores: np.ndarray, y: Rows) -> np.ndarray:
+    """Least squares of ``y`` on the scores, with a penalty too small to matter where the scores vary."""
+    products = scores.T @ scores
+    penalty = max(READ_OUT_PENALTY * np.trace(products) / len(products), MIN_SPREAD)
+    with_y = sum(scores[rows].T @ y[rows] for rows in blocks_of(len(scores)))
+    return np.linalg.solve(products + penalty * np.eye(len(products)), with_y)

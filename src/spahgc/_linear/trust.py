@@ -1,0 +1,289 @@
+"""Which genes of a prediction can be trusted, by how much a value may be off, and which spots are known tissue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from spahgc._linear.held_out import hold_out_each
+from spahgc._linear.support import Support
+from spahgc._parameters import Parameters
+from spahgc._spots.rows import Rows, blocks_of, read
+from spahgc._spots.spots import Spots, halves
+from spahgc._spots.standardize import MIN_SPREAD, mean_of
+
+MAX_PCC = 1 - 1e-6
+"""Correlations beyond this are taken for it: Fisher's z of 1 is infinite."""
+
+NORMAL_95 = 1.959964
+"""Standard errors to either side of a mean that are its 95 % interval."""
+
+GENES_PER_LEVEL, MAX_LEVELS = 12, 12
+"""Genes of similar level share a trend: at least so many each, in at most so many levels."""
+
+MIN_VARIANCE = MIN_SPREAD**2
+"""Variance of a residual, in squared ``log1p`` units, below which there is none."""
+
+MAX_LOG_RATIO = 3.0
+"""A gene's variance differs from that of other genes of its level by at most this, in natural logarithms."""
+
+MAX_LOG_SLOPE = 0.5
+"""A spot's variance differs from that of the gene by at most this, in natural logarithms: 28 % of the spread."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """PCC of every gene over references held out in turn; NaN where no reference has one.
+
+    Parameters
+    ----------
+    pcc, low, high
+        Mean and 95 % interval of the mean, a number a gene.
+    """
+
+    pcc: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Correlation:
+        """From held-out predictions.
+
+        Fisher's z of every slide, of standard error ``1 / sqrt(n - 3)``, averaged with random effects (DerSimonian and
+        Laird 1986): what the slides differ by more than that widens the interval. A slide on which the gene is constant
+        says nothing of it. Spots that lie side by side are not independent, and few slides tell little of how slides
+        differ, so the interval is rather too narrow.
+
+        Parameters
+        ----------
+        measured, predicted
+            Spots x genes.
+        slide
+            Name of each spot's slide.
+        """
+        parts = [np.flatnonzero(slide == name) for name in np.unique(slide)]
+        pcc = np.array([_correlation(measured, predicted, rows) for rows in parts])
+        precision = np.array([max(len(rows) - 3, 0) for rows in parts], dtype=np.float64)[:, None]
+        mean, error = _random_effects(np.arctanh(np.clip(pcc, -MAX_PCC, MAX_PCC)), precision)
+        return cls(*(np.tanh(mean + side * NORMAL_95 * error) for side in (0, -1, 1)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviation of what a prediction of a new slide is off by, as it is on references held out in turn.
+
+    Whatever keeps a prediction from the measurement is in it: the noise of counting, what the image does not show, and
+    by how much whole slides differ. A gene's variance is shrunk towards that of genes of the same level, as far as it
+    is the noise of few slides that sets it apart (empirical Bayes). A gene's spots differ by how much more or less of
+    it is predicted there, with a slope that genes of the same level share.
+
+    It is that of a slide like the references. Counting noise depends on the number of counts, and nobody knows those
+    of a slide that was not measured: on one of far fewer counts than the references, it is too small.
+
+    Parameters
+    ----------
+    variance
+        Of every gene where its mean level is predicted, squared ``log1p`` units.
+    level
+        The gene's mean level on references held out.
+    slope
+        Change of the logarithm of the variance by each unit of the prediction.
+    """
+
+    variance: np.ndarray
+    level: np.ndarray
+    slope: np.ndarray
+
+    @classmethod
+    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Spread:
+        """From held-out predictions.
+
+        Every slide counts the same. The last step makes the mean over slides of the squared standardised residuals 1.
+
+        Parameters
+        ----------
+        measured, predicted
+            Spots x genes, ``log1p`` counts per 10,000.
+        slide
+            Name of each spot's slide.
+        """
+        parts = [np.flatnonzero(slide == name) for name in np.unique(slide)]
+        moments = np.array([_moments(measured, predicted, rows) for rows in parts])
+        squares, levels, spreads, covariances = moments.swapaxes(0, 1)
+        level = levels.mean(axis=0)
+        variance = _shrunk(squares, level)
+        size = (squares / variance).mean(axis=1, keepdims=True)  # slides of more noise would rule the slope
+        size = np.maximum(size, MIN_VARIANCE)
+        slope = _by_level(level, (covariances / (variance * size)).mean(axis=0), spreads.mean(axis=0))
+        raw = cls(variance, level, slope)
+        of_slides = [raw.standardised_square(measured, predicted, rows) for rows in parts]
+        return replace(raw, variance=np.maximum(variance * np.mean(of_slides), MIN_VARIANCE))
+
+    def __call__(self, predicted: np.ndarray) -> np.ndarray:
+        """Standard deviations of predictions (spots x genes, ``log1p`` counts per 10,000), same units, float32."""
+        change = np.clip((predicted - self.level) * self.slope, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
+        return np.sqrt(self.variance * np.exp(change)).astype(np.float32)
+
+    def standardised_square(self, measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> float:
+        """Mean square of the residuals over their standard deviations, at some spots by number."""
+        total = 0.0
+        for block in blocks_of(len(rows)):
+            known, said = read(measured, rows[block]), read(predicted, rows[block])
+            total += float(np.square((known - said) / self(said)).sum(dtype=np.float64))
+        return total / (len(rows) * measured.shape[1])
+
+
+@dataclass(frozen=True)
+class Trust:
+    """All that the references say of the trust that a prediction deserves; nothing here has seen a target.
+
+    Parameters
+    ----------
+    correlation
+        Of every gene of the panel.
+    spread
+        Of every predicted value.
+    support
+        Of every spot.
+    """
+
+    correlation: Correlation
+    spread: Spread
+    support: Support
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Plain arrays by name."""
+        return {
+            f"{part.name}.{field.name}": np.ascontiguousarray(getattr(getattr(self, part.name), field.name))
+            for part in fields(self)
+            for field in fields(getattr(self, part.name))
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Trust:
+        """The inverse of :meth:`to_arrays`."""
+
+        def part(name: str, kind: type[Any]) -> Any:
+            return kind(**{field.name: arrays[f"{name}.{field.name}"] for field in fields(kind)})
+
+        return cls(part("correlation", Correlation), part("spread", Spread), part("support", Support))
+
+
+def held_out_trust(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Trust:
+    """Trust in the predictions of a model of these references; see :func:`held_out_predictions`.
+
+    Parameters
+    ----------
+    spots
+        Spots of all references, with embedding, expression and transcriptome.
+    blocks
+        Columns of the embedding that belong together, as ``(start, stop)``.
+    parameters
+        Those of the fit.
+    """
+    predicted = held_out_predictions(spots, blocks, parameters)
+    known = spots.y, predicted, halves(spots)
+    return Trust(Correlation.of(*known), Spread.of(*known), Support.of(spots, blocks))
+
+
+def held_out_predictions(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> np.ndarray:
+    """What the line says of every reference without having seen it, spots x panel, ``log1p`` units, float32.
+
+    Axes of appearance, components, read-out and line are all fitted again without the slide that is held out, so that
+    nothing of its expression reaches its prediction. The networks are not trained again, which would multiply the time
+    of a fit by the number of references: this is the trust that the linear part of a model deserves, and where the
+    networks take part in a prediction, as they do in the default's, they may have made it better or worse. A single
+    slide acts as two halves. Where sections of one patient are among the references, it is the trust in a further
+    section of a known patient.
+
+    Parameters
+    ----------
+    spots, blocks, parameters
+        See :func:`held_out_trust`.
+
+    Raises
+    ------
+    ValueError
+        If the parameters are those of a model without principal axes, which has no linear part.
+    """
+    if not parameters.n_axes:
+        raise ValueError(
+            "n_axes=0 makes a model without a linear part, whose trust cannot be told without training it again for "
+            'each reference. Use preset="default", or parameters with n_axes=.'
+        )
+    predicted = np.full(spots.y.shape, np.nan, dtype=np.float32)
+    for each in hold_out_each(spots, blocks, parameters):
+        predicted[each.rows] = each.predicted()
+    return predicted
+
+
+def _correlation(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Pearson correlation of the columns at some spots, by number; NaN where a column is constant."""
+    centre = [mean_of(x, rows) for x in (measured, predicted)]
+    sums = np.zeros((3, measured.shape[1]))
+    for block in blocks_of(len(rows)):
+        a, b = (read(x, rows[block]) - mean for x, mean in zip((measured, predicted), centre, strict=True))
+        sums += [np.square(a).sum(axis=0), np.square(b).sum(axis=0), (a * b).sum(axis=0)]
+    length_a, length_b = np.sqrt(sums[:2])
+    constant = np.minimum(length_a, length_b) < MIN_SPREAD * np.sqrt(len(rows))
+    return np.where(constant, np.nan, sums[2] / np.where(constant, 1.0, length_a * length_b))
+
+
+def _random_effects(z: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over slides and its standard error, a number a gene; NaN where no slide has a value.
+
+    Parameters
+    ----------
+    z
+        Slides x genes, NaN where a slide has no value.
+    precision
+        Inverse variance of the slides' values, slides x 1.
+    """
+    defined = ~np.isnan(z)
+    z, weight = np.where(defined, z, 0.0), np.where(defined, precision, 0.0)
+    n, total = (weight > 0).sum(axis=0), weight.sum(axis=0)
+    mean = _ratio((weight * z).sum(axis=0), total)
+    excess = (weight * np.square(z - mean)).sum(axis=0) - (n - 1)
+    between = np.maximum(_ratio(excess, total - _ratio(np.square(weight).sum(axis=0), total)), 0.0)
+    between = np.where(n > 1, between, 0.0)  # one slide does not tell how slides differ
+    weight = weight / (1 + weight * between)
+    return _ratio((weight * z).sum(axis=0), weight.sum(axis=0)), np.sqrt(_ratio(np.ones(len(n)), weight.sum(axis=0)))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def _moments(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of some spots: mean square of the residuals, mean and variance of the predictions, covariance of both."""
+    level, sums = mean_of(predicted, rows), np.zeros((3, predicted.shape[1]))
+    for block in blocks_of(len(rows)):
+        known, said = read(measured, rows[block]), read(predicted, rows[block])
+        square, deviation = np.square(np.subtract(known, said, dtype=np.float64)), said - level
+        sums += [square.sum(axis=0), np.square(deviation).sum(axis=0), (square * deviation).sum(axis=0)]
+    square, spread, covariance = sums / len(rows)
+    return np.array([square, level, spread, covariance])
+
+
+def _shrunk(squares: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Variance of every gene from its mean squares on some slides (slides x genes), shrunk towards the trend."""
+    n_slides, n_genes = squares.shape
+    own = np.maximum(squares.mean(axis=0), MIN_VARIANCE)
+    trend = np.maximum(_by_level(level, own, np.ones(n_genes)), MIN_VARIANCE)
+    apart = np.clip(np.log(own / trend), -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    of_slides = np.log(np.clip(squares / own, np.exp(-MAX_LOG_RATIO), np.exp(MAX_LOG_RATIO)))
+    noise = of_slides - of_slides.mean(axis=0) - of_slides.mean(axis=1, keepdims=True) + of_slides.mean()
+    error = np.square(noise).sum() / max((n_slides - 1) * (n_genes - 1), 1) / n_slides
+    total = apart.var()
+    kept = max(1 - error / total, 0.0) if total > 0 else 0.0
+    return trend * np.exp(kept * apart)
+
+
+def _by_level(level: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Ratio of two sums over genes of similar level, interpolated at the level of every gene."""
+    n_levels = int(np.clip(len(level) // GENES_PER_LEVEL, 1, MAX_LEVELS))
+    groups = np.array_split(np.argsort(level, kind="stable"), n_levels)
+    ratios = [numerator[genes].sum() / max(denominator[genes].sum(), MIN_VARIANCE) for genes in groups]
+    return np.interp(level, [level[genes].mean() for genes in groups], ratios)

@@ -1,0 +1,101 @@
+"""Slides as the package works on them: tables of a SpatialData that know where their spots lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from spahgc._keys import SPATIAL, Obs
+from spahgc._slides.spatialdata import spots_in_plane
+from spahgc._slides.tables import annotation, is_spatialdata, region_labels, table_of, tables_of
+from spahgc._validate import listing
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def placed_table(data: Any, table_key: str | None, what: str, *, write: bool = False) -> AnnData:
+    """The table of one slide, with ``obsm["spatial"]``.
+
+    Parameters
+    ----------
+    data
+        An AnnData, which passes through, or a SpatialData. Where the table of the latter has no ``obsm["spatial"]``,
+        the centres of the shapes that it annotates take its place, in pixels of the image if there is one.
+    table_key
+        Key of the table; ``None`` takes the only one.
+    what
+        How messages call the object.
+    write
+        Write the centres into the table. Otherwise it stays as it is, and a shallow copy is returned that has them.
+
+    Raises
+    ------
+    ValueError
+        If the table annotates several elements, which are slides of their own, and ``obs["slide"]`` does not say
+        otherwise.
+    """
+    table = table_of(data, table_key, what)
+    if not is_spatialdata(data):
+        return table
+    annotated = annotation(table)
+    if annotated is not None and len(annotated.regions) > 1 and Obs.slide not in table.obs:
+        raise ValueError(
+            f"the table of {what} annotates several elements ({listing(annotated.regions)}), each of which is a slide "
+            f'of its own. Take one at a time: sdata.subset(["{annotated.regions[0]}", *sdata.images]).'
+        )
+    return _placed(data, table, write=write)
+
+
+def placed_slides(data: Any, table_key: str | None, what: str, *, write: bool = False) -> AnnData:
+    """The same of a table that may hold several slides, told apart by ``obs["slide"]`` or by what it annotates."""
+    table = table_of(data, table_key, what)
+    return _placed(data, table, write=write) if is_spatialdata(data) else table
+
+
+def placed_tables(items: Any, table_key: str | None, what: str) -> Any:
+    """The same of a list of slides; the objects are not changed."""
+    if is_spatialdata(items):
+        items = [items]
+    if isinstance(items, AnnData | str | bytes | dict) or not hasattr(items, "__iter__"):
+        return items
+    items = list(items)
+    tables = tables_of(items, table_key, what)
+    return [
+        _placed(item, table, write=False) if is_spatialdata(item) else table
+        for item, table in zip(items, tables, strict=True)
+    ]
+
+
+def _placed(sdata: SpatialData, table: AnnData, *, write: bool) -> AnnData:
+    if SPATIAL in table.obsm:
+        return table
+    xy = _places(sdata, table)
+    if not write:
+        table = AnnData(
+            table.X,
+            obs=table.obs,
+            var=table.var,
+            obsm=dict(table.obsm),
+            layers=dict(table.layers),
+            obsp=dict(table.obsp),
+            varm=dict(table.varm),
+            varp=dict(table.varp),
+            uns=dict(table.uns),
+            raw=table.raw,
+        )
+    table.obsm[SPATIAL] = xy
+    return table
+
+
+def _places(sdata: SpatialData, table: AnnData) -> np.ndarray:
+    """Centres of all spots, those of each region on its own image."""
+    regions = region_labels(table)
+    if regions is None:
+        return spots_in_plane(sdata, table)
+    xy = np.empty((table.n_obs, 2))
+    for name in np.unique(regions):
+        xy[regions == name] = spots_in_plane(sdata, table[regions == name])
+    return xy

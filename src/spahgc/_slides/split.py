@@ -1,0 +1,125 @@
+"""Several slides as one argument: lists, single objects, and objects that hold several slides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from spahgc._keys import SPATIAL, Obs
+from spahgc._slides.tables import annotation, region_labels
+from spahgc._validate import check_anndata
+
+BLOCK_PAIRS = 8192
+"""Pairs of spots at the same place whose embeddings are compared at a time."""
+
+
+def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, AnnData]:
+    """Name every slide, in an order that does not depend on how the slides were handed over.
+
+    Parameters
+    ----------
+    data
+        One AnnData or several. An object whose ``obs["slide"]`` names several slides is taken apart; where there is no
+        such column, so is a table of a SpatialData that annotates several elements.
+    what
+        Role of the slides in messages.
+
+    Returns
+    -------
+    Slides by name, names sorted. A slide is named by ``obs["slide"]``, else by its only library in
+    ``uns["spatial"]``, else by the element of a SpatialData that it annotates if no other slide annotates one of the
+    same name, else by its place in the list.
+    """
+    return {name: slide for name, (_, slide) in located_slides(data, what).items()}
+
+
+def located_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, tuple[int, AnnData]]:
+    """The same, each slide with the place in the list of the object that holds it."""
+    objects: list[Any] = [data] if isinstance(data, AnnData) else _as_list(data, what)
+    if not objects:
+        raise ValueError(f"no {what} was given. Pass at least one measured slide.")
+    for place, adata in enumerate(objects):
+        check_anndata(adata, f"{what} number {place + 1}")
+    regions = Counter(_region_name(adata) for adata in objects)
+    slides: dict[str, tuple[int, AnnData]] = {}
+    for place, adata in enumerate(objects):
+        region = _region_name(adata)
+        fallback = region if region is not None and regions[region] == 1 else f"slide {place + 1}"
+        for name, slide in _slides_of(adata, place, what, fallback):
+            if name in slides:
+                raise ValueError(
+                    f'two of the {what}s are called "{name}". Give each its own name: '
+                    f'adata.obs["{Obs.slide}"] = "..."; and pass no slide twice.'
+                )
+            slides[name] = place, slide
+    return dict(sorted(slides.items()))
+
+
+def _as_list(data: Any, what: str) -> list[Any]:
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
+        return list(data)
+    raise TypeError(
+        f"the {what}s must be an AnnData or a list of them, found {type(data).__name__}. A SpatialData that holds them "
+        "as tables will do as well."
+    )
+
+
+def _region_name(adata: AnnData) -> str | None:
+    """Element of a SpatialData that a table annotates, if it is a single one."""
+    annotated = annotation(adata)
+    return annotated.regions[0] if annotated is not None and len(annotated.regions) == 1 else None
+
+
+def _slides_of(adata: AnnData, place: int, what: str, fallback: str) -> list[tuple[str, AnnData]]:
+    labels = slide_labels(adata, f"{what} number {place + 1}")
+    if labels is not None:
+        names = np.unique(labels)
+        if len(names) == 1:
+            return [(str(names[0]), adata)]
+        return [(str(name), adata[labels == name]) for name in names]
+    libraries = list(adata.uns.get(SPATIAL, {}))
+    return [(str(libraries[0]) if len(libraries) == 1 else fallback, adata)]
+
+
+def slide_labels(adata: AnnData, what: str) -> np.ndarray | None:
+    """Name of the slide of every spot: ``obs["slide"]``, else the several elements that a table annotates."""
+    if Obs.slide not in adata.obs:
+        return region_labels(adata)
+    column = adata.obs[Obs.slide]
+    if column.isna().any():
+        raise ValueError(
+            f'obs["{Obs.slide}"] of {what} is empty for {int(column.isna().sum())} of '
+            f"{adata.n_obs} spots. Name the slide of every spot."
+        )
+    return np.asarray(column.astype(str).to_numpy())
+
+
+def canonical_order(xy: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Order of the spots of a slide by place, so that results do not depend on how spots are stored or called.
+
+    Parameters
+    ----------
+    xy
+        Centres, spots x 2.
+    z
+        Embedding, spots x dim; its first two numbers decide between spots at the same place.
+    """
+    return np.lexsort([*z[:, :2].T[::-1], xy[:, 1], xy[:, 0]])
+
+
+def shared_spots(xy: np.ndarray, z: np.ndarray, other_xy: np.ndarray, other_z: Any) -> np.ndarray:
+    """Which of the other spots are among the first: same place, same embedding. Indices, ascending.
+
+    Of the other embedding, which may lie on disk, only the rows of spots at the same place are read, in blocks.
+    """
+    mine = pd.DataFrame(xy, columns=["x", "y"]).reset_index(names="mine")
+    other = pd.DataFrame(other_xy, columns=["x", "y"]).reset_index(names="other")
+    pairs = mine.merge(other, on=["x", "y"])[["mine", "other"]].to_numpy()
+    blocks = (pairs[start : start + BLOCK_PAIRS] for start in range(0, len(pairs), BLOCK_PAIRS))
+    shared = [other[(z[mine] == other_z[other]).all(axis=1)] for mine, other in (block.T for block in blocks)]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *shared]))

@@ -1,0 +1,147 @@
+"""Training of the networks on a bank: every slide in its role, several sets of initial weights, progress."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spahgc._settings import progress_bar
+from spahgc._spots.rows import read
+from spahgc._training.processes import Together, joined_processes, warn_of_idle
+from spahgc._training.tasks import training_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scipy.sparse import csr_matrix
+
+    from spahgc._linear.node_features import Basis
+    from spahgc._parameters import Parameters
+    from spahgc._spots.spots import Spots
+    from spahgc.nn import LossRecord, SpaHGCNetwork, Task, TrainingSettings
+
+COMPARED = 64
+"""Reference spots, evenly spaced, by which processes see whether they were given the same."""
+
+
+def train_networks(
+    spots: Spots, basis: Basis, parameters: Parameters, *, seed: int, device: str, peers: csr_matrix | None = None
+) -> tuple[list[SpaHGCNetwork], list[LossRecord]]:
+    """Train on all slides, each in turn in the role of the target.
+
+    Processes that torchrun or ``accelerate launch`` started share the slides of every step among them. All call this
+    with the same arguments, and get the same networks.
+
+    Parameters
+    ----------
+    spots
+        Spots of all references.
+    basis
+        What the nodes carry.
+    parameters
+        All numbers of the fit.
+    seed
+        Seed of initial weights and masks.
+    device
+        Torch device; of several processes each takes its own of that kind.
+    peers
+        RS graph of all references, if it is known already; see :func:`training_tasks`.
+
+    Returns
+    -------
+    The networks, on the CPU, and the losses of every epoch of each of them.
+    """
+    networks: list[SpaHGCNetwork] = []
+    history: list[LossRecord] = []
+    if not parameters.epochs:
+        return networks, history
+    processes = joined_processes(device)
+    if processes is not None:
+        device = processes.device
+        _check_same_references(basis, processes)
+    tasks = training_tasks(spots, basis, parameters, device, seed=seed, peers=peers)
+    if processes is not None:
+        warn_of_idle(processes, parameters.tasks_per_step, len(tasks))
+    total = parameters.n_networks * parameters.epochs
+    is_first = processes is None or processes.rank == 0
+    with progress_bar(total=total, desc="training", unit="epoch") if is_first else nullcontext() as bar:
+
+        def report(record: LossRecord) -> None:
+            if bar is not None:
+                bar.set_postfix(loss=f"{record.total:.3f}", refresh=False)
+                bar.update()
+
+        for member in range(parameters.n_networks):
+            own_seed = [seed, member] if member else seed
+            network, losses = _train(tasks, basis, parameters, own_seed, device, report, processes)
+            networks.append(network.cpu())
+            history += losses
+    return networks, history
+
+
+def loss_columns(history: Sequence[LossRecord]) -> dict[str, list[float]]:
+    """The losses of every epoch as one list a term, which ``uns`` and its files can hold."""
+    rows = [record.to_dict() for record in history]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _check_same_references(basis: Basis, processes: Together) -> None:
+    """Refuse to train together where another process was given other references, or turned an axis the other way."""
+    parts = basis.features, basis.expression
+    processes.check_same(np.array([size for part in parts for size in part.shape]), "references")
+    for part in parts:
+        rows = np.unique(np.linspace(0, part.shape[0] - 1, COMPARED).round().astype(np.int64))
+        processes.check_same(read(part, rows), "references")
+
+
+def training_settings(parameters: Parameters) -> TrainingSettings:
+    """The numbers that concern the training."""
+    from spahgc.nn import TrainingSettings
+
+    return TrainingSettings(
+        epochs=parameters.epochs,
+        learning_rate=parameters.learning_rate,
+        weight_decay=parameters.weight_decay,
+        target_hidden=parameters.target_hidden,
+        reference_hidden=parameters.reference_hidden,
+        alignment=parameters.alignment,
+        tasks_per_step=parameters.tasks_per_step,
+        precision=parameters.precision,
+    )
+
+
+def _train(
+    tasks: Sequence[Task],
+    basis: Basis,
+    parameters: Parameters,
+    seed: int | list[int],
+    device: str,
+    report: Callable[[LossRecord], None],
+    processes: Together | None,
+) -> tuple[SpaHGCNetwork, list[LossRecord]]:
+    import torch
+
+    from spahgc.nn import train
+
+    rng = np.random.default_rng(seed)
+    initial = seed if isinstance(seed, int) else int(np.random.default_rng(seed).integers(2**31))
+    with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone, and the user's stream stays
+        # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
+        torch.default_generator.manual_seed(initial)
+        network = new_network(basis.features.shape[1], basis.expression.shape[1], parameters)
+    network.to(device)
+    history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report, processes=processes)
+    if processes is not None:  # equal already, unless the machines round differently
+        with torch.no_grad():
+            for weights in network.parameters():
+                weights.copy_(processes.first(weights))
+    return network, history
+
+
+def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
+    """A network of the size that the parameters ask for."""
+    from spahgc.nn import SpaHGCNetwork
+
+    return SpaHGCNetwork(feature_dim, outputs, width=parameters.width, layers=parameters.layers, heads=parameters.heads)

@@ -1,0 +1,103 @@
+"""What a model says of a target, and what its networks contribute: output, and attention to reference spots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spahgc._spots.blocks import spatial_blocks
+from spahgc._training.fit import training_settings
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from spahgc._parameters import Parameters
+    from spahgc.nn import HeteroGraph, SpaHGCNetwork
+
+LARGE_SLIDE = 20_000
+"""Spots beyond which a slide is predicted in blocks; what runs along the edges of so many takes about 1 GB."""
+
+BLOCK_SPOTS = 8_192
+"""Spots of a block, at most."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All that a model says of a target.
+
+    Parameters
+    ----------
+    expression
+        Spots x genes of the panel, float32.
+    cross
+        The CS graph that it stands on, target spots x bank spots, CSR, cosine similarity.
+    attention
+        The same edges, values = attention of the networks, rows sum to 1; ``None`` without networks.
+    support
+        How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so.
+    search
+        How the CS graph was found: exactly, or with which recall. Empty where it was given.
+    """
+
+    expression: np.ndarray
+    cross: csr_matrix
+    attention: csr_matrix | None
+    support: np.ndarray | None
+    search: dict[str, Any]
+
+
+def networks_say(
+    networks: Sequence[SpaHGCNetwork],
+    graph: HeteroGraph,
+    xy: np.ndarray,
+    parameters: Parameters,
+    device: str,
+    *,
+    attention: bool,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean over the networks of what each says, computed once for output and attention.
+
+    Parameters
+    ----------
+    networks
+        On the CPU, where they are again afterwards.
+    graph
+        Graph of the target.
+    xy
+        Centres of its spots.
+    parameters
+        All numbers of the fit.
+    device
+        Torch device.
+    attention
+        Whether it is wanted; a slide in blocks has it anyway.
+
+    Returns
+    -------
+    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, in
+    the order of ``graph.cs``, float32, or ``None``.
+    """
+    import torch
+
+    from spahgc.nn import predict_and_attend, predict_by_blocks, predict_expression
+
+    settings = training_settings(parameters)
+    blocks = [torch.from_numpy(rows).to(device) for rows in spatial_blocks(xy, BLOCK_SPOTS)]
+    outputs, heard = [], []
+    for network in networks:
+        network.to(device)
+        if len(xy) > LARGE_SLIDE:
+            output, weights = predict_by_blocks(network, graph, settings, blocks)
+        elif attention:
+            output, by_layer = predict_and_attend(network, graph, settings)
+            weights = by_layer.mean(0)
+        else:
+            output, weights = predict_expression(network, graph, settings), None
+        network.cpu()
+        outputs.append(output.cpu().numpy())
+        heard += [] if weights is None else [weights.cpu().numpy()]
+    mean = np.asarray(np.mean(heard, axis=0, dtype=np.float64), dtype=np.float32) if heard else None
+    return np.asarray(np.mean(outputs, axis=0)), mean

@@ -1,0 +1,167 @@
+"""The references as a bank: making one, what it says of itself, and which targets fit to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+
+from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
+from spahgc._slides.expression import in_memory
+from spahgc._slides.split import shared_spots, split_slides
+from spahgc._spots.standardize import standardize
+from spahgc._validate import (
+    check_anndata,
+    check_coordinates,
+    check_genes,
+    check_same_encoder,
+    embedding_matrix,
+    encoder_records,
+    listing,
+)
+from spahgc.encoders._layout import context_blocks
+from spahgc.encoders._record import plain_embedding
+from spahgc.pp._bank.build import is_bank, plain_rows, reference_bank, similar_peers
+from spahgc.pp._bank.store import open_bank, stored_rows
+from spahgc.pp._genes import seen_genes, select_genes
+
+if TYPE_CHECKING:
+    from spahgc._parameters import Parameters
+    from spahgc._spots.spots import Spots
+
+ALL_GENES = "all"
+"""Panel of all genes that the references cover."""
+
+
+def opened(refs: Any) -> Any:
+    """The bank that lies at a path; whatever else references are handed over as passes through."""
+    return open_bank(refs) if isinstance(refs, str | Path) else refs
+
+
+def as_bank(
+    refs: Any,
+    *,
+    genes: Sequence[str] | str | None,
+    embedding: str | None,
+    layer: str | None,
+    parameters: Parameters,
+    peers: bool = True,
+) -> AnnData:
+    """References as a bank of one's own, with the RS graph that the parameters ask for, unless it is not wanted."""
+    if isinstance(genes, str) and genes != ALL_GENES:
+        raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
+    refs = opened(refs)
+    if not is_bank(refs):
+        if genes is None or isinstance(genes, str):
+            slides = split_slides(refs)
+            refs = list(slides.values())
+            if genes is None:
+                genes = select_genes(refs, n_abundant=parameters.n_abundant, layer=layer)
+            else:
+                genes = seen_genes(slides, layer=layer)
+        return reference_bank(
+            refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference, peers=peers
+        )
+    made_with = bank_embedding(refs)
+    if embedding is not None and embedding != made_with:
+        raise ValueError(
+            f'the bank was made with embedding="{made_with}", embedding="{embedding}" was asked for. '
+            "Make a bank with that embedding."
+        )
+    genes = None if isinstance(genes, str) else genes  # a bank has lost the genes outside its panel
+    panel = list(refs.var_names) if genes is None else check_genes(genes, refs.var_names, "the bank")
+    if stored_rows(refs.obsm[made_with]) is not None:
+        return _with_its_embedding_on_disk(refs, panel, parameters.n_reference)
+    bank = refs.copy() if genes is None else refs[:, panel].copy()
+    if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
+        if peers:
+            patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
+            bank.obsp[Obsp.reference_connectivities] = similar_peers(patches, bank.X, parameters.n_reference)
+        bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
+    return bank
+
+
+def _with_its_embedding_on_disk(bank: AnnData, panel: list[str], n_neighbors: int) -> AnnData:
+    """A bank of one's own in memory, of which the embedding stays where it is, without an RS graph."""
+    made = bank.uns[UNS]
+    return AnnData(
+        csr_matrix(in_memory(bank.X))[:, bank.var_names.get_indexer(panel)],
+        obs=bank.obs.copy(),
+        var=bank.var.loc[panel].copy(),
+        obsm={
+            bank_embedding(bank): bank.obsm[bank_embedding(bank)],
+            SPATIAL: np.array(bank.obsm[SPATIAL]),
+            Obsm.transcriptome: csr_matrix(in_memory(bank.obsm[Obsm.transcriptome])),
+        },
+        uns={UNS: {**made, Uns.bank: {**made[Uns.bank], "n_neighbors": int(n_neighbors)}}},
+    )
+
+
+def bank_embedding(bank: AnnData) -> str:
+    """Key of the embedding that a bank was made with."""
+    return str(bank.uns[UNS][Uns.bank]["embedding"])
+
+
+def bank_record(bank: AnnData) -> dict[str, Any]:
+    """What a prediction owes to its bank, in types that ``uns`` can hold."""
+    key = bank_embedding(bank)
+    return {
+        "references": [str(name) for name in bank.uns[UNS][Uns.bank]["slides"]],
+        "genes": [str(gene) for gene in bank.var_names],
+        "units": str(bank.uns[UNS][Uns.bank]["units"]),
+        "embedding": key,
+        "encoder": encoder_records(bank).get(key, {}),
+    }
+
+
+def seen_spots(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
+    """The spots with the columns of the embedding that a model of these parameters looks at, as it looks at them."""
+    if parameters.n_axes:
+        return spots
+    z = plain_rows(spots.z, encoder_records(bank).get(bank_embedding(bank), {}))
+    return replace(spots, z=standardize(np.asarray(z[:]), spots.slide) if parameters.standardized else z)
+
+
+def embedding_blocks(bank: AnnData) -> tuple[tuple[int, int], ...]:
+    """Columns of the embedding that belong together: patch sizes and depths of the encoder."""
+    key = bank_embedding(bank)
+    blocks = context_blocks(encoder_records(bank).get(key, {}), bank.obsm[key].shape[1])
+    return tuple((block.start, block.stop) for block in blocks)
+
+
+def check_target(target: AnnData, bank: AnnData) -> None:
+    """Refuse a target that cannot be predicted from this bank."""
+    check_anndata(target, "the target")
+    check_coordinates(target, "the target")
+    key = bank_embedding(bank)
+    z = embedding_matrix(target, key, "the target")
+    check_same_encoder(
+        encoder_records(target).get(key, {}), encoder_records(bank).get(key, {}), key, "the target", "the references"
+    )
+    if z.shape[1] != bank.obsm[key].shape[1]:
+        raise ValueError(
+            f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
+            "Embed all slides with the same encoder."
+        )
+    known = stored_rows(bank.obsm[key])
+    if bank.obsm[key].dtype == np.float16:
+        z = z.astype(np.float16).astype(np.float32)  # as it would stand there
+    shared = shared_spots(
+        check_coordinates(target, "the target"),
+        z,
+        np.asarray(bank.obsm[SPATIAL]),
+        np.asarray(bank.obsm[key]) if known is None else known,
+    )
+    if len(shared):
+        names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
+        raise ValueError(
+            f"the target is also among the references: {len(shared)} of its spots stand in {listing(names)}. Their own "
+            "expression would reach their prediction. Leave that slide out of the references."
+        )
+    if target.n_obs < 2:
+        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")

@@ -1,0 +1,255 @@
+"""H&E patches around every spot, and what an encoder sees in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._settings import resolve_device
+from spahgc._slides.tables import with_table
+from spahgc._validate import check_writable_folder
+from spahgc.pp._embed.context import Context, as_context, refuse_own_context, with_context
+from spahgc.pp._embed.encode import Run, encode_slide
+from spahgc.pp._embed.inputs import (
+    DEFAULT_INTERPOLATION,
+    check_numbers,
+    given_slides,
+    needed_mpp,
+    patch_width_px,
+    record_used,
+)
+from spahgc.pp._embed.patches import Cutter
+from spahgc.pp._embed.slide_image import SlideImage, Source, Wanted, opened_image
+from spahgc.pp._embed.stain import Recolour, Stain, fit_stain, stain_name
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+    from torch import Tensor, nn
+
+    from spahgc.encoders import Encoder, EncoderRecord
+
+__all__ = ["DEFAULT_INTERPOLATION", "embed"]
+
+
+def embed(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    encoder: str | tuple[nn.Module, Callable[[Any], Tensor]] | Encoder = "uni",
+    image: Source | None = None,
+    mpp: float | None = None,
+    patch_um: float | None = None,
+    context: Context | bool | None = None,
+    stain_normalization: str | Recolour | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    key_added: str | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    allow_upsampling: bool = False,
+    resume: str | os.PathLike[str] | None = None,
+    table_key: str | None = None,
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
+    copy: bool = False,
+) -> AnnData | SpatialData | list[AnnData | SpatialData] | None:
+    """Embed the H&E patch around every spot with an image encoder.
+
+    A patch is a square centred on the spot, `input_px * mpp` microns of the encoder's record wide on the tissue,
+    whatever the resolution of the slide. What lies outside the image is white. With a `context`, wider patches around
+    the same centre, intermediate levels of the network and an average over the patch's turns follow in further columns.
+
+    Parameters
+    ----------
+    data
+        One slide: an AnnData with spot centres (x, y) in pixels of the full-resolution image in ``obsm["spatial"]``,
+        or a SpatialData whose table annotates shapes; or a list of slides, which are embedded one after another with
+        the encoder loaded once.
+    encoder
+        Name of an encoder (:func:`spahgc.encoders.list_encoders`), an own ``(module, transform)``, or an
+        :class:`~spahgc.encoders.Encoder`.
+    image
+        The full-resolution image: path, uint8 array of height x width x 3, or :class:`~spahgc.image.ImageSource`.
+        ``None`` takes the image of the SpatialData, or the file that ``uns["spatial"]`` names. Where none is named it
+        takes the hires image, if its pixels are as fine as the encoder's.
+    mpp
+        Microns per pixel of the slide. ``None`` takes them from the SpatialData, the scale factors, the image file, or
+        the pitch of Visium's array.
+    patch_um
+        Width of a patch, microns, instead of the encoder's own.
+    context
+        ``None`` embeds the patch alone. ``True`` adds the recommended context, a :class:`Context` another one: for
+        every scale the encoder's output, then mean and standard deviation over the plane of every intermediate level.
+        It takes as many passes through the network as :class:`Context` says, 12 instead of 1 as recommended.
+    stain_normalization
+        ``None`` leaves the colours of the patches as they were scanned. ``"macenko"`` exchanges a slide's haematoxylin
+        and eosin for those of a published reference, ``"reinhard"`` moves the mean and spread of its colours to those
+        of one; both are estimated once a slide, from the tissue of a small image of it. Or a function that makes of
+        a patch (uint8, height x width x 3) one of the same shape; its name is what tells embeddings apart.
+    checkpoint
+        File with the encoder's weights, instead of the published ones.
+    key_added
+        Key of the embedding in ``obsm``; ``None`` makes ``X_<encoder>``.
+    batch_size
+        Number of patches that are in memory, and go through the encoder, at once; while it works those of the next batch
+        are cut. A CPU gets 8 at a time, or one for each of its threads, which is faster and takes less memory. It changes
+        the result by rounding only.
+    device
+        Torch device; ``None`` takes the setting, or the first accelerator there is.
+    allow_upsampling
+        Go on where only the hires image is there and too coarse for the encoder; its patches are enlarged.
+    resume
+        Folder in which every finished batch is kept. A run that was stopped, even killed, goes on from there when it is
+        called again with the same inputs: no spot is computed twice, and the result is the same. What was made from
+        other inputs is not taken. It holds as much as the embeddings; delete it when they are saved. ``None`` keeps
+        nothing.
+    table_key, image_key, coordinate_system
+        Which table and image of a SpatialData are meant, and in which coordinate system spots and image meet. Needed
+        only where there are several.
+    copy
+        Return a changed copy (a list of them for a list) instead of writing into `data`. A copy of a SpatialData shares
+        all but its table.
+
+    Returns
+    -------
+    ``None``, or the copy. Written are, when the slide is complete, into the AnnData or the table of the SpatialData
+
+    - ``obsm["X_<encoder>"]``: the embedding, float32, spots x dim; with a context spots x
+      (scales * (dim + 2 * channels of the levels)), its first dim columns those of the patch alone;
+    - ``obs["spahgc_patch_padded"]``: True where a patch reaches past the image;
+    - ``obs["spahgc_context_padded"]``: True where one of a spot's patches of several scales does; only if there are;
+    - ``obsm["spatial"]`` of a SpatialData's table, where it is missing: spot centres (x, y), pixels of its image;
+    - ``uns["spahgc"]["embeddings"]["X_<encoder>"]``: the encoder record; its `context` tells the columns, and its
+      `stain` names the normalisation where there was one;
+    - ``uns["spahgc"]["slide_mpp"]``: microns per pixel of the slide, if known; of a SpatialData also
+      ``"slide_image"``, the key of the image that they belong to;
+    - ``uns["spahgc"]["patch_um"]["X_<encoder>"]``: width of a patch at scale 1, microns, if known;
+    - ``uns["spahgc"]["stain"]["X_<encoder>"]``: what was estimated of the slide's stain, if it was normalised.
+
+    Raises
+    ------
+    TypeError
+        If `data` is no AnnData, SpatialData or list of them, `image` is no image, `context` is no context, or
+        `stain_normalization` is neither a name nor a function.
+    KeyError
+        If ``obsm["spatial"]`` is missing, or a table, an image or a coordinate system of a SpatialData.
+    FileNotFoundError
+        If the image is missing.
+    ValueError
+        If no image is known or only one that is too coarse, the resolution is needed but unknown or contradictory,
+        spots lie outside the image, the encoder cannot show the depths of the context or has a context of its own, or
+        a slide's stains cannot be told.
+    OSError
+        If the folder of `resume` cannot be written.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=40, n_genes=20)
+    >>> sp.pp.embed(slide, encoder="efficientnet_lite0")
+    >>> slide.obsm["X_efficientnet_lite0"].shape
+    (40, 1280)
+
+    With a context, 2 scales of the output and of its last 3 levels (40, 112 and 320 channels):
+
+    >>> context = sp.pp.Context(scales=(1, 2), depths=3, rotations=1)
+    >>> sp.pp.embed(slide, encoder="efficientnet_lite0", context=context)
+    >>> slide.obsm["X_efficientnet_lite0"].shape
+    (40, 4448)
+    >>> slide.uns["spahgc"]["embeddings"]["X_efficientnet_lite0"]["context"]
+    'scales 1,2; levels 40,112,320; rotations 1'
+    """
+    from spahgc.encoders import describe_encoder, load_encoder
+    from spahgc.encoders._depths import find_levels, refuse_oblong_input
+
+    given = given_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
+    wanted = as_context(context)
+    check_numbers(batch_size, mpp, patch_um)
+    stain = stain_name(stain_normalization)
+
+    def checked(record: EncoderRecord | None) -> list[SlideImage]:
+        needs = Wanted() if record is None else Wanted(needed_mpp(record, patch_um), allow_upsampling)
+        return [slide.checked(image, mpp, place, needs) for place, slide in enumerate(given)]
+
+    known = describe_encoder(encoder)
+    slides = checked(known)
+    if known is not None:
+        refuse_own_context(known, wanted)
+        for slide in slides:
+            patch_width_px(slide, known, patch_um, wanted)
+    folder = None if resume is None else check_writable_folder(os.fspath(resume))
+    device = resolve_device(device)
+    loaded = load_encoder(encoder, checkpoint=None if checkpoint is None else os.fspath(checkpoint), device=device)
+    if known is None:  # what it needs of an image is only known now
+        slides = checked(loaded.record)
+    refuse_own_context(loaded.record, wanted)
+    used = replace(loaded, record=record_used(loaded.record, patch_um, stain))
+    key = Obsm.embedding(used.record.name) if key_added is None else key_added
+    widths = [patch_width_px(slide, used.record, patch_um, wanted) for slide in slides]
+    if wanted.rotations > 1:
+        refuse_oblong_input(used, device=device)
+    levels = find_levels(used, wanted.depths, device=device)
+    used = replace(used, record=with_context(used.record, wanted, levels.widths))
+    run = Run(used, wanted, levels, key, int(batch_size), device, folder)
+    cutters = [
+        Cutter(slide.xy, width, used.record.input_px, used.record.interpolation, _recolour(slide, stain_normalization))
+        for slide, width in zip(slides, widths, strict=True)
+    ]
+
+    results = []
+    for one, slide, cutter in zip(given, slides, cutters, strict=True):
+        features, padded = encode_slide(slide, cutter, run)
+        table = one.table.copy() if copy else one.table
+        if one.spots is not None and SPATIAL not in table.obsm:
+            table.obsm[SPATIAL] = slide.xy
+        _write(table, features, padded, slide, cutter, run, None if one.spots is None else one.spots.image_key)
+        results.append(with_table(one.data, table, table_key) if copy else None)
+    if not copy:
+        return None
+    return results if isinstance(data, list | tuple) else results[0]
+
+
+def _recolour(slide: SlideImage, wanted: str | Recolour | None) -> Stain | None:
+    """What the patches of a slide need to look as if it had been stained as all others."""
+    if wanted is None:
+        return None
+    with opened_image(slide.source) as image:
+        return fit_stain(wanted, image, f'slide "{slide.name}"')
+
+
+def _write(
+    adata: AnnData,
+    features: NDArray[np.float32],
+    padded: NDArray[np.bool_],
+    slide: SlideImage,
+    cutter: Cutter,
+    run: Run,
+    image_key: str | None,
+) -> None:
+    """Write the embedding, its record, and what was found out about the slide."""
+    key = run.key
+    entries = {name: value for name, value in adata.uns.get(UNS, {}).items() if name != Uns.slide_image}
+    entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: run.encoder.record.to_uns()}
+    of_key = {
+        Uns.patch_um: None if slide.mpp is None else float(cutter.width_px * slide.mpp),
+        Uns.stain: None if cutter.recolour is None else cutter.recolour.to_uns(),
+    }
+    for name, value in of_key.items():
+        others = {other: known for other, known in entries.get(name, {}).items() if other != key}
+        entries[name] = others if value is None else {**others, key: value}
+    if not entries[Uns.stain]:
+        del entries[Uns.stain]
+    if slide.slide_mpp is not None:
+        entries[Uns.slide_mpp] = float(slide.slide_mpp)
+        if image_key is not None:
+            entries[Uns.slide_image] = image_key
+    adata.obsm[key] = features
+    adata.obs[Obs.patch_padded] = padded[:, 0]
+    if padded.shape[1] > 1:
+        adata.obs[Obs.context_padded] = padded.any(axis=1)
+    adata.uns[UNS] = entries

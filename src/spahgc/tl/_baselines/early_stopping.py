@@ -1,0 +1,82 @@
+"""How long to train: as long as a reference held out is predicted better, and then so long on all references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from spahgc._spots.spots import Spots
+from spahgc._training.graphs import as_tensor, roles
+
+if TYPE_CHECKING:
+    from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron
+
+Network = TypeVar("Network", bound="Perceptron | JointSpace")
+
+
+def train_early_stopped(
+    make: Callable[[], Network],
+    predict: Callable[[Network, np.ndarray, np.ndarray], np.ndarray],
+    references: Spots,
+    x: np.ndarray,
+    y: np.ndarray,
+    settings: BatchSettings,
+    seed: int,
+) -> Network:
+    """Train a network on all references, for the number of epochs that serves a held-out one best.
+
+    The last reference by name is held out, or one half of a single one. The score is the mean correlation over the
+    genes of the panel. All random numbers depend on the seed alone, and torch's own stream stays where it was.
+
+    Parameters
+    ----------
+    make
+        A new network.
+    predict
+        Expression of spots: from the network, their rows of ``x``, and the indices of the references that it knows.
+    references
+        Reference spots, with expression.
+    x, y
+        What the network is trained on, a row a reference spot.
+    settings
+        Numbers of the training; its epochs are the most that are tried.
+    seed
+        Seed of initial weights, order of the spots and dropout.
+    """
+    from spahgc.nn import gene_correlations
+
+    held_out, others = roles(references)[-1]
+    measured = as_tensor(references.y[held_out], "cpu")
+
+    def score(network: Network) -> float:
+        predicted = predict(network, x[held_out], others)
+        return gene_correlations(as_tensor(predicted, "cpu"), measured).mean().item()
+
+    _, scores = _train(make, x[others], y[others], settings, seed, score)
+    best = int(np.argmax(scores)) + 1
+    network, _ = _train(make, x, y, replace(settings, epochs=best), seed, None)
+    return network
+
+
+def _train(
+    make: Callable[[], Network],
+    x: np.ndarray,
+    y: np.ndarray,
+    settings: BatchSettings,
+    seed: int,
+    score: Callable[[Network], float] | None,
+) -> tuple[Network, list[float]]:
+    import torch
+
+    from spahgc.nn._baselines import train_in_batches
+
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
+        torch.default_generator.manual_seed(seed)
+        network = make()
+        report = None if score is None else lambda: score(network)
+        scores = train_in_batches(network, as_tensor(x, "cpu"), as_tensor(y, "cpu"), settings, score=report)
+    return network, scores

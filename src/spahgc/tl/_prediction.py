@@ -1,0 +1,185 @@
+"""The predicted expression that lies in a slide, as the analyses downstream of it read it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.sparse import issparse
+
+from spahgc._keys import SCORES, UNS, Layers, Obs, Obsm, Uns, Var
+from spahgc._spots.rows import blocks_of
+from spahgc._validate import check_anndata, listing
+from spahgc.model import SpaHGC
+
+
+def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
+    """What ``uns`` says of the prediction under a key; empty for a layer from elsewhere."""
+    return dict(adata.uns.get(UNS, {}).get(Uns.predictions, {}).get(key, {}))
+
+
+def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
+    """Prediction of the genes of the panel, and their names.
+
+    Parameters
+    ----------
+    adata
+        A slide with a prediction in ``layers[key]``. Where ``var[f"{key}_panel"]`` is missing, the panel is every gene
+        with a value.
+    key
+        Key of the prediction.
+
+    Returns
+    -------
+    Spots x genes, float64, a new array; and the genes.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction under this key.
+    ValueError
+        If no gene was predicted, if values are missing inside the panel, or if all spots are alike: neither a cluster
+        nor a pathway can be seen in such a prediction.
+    """
+    check_anndata(adata, "the slide")
+    values, panel = prediction_and_panel(adata, key)
+    if not panel.any():
+        raise ValueError(f'the panel of layers["{key}"] is empty: no gene was predicted. Run spahgc.tl.predict again.')
+    expression, genes = values[:, panel].astype(np.float64), [str(gene) for gene in adata.var_names[panel]]
+    broken = ~np.isfinite(expression)
+    if broken.any():
+        raise ValueError(
+            f'layers["{key}"] has {int(broken.sum())} NaN or infinite values inside its panel, in the genes '
+            f'{listing(np.asarray(genes)[broken.any(axis=0)])}. Run spahgc.tl.predict again, or correct var["'
+            f'{Var.panel(key)}"].'
+        )
+    if not np.ptp(expression, axis=0).any():
+        raise ValueError(
+            f'layers["{key}"] is the same in all {adata.n_obs} spots, so there is nothing to tell them apart '
+            '(method="mean" predicts so). Predict with another method.'
+        )
+    return expression, genes
+
+
+def prediction_and_panel(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The layer of a prediction, dense, and which genes are in its panel: those that ``var`` names, or have a value."""
+    if key not in adata.layers:
+        raise KeyError(
+            f'layers["{key}"] not found, layers are {listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
+        )
+    layer = adata.layers[key]
+    values = layer.toarray() if issparse(layer) else np.asarray(layer)
+    if Var.panel(key) in adata.var:
+        return values, adata.var[Var.panel(key)].to_numpy(dtype=bool)
+    return values, ~np.isnan(values).all(axis=0)
+
+
+def check_new_key(name: str, where: str) -> str:
+    """Refuse a name under which h5ad and zarr cannot write."""
+    if not name or "/" in name:
+        raise ValueError(f'key_added="{name}" cannot name an entry of {where}: it is empty or contains "/".')
+    return name
+
+
+def write_prediction(
+    target: AnnData, predicted: np.ndarray, genes: list[str], key: str, record: dict[str, Any]
+) -> None:
+    """Write a prediction of a panel into the genes of the target, and its record into ``uns``.
+
+    Parameters
+    ----------
+    target
+        The slide. If it has no genes, it gets those of the panel.
+    predicted
+        Spots x ``genes``.
+    genes
+        The panel.
+    key
+        Name of the layer.
+    record
+        What is needed to repeat it.
+    """
+    if target.n_vars == 0:
+        _give_genes(target, genes)
+    columns = target.var_names.get_indexer(genes)
+    inside = columns >= 0
+    if not inside.all():
+        absent = [gene for gene, there in zip(genes, inside, strict=True) if not there]
+        warnings.warn(
+            f"{len(absent)} of {len(genes)} genes of the panel are not among the genes of the target "
+            f"({listing(absent)}); their prediction has no place in it. Predict into a target without genes to keep it.",
+            stacklevel=3,
+        )
+    target.layers[key] = _in_place(predicted, columns, target.shape)
+    target.var[Var.panel(key)] = np.isin(np.arange(target.n_vars), columns)
+    _forget(target, key)
+    uns = target.uns.setdefault(UNS, {})
+    uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
+
+
+def write_trust(target: AnnData, model: SpaHGC, key: str, support: np.ndarray | None) -> None:
+    """Write what a model says of the trust that its prediction under this key deserves, if it says anything."""
+    if model.trust is None:
+        return
+    columns = target.var_names.get_indexer(model.genes)
+    inside = columns >= 0
+    correlation = model.trust.correlation
+    for name, values in (
+        (Var.cv_pcc(key), correlation.pcc),
+        (Var.cv_pcc_low(key), correlation.low),
+        (Var.cv_pcc_high(key), correlation.high),
+    ):
+        column = np.full(target.n_vars, np.nan)
+        column[columns[inside]] = values[inside]
+        target.var[name] = column
+    target.layers[Layers.spread(key)] = _spread(target.layers[key], columns, model)
+    target.obs[Obs.support(key)] = support
+
+
+def _spread(predicted: np.ndarray, columns: np.ndarray, model: SpaHGC) -> np.ndarray:
+    """Spread of a layer, in blocks of spots."""
+    assert model.trust is not None
+    inside, layer = columns >= 0, np.full(predicted.shape, np.nan, dtype=np.float32)
+    for rows in blocks_of(len(predicted)):
+        # The spread of a gene needs its own prediction alone; those that have no place in the target are left out.
+        panel = np.zeros((len(predicted[rows]), len(columns)), dtype=np.float32)
+        panel[:, inside] = predicted[rows][:, columns[inside]]
+        layer[rows, columns[inside]] = model.trust.spread(panel)[:, inside]
+    return layer
+
+
+def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A prediction of the panel among the genes of the target; itself where these are the panel."""
+    if np.array_equal(columns, np.arange(shape[1])) and predicted.dtype == np.float32:
+        return predicted
+    inside, layer = columns >= 0, np.full(shape, np.nan, dtype=np.float32)
+    layer[:, columns[inside]] = predicted[:, inside]
+    return layer
+
+
+def _forget(target: AnnData, key: str) -> None:
+    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains and pathways."""
+    columns = [Var.score(key, name) for name in SCORES]
+    columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
+    target.var = target.var.drop(columns=[column for column in columns if column in target.var])
+    target.obs = target.obs.drop(columns=[c for c in (Obs.support(key), Obs.domain(key)) if c in target.obs])
+    target.layers.pop(Layers.spread(key), None)
+    for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
+        target.obsm.pop(graph, None)
+    for entry in (Uns.evaluations, Uns.domains, Uns.enrichment):
+        target.uns.get(UNS, {}).get(entry, {}).pop(key, None)
+
+
+def _give_genes(target: AnnData, genes: list[str]) -> None:
+    # The width of an AnnData is fixed when it is made, so that one object can only be refilled by making it anew.
+    filled = AnnData(
+        obs=target.obs,
+        var=pd.DataFrame(index=pd.Index(genes, name=target.var_names.name)),
+        obsm=dict(target.obsm),
+        obsp=dict(target.obsp),
+        uns=target.uns,
+    )
+    target._init_as_actual(filled)
