@@ -28,7 +28,7 @@ import spahgc as sp
 from spahgc._files import write_h5ad
 from spahgc._keys import SPATIAL, Obs
 from spahgc._settings import resolve_device, versions
-from spahgc._validate import check_writable_folder, listing
+from spahgc._validate import check_writable_folder, quoted
 from spahgc.tl._cross_validation.folds import digest
 
 ENCODER = "efficientnet_lite0"
@@ -138,7 +138,7 @@ def _panel(arguments: argparse.Namespace) -> list[str]:
     found = [folder / "panel.txt" for folder in folders if (folder / "panel.txt").is_file()]
     if not found:
         raise SystemExit(
-            f"no panel.txt in {listing(folders)}. Write the genes to compare on into it, one a line; all of them must "
+            f"no panel.txt in {quoted(folders)}. Write the genes to compare on into it, one a line; all of them must "
             "be measured on every slide."
         )
     return found[0].read_text(encoding="utf-8").split()
@@ -164,8 +164,8 @@ def _measured_slides(arguments: argparse.Namespace) -> list[AnnData]:
 def _chosen(wanted: list[str] | None, found: list[str], folder: Path) -> list[str]:
     missing = [name for name in wanted or [] if name not in found]
     if missing or len(wanted or found) < 2:
-        what = f"slides {listing(missing)} not found" if missing else "fewer than two slides to compare on"
-        raise SystemExit(f'{what}: "{folder}" holds {listing(found)}.')
+        label = f"slides {quoted(missing)} not found" if missing else "fewer than two slides to compare on"
+        raise SystemExit(f'{label}: "{folder}" holds {quoted(found)}.')
     return list(wanted or found)
 
 

@@ -180,9 +180,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def table(rows: list[list[Any]]) -> str:
     lines = ["|  | s | floor, s | agreement |", "|---|---|---|---|"]
-    for what, seconds, floor, agreement in rows:
+    for label, seconds, floor, agreement in rows:
         shown = f"{floor:.1f}" if isinstance(floor, float) else floor
-        lines.append(f"| {what} | {seconds:.1f} | {shown} | {agreement} |")
+        lines.append(f"| {label} | {seconds:.1f} | {shown} | {agreement} |")
     return "\n".join(lines)
 
 

@@ -115,7 +115,7 @@ class Nodes:
 
     features: int
     expression: int
-    judged: int
+    training_target: int
     """Genes that outputs are compared with; 0 where the outputs are these genes."""
 
 
@@ -377,8 +377,8 @@ def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, 
         cs=edges(cross, bank, device),
         rs=edges(peers, bank, device),
     )
-    read_out = numbers(nodes.expression, nodes.judged) if nodes.judged else None
-    return nn.Task(graph, numbers(spots, nodes.judged or nodes.expression), read_out)
+    gene_loadings = numbers(nodes.expression, nodes.training_target) if nodes.training_target else None
+    return nn.Task(graph, numbers(spots, nodes.training_target or nodes.expression), gene_loadings)
 
 
 def edges(sources: np.ndarray, n_source: int, device: str) -> nn.Edges:

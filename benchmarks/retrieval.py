@@ -189,7 +189,7 @@ def write_bank(sizes: Sizes, folder: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def opened(folder: Path) -> Any:
+def open_references(folder: Path) -> Any:
     from spahgc._spots.stored_rows import StoredRows
 
     return StoredRows(folder / "z", home=folder)
@@ -199,7 +199,7 @@ def build(sizes: Sizes, folder: Path) -> dict[str, Any]:
     from spahgc.pp._search.kept_index import FOLDER, index_of
 
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    rows, start = opened(folder), time.perf_counter()
+    rows, start = open_references(folder), time.perf_counter()
     index = index_of(rows)
     taken = time.perf_counter() - start
     size = sum(file.stat().st_size for file in (folder / FOLDER).iterdir()) / BYTES_PER_GB
@@ -214,7 +214,7 @@ def search(sizes: Sizes, folder: Path, how: str) -> dict[str, Any]:
     from spahgc.pp._search.neighbors import search_neighbors
 
     sp.settings.search = how
-    query, rows = np.load(folder / "query.npy"), opened(folder)
+    query, rows = np.load(folder / "query.npy"), open_references(folder)
     start = time.perf_counter()
     found = search_neighbors(query, rows, K)
     taken = time.perf_counter() - start
@@ -258,7 +258,7 @@ def child(arguments: argparse.Namespace, sizes: Sizes) -> None:
     print(json.dumps(figures | {"peak": peak() / BYTES_PER_GB}))
 
 
-def judged(holds: bool, goal: str, small: bool) -> str:
+def training_target(holds: bool, goal: str, small: bool) -> str:
     return f"{goal} (not judged)" if small else f"{goal}: {'holds' if holds else 'DOES NOT HOLD'}"
 
 
@@ -270,8 +270,8 @@ def report_memory(sizes: Sizes, got: dict[str, Any], small: bool) -> None:
     print(f"| bare product, before | {got['before']:.1f} | | | |")
     print(f"| bare product, after | {got['after']:.1f} | | | |")
     goals = (
-        judged(ratio <= MAX_RATIO, f"<= {MAX_RATIO}", small),
-        judged(got["above"] <= MAX_ABOVE_GB, f"<= {MAX_ABOVE_GB:.0f} GB", small),
+        training_target(ratio <= MAX_RATIO, f"<= {MAX_RATIO}", small),
+        training_target(got["above"] <= MAX_ABOVE_GB, f"<= {MAX_ABOVE_GB:.0f} GB", small),
     )
     print(f"| exact search | {got['seconds']:.1f} | {ratio:.2f} | {got['above']:.2f} | {'; '.join(goals)} |")
 
@@ -289,14 +289,14 @@ def report_disk(sizes: Sizes, got: dict[str, dict[str, Any]], recall: float, sma
     built = f"{got['build']['lists']:,} lists, {got['build']['gb']:.2f} GB on disk"
     print(f"| building the index ({built}) | {got['build']['seconds']:.0f} | {got['build']['peak']:.2f} | | |")
     print(f"| exact search | {exact['seconds']:.1f} | {exact['peak']:.2f} | 1 | |")
-    goals = judged(recall >= MIN_RECALL, f"recall >= {MIN_RECALL}", small)
+    goals = training_target(recall >= MIN_RECALL, f"recall >= {MIN_RECALL}", small)
     print(f"| approximate search | {approximate['seconds']:.1f} | {approximate['peak']:.2f} | {recall:.3f} | {goals} |")
     if record["search"] != "approximate":
         print("\nThe approximate search was given up: its recall on the sample was too low.")
         return
     print(
-        f"\nThe approximate search is {faster:.1f} times as fast ({judged(faster >= MIN_FASTER, f'>= {MIN_FASTER:.0f}', small)}); "
-        f"peak of index and searches {most:.2f} GB ({judged(most <= MAX_PEAK_GB, f'<= {MAX_PEAK_GB:.0f} GB', small)}). It "
+        f"\nThe approximate search is {faster:.1f} times as fast ({training_target(faster >= MIN_FASTER, f'>= {MIN_FASTER:.0f}', small)}); "
+        f"peak of index and searches {most:.2f} GB ({training_target(most <= MAX_PEAK_GB, f'<= {MAX_PEAK_GB:.0f} GB', small)}). It "
         f"reports a recall of {record['recall']:.3f} on {record['recall_queries']} of the spots, with {record['probes']} of "
         f"{record['lists']:,} lists and {record['candidates']} candidates."
     )
@@ -317,9 +317,9 @@ def main() -> None:
     print(
         f"{arguments.threads} threads" + (", SMALL: for the script alone, its figures mean nothing" * arguments.small)
     )
-    if "memory" in arguments.what:
+    if "memory" in arguments.label:
         report_memory(sizes, run("memory", arguments, Path()), arguments.small)
-    if "disk" in arguments.what:
+    if "disk" in arguments.label:
         with tempfile.TemporaryDirectory() as home:
             folder = Path(arguments.folder or home) / f"bank_{sizes.disk_bank}_{sizes.dim}"
             there = folder / "sizes.json"

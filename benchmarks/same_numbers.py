@@ -64,9 +64,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--store", type=Path, metavar="FOLDER", help="write the predictions here")
-    what.add_argument("--compare", type=Path, metavar="FOLDER", help="compare with those that lie here")
+    label = parser.add_mutually_exclusive_group(required=True)
+    label.add_argument("--store", type=Path, metavar="FOLDER", help="write the predictions here")
+    label.add_argument("--compare", type=Path, metavar="FOLDER", help="compare with those that lie here")
     parser.add_argument("--method", action="append", choices=sorted(METHODS), help="repeat (default: all)")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="largest difference (default: 1e-6)")
     parser.set_defaults(page=None)

@@ -109,7 +109,7 @@ def predict(n: int, folder: Path, device: str) -> dict[str, float]:
     before, clock = peak_gb(), Clock()
     sp.tl.predict(slide, model=model, device=device)
     taken, peak = clock.read("seconds"), peak_gb()
-    width = model.basis.features.shape[1]
+    width = model.node_features.features.shape[1]
     floor = products(slide.obsm[KEY], width, ((width, model.bank.n_obs), (DIM, min(MAX_ANCHORS, model.bank.n_obs))))
     return {**taken, **floor, "before": before, "peak": peak}
 
@@ -124,7 +124,7 @@ def fit(n: int, device: str, epochs: int | None) -> dict[str, float]:
     preset = replace(PRESETS["default"], epochs=epochs or PRESETS["default"].epochs)
     model = sp.tl.fit(slide, genes=panel, embedding=KEY, device=device, preset=preset)
     taken, peak = clock.read("seconds"), peak_gb()
-    floor = products(slide.obsm[KEY], model.basis.features.shape[1], ())
+    floor = products(slide.obsm[KEY], model.node_features.features.shape[1], ())
     return {**taken, **floor, "before": before, "peak": peak}
 
 
@@ -143,19 +143,19 @@ def child(arguments: argparse.Namespace) -> None:
 
     sp.settings.progress = False
     torch.set_num_threads(arguments.threads)
-    what, n, folder = arguments.child.split(",")
-    if what == "model":
+    label, n, folder = arguments.child.split(",")
+    if label == "model":
         make_model(Path(folder), arguments.device)
         return
-    if what == "predict":
+    if label == "predict":
         print(json.dumps(predict(int(n), Path(folder), arguments.device)))
     else:
         print(json.dumps(fit(int(n), arguments.device, arguments.epochs)))
 
 
-def measure(what: str, n: int, folder: str, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(label: str, n: int, folder: str, arguments: argparse.Namespace) -> dict[str, float]:
     threads = {f"{name}_NUM_THREADS": str(arguments.threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    options = ["--threads", str(arguments.threads), "--device", arguments.device, "--child", f"{what},{n},{folder}"]
+    options = ["--threads", str(arguments.threads), "--device", arguments.device, "--child", f"{label},{n},{folder}"]
     options += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
     done = subprocess.run(
         [sys.executable, __file__, *options],
@@ -189,16 +189,16 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as home:
         folder = str(Path(home) / "model")
-        if "predict" in arguments.what:
+        if "predict" in arguments.label:
             measure("model", 0, folder, arguments)
-        for what in arguments.what:
+        for label in arguments.label:
             smallest = None
             for n in sorted(arguments.spots):
-                got = measure(what, n, folder, arguments)
+                got = measure(label, n, folder, arguments)
                 wall, cpu, floor = (1e6 * got[name] / n for name in ("seconds", "seconds cpu", "floor"))
                 smallest = smallest or wall
                 print(
-                    f"| {what} | {n:,} | {got['seconds']:.1f} | {wall:.0f} | {cpu:.0f} | {wall / smallest:.2f} | "
+                    f"| {label} | {n:,} | {got['seconds']:.1f} | {wall:.0f} | {cpu:.0f} | {wall / smallest:.2f} | "
                     f"{floor:.0f} | {got['before']:.2f} | {got['peak']:.2f} |",
                     flush=True,
                 )

@@ -41,13 +41,13 @@ from spahgc._parameters import PRESETS, Parameters
 DEVICE = "cpu"
 PHASES = {
     "bank": "spahgc.model:as_bank",
-    "axes of appearance": "spahgc._linear.image_axes:TissueMap.of",
-    "components": "spahgc._linear.node_features:make_components",
-    "line": "spahgc._linear.node_features:TissueLine.of",
+    "axes of appearance": "spahgc._linear.image_axes:ImageAxes.fit",
+    "components": "spahgc._linear.node_features:fit_components",
+    "line": "spahgc._linear.node_features:ImageRidge.fit",
     "trust": "spahgc.model:held_out_trust",
     "graphs of the training": "spahgc._training.fit:training_tasks",
     "training": "spahgc.nn:train",
-    "RS graph of the bank": "spahgc.model:similar_peers",
+    "RS graph of the bank": "spahgc.model:make_rs_graph",
 }
 """What is timed as a phase of the fit: its name, and the function that is this phase. What one calls belongs to it."""
 PREDICTION, REST = "prediction", "rest"

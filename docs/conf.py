@@ -118,7 +118,7 @@ html_theme_options = {
 }
 
 
-def _drop_lone_colon(app, what, name, obj, options, lines):
+def _drop_lone_colon(app, label, name, obj, options, lines):
     """Take back the ":" by which sphinx_autodoc_typehints keeps napoleon from reading types into a Returns section."""
     for place, line in enumerate(lines[:-2]):
         if line == "Returns" and set(lines[place + 1].strip()) == {"-"} and lines[place + 2] == ":":
@@ -132,12 +132,12 @@ class _AsWritten:
     def __init__(self):
         self.lines = None
 
-    def take(self, app, what, name, obj, options, lines):
+    def take(self, app, label, name, obj, options, lines):
         sections = any(line and set(line) == {"-"} for line in map(str.strip, lines))
-        if what in {"attribute", "property"} and not sections:
+        if label in {"attribute", "property"} and not sections:
             self.lines, lines[:] = list(lines), []
 
-    def give_back(self, app, what, name, obj, options, lines):
+    def give_back(self, app, label, name, obj, options, lines):
         if self.lines is not None:
             self.lines, lines[:] = None, self.lines
 

@@ -74,7 +74,7 @@ def graph_of(model: sp.SpaHGC, target: ad.AnnData):
     """The heterogeneous graph of the target on which the model predicts, and the numbers of its training."""
     from spahgc._training.fit import training_settings
 
-    features, _ = model.basis.place(model._target_spots(target))
+    features, _ = model.node_features.transform(model._target_spots(target))
     graph = model.graph(features, np.asarray(target.obsm["spatial"], float), model.cross_graph(target), "cpu")
     return graph, training_settings(model.parameters)
 

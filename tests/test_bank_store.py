@@ -137,7 +137,7 @@ def test_opening_a_bank_reads_neither_embedding_nor_expression(refs, panel, path
 
 
 def test_a_large_bank_carries_no_graph(by_name, panel, path, monkeypatch):
-    monkeypatch.setattr(_bank, "MAX_PEERS", 150)
+    monkeypatch.setattr(_bank, "MAX_RS_SPOTS", 150)
     assert GRAPH in sp.pp.reference_bank(by_name[:2], genes=panel, path=path).obsp
     assert GRAPH not in sp.pp.reference_bank(by_name[2], path=path, append=True).obsp
 

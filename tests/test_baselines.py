@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from torch.nn import functional as F
 
 import spahgc as sp
-from spahgc._linear.ridge import PENALTIES, fit_line
+from spahgc._linear.ridge import PENALTIES, fit_ridge
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, contrastive_loss, in_blocks, train_in_batches
@@ -101,7 +101,7 @@ def test_the_penalty_is_the_one_that_predicts_left_out_slides_best():
     x, y = references.z.astype(float), references.y + 3.0 * (references.slide == "slide1")[:, None]
     best = min(PENALTIES, key=lambda share: error_left_out(x, y, references.slide, share))
     assert PENALTIES[0] < best < PENALTIES[-1]
-    line = fit_line(x, y, references.slide)
+    line = fit_ridge(x, y, references.slide)
     assert line.penalty == best
     np.testing.assert_allclose(line.predict(target.z), ridge(x, y, best).predict(target.z), rtol=1e-6)
 
@@ -120,7 +120,7 @@ def test_the_penalty_of_a_single_slide_is_the_one_that_predicts_left_out_spots_b
 
     best = min(PENALTIES, key=error)
     assert PENALTIES[0] < best < PENALTIES[-1]
-    assert fit_line(x, y, np.full(40, "only")).penalty == best
+    assert fit_ridge(x, y, np.full(40, "only")).penalty == best
 
 
 @pytest.mark.parametrize("sizes", [(60, 50, 40), (120,)])
@@ -128,9 +128,9 @@ def test_the_penalty_may_be_chosen_by_the_first_responses_alone(sizes):
     references, _, _ = data(*sizes)
     noise = 9 * np.random.default_rng(1).normal(size=(len(references), 30))
     x, y = references.z, np.hstack([references.y[:, :3], noise])
-    chosen = fit_line(x, y, references.slide, n_judged=3)
-    assert chosen.penalty == fit_line(x, y[:, :3], references.slide).penalty
-    assert chosen.penalty < fit_line(x, y, references.slide).penalty
+    chosen = fit_ridge(x, y, references.slide, n_scored=3)
+    assert chosen.penalty == fit_ridge(x, y[:, :3], references.slide).penalty
+    assert chosen.penalty < fit_ridge(x, y, references.slide).penalty
     np.testing.assert_allclose(chosen.predict(x), ridge(x.astype(float), y, chosen.penalty).predict(x), atol=1e-6)
 
 
@@ -297,20 +297,20 @@ def test_many_few_and_single_references_give_numbers(method, sizes):
 
 
 @METHODS
-@pytest.mark.parametrize("what", ["z", "y", "target"])
+@pytest.mark.parametrize("part", ["z", "y", "target"])
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_constant_embeddings_and_genes_give_numbers(method, what):
+def test_constant_embeddings_and_genes_give_numbers(method, part):
     references, target, _ = data()
-    if what == "z":
+    if part == "z":
         references = replace(references, z=np.zeros_like(references.z))
-    elif what == "y":
+    elif part == "y":
         flat = csr_matrix(np.ones(references.transcriptome.shape, dtype=np.float32))
         references = replace(references, y=np.full_like(references.y, 2.0), transcriptome=flat)
     else:
         target = replace(target, z=np.full_like(target.z, 3.0))
     actual = predict(method, references, target)
     assert np.isfinite(actual).all()
-    if what == "y":
+    if part == "y":
         np.testing.assert_allclose(actual, 2.0, atol=1e-6)
 
 

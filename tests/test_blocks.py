@@ -12,11 +12,11 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc import Parameters, SpaHGC
-from spahgc._linear.node_features import LowRankBasis
+from spahgc._linear.node_features import LowRankFeatures
 from spahgc._linear.trust import held_out_trust
 from spahgc._spots.blocks import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import SomeRows
-from spahgc._spots.spots import Spots, roles
+from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._spots.standardize import standardize
 from spahgc._training import predict as _prediction
 from spahgc._training import tasks as _training_tasks
@@ -148,8 +148,8 @@ def model(_cohort: list[AnnData], quick_default: Parameters) -> SpaHGC:
 def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves(target, model, monkeypatch):
     expected = sp.tl.predict(target, model=model, copy=True, device="cpu")
     seen = []
-    monkeypatch.setattr(_prediction, "LARGE_SLIDE", target.n_obs - 1)
-    monkeypatch.setattr(_prediction, "BLOCK_SPOTS", 16)
+    monkeypatch.setattr(_prediction, "MAX_WHOLE_SPOTS", target.n_obs - 1)
+    monkeypatch.setattr(_prediction, "PREDICTION_BLOCK_SPOTS", 16)
     by_blocks = predict_by_blocks
     monkeypatch.setattr("spahgc.nn.predict_by_blocks", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs))
     actual = sp.tl.predict(target, model=model, copy=True, device="cpu")
@@ -224,32 +224,32 @@ def test_blocks_are_disjoint_compact_and_nearly_of_one_size():
 
 
 @pytest.fixture
-def references(refs) -> tuple[Spots, LowRankBasis, Parameters]:
+def references(refs) -> tuple[Spots, LowRankFeatures, Parameters]:
     bank = sp.pp.reference_bank(refs)
     parameters = Parameters(n_axes=8, n_around=3, n_components=3, line=True, width=16, layers=2, heads=2, epochs=2)
     spots = bank_spots(bank)
-    return spots, LowRankBasis.of(spots, embedding_blocks(bank), parameters), parameters
+    return spots, LowRankFeatures.fit(spots, embedding_blocks(bank), parameters), parameters
 
 
 @pytest.fixture
 def tiny(monkeypatch) -> None:
     """Slides of more than 40 spots are large, and blocks have 12 spots at most."""
-    monkeypatch.setattr(_training_tasks, "LARGE_SLIDE", 40)
-    monkeypatch.setattr(_training_tasks, "BLOCK_SPOTS", 12)
+    monkeypatch.setattr(_training_tasks, "MAX_TASK_SPOTS", 40)
+    monkeypatch.setattr(_training_tasks, "TASK_BLOCK_SPOTS", 12)
 
 
-def own_of(spots: Spots, basis: LowRankBasis, task: Task) -> list[int]:
+def own_of(spots: Spots, node_features: LowRankFeatures, task: Task) -> list[int]:
     """Which reference spots a task is judged on, found by their features."""
-    places = {features.tobytes(): number for number, features in enumerate(np.asarray(basis.features))}
+    places = {features.tobytes(): number for number, features in enumerate(np.asarray(node_features.features))}
     return [places[row.tobytes()] for row in task.graph.target.numpy()[: len(task.measured)]]
 
 
 def test_small_slides_are_trained_as_a_whole(references):
-    spots, basis, parameters = references
-    tasks = training_tasks(spots, basis, parameters, "cpu")
+    spots, node_features, parameters = references
+    tasks = training_tasks(spots, node_features, parameters, "cpu")
     assert len(tasks) == 3
-    for task, (target, bank) in zip(tasks, roles(spots), strict=True):
-        whole = training_task(spots, basis, target, bank, parameters, "cpu")
+    for task, (target, bank) in zip(tasks, leave_one_out(spots), strict=True):
+        whole = training_task(spots, node_features, target, bank, parameters, "cpu")
         for name in ("target", "reference", "expression"):
             assert torch.equal(getattr(task.graph, name), getattr(whole.graph, name)), name
         for name in ("ts", "cs", "rs"):
@@ -258,16 +258,16 @@ def test_small_slides_are_trained_as_a_whole(references):
 
 
 def test_a_task_of_a_large_slide_is_a_block_its_halo_and_the_references_they_retrieve(references, tiny):
-    spots, basis, parameters = references
-    target, bank = roles(spots)[0]
-    whole = training_task(spots, basis, target, bank, parameters, "cpu").graph
+    spots, node_features, parameters = references
+    target, bank = leave_one_out(spots)[0]
+    whole = training_task(spots, node_features, target, bank, parameters, "cpu").graph
     near, cross = matrix_of(whole.ts), matrix_of(whole.cs)
-    task = training_tasks(spots, basis, parameters, "cpu")[0]
-    block = np.searchsorted(target, own_of(spots, basis, task))
+    task = training_tasks(spots, node_features, parameters, "cpu")[0]
+    block = np.searchsorted(target, own_of(spots, node_features, task))
     shown = with_halo(block, near, parameters.layers)
     assert 6 <= len(block) <= 12 < len(shown) < len(target)
     np.testing.assert_array_equal(task.graph.target, whole.target[shown])
-    np.testing.assert_array_equal(task.measured, basis.judged[target[block]])
+    np.testing.assert_array_equal(task.measured, node_features.training_target[target[block]])
     retrieved = {whole.reference[i].numpy().tobytes() for i in cross[shown].indices}
     there = {row.numpy().tobytes() for row in task.graph.reference}
     assert retrieved < there and len(there) == len(task.graph.reference)
@@ -279,8 +279,8 @@ def test_a_task_of_a_large_slide_is_a_block_its_halo_and_the_references_they_ret
 
 
 def test_no_spot_of_the_slide_that_plays_the_target_is_among_its_references(references, tiny):
-    spots, basis, parameters = references
-    tasks = training_tasks(spots, basis, parameters, "cpu")
+    spots, node_features, parameters = references
+    tasks = training_tasks(spots, node_features, parameters, "cpu")
     for _ in range(3):
         for task in tasks:
             own = {row.numpy().tobytes() for row in task.graph.target}
@@ -288,37 +288,39 @@ def test_no_spot_of_the_slide_that_plays_the_target_is_among_its_references(refe
 
 
 def test_an_epoch_takes_so_many_spots_of_a_large_slide_and_the_next_one_others(references, tiny):
-    spots, basis, parameters = references
-    tasks = training_tasks(spots, basis, parameters, "cpu", seed=1)
-    sizes = [len(target) for target, _ in roles(spots)]
-    epochs = [[own_of(spots, basis, task) for task in tasks] for _ in range(4)]
+    spots, node_features, parameters = references
+    tasks = training_tasks(spots, node_features, parameters, "cpu", seed=1)
+    sizes = [len(target) for target, _ in leave_one_out(spots)]
+    epochs = [[own_of(spots, node_features, task) for task in tasks] for _ in range(4)]
     for epoch in epochs:
         seen = sum(epoch, [])
         assert len(seen) == len(set(seen))
         assert abs(len(seen) - 40 * len(sizes)) <= 12 * len(sizes) / 2
     assert set(sum(epochs[0], [])) != set(sum(epochs[1], []))
     assert set(sum(sum(epochs, []), [])) == set(range(len(spots)))
-    again = training_tasks(spots, basis, parameters, "cpu", seed=1)
-    assert [own_of(spots, basis, task) for task in again] == epochs[0]
-    other = training_tasks(spots, basis, parameters, "cpu", seed=2)
-    assert [own_of(spots, basis, task) for task in other] != epochs[0]
+    again = training_tasks(spots, node_features, parameters, "cpu", seed=1)
+    assert [own_of(spots, node_features, task) for task in again] == epochs[0]
+    other = training_tasks(spots, node_features, parameters, "cpu", seed=2)
+    assert [own_of(spots, node_features, task) for task in other] != epochs[0]
 
 
 def test_processes_that_share_an_epoch_train_on_the_blocks_of_one_that_has_it_all(references, tiny):
-    spots, basis, parameters = references
-    alone, *shared = (training_tasks(spots, basis, parameters, "cpu") for _ in range(3))
+    spots, node_features, parameters = references
+    alone, *shared = (training_tasks(spots, node_features, parameters, "cpu") for _ in range(3))
     for _ in range(3):
-        expected = [own_of(spots, basis, task) for task in alone]
-        actual = [own_of(spots, basis, shared[place % 2][place]) for place in range(len(alone))]
+        expected = [own_of(spots, node_features, task) for task in alone]
+        actual = [own_of(spots, node_features, shared[place % 2][place]) for place in range(len(alone))]
         assert actual == expected
 
 
 def test_a_large_bank_leaves_its_slides_whole_and_shows_what_they_retrieve(references, monkeypatch):
-    spots, basis, parameters = references
-    monkeypatch.setattr(_training_tasks, "LARGE_BANK", 50)
-    for task, (target, bank) in zip(training_tasks(spots, basis, parameters, "cpu"), roles(spots), strict=True):
-        whole = training_task(spots, basis, target, bank, parameters, "cpu")
-        assert own_of(spots, basis, task) == target.tolist()
+    spots, node_features, parameters = references
+    monkeypatch.setattr(_training_tasks, "MAX_TASK_BANK", 50)
+    for task, (target, bank) in zip(
+        training_tasks(spots, node_features, parameters, "cpu"), leave_one_out(spots), strict=True
+    ):
+        whole = training_task(spots, node_features, target, bank, parameters, "cpu")
+        assert own_of(spots, node_features, task) == target.tolist()
         assert torch.equal(task.graph.ts.source, whole.graph.ts.source)
         assert len(task.graph.reference) < len(bank)
         retrieved = task.graph.reference[task.graph.cs.source]
@@ -341,7 +343,7 @@ def test_a_model_trained_in_blocks_is_much_like_one_trained_on_whole_slides(
 ):
     parameters = replace(quick_default, line=False, epochs=20, graph_share=1.0)
     blocks = sp.tl.fit(refs, preset=parameters, device="cpu")
-    monkeypatch.undo()
+    monkeypatch.inverse_transform()
     sp.settings.progress = False
     whole = sp.tl.fit(refs, preset=parameters, device="cpu")
     assert (blocks.bank.obsp["spahgc_rs_connectivities"] != whole.bank.obsp["spahgc_rs_connectivities"]).nnz == 0
@@ -378,9 +380,9 @@ def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(r
     bank = sp.pp.reference_bank(refs)
     parameters, blocks = replace(quick_default, n_around=3), embedding_blocks(bank)
     spots = bank_spots(bank)
-    expected = LowRankBasis.of(spots, blocks, parameters)
+    expected = LowRankFeatures.fit(spots, blocks, parameters)
     expected_trust = held_out_trust(spots, blocks, parameters)
-    monkeypatch.setattr("spahgc._spots.rows.BLOCK_SPOTS", 9)
+    monkeypatch.setattr("spahgc._spots.rows.ROW_BLOCK", 9)
     monkeypatch.setattr("spahgc._spots.standardize.HELD_NUMBERS", 0)  # as if the slides were large
     monkeypatch.setattr("spahgc._linear.support.MAX_ANCHORS", 10_000)
     most = 9 * 8  # with the neighbours of each of nine spots
@@ -388,10 +390,10 @@ def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(r
     dense = csr_matrix.toarray
     monkeypatch.setattr(csr_matrix, "toarray", lambda self, *a, **k: read.append(self.shape[0]) or dense(self, *a, **k))
     guarded = replace(spots, z=InParts(spots.z, most))
-    basis = LowRankBasis.of(guarded, blocks, parameters)
+    node_features = LowRankFeatures.fit(guarded, blocks, parameters)
     assert read and max(read) <= most < len(spots)
     for name, part in expected.to_arrays().items():
-        np.testing.assert_allclose(basis.to_arrays()[name], part, rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(node_features.to_arrays()[name], part, rtol=1e-3, atol=1e-4, err_msg=name)
     guarded = replace(spots, z=InParts(spots.z, len(spots)))  # the support compares with all of so few spots
     for name, part in held_out_trust(guarded, blocks, parameters).to_arrays().items():
         np.testing.assert_allclose(part, expected_trust.to_arrays()[name], rtol=1e-3, atol=1e-4, err_msg=name)
@@ -405,8 +407,10 @@ def test_an_embedding_in_a_memory_map_gives_the_basis_of_one_in_memory(refs, qui
     mapped[:] = half
     bank.obsm[bank.uns["spahgc"]["bank"]["embedding"]] = mapped
     known = replace(spots, z=half.astype(np.float32))
-    features = LowRankBasis.of(bank_spots(bank), blocks, quick_default).features
-    np.testing.assert_allclose(features, LowRankBasis.of(known, blocks, quick_default).features, rtol=1e-3, atol=1e-4)
+    features = LowRankFeatures.fit(bank_spots(bank), blocks, quick_default).features
+    np.testing.assert_allclose(
+        features, LowRankFeatures.fit(known, blocks, quick_default).features, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_rows_are_read_from_the_array_when_they_are_asked_for():
@@ -422,12 +426,12 @@ def test_rows_are_read_from_the_array_when_they_are_asked_for():
 
 def test_a_prediction_places_the_target_once(target, model, monkeypatch):
     calls: list[str] = []
-    place, nearest_spots = LowRankBasis.place, SpaHGC._nearest
-    monkeypatch.setattr(LowRankBasis, "place", lambda *inputs: calls.append("place") or place(*inputs))
+    place, nearest_spots = LowRankFeatures.transform, SpaHGC._nearest
+    monkeypatch.setattr(LowRankFeatures, "transform", lambda *inputs: calls.append("place") or place(*inputs))
     monkeypatch.setattr(SpaHGC, "_nearest", lambda *inputs: calls.append("search") or nearest_spots(*inputs))
     done = sp.tl.predict(target, model=model, copy=True, device="cpu")
     assert calls == ["place", "search"]
-    monkeypatch.undo()
+    monkeypatch.inverse_transform()
     said = model.predict_in_full(target, device="cpu")
     np.testing.assert_array_equal(said.expression, model.predict(target, device="cpu"))
     np.testing.assert_array_equal(said.attention.toarray(), model.attention(target, device="cpu").toarray())
@@ -439,8 +443,8 @@ def test_a_prediction_places_the_target_once(target, model, monkeypatch):
 
 def test_a_fit_searches_the_peers_of_its_bank_once(refs, quick_default, monkeypatch):
     searched: list[int] = []
-    search = _bank._search_peers
-    monkeypatch.setattr(_bank, "_search_peers", lambda *inputs: searched.append(len(inputs[0])) or search(*inputs))
+    search = _bank._search_rs_graph
+    monkeypatch.setattr(_bank, "_search_rs_graph", lambda *inputs: searched.append(len(inputs[0])) or search(*inputs))
     sp.pp.reference_bank(refs)
     assert searched == [210]
     sp.tl.fit(refs, preset=quick_default, device="cpu")

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from spahgc._linear.gene_components import Components, spatial_autocorrelation
+from spahgc._linear.gene_components import GeneComponents, spatial_autocorrelation
 from spahgc._linear.principal_axes import principal_axes, reduce, rescale
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.spots import Spots
@@ -89,7 +89,7 @@ def test_reduced_features_are_the_same_however_many_spots_are_converted_at_a_tim
     rng = np.random.default_rng(0)
     reference, target = rng.normal(size=(60, 20)), rng.normal(size=(25, 20))
     expected = reduce(reference, target, 5)
-    monkeypatch.setattr("spahgc._spots.rows.BLOCK_SPOTS", 7)
+    monkeypatch.setattr("spahgc._spots.rows.ROW_BLOCK", 7)
     for actual, known in zip(reduce(reference, target, 5), expected, strict=True):
         np.testing.assert_allclose(actual, known, atol=1e-10)
 
@@ -124,9 +124,9 @@ def test_rescaled_features_have_a_root_mean_square_of_one_and_the_target_follows
 
 def test_slide_scale_is_that_of_a_typical_slide_whatever_its_number_of_spots():
     some = spots()
-    scale = SlideScale.of(some.y, some.slide)
+    scale = SlideScale.fit(some.y, some.slide)
     each = [some.y[some.slide == name].astype(float) for name in "abc"]
-    undone = scale.undo(standardize(some.y, some.slide))
+    undone = scale.inverse_transform(standardize(some.y, some.slide))
     np.testing.assert_allclose(undone.mean(axis=0), np.mean([y.mean(axis=0) for y in each], axis=0), atol=1e-5)
     np.testing.assert_allclose(undone.std(axis=0), np.mean([y.std(axis=0) for y in each], axis=0), atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_components_are_the_principal_components_of_genes_standardised_by_slide(
     genes = some.transcriptome.toarray().astype(float)
     standardised = np.vstack([StandardScaler().fit_transform(genes[SLIDES == name]) for name in "abc"])
     expected = PCA(5, svd_solver="full").fit_transform(standardised)
-    scores = Components.of(some, 5).scores
+    scores = GeneComponents.fit(some, 5).scores
     np.testing.assert_allclose(np.abs(correlations(scores, expected)), 1, atol=1e-6)
     np.testing.assert_allclose(scores.std(axis=0), expected.std(axis=0), rtol=1e-4)
 
@@ -151,14 +151,14 @@ def test_depth_and_spread_of_whole_slides_make_no_component():
     for name in "abc":
         rows = SLIDES == name
         genes[rows] = genes[rows] * rng.uniform(0.5, 2, genes.shape[1]) + rng.normal(size=genes.shape[1])
-    other = Components.of(replace(some, transcriptome=csr_matrix(genes)), 4)
-    np.testing.assert_allclose(other.scores, Components.of(some, 4).scores, atol=1e-3)
+    other = GeneComponents.fit(replace(some, transcriptome=csr_matrix(genes)), 4)
+    np.testing.assert_allclose(other.scores, GeneComponents.fit(some, 4).scores, atol=1e-3)
 
 
 def test_permuting_the_spots_permutes_the_scores_and_changes_no_loading():
     some = spots(noise=1.0)
     order = np.random.default_rng(0).permutation(len(some))
-    first, second = Components.of(some, 4), Components.of(some[order], 4)
+    first, second = GeneComponents.fit(some, 4), GeneComponents.fit(some[order], 4)
     np.testing.assert_allclose(second.scores, first.scores[order], atol=1e-4)
     np.testing.assert_allclose(second.loadings, first.loadings, atol=1e-5)
 
@@ -168,20 +168,20 @@ def test_a_panel_of_the_same_factors_is_read_off_inside_or_outside_the_transcrip
     some = spots()
     if inside:
         some = replace(some, y=some.transcriptome.toarray()[:, :8])
-    components = Components.of(some, N_FACTORS)
+    components = GeneComponents.fit(some, N_FACTORS)
     panel = components.decode(components.scores)
     assert panel.shape == some.y.shape
     for name in "abc":
         rows = SLIDES == name
         np.testing.assert_allclose(correlations(panel[rows], some.y[rows]), 1, atol=1e-5)
-    typical = SlideScale.of(some.y, some.slide)
+    typical = SlideScale.fit(some.y, some.slide)
     np.testing.assert_allclose(panel.mean(axis=0), typical.mean, atol=1e-5)
     np.testing.assert_allclose(panel.std(axis=0), typical.spread, rtol=2e-3)  # the small penalty
 
 
 def test_the_noise_of_single_genes_stays_out_of_what_is_read_off():
     clean, noisy = spots(), spots(noise=2.0)
-    components = Components.of(noisy, N_FACTORS)
+    components = GeneComponents.fit(noisy, N_FACTORS)
     read = correlations(components.decode(components.scores)[SLIDES == "a"], clean.y[SLIDES == "a"])
     measured = correlations(noisy.y[SLIDES == "a"], clean.y[SLIDES == "a"])
     assert (read > measured).all()
@@ -191,32 +191,34 @@ def test_the_noise_of_single_genes_stays_out_of_what_is_read_off():
 def test_scores_of_zero_decode_to_the_mean_of_the_slides_means():
     some = spots(noise=1.0)
     expected = np.mean([some.y[SLIDES == name].mean(axis=0) for name in "abc"], axis=0)
-    np.testing.assert_allclose(Components.of(some, 4).decode(np.zeros((2, 4))), np.tile(expected, (2, 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        GeneComponents.fit(some, 4).decode(np.zeros((2, 4))), np.tile(expected, (2, 1)), atol=1e-5
+    )
 
 
 def test_there_are_no_more_components_than_the_transcriptome_has():
-    assert Components.of(spots(genes=2), 20).scores.shape == (len(SLIDES), 2)
+    assert GeneComponents.fit(spots(genes=2), 20).scores.shape == (len(SLIDES), 2)
 
 
 def test_constant_genes_take_no_part():
     some = spots(noise=1.0)
     constant = np.full((len(some), 3), 4.0, dtype=np.float32)
     wider = csr_matrix(np.hstack([some.transcriptome.toarray(), constant]))
-    expected = Components.of(some, 4).scores
-    np.testing.assert_allclose(Components.of(replace(some, transcriptome=wider), 4).scores, expected, atol=1e-4)
+    expected = GeneComponents.fit(some, 4).scores
+    np.testing.assert_allclose(GeneComponents.fit(replace(some, transcriptome=wider), 4).scores, expected, atol=1e-4)
 
 
 def test_nothing_but_constant_genes_decodes_to_their_means():
     some = spots()
     flat = replace(some, y=np.full_like(some.y, 2.0), transcriptome=csr_matrix(np.ones((len(some), 4))))
-    components = Components.of(flat, 3)
+    components = GeneComponents.fit(flat, 3)
     np.testing.assert_array_equal(components.decode(components.scores), 2.0)
 
 
 def test_spots_without_a_transcriptome_are_refused():
     some = Spots.without_expression(spots().z, spots().xy)
     with pytest.raises(ValueError, match="is 120 spots x 0 genes, so it has no components. Make the bank with"):
-        Components.of(some, 3)
+        GeneComponents.fit(some, 3)
 
 
 # Spatial structure.
@@ -253,7 +255,7 @@ def test_spatial_autocorrelation_is_morans_i_of_every_slide_and_zero_at_least():
 
 def test_weighing_makes_the_first_component_of_what_has_an_order_in_space():
     some = tissue()
-    first = [Components.of(some, 3, weigh=weigh).scores[:, 0] for weigh in (False, True)]
+    first = [GeneComponents.fit(some, 3, weigh=weigh).scores[:, 0] for weigh in (False, True)]
     plain, weighed = (abs(np.corrcoef(scores, some.xy[:, 0])[0, 1]) for scores in first)
     assert plain < 0.3
     assert weighed > 0.9
@@ -264,28 +266,28 @@ def test_genes_without_any_spatial_structure_are_not_weighed(monkeypatch):
     monkeypatch.setattr(
         "spahgc._linear.gene_components.spatial_autocorrelation", lambda genes, _: np.zeros(genes.shape[1])
     )
-    np.testing.assert_array_equal(Components.of(some, 3, weigh=True).scores, Components.of(some, 3).scores)
+    np.testing.assert_array_equal(GeneComponents.fit(some, 3, weigh=True).scores, GeneComponents.fit(some, 3).scores)
 
 
 @pytest.mark.parametrize("weigh", [True, False])
 def test_a_network_is_judged_by_the_genes_of_most_spatial_structure(monkeypatch, weigh):
-    monkeypatch.setattr("spahgc._linear.gene_components.N_JUDGED", N_SMOOTH)
+    monkeypatch.setattr("spahgc._linear.gene_components.N_TRAINING_GENES", N_SMOOTH)
     some = tissue()
-    components = Components.of(some, 3, weigh=weigh)
+    components = GeneComponents.fit(some, 3, weigh=weigh)
     expected = standardize(some.transcriptome.toarray(), some.slide)[:, :N_SMOOTH]
-    np.testing.assert_array_equal(components.judged, expected)
-    assert components.judged_loadings.shape == (3, N_SMOOTH)
+    np.testing.assert_array_equal(components.training_target, expected)
+    assert components.training_loadings.shape == (3, N_SMOOTH)
 
 
 def test_no_more_genes_are_judged_than_there_are():
-    assert Components.of(spots(genes=20), 3).judged.shape == (len(SLIDES), 20)
+    assert GeneComponents.fit(spots(genes=20), 3).training_target.shape == (len(SLIDES), 20)
 
 
 # How many components.
 
 
 def test_tapered_components_decode_to_the_mean_over_the_first_of_them():
-    components = Components.of(spots(noise=1.0), 4)
+    components = GeneComponents.fit(spots(noise=1.0), 4)
     first = [components.decode(components.scores * (np.arange(4) < count)) for count in (1, 2, 4)]
     actual = components.tapered((1, 2, 4)).decode(components.scores)
     np.testing.assert_allclose(actual, np.mean(first, axis=0), atol=1e-10)
@@ -293,14 +295,14 @@ def test_tapered_components_decode_to_the_mean_over_the_first_of_them():
 
 
 def test_tapering_to_all_components_changes_nothing():
-    components = Components.of(spots(noise=1.0), 4)
+    components = GeneComponents.fit(spots(noise=1.0), 4)
     for counts in ((4,), (4, 20)):
         np.testing.assert_array_equal(components.tapered(counts).loadings, components.loadings)
 
 
 def test_the_panel_itself_as_components_decodes_to_what_was_measured_on_typical_slides():
     some = spots(noise=1.0)
-    components = Components.of_panel(some)
-    expected = SlideScale.of(some.y, some.slide).undo(standardize(some.y, some.slide))
+    components = GeneComponents.fit_panel(some)
+    expected = SlideScale.fit(some.y, some.slide).inverse_transform(standardize(some.y, some.slide))
     np.testing.assert_allclose(components.decode(components.scores), expected, atol=1e-6)
-    np.testing.assert_array_equal(components.judged, standardize(some.y, some.slide))
+    np.testing.assert_array_equal(components.training_target, standardize(some.y, some.slide))

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc import Parameters, SpaHGC
-from spahgc._linear.image_axes import TissueMap
+from spahgc._linear.image_axes import ImageAxes
 from spahgc._parameters import PRESETS
 from spahgc._spots.spots import Spots
 
@@ -167,7 +167,7 @@ def test_a_model_saved_and_loaded_predicts_bit_for_bit_the_same(target, refs, qu
 def test_several_numbers_of_components_give_the_mean_of_their_predictions(target, refs, line_only, monkeypatch):
     # One penalty for all, and none in the read-out, whose size would depend on the number of components.
     monkeypatch.setattr("spahgc._linear.ridge.PENALTIES", (0.1,))
-    monkeypatch.setattr("spahgc._linear.gene_components.READ_OUT_PENALTY", 0.0)
+    monkeypatch.setattr("spahgc._linear.gene_components.LOADINGS_PENALTY", 0.0)
 
     def with_components(n: int | tuple[int, ...]) -> np.ndarray:
         return sp.tl.fit(refs, preset=replace(line_only, n_components=n)).predict(target)
@@ -199,12 +199,12 @@ def distances(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("by_slide", [True, False])
 def test_the_map_of_the_references_is_theirs_of_size_one(by_slide):
     spots = some_spots()
-    tissue, scores = TissueMap.of(spots, ((0, 8),), n_axes=5, n_around=4, by_slide=by_slide)
+    tissue, scores = ImageAxes.fit(spots, ((0, 8),), n_axes=5, n_around=4, by_slide=by_slide)
     assert scores.shape == (70, 10)
     assert np.sqrt(np.mean(scores**2)) == pytest.approx(1)
-    np.testing.assert_allclose(tissue(spots), scores, atol=1e-10)
-    again = TissueMap.from_arrays({name: np.atleast_1d(part) for name, part in tissue.to_arrays().items()})
-    np.testing.assert_array_equal(again(spots), tissue(spots))
+    np.testing.assert_allclose(tissue.transform(spots), scores, atol=1e-10)
+    again = ImageAxes.from_arrays({name: np.atleast_1d(part) for name, part in tissue.to_arrays().items()})
+    np.testing.assert_array_equal(again.transform(spots), tissue.transform(spots))
 
 
 @pytest.mark.parametrize("by_slide", [True, False])
@@ -212,10 +212,10 @@ def test_blocks_weigh_the_same_however_many_columns_they_have(by_slide):
     spots = some_spots()
     wide = replace(spots, z=np.hstack([np.tile(spots.z[:, :5], 10), spots.z[:, 5:]]))
     options = {"n_axes": 100, "n_around": 4, "by_slide": by_slide}
-    _, expected = TissueMap.of(spots, ((0, 5), (5, 8)), **options)
-    _, actual = TissueMap.of(wide, ((0, 50), (50, 53)), **options)
+    _, expected = ImageAxes.fit(spots, ((0, 5), (5, 8)), **options)
+    _, actual = ImageAxes.fit(wide, ((0, 50), (50, 53)), **options)
     np.testing.assert_allclose(distances(actual), distances(expected), rtol=1e-5, atol=1e-5)
-    _, lopsided = TissueMap.of(wide, ((0, 53),), **options)
+    _, lopsided = ImageAxes.fit(wide, ((0, 53),), **options)
     assert np.abs(distances(lopsided) - distances(expected)).max() > 0.5
 
 
@@ -225,8 +225,8 @@ def test_standardising_by_slide_removes_what_a_scanner_adds_to_a_slide_and_pooli
     added = np.where((SLIDES == "b")[:, None], rng.uniform(0.3, 3, 8) * spots.z + rng.normal(size=8), spots.z)
     other = replace(spots, z=added.astype(np.float32))
     for by_slide in (True, False):
-        _, before = TissueMap.of(spots, ((0, 8),), n_axes=8, n_around=4, by_slide=by_slide)
-        _, after = TissueMap.of(other, ((0, 8),), n_axes=8, n_around=4, by_slide=by_slide)
+        _, before = ImageAxes.fit(spots, ((0, 8),), n_axes=8, n_around=4, by_slide=by_slide)
+        _, after = ImageAxes.fit(other, ((0, 8),), n_axes=8, n_around=4, by_slide=by_slide)
         change = np.abs(distances(after) - distances(before)).max()
         assert change < 1e-4 if by_slide else change > 0.1
 

@@ -110,7 +110,7 @@ def test_processes_that_were_given_different_references_all_stop(ranks: list[dic
 
 def test_a_step_takes_the_mean_gradient_of_its_slides(refs: list[AnnData], quick: Parameters) -> None:
     model = sp.tl.fit(refs, preset=replace(quick, epochs=1), device="cpu")
-    features, expression = model.basis.features, model.basis.expression
+    features, expression = model.node_features.features, model.node_features.expression
     cross = cosine_neighbors(features[:40], features, quick.n_cross)
     graph = model.graph(features[:40], np.asarray(model.bank.obsm["spatial"])[:40], cross, "cpu")
     task = Task(graph, torch.as_tensor(expression[:40], dtype=torch.float32))
@@ -160,7 +160,7 @@ def test_several_processes_without_accelerate_are_told_what_to_install(monkeypat
 
 def test_processes_without_work_are_warned_of() -> None:
     with pytest.warns(UserWarning, match=r"2 of 4 processes have nothing to do.*tasks_per_step=4"):
-        _engine.warn_of_idle(_engine.Together(0, 4, "cpu"), tasks_per_step=2, n_tasks=3)
+        _engine.warn_of_idle(_engine.ProcessGroup(0, 4, "cpu"), tasks_per_step=2, n_tasks=3)
 
 
 # -------------------------------------------------------------------------------------------------------- many slides

@@ -14,10 +14,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import spahgc as sp
-from spahgc._linear.node_features import LowRankBasis, PlainBasis
+from spahgc._linear.node_features import LowRankFeatures, PlainFeatures
 from spahgc._parameters import Parameters
 from spahgc._spots.plane import nearest_in_plane
-from spahgc._spots.spots import Spots, roles
+from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._spots.standardize import SlideScale, standardize
 from spahgc._training.graphs import check_sizes, spot_graph, training_task
 from spahgc.pp._search.exact import cosine_neighbors
@@ -329,7 +329,7 @@ def spots_of(*sizes: int, genes: int = 4) -> Spots:
 
 def test_every_slide_plays_the_target_once_and_never_meets_its_own_spots_in_the_bank():
     spots = spots_of(10, 12, 14)
-    parts = roles(spots)
+    parts = leave_one_out(spots)
     assert [set(spots.slide[target]) for target, _ in parts] == [{"slide0"}, {"slide1"}, {"slide2"}]
     for target, bank in parts:
         assert sorted([*target, *bank]) == list(range(36))
@@ -338,7 +338,7 @@ def test_every_slide_plays_the_target_once_and_never_meets_its_own_spots_in_the_
 def test_a_single_slide_is_cut_across_its_longer_side_into_equal_halves():
     xy = np.column_stack([np.repeat([0.0, 1.0], 10), np.tile(np.arange(10.0), 2)])  # longer in y
     spots = Spots.without_expression(points(20), xy)
-    (first, second), (second_again, first_again) = roles(spots)
+    (first, second), (second_again, first_again) = leave_one_out(spots)
     assert sorted(first) == sorted(first_again) and sorted(second) == sorted(second_again)
     assert set(xy[first, 1]) == {0, 1, 2, 3, 4}
     assert set(xy[second, 1]) == {5, 6, 7, 8, 9}
@@ -346,7 +346,7 @@ def test_a_single_slide_is_cut_across_its_longer_side_into_equal_halves():
 
 def test_halves_stay_equal_where_spots_share_a_coordinate():
     xy = np.column_stack([np.zeros(20), np.r_[np.full(15, 5.0), np.arange(5.0)]])
-    target, bank = roles(Spots.without_expression(points(20), xy))[0]
+    target, bank = leave_one_out(Spots.without_expression(points(20), xy))[0]
     assert (len(target), len(bank)) == (10, 10)
 
 
@@ -375,20 +375,22 @@ def test_standardising_works_slide_by_slide_and_leaves_a_constant_dimension_at_z
 def test_the_scale_of_all_spots_goes_there_and_back_and_does_not_blow_up_a_constant_gene():
     y = points(50, 4)
     y[:, 1] = 2.5
-    scale = SlideScale.of(y, np.zeros(50))
-    scaled = scale.apply(y)
+    scale = SlideScale.fit(y, np.zeros(50))
+    scaled = scale.transform(y)
     np.testing.assert_allclose(scaled, StandardScaler().fit_transform(y.astype(float)), atol=1e-5)
-    np.testing.assert_allclose(scale.undo(scaled), y, atol=1e-5)
+    np.testing.assert_allclose(scale.inverse_transform(scaled), y, atol=1e-5)
 
 
 def test_a_plain_basis_shows_the_embedding_as_it_is_and_the_genes_in_standard_deviations():
     spots = spots_of(12, 20)
-    basis = PlainBasis.of(spots)
-    assert basis.features is spots.z and basis.read_out is None
-    np.testing.assert_allclose(basis.expression, StandardScaler().fit_transform(spots.y.astype(float)), atol=1e-5)
-    np.testing.assert_array_equal(basis.judged, basis.expression)
-    np.testing.assert_allclose(basis.decode(basis.expression), spots.y, atol=1e-5)
-    features, line = basis.place(spots)
+    node_features = PlainFeatures.fit(spots)
+    assert node_features.features is spots.z and node_features.gene_loadings is None
+    np.testing.assert_allclose(
+        node_features.expression, StandardScaler().fit_transform(spots.y.astype(float)), atol=1e-5
+    )
+    np.testing.assert_array_equal(node_features.training_target, node_features.expression)
+    np.testing.assert_allclose(node_features.decode(node_features.expression), spots.y, atol=1e-5)
+    features, line = node_features.transform(spots)
     assert features is spots.z and line is None
 
 
@@ -418,36 +420,43 @@ def test_edges_run_from_the_neighbour_to_the_spot_whose_neighbour_it_is():
 LOW_RANK = Parameters(n_axes=4, n_around=3, n_components=2, weigh_genes=True, line=True)
 
 
-def basis_of(spots: Spots, parameters: Parameters) -> PlainBasis | LowRankBasis:
+def basis_of(spots: Spots, parameters: Parameters) -> PlainFeatures | LowRankFeatures:
     blocks = ((0, spots.z.shape[1]),)
-    return LowRankBasis.of(spots, blocks, parameters) if parameters.n_axes else PlainBasis.of(spots)
+    return LowRankFeatures.fit(spots, blocks, parameters) if parameters.n_axes else PlainFeatures.fit(spots)
 
 
 def test_nodes_and_line_speak_of_components_in_units_of_the_largest_and_decode_back():
     spots = spots_of(12, 20, genes=9)
-    basis = basis_of(spots, LOW_RANK)
-    assert not 0.8 < basis.components.size < 1.25
-    assert basis.expression.std(axis=0).max() == pytest.approx(1)
-    _, line = basis.place(spots)
-    for actual, scores in ((basis.expression, basis.components.scores), (line, basis.line.predict(spots))):
-        np.testing.assert_allclose(basis.decode(actual), basis.components.decode(scores), rtol=1e-5)
+    node_features = basis_of(spots, LOW_RANK)
+    assert not 0.8 < node_features.components.size < 1.25
+    assert node_features.expression.std(axis=0).max() == pytest.approx(1)
+    _, line = node_features.transform(spots)
+    for actual, scores in (
+        (node_features.expression, node_features.components.scores),
+        (line, node_features.ridge.predict(spots)),
+    ):
+        np.testing.assert_allclose(node_features.decode(actual), node_features.components.decode(scores), rtol=1e-5)
 
 
 @pytest.mark.parametrize("parameters", [Parameters(), LOW_RANK], ids=["paper", "low rank"])
 def test_a_training_task_judges_the_target_and_shows_the_expression_of_the_bank_alone(parameters):
     spots = spots_of(12, 20, genes=9)
     rows, others = np.arange(12), np.arange(12, 32)
-    basis = basis_of(spots, parameters)
-    task = training_task(spots, basis, rows, others, parameters, "cpu")
-    assert torch.equal(task.measured, torch.from_numpy(basis.judged[rows]))
-    np.testing.assert_allclose(task.graph.expression, basis.expression[others], rtol=1e-6)
-    np.testing.assert_allclose(task.graph.target, basis.features[rows], rtol=1e-6)
+    node_features = basis_of(spots, parameters)
+    task = training_task(spots, node_features, rows, others, parameters, "cpu")
+    assert torch.equal(task.measured, torch.from_numpy(node_features.training_target[rows]))
+    np.testing.assert_allclose(task.graph.expression, node_features.expression[others], rtol=1e-6)
+    np.testing.assert_allclose(task.graph.target, node_features.features[rows], rtol=1e-6)
 
     class Poisoned:
         """The basis, had the target's expression never been measured."""
 
-        features, judged, read_out = basis.features, basis.judged, basis.read_out
-        expression = np.where(np.arange(32)[:, None] < 12, np.nan, basis.expression)
+        features, training_target, gene_loadings = (
+            node_features.features,
+            node_features.training_target,
+            node_features.gene_loadings,
+        )
+        expression = np.where(np.arange(32)[:, None] < 12, np.nan, node_features.expression)
 
     again = training_task(spots, Poisoned(), rows, others, parameters, "cpu").graph
     for name in ("target", "reference", "expression"):
@@ -458,27 +467,31 @@ def test_a_training_task_judges_the_target_and_shows_the_expression_of_the_bank_
 
 def test_a_network_on_components_is_judged_by_the_genes_that_are_read_off_them():
     spots = spots_of(12, 20, genes=9)
-    basis = basis_of(spots, LOW_RANK)
-    task = training_task(spots, basis, np.arange(12), np.arange(12, 32), LOW_RANK, "cpu")
+    node_features = basis_of(spots, LOW_RANK)
+    task = training_task(spots, node_features, np.arange(12), np.arange(12, 32), LOW_RANK, "cpu")
     assert task.graph.expression.shape == (20, 2)
-    assert task.read_out.shape == (2, task.measured.shape[1]) == (2, 9)
-    read = task.graph.expression @ task.read_out
-    np.testing.assert_allclose(read, basis.components.scores[12:] @ basis.components.judged_loadings, atol=1e-5)
-    assert np.corrcoef(read.numpy().ravel(), basis.judged[12:].ravel())[0, 1] > 0.4
+    assert task.gene_loadings.shape == (2, task.measured.shape[1]) == (2, 9)
+    read = task.graph.expression @ task.gene_loadings
+    np.testing.assert_allclose(
+        read, node_features.components.scores[12:] @ node_features.components.training_loadings, atol=1e-5
+    )
+    assert np.corrcoef(read.numpy().ravel(), node_features.training_target[12:].ravel())[0, 1] > 0.4
 
 
 def test_a_training_task_of_the_paper_has_no_read_out():
     spots = spots_of(12, 20)
-    basis = PlainBasis.of(spots)
-    assert training_task(spots, basis, np.arange(12), np.arange(12, 32), Parameters(), "cpu").read_out is None
+    node_features = PlainFeatures.fit(spots)
+    assert (
+        training_task(spots, node_features, np.arange(12), np.arange(12, 32), Parameters(), "cpu").gene_loadings is None
+    )
 
 
 @pytest.mark.parametrize("parameters", [Parameters(), LOW_RANK], ids=["paper", "low rank"])
 def test_neighbours_of_a_training_task_are_those_that_the_nodes_carry(parameters):
     spots = spots_of(12, 20, genes=9)
-    basis = basis_of(spots, parameters)
-    graph = training_task(spots, basis, np.arange(12), np.arange(12, 32), parameters, "cpu").graph
-    features, expression = basis.features[12:], basis.expression[12:]
+    node_features = basis_of(spots, parameters)
+    graph = training_task(spots, node_features, np.arange(12), np.arange(12, 32), parameters, "cpu").graph
+    features, expression = node_features.features[12:], node_features.expression[12:]
     both = np.hstack([features, expression])
-    assert edge_pairs(graph.cs) == neighbour_pairs(cosine_neighbors(basis.features[:12], features, 7))
+    assert edge_pairs(graph.cs) == neighbour_pairs(cosine_neighbors(node_features.features[:12], features, 7))
     assert edge_pairs(graph.rs) == neighbour_pairs(cosine_neighbors(both, both, 7, exclude_self=True))

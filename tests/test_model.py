@@ -186,7 +186,7 @@ def test_the_preset_of_the_paper_is_its_table_to_the_letter():
 def test_a_model_predicts_on_the_peers_that_its_nodes_had_in_training(refs, preset, request):
     parameters = replace(request.getfixturevalue(preset), epochs=1)
     model = sp.tl.fit(refs, preset=parameters)
-    carried = np.hstack([model.basis.features, model.basis.expression])
+    carried = np.hstack([model.node_features.features, model.node_features.expression])
     expected = cosine_neighbors(carried, carried, parameters.n_reference, exclude_self=True)
     assert (model.bank.obsp["spahgc_rs_connectivities"] != expected).nnz == 0
 

@@ -418,18 +418,18 @@ def test_training_reports_every_epoch_as_the_mean_over_the_slides(network, task)
 
 
 def test_a_network_is_judged_by_what_is_read_off_its_outputs(network, task):
-    read_out = torch.randn(GENES, 6)
+    gene_loadings = torch.randn(GENES, 6)
     measured = torch.randn(N_TARGET, 6)
     frozen = replace(SETTINGS, epochs=1, learning_rate=0.0)
-    (record,) = train(network, [Task(task.graph, measured, read_out)], frozen, rng=np.random.default_rng(5))
+    (record,) = train(network, [Task(task.graph, measured, gene_loadings)], frozen, rng=np.random.default_rng(5))
     view, _ = masked_views(task.graph, SETTINGS.target_hidden, SETTINGS.reference_hidden, np.random.default_rng(5))
-    assert record.expression == pytest.approx(expression_loss(network(view) @ read_out, measured).item())
+    assert record.expression == pytest.approx(expression_loss(network(view) @ gene_loadings, measured).item())
 
 
 def test_reading_off_by_the_identity_changes_no_step(network, task):
     other = copy.deepcopy(network)
     train(network, [task], SETTINGS, rng=np.random.default_rng(5))
-    train(other, [task._replace(read_out=torch.eye(GENES))], SETTINGS, rng=np.random.default_rng(5))
+    train(other, [task._replace(gene_loadings=torch.eye(GENES))], SETTINGS, rng=np.random.default_rng(5))
     assert largest_difference(network, other) < 1e-12
 
 

@@ -84,29 +84,29 @@ def cut(image: Any, center_um: tuple[float, float], mpp: float, interpolation: s
     return patch
 
 
-def assert_in_place(patch: np.ndarray, center_um: tuple[float, float], *, blur_px: int, what: str) -> None:
+def assert_in_place(patch: np.ndarray, center_um: tuple[float, float], *, blur_px: int, label: str) -> None:
     """The four rectangles around the centre and the two ramps lie where they must, to a fraction of a pixel."""
     middle = ENCODER_PX // 2
     reach = int(min(SQUARE_UM) / ENCODER_MPP)
     before, after = slice(middle - reach + blur_px, middle - blur_px), slice(middle + blur_px, middle + reach - blur_px)
     for rows, columns, value in [(before, before, 255), (before, after, 0), (after, before, 0), (after, after, 255)]:
-        assert (patch[rows, columns, 0] == value).all(), f"{what}: the rectangles are shifted"
+        assert (patch[rows, columns, 0] == value).all(), f"{label}: the rectangles are shifted"
     for axis, channel in ((0, 1), (1, 2)):
         found_um = patch[..., channel].mean() / RAMP_PER_UM[axis]
-        assert found_um == pytest.approx(center_um[axis], abs=0.3 * ENCODER_MPP), f"{what}: {'xy'[axis]} is shifted"
+        assert found_um == pytest.approx(center_um[axis], abs=0.3 * ENCODER_MPP), f"{label}: {'xy'[axis]} is shifted"
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mpp", MPPS)
 def test_every_source_gives_the_same_patch_and_it_is_in_place(tmp_path, mpp, size):
-    opened = sources(board(*SIZES[size], mpp), tmp_path)
+    open_references = sources(board(*SIZES[size], mpp), tmp_path)
     for interpolation in ("area", "bicubic"):
-        expected = cut(opened["array"], CORNER_UM, mpp, interpolation)
-        for what, image in opened.items():
+        expected = cut(open_references["array"], CORNER_UM, mpp, interpolation)
+        for label, image in open_references.items():
             patch = cut(image, CORNER_UM, mpp, interpolation)
-            np.testing.assert_array_equal(patch, expected, err_msg=f"{what}, {interpolation}")
-    assert_in_place(cut(opened["array"], CORNER_UM, mpp), CORNER_UM, blur_px=2, what=f"{mpp} um a pixel")
-    for image in opened.values():
+            np.testing.assert_array_equal(patch, expected, err_msg=f"{label}, {interpolation}")
+    assert_in_place(cut(open_references["array"], CORNER_UM, mpp), CORNER_UM, blur_px=2, label=f"{mpp} um a pixel")
+    for image in open_references.values():
         image.close()
 
 
@@ -116,10 +116,10 @@ def test_x_and_y_are_not_swapped(tmp_path, mpp):
     pixels = board(*SIZES["odd"], mpp)
     turned = open_image(np.ascontiguousarray(pixels.transpose(1, 0, 2)))
     patch = cut(turned, (CORNER_UM[1], CORNER_UM[0]), mpp)
-    for what, image in sources(pixels, tmp_path).items():
+    for label, image in sources(pixels, tmp_path).items():
         found = cut(image, CORNER_UM, mpp)
-        np.testing.assert_array_equal(found, patch.transpose(1, 0, 2), err_msg=what)
-        assert np.abs(found.astype(int) - patch).max() > 200, what
+        np.testing.assert_array_equal(found, patch.transpose(1, 0, 2), err_msg=label)
+        assert np.abs(found.astype(int) - patch).max() > 200, label
         image.close()
 
 
@@ -210,10 +210,10 @@ def test_spots_of_a_spatialdata_with_a_transformation_get_the_patch_of_the_array
     found = spots_on_image(sdata, sdata["table"], coordinate_system="um")
 
     np.testing.assert_allclose(found.xy, centers, atol=1e-6)
-    opened = open_image(found.image)
+    open_references = open_image(found.image)
     for center, known in zip(found.xy, centers, strict=True):
         width_px = ENCODER_PX * ENCODER_MPP / mpp
-        patch = cut_patch(opened, center, width_px=width_px, out_px=ENCODER_PX)[0]
+        patch = cut_patch(open_references, center, width_px=width_px, out_px=ENCODER_PX)[0]
         expected = cut_patch(open_image(pixels), known, width_px=width_px, out_px=ENCODER_PX)[0]
         # The centre went through a matrix and back: its last digits may round a pixel differently.
         assert np.abs(patch.astype(int) - expected).max() <= 1

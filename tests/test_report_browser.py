@@ -53,10 +53,12 @@ def path(slides: list[AnnData], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def open_report(browser: Any, path: Path) -> Any:
     """Opens the page, at the size of a desktop if nothing else is said."""
 
-    def opened(file: Path = path, **context: Any) -> AbstractContextManager[Any]:
-        return browser_helper.opened(browser, file, **{"viewport": DESKTOP, "color_scheme": "light", **context})
+    def open_references(file: Path = path, **context: Any) -> AbstractContextManager[Any]:
+        return browser_helper.open_references(
+            browser, file, **{"viewport": DESKTOP, "color_scheme": "light", **context}
+        )
 
-    return opened
+    return open_references
 
 
 def pixels(page: Any, selector: str) -> np.ndarray:

@@ -86,14 +86,14 @@ def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, ba
 
 def test_a_slide_can_be_added_to_a_bank(version, bank, cohort):
     more = cohort[0]
-    opened = sp.pp.open_bank(bank)
+    open_references = sp.pp.open_bank(bank)
     with pytest.raises(KeyError, match="genes of the new references"):
         sp.pp.reference_bank([more[:, :5].copy()], path=bank, append=True)
     more.var_names = [f"other {i}" for i in range(more.n_vars)]
-    genes = list(opened.uns["spahgc"]["bank"]["transcriptome"])
+    genes = list(open_references.uns["spahgc"]["bank"]["transcriptome"])
     more = more[:, : len(genes)].copy()
     more.var_names = genes
     more.obs["slide"] = "added"
     grown = sp.pp.reference_bank([more], path=bank, append=True)
-    assert grown.n_obs > opened.n_obs
+    assert grown.n_obs > open_references.n_obs
     assert list(grown.uns["spahgc"]["bank"]["slides"])[-1] == "added"

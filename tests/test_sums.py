@@ -35,7 +35,7 @@ def test_sum_is_that_of_a_loop(edges: Edges) -> None:
 def test_product_is_that_of_the_rows_of_both_nodes(edges: Edges) -> None:
     query, x = doubles(N_RECEIVER, WIDTH, seed=0), doubles(N_SOURCE, WIDTH, seed=1)
     wanted = (query[edges.receiver] * x[edges.source]).sum(1)
-    torch.testing.assert_close(edges.sorted.dots(query, x), wanted[edges.sorted.order])
+    torch.testing.assert_close(edges.sorted.edge_dot(query, x), wanted[edges.sorted.order])
 
 
 def test_softmax_is_that_of_each_receiver_and_finite_where_scores_are_large(edges: Edges) -> None:
@@ -53,7 +53,7 @@ def test_derivatives_are_those_of_finite_differences(edges: Edges) -> None:
         doubles(len(edges.source), seed=2),
     )
     assert torch.autograd.gradcheck(edges.sorted.sum, (weights, x))
-    assert torch.autograd.gradcheck(edges.sorted.dots, (query, x))
+    assert torch.autograd.gradcheck(edges.sorted.edge_dot, (query, x))
     assert torch.autograd.gradcheck(edges.sorted.softmax, (weights,))
     assert torch.autograd.gradcheck(edges.mean, (x,))
 
@@ -73,7 +73,7 @@ def test_sixteen_bits_are_summed_in_single_precision(edges: Edges) -> None:
 
 
 def test_nothing_is_heard_of_young_sparse_matrices(edges: Edges, recwarn: pytest.WarningsRecorder) -> None:
-    edges.sorted.dots(torch.ones(N_RECEIVER, WIDTH), torch.ones(N_SOURCE, WIDTH))
+    edges.sorted.edge_dot(torch.ones(N_RECEIVER, WIDTH), torch.ones(N_SOURCE, WIDTH))
     assert not [str(warning.message) for warning in recwarn]
 
 

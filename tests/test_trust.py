@@ -86,7 +86,7 @@ def test_model_without_a_linear_part_is_refused(refs: list[AnnData]):
 def test_pcc_of_a_gene_is_the_random_effects_mean_of_fishers_z():
     measured, predicted = noisy(n_genes=20, noise=1.5)
     measured[SLIDES == "a"] -= 0.5 * predicted[SLIDES == "a"]  # so that the slides differ
-    found = Correlation.of(measured, predicted, SLIDES)
+    found = Correlation.fit(measured, predicted, SLIDES)
     n = np.array([60, 80, 100])
     for gene in range(20):
         z = np.arctanh([np.corrcoef(measured[SLIDES == s, gene], predicted[SLIDES == s, gene])[0, 1] for s in "abc"])
@@ -102,9 +102,9 @@ def test_pcc_of_a_gene_is_the_random_effects_mean_of_fishers_z():
 
 def test_interval_is_wider_where_slides_disagree():
     measured, predicted = noisy(n_genes=30)
-    agree = Correlation.of(measured, predicted, SLIDES)
+    agree = Correlation.fit(measured, predicted, SLIDES)
     measured[SLIDES == "a"] = 2 - measured[SLIDES == "a"]
-    differ = Correlation.of(measured, predicted, SLIDES)
+    differ = Correlation.fit(measured, predicted, SLIDES)
     assert (differ.high - differ.low > 1.5 * (agree.high - agree.low)).all()
 
 
@@ -112,9 +112,9 @@ def test_slide_on_which_a_gene_is_constant_says_nothing_of_it():
     measured, predicted = noisy(n_genes=3)
     measured[SLIDES == "b", 1] = 0.7
     measured[:, 2] = 0.7
-    found = Correlation.of(measured, predicted, SLIDES)
+    found = Correlation.fit(measured, predicted, SLIDES)
     rest = SLIDES != "b"
-    alone = Correlation.of(measured[rest], predicted[rest], SLIDES[rest])
+    alone = Correlation.fit(measured[rest], predicted[rest], SLIDES[rest])
     assert found.pcc[0] != alone.pcc[0]
     np.testing.assert_allclose([found.pcc[1], found.low[1]], [alone.pcc[1], alone.low[1]])
     assert np.isnan([found.pcc[2], found.low[2], found.high[2]]).all()
@@ -154,7 +154,7 @@ def test_standardised_residuals_of_the_references_held_out_have_spread_one(refs:
 
 def test_spread_is_the_noise_and_the_shift_between_slides():
     measured, predicted = noisy(n_genes=400, noise=0.5, shift=0.6)
-    spread = Spread.of(measured, predicted, SLIDES)(predicted)
+    spread = Spread.fit(measured, predicted, SLIDES)(predicted)
     assert spread.dtype == np.float32
     assert root_mean_square(spread) == pytest.approx(np.hypot(0.5, 0.6), rel=0.05)
 
@@ -162,15 +162,15 @@ def test_spread_is_the_noise_and_the_shift_between_slides():
 def test_noisy_gene_has_a_wide_spread():
     measured, predicted = noisy(n_genes=60, noise=0.3)
     measured[:, 5] += 4 * (measured[:, 5] - predicted[:, 5])
-    spread = Spread.of(measured, predicted, SLIDES)(predicted).mean(axis=0)
+    spread = Spread.fit(measured, predicted, SLIDES)(predicted).mean(axis=0)
     assert spread[5] > 3 * np.delete(spread, 5).max()
 
 
 def test_spread_follows_the_predicted_value_where_the_noise_does():
     rng = np.random.default_rng(1)
     predicted = rng.uniform(0, 2, size=(len(SLIDES), 60))
-    rising = Spread.of(predicted + rng.normal(size=predicted.shape) * np.exp(0.3 * predicted), predicted, SLIDES)
-    even = Spread.of(predicted + rng.normal(size=predicted.shape), predicted, SLIDES)
+    rising = Spread.fit(predicted + rng.normal(size=predicted.shape) * np.exp(0.3 * predicted), predicted, SLIDES)
+    even = Spread.fit(predicted + rng.normal(size=predicted.shape), predicted, SLIDES)
     low, high = np.full((1, 60), 0.6), np.full((1, 60), 1.4)
     assert np.median(rising(high) / rising(low)) == pytest.approx(np.exp(0.3 * 0.8), rel=0.1)
     assert np.median(even(high) / even(low)) == pytest.approx(1, rel=0.05)
@@ -179,10 +179,10 @@ def test_spread_follows_the_predicted_value_where_the_noise_does():
 def test_gene_that_was_never_seen_has_a_spread_above_zero():
     measured, predicted = noisy(n_genes=30, noise=0.3)
     measured[:, 3] = predicted[:, 3] = 0
-    spread = Spread.of(measured, predicted, SLIDES)(predicted)
+    spread = Spread.fit(measured, predicted, SLIDES)(predicted)
     assert (spread > 0).all()
     assert (spread[:, 3] < np.median(spread)).all()
-    assert np.isfinite(Spread.of(measured[:, 3:4], predicted[:, 3:4], SLIDES)(predicted[:, 3:4])).all()
+    assert np.isfinite(Spread.fit(measured[:, 3:4], predicted[:, 3:4], SLIDES)(predicted[:, 3:4])).all()
 
 
 # Support of a spot.
@@ -197,7 +197,7 @@ def new_tissue() -> AnnData:
 
 def test_spots_of_a_tissue_that_no_reference_contains_have_low_support(refs: list[AnnData], new_tissue: AnnData):
     spots, blocks = make_spots(refs)
-    support = Support.of(spots, blocks)(new_tissue.obsm[EMBEDDING], spots.z)
+    support = Support.fit(spots, blocks)(new_tissue.obsm[EMBEDDING], spots.z)
     share = new_tissue.obsm["truth_domains"][:, 3]
     assert (share > 0.6).sum() >= 5
     assert (share < 0.05).sum() >= 10
@@ -210,7 +210,7 @@ def test_spots_of_known_tissues_have_a_support_like_that_of_the_references(cohor
     for name in np.unique(spots.slide):
         new = spots.slide == name
         known = spots[~new]
-        support = Support.of(known, blocks)(spots.z[new], known.z)
+        support = Support.fit(known, blocks)(spots.z[new], known.z)
         assert ((support > 0) & (support <= 1)).all()
         assert 0.3 < support.mean() < 0.7, name
         assert (support < 0.05).mean() < 0.15, name
@@ -223,15 +223,15 @@ def test_another_stain_is_nothing_new_where_the_references_differ_in_it(cohort: 
     new = spots.slide == names[0]
     one, many = spots.z[~new], (spots.z + stains[np.searchsorted(names, spots.slide)])[~new]
     stained = spots.z[new] + stains[0]
-    among_one = Support.of(replace(spots[~new], z=one), blocks)(stained, one)
-    among_many = Support.of(replace(spots[~new], z=many), blocks)(stained, many)
+    among_one = Support.fit(replace(spots[~new], z=one), blocks)(stained, one)
+    among_many = Support.fit(replace(spots[~new], z=many), blocks)(stained, many)
     assert np.median(among_one) < 0.05
     assert np.median(among_many) > 0.25
 
 
 def test_support_does_not_depend_on_the_other_spots_of_the_slide(refs: list[AnnData], new_tissue: AnnData):
     spots, blocks = make_spots(refs)
-    support, z = Support.of(spots, blocks), new_tissue.obsm[EMBEDDING]
+    support, z = Support.fit(spots, blocks), new_tissue.obsm[EMBEDDING]
     # A slide that consists of the new tissue alone cannot make it common.
     new = new_tissue.obsm["truth_domains"][:, 3] > 0.6
     np.testing.assert_array_equal(support(z[new], spots.z), support(z, spots.z)[new])
@@ -239,10 +239,10 @@ def test_support_does_not_depend_on_the_other_spots_of_the_slide(refs: list[AnnD
 
 def test_support_needs_only_some_spots_of_every_slide(refs: list[AnnData], monkeypatch: pytest.MonkeyPatch):
     spots, blocks = make_spots(refs)
-    of_all = Support.of(spots, blocks)
+    of_all = Support.fit(spots, blocks)
     monkeypatch.setattr(_support, "MAX_ANCHORS", 90)
-    monkeypatch.setattr(_support, "BLOCK_SPOTS", 16)
-    of_some = Support.of(spots, blocks)
+    monkeypatch.setattr(_support, "DISTANCE_BLOCK_SPOTS", 16)
+    of_some = Support.fit(spots, blocks)
     assert len(of_all.anchors) == len(spots)
     assert np.unique(spots.slide[of_some.anchors], return_counts=True)[1].tolist() == [30, 30, 30]
     far = spots.z + 5
@@ -257,7 +257,7 @@ def test_support_weighs_blocks_alike_however_wide_they_are():
     spots = Spots(z, rng.random((len(z), 2)), SLIDES, nothing, csr_matrix(nothing))
     odd = z[:20].copy()
     odd[:, 40] += 8  # the only column of a block
-    apart, together = (Support.of(spots, blocks)(odd, z) for blocks in (((0, 40), (40, 41)), ((0, 41),)))
+    apart, together = (Support.fit(spots, blocks)(odd, z) for blocks in (((0, 40), (40, 41)), ((0, 41),)))
     assert apart.max() < together.max()
     assert (apart <= 1 / len(z) + 0.02).all()
 

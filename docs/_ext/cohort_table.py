@@ -6,7 +6,7 @@ import pandas as pd
 from sphinx.util.docutils import SphinxDirective
 
 
-def what(row: pd.Series) -> dict[str, str]:
+def label(row: pd.Series) -> dict[str, str]:
     return {
         "function": f"{{func}}`~spahgc.datasets.{row.name}`",
         "tissue": row["title"],
@@ -30,7 +30,7 @@ def papers(row: pd.Series) -> dict[str, str]:
     return {"function": f"`{row.name}`", "to cite": row["citation"]}
 
 
-TABLES = {"what": what, "terms": terms, "papers": papers}
+TABLES = {"what": label, "terms": terms, "papers": papers}
 
 
 def markdown(table: pd.DataFrame, kind: str) -> str:

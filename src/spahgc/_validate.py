@@ -16,7 +16,7 @@ MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
 
 
-def listing(names: Iterable[object], limit: int = MAX_LISTED) -> str:
+def quoted(names: Iterable[object], limit: int = MAX_LISTED) -> str:
     """The first few names in quotes, and how many more there are."""
     names = list(names)
     if not names:
@@ -25,49 +25,49 @@ def listing(names: Iterable[object], limit: int = MAX_LISTED) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
-def check_anndata(adata: Any, what: str) -> None:
+def check_anndata(adata: Any, label: str) -> None:
     """Refuse what is no AnnData, has no spots, or names a spot or a gene twice.
 
     Parameters
     ----------
     adata
         The object in question.
-    what
+    label
         How messages call it, e.g. ``'reference "C3"'``.
     """
     if not isinstance(adata, AnnData):
         raise TypeError(
-            f"{what} must be an AnnData, found {type(adata).__name__}. Pass an AnnData, or a SpatialData that holds it "
+            f"{label} must be an AnnData, found {type(adata).__name__}. Pass an AnnData, or a SpatialData that holds it "
             "as a table."
         )
     if adata.n_obs == 0:
-        raise ValueError(f"{what} has no spots. Check the filter that was applied to it.")
-    check_unique(adata.obs_names, f"{what}: spot names", "adata.obs_names_make_unique()")
-    check_unique(adata.var_names, f"{what}: gene names", "adata.var_names_make_unique()")
+        raise ValueError(f"{label} has no spots. Check the filter that was applied to it.")
+    check_unique(adata.obs_names, f"{label}: spot names", "adata.obs_names_make_unique()")
+    check_unique(adata.var_names, f"{label}: gene names", "adata.var_names_make_unique()")
 
 
-def check_unique(names: Any, what: str, way_out: str) -> None:
+def check_unique(names: Any, label: str, way_out: str) -> None:
     """Refuse repeated names of an index."""
     if not names.is_unique:
         repeated = names[names.duplicated()].unique()
-        raise ValueError(f"{what} are not unique: {listing(repeated)} occur more than once. Run {way_out} first.")
+        raise ValueError(f"{label} are not unique: {quoted(repeated)} occur more than once. Run {way_out} first.")
 
 
-def check_coordinates(adata: AnnData, what: str) -> np.ndarray:
+def check_coordinates(adata: AnnData, label: str) -> np.ndarray:
     """Spot centres ``(x, y)`` in pixels, spots x 2, float64; refuses a missing, misshaped or non-finite array."""
     if SPATIAL not in adata.obsm:
         raise KeyError(
-            f'obsm["{SPATIAL}"] not found in {what}, obsm has {listing(adata.obsm)}. It must hold the spot centres '
+            f'obsm["{SPATIAL}"] not found in {label}, obsm has {quoted(adata.obsm)}. It must hold the spot centres '
             "(x, y) in full-resolution pixels."
         )
     xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2:
-        raise ValueError(f'obsm["{SPATIAL}"] of {what} must be spots x 2 (x, y), found shape {xy.shape}.')
+        raise ValueError(f'obsm["{SPATIAL}"] of {label} must be spots x 2 (x, y), found shape {xy.shape}.')
     broken = ~np.isfinite(xy).all(axis=1)
     if broken.any():
         raise ValueError(
-            f'obsm["{SPATIAL}"] of {what} has NaN or infinite coordinates in {int(broken.sum())} of {len(xy)} spots '
-            f"({listing(adata.obs_names[broken])}). Remove these spots, or give them a position."
+            f'obsm["{SPATIAL}"] of {label} has NaN or infinite coordinates in {int(broken.sum())} of {len(xy)} spots '
+            f"({quoted(adata.obs_names[broken])}). Remove these spots, or give them a position."
         )
     return xy
 
@@ -77,51 +77,51 @@ def encoder_records(adata: AnnData) -> dict[str, dict[str, Any]]:
     return dict(adata.uns.get(UNS, {}).get(Uns.embeddings, {}))
 
 
-def find_embedding(adata: AnnData, embedding: str | None, what: str) -> str:
+def find_embedding(adata: AnnData, embedding: str | None, label: str) -> str:
     """Key of the embedding in ``obsm``: the one named, or the only one that carries an encoder record."""
     if embedding is not None:
         if embedding not in adata.obsm:
             raise KeyError(
-                f'obsm["{embedding}"] not found in {what}, obsm has {listing(adata.obsm)}. '
+                f'obsm["{embedding}"] not found in {label}, obsm has {quoted(adata.obsm)}. '
                 f"Run spahgc.pp.embed(adata, encoder=...) first, or pass embedding= with a key that is there."
             )
         return embedding
     found = [key for key in encoder_records(adata) if key in adata.obsm]
     if not found:
         raise KeyError(
-            f"no image embedding found in {what}, obsm has {listing(adata.obsm)}. "
+            f"no image embedding found in {label}, obsm has {quoted(adata.obsm)}. "
             'Run spahgc.pp.embed(adata, encoder="uni") first, or pass embedding= with the key of your own.'
         )
     if len(found) > 1:
-        raise ValueError(f"{what} holds several embeddings: {listing(found)}. Say which one with embedding=.")
+        raise ValueError(f"{label} holds several embeddings: {quoted(found)}. Say which one with embedding=.")
     return found[0]
 
 
-def embedding_matrix(adata: AnnData, key: str, what: str) -> np.ndarray:
+def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
     """The embedding, spots x dim, float32; refuses a missing, misshaped or non-finite one."""
     if key not in adata.obsm:
         known = encoder_records(adata)
         name = known[key]["name"] if key in known else key.removeprefix("X_")
         raise KeyError(
-            f'obsm["{key}"] not found in {what}, obsm has {listing(adata.obsm)}. '
+            f'obsm["{key}"] not found in {label}, obsm has {quoted(adata.obsm)}. '
             f'Run spahgc.pp.embed(adata, encoder="{name}") first.'
         )
     z = np.asarray(adata.obsm[key], dtype=np.float32)
     if z.ndim != 2:
-        raise ValueError(f'obsm["{key}"] of {what} must be spots x dim, found shape {z.shape}.')
+        raise ValueError(f'obsm["{key}"] of {label} must be spots x dim, found shape {z.shape}.')
     broken = ~np.isfinite(z).all(axis=1)
     if broken.any():
         raise ValueError(
-            f'obsm["{key}"] of {what} has NaN or infinite numbers in {int(broken.sum())} of {len(z)} spots '
-            f"({listing(adata.obs_names[broken])}). Embed the slide again, or remove these spots."
+            f'obsm["{key}"] of {label} has NaN or infinite numbers in {int(broken.sum())} of {len(z)} spots '
+            f"({quoted(adata.obs_names[broken])}). Embed the slide again, or remove these spots."
         )
     return z
 
 
-def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, what: str, other_what: str) -> None:
+def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, label: str, other_what: str) -> None:
     """Refuse embeddings whose encoder records differ, and name the fields."""
     if bool(record) != bool(other):
-        with_record, without = (what, other_what) if record else (other_what, what)
+        with_record, without = (label, other_what) if record else (other_what, label)
         raise ValueError(
             f'obsm["{key}"] of {without} carries no encoder record, that of {with_record} does, so that nobody can '
             f"tell whether they agree. Embed both with spahgc.pp.embed, or write the record into "
@@ -131,7 +131,7 @@ def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, 
     if differing:
         details = "; ".join(f"{field}: {record.get(field)!r} and {other.get(field)!r}" for field in differing)
         raise ValueError(
-            f'obsm["{key}"] of {what} and of {other_what} come from different encoders ({details}). '
+            f'obsm["{key}"] of {label} and of {other_what} come from different encoders ({details}). '
             "Embed all slides with the same encoder and the same settings."
         )
 
@@ -145,7 +145,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(np.array_equal(np.asarray(a), np.asarray(b)))
 
 
-def check_genes(wanted: Sequence[str], available: Any, what: str) -> list[str]:
+def check_genes(wanted: Sequence[str], available: Any, label: str) -> list[str]:
     """The panel as a list; refuses an empty or repeated one, and genes that are not there."""
     if isinstance(wanted, str):
         raise TypeError(f'genes= must be a sequence of gene names, found the string "{wanted}". Pass ["{wanted}"].')
@@ -154,13 +154,13 @@ def check_genes(wanted: Sequence[str], available: Any, what: str) -> list[str]:
         raise ValueError("genes= is empty. Pass the names of the genes to predict, or leave it out to select them.")
     repeated = sorted({gene for gene in genes if genes.count(gene) > 1}) if len(set(genes)) < len(genes) else []
     if repeated:
-        raise ValueError(f"genes= names {listing(repeated)} more than once. Remove the repetition.")
+        raise ValueError(f"genes= names {quoted(repeated)} more than once. Remove the repetition.")
     known = set(available)
     missing = [gene for gene in genes if gene not in known]
     if missing:
         raise KeyError(
-            f"{len(missing)} of {len(genes)} genes not found in {what}: {listing(missing)}; its genes look like "
-            f"{listing(list(available)[:3])}. Check the spelling, and whether one side uses Ensembl identifiers."
+            f"{len(missing)} of {len(genes)} genes not found in {label}: {quoted(missing)}; its genes look like "
+            f"{quoted(list(available)[:3])}. Check the spelling, and whether one side uses Ensembl identifiers."
         )
     return genes
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obsp, Uns
-from spahgc._linear.node_features import LowRankBasis, PlainBasis, arrays_below, learn_basis
+from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
 from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import resolve_device, versions
@@ -21,20 +21,27 @@ from spahgc._spots.spots import Spots
 from spahgc._training.fit import loss_columns, new_network, train_networks
 from spahgc._training.graphs import bank_spots, check_sizes, needed_references, spot_graph
 from spahgc._training.model_files import FORMAT, read_folder, write_folder
-from spahgc._training.predict import Prediction, networks_say
-from spahgc._training.tasks import has_large_role, most_similar, spare_peers
+from spahgc._training.predict import Prediction, predict_networks
+from spahgc._training.tasks import has_large_role, most_similar, spare_rs_graph
 from spahgc._validate import check_coordinates, embedding_matrix
-from spahgc.pp._bank.build import similar_peers
-from spahgc.pp._bank.references import as_bank, bank_embedding, bank_record, check_target, embedding_blocks, seen_spots
+from spahgc.pp._bank.build import make_rs_graph
+from spahgc.pp._bank.references import (
+    as_bank,
+    bank_embedding,
+    bank_record,
+    check_target,
+    embedding_blocks,
+    select_embedding_columns,
+)
 from spahgc.pp._bank.store import as_rows
-from spahgc.pp._search.neighbors import Found, search_neighbors
+from spahgc.pp._search.neighbors import Neighbors, search_neighbors
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
     from torch import Tensor
 
-    from spahgc._linear.node_features import Basis
+    from spahgc._linear.node_features import NodeFeatures
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
 
 BASIS, NETWORKS, TRUST = "basis.", "networks.", "trust."
@@ -50,7 +57,7 @@ class SpaHGC:
     ----------
     bank
         The references, as :func:`spahgc.pp.reference_bank` returns them, with the RS graph of what the nodes carry.
-    basis
+    node_features
         What the nodes of the graph carry, learned from the bank.
     networks
         The trained networks, on the CPU; their predictions are averaged.
@@ -71,7 +78,7 @@ class SpaHGC:
     def __init__(
         self,
         bank: AnnData,
-        basis: Basis,
+        node_features: NodeFeatures,
         networks: list[SpaHGCNetwork],
         trust: Trust | None,
         parameters: Parameters,
@@ -82,7 +89,7 @@ class SpaHGC:
         versions: dict[str, str],
     ) -> None:
         self.bank = bank
-        self.basis = basis
+        self.node_features = node_features
         self.networks = networks
         self.trust = trust
         self.parameters = parameters
@@ -135,22 +142,22 @@ class SpaHGC:
         where = resolve_device(device)
         refs = placed_tables(refs, table_key, "reference")
         bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, peers=False)
-        spots = seen_spots(bank_spots(bank, dense=False), bank, parameters)
+        spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
         trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
-        basis = learn_basis(spots, blocks, parameters)
+        node_features = fit_node_features(spots, blocks, parameters)
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_peers(basis, parameters) if parameters.epochs and has_large_role(spots) else None
-        networks, history = train_networks(spots, basis, parameters, seed=seed, device=where, peers=spare)
+        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and has_large_role(spots) else None
+        networks, history = train_networks(spots, node_features, parameters, seed=seed, device=where, rs_graph=spare)
         bank.obsp[Obsp.reference_connectivities] = (
-            similar_peers(basis.features, basis.expression, parameters.n_reference)
+            make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
             if spare is None
             else most_similar(spare, parameters.n_reference)
         )
         return cls(
             bank,
-            basis,
+            node_features,
             networks,
             trust,
             parameters,
@@ -164,7 +171,7 @@ class SpaHGC:
         """CS graph of a target, as :meth:`predict` takes it: target spots x bank spots, CSR, cosine similarity."""
         target = placed_table(target, table_key, "the target")
         check_target(target, self.bank)
-        features, _ = self.basis.place(self._target_spots(target))
+        features, _ = self.node_features.transform(self._target_spots(target))
         return self._nearest(features, resolve_device(None)).graph
 
     def predict(
@@ -199,7 +206,7 @@ class SpaHGC:
         ValueError
             If the target was embedded by another encoder, or holds NaN in either.
         """
-        return self._look_at(target, cross, device, table_key).expression
+        return self._predict(target, cross, device, table_key).expression
 
     def predict_in_full(
         self, target: AnnData | SpatialData, *, device: str | None = None, table_key: str | None = None
@@ -208,9 +215,9 @@ class SpaHGC:
 
         Parameters, errors and numbers as in :meth:`predict`, :meth:`cross_graph`, :meth:`attention` and :meth:`support`.
         """
-        return self._look_at(target, None, device, table_key, attention=bool(self.networks), support=True)
+        return self._predict(target, None, device, table_key, attention=bool(self.networks), support=True)
 
-    def _look_at(
+    def _predict(
         self,
         target: AnnData | SpatialData,
         cross: csr_matrix | None,
@@ -230,18 +237,18 @@ class SpaHGC:
         if heard is not None:
             weights = csr_matrix((heard, found.graph.indices, found.graph.indptr), shape=found.graph.shape).copy()
         covered = self._support(spots) if support else None
-        return Prediction(self.basis.decode(outputs), found.graph, weights, covered, found.record)
+        return Prediction(self.node_features.decode(outputs), found.graph, weights, covered, found.record)
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str, attention: bool
-    ) -> tuple[np.ndarray, Found, np.ndarray | None]:
+    ) -> tuple[np.ndarray, Neighbors, np.ndarray | None]:
         """What line and networks say of a target, its CS graph, and the attention on it; features live here alone."""
-        features, outputs = self.basis.place(spots)
-        found = self._nearest(features, device) if cross is None else Found(cross, {})
+        features, outputs = self.node_features.transform(spots)
+        found = self._nearest(features, device) if cross is None else Neighbors(cross, {})
         heard = None
         if self.networks:
             graph = self.graph(features, spots.xy, found.graph, device)
-            said, heard = networks_say(self.networks, graph, spots.xy, self.parameters, device, attention=attention)
+            said, heard = predict_networks(self.networks, graph, spots.xy, self.parameters, device, attention=attention)
             share = self.parameters.graph_share
             outputs = said if outputs is None else share * said + (1 - share) * outputs
         assert outputs is not None  # parameters without line and epochs are refused
@@ -261,24 +268,26 @@ class SpaHGC:
         """
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
-        attention = self._look_at(target, cross, device, table_key, attention=True).attention
+        attention = self._predict(target, cross, device, table_key, attention=True).attention
         assert attention is not None
         return attention
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
-        peers = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
-        known = needed_references(self.basis.features, self.basis.expression, cross, peers, self.parameters.layers)
+        rs_graph = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
+        known = needed_references(
+            self.node_features.features, self.node_features.expression, cross, rs_graph, self.parameters.layers
+        )
         return spot_graph(features, xy, *known, self.parameters.n_spatial, device)
 
-    def _nearest(self, features: Rows, device: str) -> Found:
+    def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
-        return search_neighbors(features, self.basis.features, self.parameters.n_cross, device=where)
+        return search_neighbors(features, self.node_features.features, self.parameters.n_cross, device=where)
 
     def _target_spots(self, target: AnnData) -> Spots:
         z = embedding_matrix(target, self.embedding, "the target")
         spots = Spots.without_expression(in_float(z), check_coordinates(target, "the target"))
-        return seen_spots(spots, self.bank, self.parameters)
+        return select_embedding_columns(spots, self.bank, self.parameters)
 
     def support(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> np.ndarray | None:
         """How well the references cover what :meth:`predict` sees of each spot, 0 to 1; ``None`` if nothing says so."""
@@ -328,7 +337,7 @@ class SpaHGC:
         import torch
         from torch import nn
 
-        arrays = self.basis.to_arrays() if isinstance(self.basis, LowRankBasis) else {}
+        arrays = self.node_features.to_arrays() if isinstance(self.node_features, LowRankFeatures) else {}
         arrays = {f"{BASIS}{name}": array for name, array in arrays.items()}
         if self.trust is not None:
             arrays |= {f"{TRUST}{name}": array for name, array in self.trust.to_arrays().items()}
@@ -368,11 +377,11 @@ class SpaHGC:
         tensors, bank, description = read_folder(Path(folder))
         parameters = Parameters.from_dict(description["parameters"])
         if parameters.n_axes:
-            basis: Basis = LowRankBasis.from_arrays(arrays_below(BASIS, tensors))
+            node_features: NodeFeatures = LowRankFeatures.from_arrays(arrays_with_prefix(BASIS, tensors))
         else:
-            basis = PlainBasis.of(seen_spots(bank_spots(bank), bank, parameters))
-        trust = Trust.from_arrays(arrays_below(TRUST, tensors)) if parameters.line else None
-        sizes = basis.features.shape[1], basis.expression.shape[1]
+            node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
+        trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
+        sizes = node_features.features.shape[1], node_features.expression.shape[1]
         count = parameters.n_networks if parameters.epochs else 0
         networks = [new_network(*sizes, parameters) for _ in range(count)]
         nn.ModuleList(networks).load_state_dict(
@@ -380,7 +389,7 @@ class SpaHGC:
         )
         return cls(
             bank,
-            basis,
+            node_features,
             networks,
             trust,
             parameters,

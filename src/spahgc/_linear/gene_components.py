@@ -11,17 +11,17 @@ from spahgc._linear.principal_axes import principal_axes, project
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import Rows, blocks_of, dense, read
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import MIN_SPREAD, N_NEIGHBORS, Looks, SlideScale, standardize, sum_over
+from spahgc._spots.standardize import MIN_SPREAD, N_HEXAGONAL, SlideScale, StandardizedRows, standardize, sum_over
 
-READ_OUT_PENALTY = 1e-3
+LOADINGS_PENALTY = 1e-3
 """Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""
 
-N_JUDGED = 300
+N_TRAINING_GENES = 300
 """Genes of the transcriptome by which a network on components is judged in training."""
 
 
 @dataclass(frozen=True)
-class Components:
+class GeneComponents:
     """Principal components of the references' transcriptome, and the line from them to the panel.
 
     Every gene is standardised over the spots of each slide first, so that neither depth nor other differences between
@@ -35,20 +35,20 @@ class Components:
         Components x panel genes, standard deviations of a gene per unit of the score.
     scale
         Mean and standard deviation of a panel gene on a typical slide, ``log1p`` counts per 10,000.
-    judged
+    training_target
         The genes of most spatial structure, standardised by slide, spots x at most 300, float32; dense where read.
-    judged_loadings
+    training_loadings
         The same as ``loadings`` for these genes.
     """
 
     scores: np.ndarray
     loadings: np.ndarray
     scale: SlideScale
-    judged: Rows
-    judged_loadings: np.ndarray
+    training_target: Rows
+    training_loadings: np.ndarray
 
     @classmethod
-    def of(cls, spots: Spots, n: int, *, weigh: bool = False) -> Components:
+    def fit(cls, spots: Spots, n: int, *, weigh: bool = False) -> GeneComponents:
         """At most ``n`` components of some spots.
 
         Parameters
@@ -73,27 +73,27 @@ class Components:
                 "spahgc.pp.reference_bank(refs)."
             )
         # Dense in blocks only: two thousand genes of half a million spots are 4 GB.
-        genes = Looks.of(dense(spots.transcriptome), spots.slide)
+        genes = StandardizedRows.fit(dense(spots.transcriptome), spots.slide)
         structure = spatial_autocorrelation(genes, spots)
-        judged = np.sort(np.argsort(-structure, kind="stable")[:N_JUDGED])
+        training_target = np.sort(np.argsort(-structure, kind="stable")[:N_TRAINING_GENES])
         # Where no gene has any structure, all weights would be zero.
         weighted = replace(genes, weight=structure.astype(np.float32)) if weigh and structure.any() else genes
         scores = project(weighted, np.zeros(weighted.shape[1]), principal_axes(weighted, n))
-        read_off = genes.some(judged)
+        read_off = genes.some(training_target)
         return cls(
             scores,
-            _read_out(scores, Looks.of(spots.y, spots.slide)),
-            SlideScale.of(spots.y, spots.slide),
+            _loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
+            SlideScale.fit(spots.y, spots.slide),
             read_off,
-            _read_out(scores, read_off),
+            _loadings_of(scores, read_off),
         )
 
     @classmethod
-    def of_panel(cls, spots: Spots) -> Components:
+    def fit_panel(cls, spots: Spots) -> GeneComponents:
         """Every gene of the panel as a component of its own, standardised by slide."""
         y = standardize(spots.y, spots.slide)
         itself = np.eye(y.shape[1])
-        scale = SlideScale.of(spots.y, spots.slide)
+        scale = SlideScale.fit(spots.y, spots.slide)
         return cls(y.astype(np.float64), itself, scale, y, itself)
 
     @cached_property
@@ -101,7 +101,7 @@ class Components:
         """Standard deviation of the largest component."""
         return float(self.scores.std(axis=0).max()) or 1.0
 
-    def tapered(self, counts: tuple[int, ...]) -> Components:
+    def tapered(self, counts: tuple[int, ...]) -> GeneComponents:
         """What is read off them is then the mean over reading off the first of them, for each of the counts.
 
         How many components to trust is not known; later ones, which fewer of the counts include, weigh less.
@@ -111,7 +111,7 @@ class Components:
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         """The panel at spots of these scores (spots x components), spots x panel, ``log1p`` counts per 10,000."""
-        return self.scale.undo(scores @ self.loadings)
+        return self.scale.inverse_transform(scores @ self.loadings)
 
     def panel(self, scores: np.ndarray) -> np.ndarray:
         """The same in blocks of spots, float32."""
@@ -134,7 +134,7 @@ def spatial_autocorrelation(genes: Rows, spots: Spots) -> np.ndarray:
     spots
         The same spots, for their positions and slides.
     """
-    near = nearest_in_plane(spots.xy, N_NEIGHBORS, spots.slide)[0].astype(np.float32)
+    near = nearest_in_plane(spots.xy, N_HEXAGONAL, spots.slide)[0].astype(np.float32)
     of_slides = []
     for name in np.unique(spots.slide):
         members, total = np.flatnonzero(spots.slide == name), np.zeros(genes.shape[1], dtype=np.float32)
@@ -146,9 +146,9 @@ def spatial_autocorrelation(genes: Rows, spots: Spots) -> np.ndarray:
     return np.clip(np.mean(of_slides, axis=0), 0, None)
 
 
-def _read_out(scores: np.ndarray, y: Rows) -> np.ndarray:
+def _loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:
     """Least squares of ``y`` on the scores, with a penalty too small to matter where the scores vary."""
     products = scores.T @ scores
-    penalty = max(READ_OUT_PENALTY * np.trace(products) / len(products), MIN_SPREAD)
+    penalty = max(LOADINGS_PENALTY * np.trace(products) / len(products), MIN_SPREAD)
     with_y = sum(scores[rows].T @ y[rows] for rows in blocks_of(len(scores)))
     return np.linalg.solve(products + penalty * np.eye(len(products)), with_y)

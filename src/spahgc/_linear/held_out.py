@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spahgc._linear.gene_components import Components
-from spahgc._linear.node_features import TissueLine, make_components
+from spahgc._linear.gene_components import GeneComponents
+from spahgc._linear.node_features import ImageRidge, fit_components
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import SomeRows
-from spahgc._spots.spots import Spots, halves
+from spahgc._spots.spots import Spots, slide_or_half
 
 MAX_GROUPS = 5
 """Groups of references that are held out, so that the work does not grow with the square of their number."""
@@ -34,7 +34,7 @@ class HeldOut:
     """
 
     rows: np.ndarray
-    components: Components
+    components: GeneComponents
     scores: np.ndarray
 
     def predicted(self) -> np.ndarray:
@@ -57,7 +57,7 @@ def hold_out_each(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters:
     parameters
         How the line is made.
     """
-    members = halves(spots)
+    members = slide_or_half(spots)
     groups = np.array_split(np.unique(members), min(MAX_GROUPS, len(np.unique(members))))
     for names in groups:
         held_out = np.isin(members, names)
@@ -73,6 +73,6 @@ def _hold_out(
 ) -> HeldOut:
     known = spots.part(others)
     unseen = replace(Spots.without_expression(SomeRows(spots.z, rows), spots.xy[rows]), slide=spots.slide[rows])
-    components = make_components(known, parameters)
-    line = TissueLine.of(known, blocks, components, parameters)
+    components = fit_components(known, parameters)
+    line = ImageRidge.fit(known, blocks, components, parameters)
     return HeldOut(rows, components, line.predict(unseen))

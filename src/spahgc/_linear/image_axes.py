@@ -10,14 +10,14 @@ import numpy as np
 from spahgc._linear.principal_axes import principal_axes
 from spahgc._spots.rows import Rows, blocks_of
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import Looks, SlideScale, Surroundings, mean_of, spread_of, sum_over
+from spahgc._spots.standardize import NeighbourMeanRows, SlideScale, StandardizedRows, mean_and_std, mean_of, sum_over
 
 AROUND_WEIGHT = 0.5
 """Weight of the surroundings beside the spot itself, whose expression is in question."""
 
 
 @dataclass(frozen=True)
-class TissueMap:
+class ImageAxes:
     """Principal axes of the references' appearance, onto which every other slide is projected.
 
     Either every dimension of the embedding is standardised over the spots of its own slide, which takes away what stain
@@ -47,25 +47,25 @@ class TissueMap:
     scale: SlideScale | None
 
     @classmethod
-    def of(
+    def fit(
         cls, spots: Spots, blocks: tuple[tuple[int, int], ...], *, n_axes: int, n_around: int, by_slide: bool = True
-    ) -> tuple[TissueMap, np.ndarray]:
+    ) -> tuple[ImageAxes, np.ndarray]:
         """Axes of some reference spots, and where these spots lie on them (spots x axes, float32)."""
-        scale = None if by_slide else spread_of(spots.z, np.arange(len(spots)))
+        scale = None if by_slide else mean_and_std(spots.z, np.arange(len(spots)))
         views = _views(spots, blocks, n_around, scale)
         parts: tuple[Rows, ...] = views
         means = tuple(mean_of(part) for part in parts)
         axes = tuple(principal_axes(part, n_axes, mean) for part, mean in zip(parts, means, strict=True))
         squares = sum(np.square(part).sum() for _, _, part in _scores(views, means, axes))
         size = float(np.sqrt(squares / len(spots) / sum(part.shape[1] for part in axes))) or 1.0
-        tissue = cls(means, axes, blocks, n_around, size, scale)
-        return tissue, tissue._place(views)
+        image_axes = cls(means, axes, blocks, n_around, size, scale)
+        return image_axes, image_axes._project(views)
 
-    def __call__(self, spots: Spots) -> np.ndarray:
+    def transform(self, spots: Spots) -> np.ndarray:
         """Spots x axes, float32. Slides must be complete where they are standardised by themselves."""
-        return self._place(_views(spots, self.blocks, self.n_around, self.scale))
+        return self._project(_views(spots, self.blocks, self.n_around, self.scale))
 
-    def _place(self, views: tuple[Looks, Surroundings] | tuple[Looks]) -> np.ndarray:
+    def _project(self, views: tuple[StandardizedRows, NeighbourMeanRows] | tuple[StandardizedRows]) -> np.ndarray:
         out = np.empty((len(views[0]), sum(part.shape[1] for part in self.axes)), dtype=np.float32)
         for rows, columns, part in _scores(views, self.means, self.axes):
             out[rows, columns] = part / self.size
@@ -83,7 +83,7 @@ class TissueMap:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> TissueMap:
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ImageAxes:
         """The inverse of :meth:`to_arrays`."""
         views = range(sum(name.startswith("mean.") for name in arrays))
         return cls(
@@ -98,24 +98,30 @@ class TissueMap:
 
 def _views(
     spots: Spots, blocks: tuple[tuple[int, int], ...], n_around: int, scale: SlideScale | None
-) -> tuple[Looks, Surroundings] | tuple[Looks]:
-    looks = Looks.of(spots.z, spots.slide, blocks, scale)
-    return (looks, Surroundings.of(looks, spots.xy, spots.slide, n_around, AROUND_WEIGHT)) if n_around else (looks,)
+) -> tuple[StandardizedRows, NeighbourMeanRows] | tuple[StandardizedRows]:
+    rows_standardized = StandardizedRows.fit(spots.z, spots.slide, blocks, scale)
+    return (
+        (rows_standardized, NeighbourMeanRows.fit(rows_standardized, spots.xy, spots.slide, n_around, AROUND_WEIGHT))
+        if n_around
+        else (rows_standardized,)
+    )
 
 
 def _scores(
-    views: tuple[Looks, Surroundings] | tuple[Looks], means: tuple[np.ndarray, ...], axes: tuple[np.ndarray, ...]
+    views: tuple[StandardizedRows, NeighbourMeanRows] | tuple[StandardizedRows],
+    means: tuple[np.ndarray, ...],
+    axes: tuple[np.ndarray, ...],
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Scores of the spots and of their surroundings on the axes of each, in blocks: rows, columns, float64."""
-    looks, *around = views
+    rows_standardized, *around = views
     n_own, turns = axes[0].shape[1], np.hstack(axes)
     own, others = slice(n_own), slice(n_own, None)
     # The mean of projections is the projection of the mean, and some hundred times smaller than the embedding.
-    on_mean_axes = np.empty((len(looks), turns.shape[1] - n_own))
-    for rows in blocks_of(len(looks)):
-        together = looks[rows] @ turns
+    on_mean_axes = np.empty((len(rows_standardized), turns.shape[1] - n_own))
+    for rows in blocks_of(len(rows_standardized)):
+        together = rows_standardized[rows] @ turns
         on_mean_axes[rows] = together[:, others]
         yield rows, own, together[:, own] - means[0] @ axes[0]
     for view in around:
-        for rows in blocks_of(len(looks)):
+        for rows in blocks_of(len(rows_standardized)):
             yield rows, others, sum_over(view.near[rows], on_mean_axes) - means[1] @ axes[1]

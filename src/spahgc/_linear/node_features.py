@@ -9,19 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spahgc._linear.gene_components import Components
-from spahgc._linear.image_axes import TissueMap
-from spahgc._linear.ridge import Line, fit_line
+from spahgc._linear.gene_components import GeneComponents
+from spahgc._linear.image_axes import ImageAxes
+from spahgc._linear.ridge import Ridge, fit_ridge
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import Rows, blocks_of
 from spahgc._spots.spots import Spots
 from spahgc._spots.standardize import SlideScale
 
-N_JUDGED = 4
+N_PENALTY_COMPONENTS = 4
 """Largest components by whose error the penalty is chosen: the smaller ones are mostly noise, and would raise it."""
 
 
-class Basis(Protocol):
+class NodeFeatures(Protocol):
     """Features and expression of the reference spots as nodes carry them.
 
     Parameters
@@ -30,9 +30,9 @@ class Basis(Protocol):
         Image features, spots x d; float32 where they lie in memory.
     expression
         Spots x m, in units of about one standard deviation.
-    judged
+    training_target
         What the network's prediction is compared with in training, spots x genes; made where it is read.
-    read_out
+    gene_loadings
         From the m numbers that the network predicts to the judged genes; ``None`` where they are the same.
     """
 
@@ -41,11 +41,11 @@ class Basis(Protocol):
     @property
     def expression(self) -> np.ndarray: ...
     @property
-    def judged(self) -> Rows: ...
+    def training_target(self) -> Rows: ...
     @property
-    def read_out(self) -> np.ndarray | None: ...
+    def gene_loadings(self) -> np.ndarray | None: ...
 
-    def place(self, target: Spots) -> tuple[Rows, np.ndarray | None]:
+    def transform(self, target: Spots) -> tuple[Rows, np.ndarray | None]:
         """Features of a target's spots, and what a line says of their expression, if there is one."""
 
     def decode(self, expression: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ class Basis(Protocol):
 
 
 @dataclass(frozen=True)
-class PlainBasis:
+class PlainFeatures:
     """The paper's: embedding as it is, genes in standard deviations over all references.
 
     So no gene outweighs the others by its mere variance; the released code scales to the range over all slides
@@ -63,23 +63,23 @@ class PlainBasis:
     features: Rows
     expression: np.ndarray
     scale: SlideScale
-    read_out: None = None
+    gene_loadings: None = None
 
     @classmethod
-    def of(cls, spots: Spots) -> PlainBasis:
+    def fit(cls, spots: Spots) -> PlainFeatures:
         """From spots whose embedding is that of the patch."""
-        scale = SlideScale.of(spots.y, np.zeros(len(spots)))
+        scale = SlideScale.fit(spots.y, np.zeros(len(spots)))
         expression = np.empty(spots.y.shape, dtype=np.float32)
         for rows in blocks_of(len(spots)):
-            expression[rows] = scale.apply(spots.y[rows])
+            expression[rows] = scale.transform(spots.y[rows])
         return cls(spots.z, expression, scale)
 
     @property
-    def judged(self) -> np.ndarray:
+    def training_target(self) -> np.ndarray:
         """The expression itself."""
         return self.expression
 
-    def place(self, target: Spots) -> tuple[Rows, None]:
+    def transform(self, target: Spots) -> tuple[Rows, None]:
         """The target's embedding, and nothing."""
         return target.z, None
 
@@ -87,40 +87,40 @@ class PlainBasis:
         """Spots x panel."""
         out = np.empty(expression.shape, dtype=np.float32)
         for rows in blocks_of(len(expression)):
-            out[rows] = self.scale.undo(expression[rows])
+            out[rows] = self.scale.inverse_transform(expression[rows])
         return out
 
 
 @dataclass(frozen=True)
-class LowRankBasis:
+class LowRankFeatures:
     """The default's: axes of the tissue's appearance, components of the transcriptome, and a line between them.
 
     Parameters
     ----------
-    tissue
+    image_axes
         From embeddings to what the nodes of the graph carry.
     components
         From the transcriptome to a few numbers, and from them to the panel.
     line
         Ridge regression of the components on a tissue map of its own; ``None`` to leave all to the graph.
     features
-        See :class:`Basis`.
+        See :class:`NodeFeatures`.
     """
 
-    tissue: TissueMap
-    components: Components
-    line: TissueLine | None
+    image_axes: ImageAxes
+    components: GeneComponents
+    ridge: ImageRidge | None
     features: np.ndarray
 
     @classmethod
-    def of(cls, spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> LowRankBasis:
+    def fit(cls, spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> LowRankFeatures:
         """From all reference spots, with embedding, expression and transcriptome."""
-        tissue, features = TissueMap.of(
+        image_axes, features = ImageAxes.fit(
             spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around, by_slide=parameters.by_slide
         )
-        components = make_components(spots, parameters)
-        line = TissueLine.of(spots, blocks, components, parameters) if parameters.line else None
-        return cls(tissue, components, line, features)
+        components = fit_components(spots, parameters)
+        ridge = ImageRidge.fit(spots, blocks, components, parameters) if parameters.line else None
+        return cls(image_axes, components, ridge, features)
 
     @cached_property
     def expression(self) -> np.ndarray:
@@ -128,19 +128,19 @@ class LowRankBasis:
         return self.components.scores / self.components.size
 
     @property
-    def judged(self) -> Rows:
+    def training_target(self) -> Rows:
         """Genes of most spatial structure."""
-        return self.components.judged
+        return self.components.training_target
 
     @property
-    def read_out(self) -> np.ndarray:
+    def gene_loadings(self) -> np.ndarray:
         """From scores to these genes."""
-        return self.components.judged_loadings * self.components.size
+        return self.components.training_loadings * self.components.size
 
-    def place(self, target: Spots) -> tuple[np.ndarray, np.ndarray | None]:
+    def transform(self, target: Spots) -> tuple[np.ndarray, np.ndarray | None]:
         """Where the target's spots lie on the axes, and what the line says of them."""
-        said = None if self.line is None else self.line.predict(target) / self.components.size
-        return self.tissue(target), said
+        predicted = None if self.ridge is None else self.ridge.predict(target) / self.components.size
+        return self.image_axes.transform(target), predicted
 
     def decode(self, expression: np.ndarray) -> np.ndarray:
         """Spots x panel."""
@@ -150,80 +150,80 @@ class LowRankBasis:
         """All that a prediction needs, by name; what only the training needs is left out."""
         parts = {
             "features": self.features,
-            **{f"tissue.{name}": part for name, part in self.tissue.to_arrays().items()},
+            **{f"tissue.{name}": part for name, part in self.image_axes.to_arrays().items()},
             "components.scores": self.components.scores,
             "components.loadings": self.components.loadings,
             "components.mean": self.components.scale.mean,
             "components.spread": self.components.scale.spread,
         }
-        if self.line is not None:
-            parts |= {f"line.{name}": np.asarray(part) for name, part in self.line.line._asdict().items()}
-            parts |= {f"line.tissue.{name}": part for name, part in self.line.tissue.to_arrays().items()}
+        if self.ridge is not None:
+            parts |= {f"line.{name}": np.asarray(part) for name, part in self.ridge.ridge._asdict().items()}
+            parts |= {f"line.tissue.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
         return {name: np.ascontiguousarray(part) for name, part in parts.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> LowRankBasis:
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> LowRankFeatures:
         """The inverse of :meth:`to_arrays`."""
         scores = arrays["components.scores"]
-        components = Components(
+        components = GeneComponents(
             scores,
             arrays["components.loadings"],
             SlideScale(arrays["components.mean"], arrays["components.spread"]),
-            judged=np.empty((len(scores), 0), dtype=np.float32),
-            judged_loadings=np.empty((scores.shape[1], 0)),
+            training_target=np.empty((len(scores), 0), dtype=np.float32),
+            training_loadings=np.empty((scores.shape[1], 0)),
         )
         line = None
         if "line.coefficients" in arrays:
-            coefficients, feature_mean, response_mean, penalty = (arrays[f"line.{name}"] for name in Line._fields)
-            tissue = TissueMap.from_arrays(arrays_below("line.tissue.", arrays))
-            line = TissueLine(tissue, Line(coefficients, feature_mean, response_mean, penalty.item()))
-        return cls(TissueMap.from_arrays(arrays_below("tissue.", arrays)), components, line, arrays["features"])
+            coefficients, feature_mean, response_mean, penalty = (arrays[f"line.{name}"] for name in Ridge._fields)
+            image_axes = ImageAxes.from_arrays(arrays_with_prefix("line.tissue.", arrays))
+            line = ImageRidge(image_axes, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
+        return cls(ImageAxes.from_arrays(arrays_with_prefix("tissue.", arrays)), components, line, arrays["features"])
 
 
-def make_components(spots: Spots, parameters: Parameters) -> Components:
+def fit_components(spots: Spots, parameters: Parameters) -> GeneComponents:
     """The components that the parameters ask for."""
     wanted = parameters.n_components
     if not wanted:
-        return Components.of_panel(spots)
+        return GeneComponents.fit_panel(spots)
     counts = wanted if isinstance(wanted, tuple) else (wanted,)
-    return Components.of(spots, max(counts), weigh=parameters.weigh_genes).tapered(counts)
+    return GeneComponents.fit(spots, max(counts), weigh=parameters.weigh_genes).tapered(counts)
 
 
-def learn_basis(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Basis:
-    """The basis that the parameters ask for."""
+def fit_node_features(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> NodeFeatures:
+    """The node features that the parameters ask for."""
     if not parameters.n_axes:
-        return PlainBasis.of(spots)
-    return LowRankBasis.of(spots, blocks, parameters)
+        return PlainFeatures.fit(spots)
+    return LowRankFeatures.fit(spots, blocks, parameters)
 
 
-def arrays_below(prefix: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def arrays_with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays, or tensors as arrays, whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): np.asarray(part) for name, part in arrays.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)
-class TissueLine:
+class ImageRidge:
     """Ridge regression of components of the transcriptome on what a spot looks like on its own slide.
 
     Parameters
     ----------
-    tissue
+    image_axes
         From embeddings, standardised by slide, to features.
     line
         From features to scores.
     """
 
-    tissue: TissueMap
-    line: Line
+    image_axes: ImageAxes
+    ridge: Ridge
 
     @classmethod
-    def of(
-        cls, spots: Spots, blocks: tuple[tuple[int, int], ...], components: Components, parameters: Parameters
-    ) -> TissueLine:
+    def fit(
+        cls, spots: Spots, blocks: tuple[tuple[int, int], ...], components: GeneComponents, parameters: Parameters
+    ) -> ImageRidge:
         """From reference spots and their components."""
-        tissue, features = TissueMap.of(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
-        return cls(tissue, fit_line(features, components.scores, spots.slide, n_judged=N_JUDGED))
+        image_axes, features = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
+        return cls(image_axes, fit_ridge(features, components.scores, spots.slide, n_scored=N_PENALTY_COMPONENTS))
 
     def predict(self, spots: Spots) -> np.ndarray:
         """Scores of the components, spots x components."""
-        return self.line.predict(self.tissue(spots))
+        return self.ridge.predict(self.image_axes.transform(spots))

@@ -16,7 +16,7 @@ MIN_SCALE = 1e-12
 """Mean sum of squares below which features are constant and predict nothing."""
 
 
-class Line(NamedTuple):
+class Ridge(NamedTuple):
     """A linear map from features to responses."""
 
     coefficients: np.ndarray
@@ -32,7 +32,7 @@ class Line(NamedTuple):
         return out
 
 
-def fit_line(x: np.ndarray, y: np.ndarray, slide: np.ndarray, *, n_judged: int | None = None) -> Line:
+def fit_ridge(x: np.ndarray, y: np.ndarray, slide: np.ndarray, *, n_scored: int | None = None) -> Ridge:
     """Ridge regression of ``y`` on ``x``.
 
     The penalty is that of the least squared error over slides left out in turn, each predicted by all others; over
@@ -46,17 +46,17 @@ def fit_line(x: np.ndarray, y: np.ndarray, slide: np.ndarray, *, n_judged: int |
         Spots x responses.
     slide
         Name of each spot's slide.
-    n_judged
+    n_scored
         Responses, from the first, whose error chooses the penalty; ``None`` for all.
     """
     names, everything = np.unique(slide), np.arange(len(x))
     if len(names) == 1:
-        errors = _errors_of_left_out_spots(x, y[:, :n_judged])
+        errors = _errors_of_left_out_spots(x, y[:, :n_scored])
     else:
-        errors = sum((_errors_on(x, y[:, :n_judged], slide == name) for name in names), np.zeros(len(PENALTIES)))
+        errors = sum((_errors_on(x, y[:, :n_scored], slide == name) for name in names), np.zeros(len(PENALTIES)))
     penalty = PENALTIES[int(np.argmin(errors))]
-    whole = _Decomposed.of(x, y, everything)
-    return Line(whole.vectors @ whole.solve(penalty), whole.feature_mean, whole.response_mean, penalty)
+    whole = _Decomposed.fit(x, y, everything)
+    return Ridge(whole.vectors @ whole.solve(penalty), whole.feature_mean, whole.response_mean, penalty)
 
 
 class _Decomposed(NamedTuple):
@@ -69,7 +69,7 @@ class _Decomposed(NamedTuple):
     products: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, spots: np.ndarray) -> _Decomposed:
+    def fit(cls, x: np.ndarray, y: np.ndarray, spots: np.ndarray) -> _Decomposed:
         """From some spots, by number, of which a block at a time is held in double precision."""
         feature_mean, response_mean = mean_of(x, spots), mean_of(y, spots)
         squares, products = np.zeros([x.shape[1]] * 2), np.zeros((x.shape[1], y.shape[1]))
@@ -90,7 +90,7 @@ class _Decomposed(NamedTuple):
 
 def _errors_on(x: np.ndarray, y: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """Summed squared error on the spots left out, one number a penalty."""
-    known = _Decomposed.of(x, y, np.flatnonzero(~left_out))
+    known = _Decomposed.fit(x, y, np.flatnonzero(~left_out))
     solutions = [known.solve(penalty) for penalty in PENALTIES]
     errors, spots = np.zeros(len(PENALTIES)), np.flatnonzero(left_out)
     for block in blocks_of(len(spots)):
@@ -106,7 +106,7 @@ def _errors_of_left_out_spots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     The error of a spot left out is its residual over ``1 - h``, where ``h`` is its entry on the diagonal of the matrix
     that maps responses to fitted ones.
     """
-    known = _Decomposed.of(x, y, np.arange(len(x)))
+    known = _Decomposed.fit(x, y, np.arange(len(x)))
     errors = np.zeros(len(PENALTIES))
     for rows in blocks_of(len(x)):
         scores, responses = (x[rows] - known.feature_mean) @ known.vectors, y[rows] - known.response_mean

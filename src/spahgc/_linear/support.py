@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spahgc._spots.rows import Rows, read
-from spahgc._spots.spots import Spots, halves
-from spahgc._spots.standardize import MIN_SPREAD, mean_of, spread_of
+from spahgc._spots.spots import Spots, slide_or_half
+from spahgc._spots.standardize import MIN_SPREAD, mean_and_std, mean_of
 
 NEIGHBOR = 5
 """The distance of a spot is that to the reference spot of this rank: one odd reference spot makes no tissue known."""
@@ -16,7 +16,7 @@ NEIGHBOR = 5
 MAX_ANCHORS = 3_000
 """Reference spots that are compared with, evenly from each slide; memory and time then do not grow with the bank."""
 
-BLOCK_SPOTS = 1_024
+DISTANCE_BLOCK_SPOTS = 1_024
 """Spots that are compared at a time."""
 
 
@@ -46,7 +46,7 @@ class Support:
     distances: np.ndarray
 
     @classmethod
-    def of(cls, spots: Spots, blocks: tuple[tuple[int, int], ...]) -> Support:
+    def fit(cls, spots: Spots, blocks: tuple[tuple[int, int], ...]) -> Support:
         """From reference spots, of which only the image is looked at.
 
         Parameters
@@ -56,7 +56,7 @@ class Support:
         blocks
             Columns of the embedding that belong together, as ``(start, stop)``.
         """
-        slide = halves(spots)
+        slide = slide_or_half(spots)
         anchors = _evenly(slide)
         centre = mean_of(spots.z).astype(np.float32)
         weight = 1 / _spread_within(spots)
@@ -79,13 +79,13 @@ class Support:
         z
             Embedding of the spots, spots x dim; read in blocks.
         reference_z
-            Embedding of all reference spots, in the order in which they were given to :meth:`of`; only the anchors are
+            Embedding of all reference spots, in the order in which they were given to :meth:`fit`; only the anchors are
             read.
         """
         known = (_in_float(read(reference_z, self.anchors)) - self.centre) * self.weight
         as_far = np.empty(z.shape[0], dtype=np.int64)
-        for start in range(0, len(as_far), BLOCK_SPOTS):
-            block = slice(start, start + BLOCK_SPOTS)
+        for start in range(0, len(as_far), DISTANCE_BLOCK_SPOTS):
+            block = slice(start, start + DISTANCE_BLOCK_SPOTS)
             distance = _distance((_in_float(z[block]) - self.centre) * self.weight, known)
             as_far[block] = len(self.distances) - np.searchsorted(self.distances, distance, side="left")
         return (1 + as_far) / (1 + len(self.distances))
@@ -104,7 +104,7 @@ def _evenly(slide: np.ndarray) -> np.ndarray:
 
 def _spread_within(spots: Spots) -> np.ndarray:
     """Standard deviation of every dimension within a slide, the root mean square over slides, float32."""
-    of_slides = [spread_of(spots.z, np.flatnonzero(spots.slide == name)).spread for name in np.unique(spots.slide)]
+    of_slides = [mean_and_std(spots.z, np.flatnonzero(spots.slide == name)).spread for name in np.unique(spots.slide)]
     spread = np.sqrt(np.mean(np.square(of_slides), axis=0))
     return np.where(spread < MIN_SPREAD, 1.0, spread).astype(np.float32)
 
@@ -117,8 +117,8 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Distance of every row of ``a`` to its :data:`NEIGHBOR`-th nearest row of ``b``, or the last one if fewer."""
     rank = min(NEIGHBOR, len(b)) - 1
     distances = []
-    for start in range(0, len(a), BLOCK_SPOTS):
-        rows = a[start : start + BLOCK_SPOTS]
+    for start in range(0, len(a), DISTANCE_BLOCK_SPOTS):
+        rows = a[start : start + DISTANCE_BLOCK_SPOTS]
         squares = np.square(rows).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * rows @ b.T
         distances.append(np.partition(squares, rank, axis=1)[:, rank])
     return np.sqrt(np.maximum(np.concatenate(distances), 0))

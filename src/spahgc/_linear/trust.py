@@ -11,7 +11,7 @@ from spahgc._linear.held_out import hold_out_each
 from spahgc._linear.support import Support
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import Rows, blocks_of, read
-from spahgc._spots.spots import Spots, halves
+from spahgc._spots.spots import Spots, slide_or_half
 from spahgc._spots.standardize import MIN_SPREAD, mean_of
 
 MAX_PCC = 1 - 1e-6
@@ -48,7 +48,7 @@ class Correlation:
     high: np.ndarray
 
     @classmethod
-    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Correlation:
+    def fit(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Correlation:
         """From held-out predictions.
 
         Fisher's z of every slide, of standard error ``1 / sqrt(n - 3)``, averaged with random effects (DerSimonian and
@@ -97,7 +97,7 @@ class Spread:
     slope: np.ndarray
 
     @classmethod
-    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Spread:
+    def fit(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Spread:
         """From held-out predictions.
 
         Every slide counts the same. The last step makes the mean over slides of the squared standardised residuals 1.
@@ -184,8 +184,8 @@ def held_out_trust(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters
         Those of the fit.
     """
     predicted = held_out_predictions(spots, blocks, parameters)
-    known = spots.y, predicted, halves(spots)
-    return Trust(Correlation.of(*known), Spread.of(*known), Support.of(spots, blocks))
+    known = spots.y, predicted, slide_or_half(spots)
+    return Trust(Correlation.fit(*known), Spread.fit(*known), Support.fit(spots, blocks))
 
 
 def held_out_predictions(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> np.ndarray:

@@ -18,7 +18,7 @@ import pandas as pd
 from spahgc._keys import UNS, Uns
 from spahgc._many.stores import digest_of, read_made_with, read_slide, remove_parts, slide_paths, write_slide
 from spahgc._settings import progress_bar, settings
-from spahgc._validate import check_writable_folder, listing
+from spahgc._validate import check_writable_folder, quoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -262,7 +262,7 @@ def _this_process() -> tuple[str, int]:
 
 def _all_failures(failed: Mapping[str, Exception], total: int, folder: Path) -> ExceptionGroup[Exception]:
     shown = [f'"{name}" ({type(error).__name__}: {_text(error)})' for name, error in list(failed.items())[:MAX_SHOWN]]
-    more = f"; and {listing(list(failed)[MAX_SHOWN:])}" if len(failed) > MAX_SHOWN else ""
+    more = f"; and {quoted(list(failed)[MAX_SHOWN:])}" if len(failed) > MAX_SHOWN else ""
     for name, error in failed.items():
         error.add_note(f'slide "{name}"')
     return ExceptionGroup(

@@ -27,25 +27,25 @@ def in_memory(values: Any) -> Any:
     return values.compute() if hasattr(values, "compute") else values
 
 
-def raw_matrix(adata: AnnData, layer: str | None, what: str) -> csr_matrix:
+def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
     """Values of ``X`` or of a layer as they are, CSR float64, spots x genes; refuses missing and non-finite ones."""
     if layer is not None and layer not in adata.layers:
         found = ", ".join(f'"{name}"' for name in adata.layers) or "none"
-        raise KeyError(f'layer "{layer}" not found in {what}, layers are: {found}.')
+        raise KeyError(f'layer "{layer}" not found in {label}, layers are: {found}.')
     values: Any = adata.X if layer is None else adata.layers[layer]
     if values is None:
-        raise ValueError(f"{what} has no X. Pass layer= with the layer that holds its counts.")
+        raise ValueError(f"{label} has no X. Pass layer= with the layer that holds its counts.")
     values = in_memory(values)
     values = values if issparse(values) else np.asarray(values)
     matrix = csr_matrix(values, dtype=np.float64, copy=True)
     broken = ~np.isfinite(matrix.data)
     if broken.any():
         where = "X" if layer is None else f'layer "{layer}"'
-        raise ValueError(f"{where} of {what} has {int(broken.sum())} NaN or infinite values. It must hold counts.")
+        raise ValueError(f"{where} of {label} has {int(broken.sum())} NaN or infinite values. It must hold counts.")
     return matrix
 
 
-def log_expression(adata: AnnData, *, layer: str | None = None, what: str = "the slide") -> csr_matrix:
+def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "the slide") -> csr_matrix:
     """Expression of every spot as ``log1p`` counts per 10,000.
 
     Counts are scaled by the spot's total over *all* genes of the object. Three kinds of input that are no counts are
@@ -57,7 +57,7 @@ def log_expression(adata: AnnData, *, layer: str | None = None, what: str = "the
         A slide. It is not changed.
     layer
         Layer that holds the counts; ``None`` takes ``X``.
-    what
+    label
         How messages call the slide.
 
     Returns
@@ -69,10 +69,10 @@ def log_expression(adata: AnnData, *, layer: str | None = None, what: str = "the
     ValueError
         If values are NaN or infinite, or if there are none.
     """
-    matrix = raw_matrix(adata, layer, what)
+    matrix = raw_matrix(adata, layer, label)
     if matrix.nnz and matrix.data.min() < 0:
         warnings.warn(
-            f"{what} has negative values, so it does not hold counts. Assumed: expression that is already transformed, "
+            f"{label} has negative values, so it does not hold counts. Assumed: expression that is already transformed, "
             f"taken as it is; predictions will be in its units, not in {UNITS}. Pass layer= with the counts if you "
             "have them.",
             stacklevel=3,
@@ -81,14 +81,14 @@ def log_expression(adata: AnnData, *, layer: str | None = None, what: str = "the
     if np.any(matrix.data != np.rint(matrix.data)):
         if _is_log_normalised(matrix):
             warnings.warn(
-                f"{what} does not hold whole numbers. Assumed: log1p of counts scaled to a constant total; rescaled to "
+                f"{label} does not hold whole numbers. Assumed: log1p of counts scaled to a constant total; rescaled to "
                 f"{UNITS}. Pass layer= with the counts if that is wrong.",
                 stacklevel=3,
             )
             matrix.data = np.expm1(matrix.data)
         else:
             warnings.warn(
-                f"{what} does not hold whole numbers. Assumed: corrected counts; normalised to {UNITS} as counts are. "
+                f"{label} does not hold whole numbers. Assumed: corrected counts; normalised to {UNITS} as counts are. "
                 "Pass layer= with the counts if that is wrong.",
                 stacklevel=3,
             )

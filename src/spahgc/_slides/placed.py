@@ -10,13 +10,13 @@ from anndata import AnnData
 from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.spatialdata import spots_in_plane
 from spahgc._slides.tables import annotation, is_spatialdata, region_labels, table_of, tables_of
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def placed_table(data: Any, table_key: str | None, what: str, *, write: bool = False) -> AnnData:
+def placed_table(data: Any, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
     """The table of one slide, with ``obsm["spatial"]``.
 
     Parameters
@@ -26,7 +26,7 @@ def placed_table(data: Any, table_key: str | None, what: str, *, write: bool = F
         the centres of the shapes that it annotates take its place, in pixels of the image if there is one.
     table_key
         Key of the table; ``None`` takes the only one.
-    what
+    label
         How messages call the object.
     write
         Write the centres into the table. Otherwise it stays as it is, and a shallow copy is returned that has them.
@@ -37,32 +37,32 @@ def placed_table(data: Any, table_key: str | None, what: str, *, write: bool = F
         If the table annotates several elements, which are slides of their own, and ``obs["slide"]`` does not say
         otherwise.
     """
-    table = table_of(data, table_key, what)
+    table = table_of(data, table_key, label)
     if not is_spatialdata(data):
         return table
     annotated = annotation(table)
     if annotated is not None and len(annotated.regions) > 1 and Obs.slide not in table.obs:
         raise ValueError(
-            f"the table of {what} annotates several elements ({listing(annotated.regions)}), each of which is a slide "
+            f"the table of {label} annotates several elements ({quoted(annotated.regions)}), each of which is a slide "
             f'of its own. Take one at a time: sdata.subset(["{annotated.regions[0]}", *sdata.images]).'
         )
     return _placed(data, table, write=write)
 
 
-def placed_slides(data: Any, table_key: str | None, what: str, *, write: bool = False) -> AnnData:
+def placed_slides(data: Any, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
     """The same of a table that may hold several slides, told apart by ``obs["slide"]`` or by what it annotates."""
-    table = table_of(data, table_key, what)
+    table = table_of(data, table_key, label)
     return _placed(data, table, write=write) if is_spatialdata(data) else table
 
 
-def placed_tables(items: Any, table_key: str | None, what: str) -> Any:
+def placed_tables(items: Any, table_key: str | None, label: str) -> Any:
     """The same of a list of slides; the objects are not changed."""
     if is_spatialdata(items):
         items = [items]
     if isinstance(items, AnnData | str | bytes | dict) or not hasattr(items, "__iter__"):
         return items
     items = list(items)
-    tables = tables_of(items, table_key, what)
+    tables = tables_of(items, table_key, label)
     return [
         _placed(item, table, write=False) if is_spatialdata(item) else table
         for item, table in zip(items, tables, strict=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spahgc._keys import UNS, Uns
 from spahgc._slides.tables import annotation
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.image import open_image
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def spots_on_image(
             'sdata.images["he"] = spatialdata.models.Image2DModel.parse(pixels, dims=("y", "x", "c"), transformations=...).'
         )
     if image_key is not None and image_key not in sdata.images:
-        raise KeyError(f'image_key="{image_key}" not found in the SpatialData, its images are {listing(sdata.images)}.')
+        raise KeyError(f'image_key="{image_key}" not found in the SpatialData, its images are {quoted(sdata.images)}.')
     _check_system(sdata, spots, coordinate_system)
     chosen, is_finest = _choose(sdata, spots, image_key, coordinate_system)
     element = sdata.images[chosen.key]
@@ -159,12 +159,12 @@ def _spots_of(sdata: SpatialData, table: AnnData) -> _Spots:
     if annotated is None:
         raise ValueError(
             f"the table annotates nothing, so that its spots have no place in the SpatialData (shapes: "
-            f"{listing(sdata.shapes)}). Name them: spatialdata.models.TableModel.parse(adata, region=..., "
+            f"{quoted(sdata.shapes)}). Name them: spatialdata.models.TableModel.parse(adata, region=..., "
             "region_key=..., instance_key=...)."
         )
     if len(annotated.regions) != 1:
         raise ValueError(
-            f"the table annotates several elements ({listing(annotated.regions)}), each of which is a slide of its own. "
+            f"the table annotates several elements ({quoted(annotated.regions)}), each of which is a slide of its own. "
             f'Take one at a time: sdata.subset(["{annotated.regions[0]}", *sdata.images]).'
         )
     region = annotated.regions[0]
@@ -191,7 +191,7 @@ def _shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
             "these."
         )
     raise KeyError(
-        f'the table annotates "{region}", which is not in the SpatialData: its shapes are {listing(sdata.shapes)}. '
+        f'the table annotates "{region}", which is not in the SpatialData: its shapes are {quoted(sdata.shapes)}. '
         "Add the element, or correct the column of obs that names it."
     )
 
@@ -201,7 +201,7 @@ def _rows_of(shapes: GeoDataFrame, region: str, instances: pd.Series) -> NDArray
     if not shapes.index.is_unique:
         repeated = shapes.index[shapes.index.duplicated()].unique()
         raise ValueError(
-            f'shapes "{region}" name {listing(repeated)} more than once, so that no spot of the table can be told by '
+            f'shapes "{region}" name {quoted(repeated)} more than once, so that no spot of the table can be told by '
             "its name. Make their index unique."
         )
     rows = shapes.index.get_indexer(pd.Index(instances))
@@ -209,8 +209,8 @@ def _rows_of(shapes: GeoDataFrame, region: str, instances: pd.Series) -> NDArray
     if len(missing):
         raise KeyError(
             f'{len(missing)} of {len(instances)} spots of the table are not in shapes "{region}": obs["'
-            f'{instances.name}"] has {listing(missing)} ({instances.dtype}), the index of the shapes '
-            f"{listing(shapes.index, 3)} ({shapes.index.dtype}). Correct one of the two, or keep the spots that have a "
+            f'{instances.name}"] has {quoted(missing)} ({instances.dtype}), the index of the shapes '
+            f"{quoted(shapes.index, 3)} ({shapes.index.dtype}). Correct one of the two, or keep the spots that have a "
             f'shape: spatialdata.match_table_to_element(sdata, "{region}").'
         )
     return np.asarray(rows, dtype=np.int64)
@@ -244,11 +244,11 @@ def _check_system(sdata: SpatialData, spots: _Spots, coordinate_system: str | No
     if coordinate_system not in sdata.coordinate_systems:
         raise KeyError(
             f'coordinate_system="{coordinate_system}" not found in the SpatialData, its coordinate systems are '
-            f"{listing(sdata.coordinate_systems)}."
+            f"{quoted(sdata.coordinate_systems)}."
         )
     raise KeyError(
         f'shapes "{spots.region}" have no transformation to coordinate_system="{coordinate_system}", but to '
-        f"{listing(spots.transformations)}. Pass one of these, or set it with {SET_TRANSFORMATION}."
+        f"{quoted(spots.transformations)}. Pass one of these, or set it with {SET_TRANSFORMATION}."
     )
 
 
@@ -260,8 +260,8 @@ def _choose(
     wanted = set(spots.transformations) if coordinate_system is None else {coordinate_system}
     reachable = [key for key in systems if wanted & set(systems[key])]
     if not reachable or (image_key is not None and image_key not in reachable):
-        images = "; ".join(f'"{key}" in {listing(systems[key])}' for key in systems if image_key in (None, key))
-        shown = f'"{coordinate_system}"' if coordinate_system is not None else listing(spots.transformations)
+        images = "; ".join(f'"{key}" in {quoted(systems[key])}' for key in systems if image_key in (None, key))
+        shown = f'"{coordinate_system}"' if coordinate_system is not None else quoted(spots.transformations)
         raise ValueError(
             f'shapes "{spots.region}" and the image share no coordinate system: the shapes are looked at in {shown}, '
             f"images are {images}. Align them with {SET_TRANSFORMATION}, or pass another image_key= or "
@@ -275,7 +275,7 @@ def _choose(
     for other in candidates:
         if other is not finest and (finest.scale <= other.scale * (1 + SAME_EXTENT) or not _same_extent(finest, other)):
             raise ValueError(
-                f'the SpatialData has several images that shapes "{spots.region}" may lie on: {listing(reachable)}. '
+                f'the SpatialData has several images that shapes "{spots.region}" may lie on: {quoted(reachable)}. '
                 "They differ in more than their resolution, or not even in that. Say which one with image_key=."
             )
     return finest, True
@@ -297,10 +297,10 @@ def _candidate(sdata: SpatialData, spots: _Spots, key: str, coordinate_system: s
     for system, matrix in _transformations(element).items():
         if system not in spots.transformations or coordinate_system not in (None, system):
             continue
-        for what, way in ((f'image "{key}"', matrix), (f'shapes "{spots.region}"', spots.transformations[system])):
+        for label, way in ((f'image "{key}"', matrix), (f'shapes "{spots.region}"', spots.transformations[system])):
             if np.linalg.det(way) == 0:
                 raise ValueError(
-                    f'the transformation of {what} to "{system}" has no inverse. Set another with {SET_TRANSFORMATION}.'
+                    f'the transformation of {label} to "{system}" has no inverse. Set another with {SET_TRANSFORMATION}.'
                 )
         to_image[system] = inverse(matrix) @ spots.transformations[system]
     for (one, first), (other, second) in combinations(to_image.items(), 2):
@@ -309,7 +309,7 @@ def _candidate(sdata: SpatialData, spots: _Spots, key: str, coordinate_system: s
             raise ValueError(
                 f'coordinate systems "{one}" and "{other}" put the spots of shapes "{spots.region}" at different '
                 f'places of image "{key}" (up to {apart:.4g} px apart). Say which one counts with coordinate_system=: '
-                f"{listing(to_image, limit=len(to_image))}."
+                f"{quoted(to_image, limit=len(to_image))}."
             )
     try:
         with open_image(element) as image:

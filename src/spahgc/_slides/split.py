@@ -18,7 +18,7 @@ BLOCK_PAIRS = 8192
 """Pairs of spots at the same place whose embeddings are compared at a time."""
 
 
-def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, AnnData]:
+def split_slides(data: AnnData | Iterable[AnnData], label: str = "reference") -> dict[str, AnnData]:
     """Name every slide, in an order that does not depend on how the slides were handed over.
 
     Parameters
@@ -26,7 +26,7 @@ def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> 
     data
         One AnnData or several. An object whose ``obs["slide"]`` names several slides is taken apart; where there is no
         such column, so is a table of a SpatialData that annotates several elements.
-    what
+    label
         Role of the slides in messages.
 
     Returns
@@ -35,36 +35,36 @@ def split_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> 
     ``uns["spatial"]``, else by the element of a SpatialData that it annotates if no other slide annotates one of the
     same name, else by its place in the list.
     """
-    return {name: slide for name, (_, slide) in located_slides(data, what).items()}
+    return {name: slide for name, (_, slide) in located_slides(data, label).items()}
 
 
-def located_slides(data: AnnData | Iterable[AnnData], what: str = "reference") -> dict[str, tuple[int, AnnData]]:
+def located_slides(data: AnnData | Iterable[AnnData], label: str = "reference") -> dict[str, tuple[int, AnnData]]:
     """The same, each slide with the place in the list of the object that holds it."""
-    objects: list[Any] = [data] if isinstance(data, AnnData) else _as_list(data, what)
+    objects: list[Any] = [data] if isinstance(data, AnnData) else _as_list(data, label)
     if not objects:
-        raise ValueError(f"no {what} was given. Pass at least one measured slide.")
+        raise ValueError(f"no {label} was given. Pass at least one measured slide.")
     for place, adata in enumerate(objects):
-        check_anndata(adata, f"{what} number {place + 1}")
+        check_anndata(adata, f"{label} number {place + 1}")
     regions = Counter(_region_name(adata) for adata in objects)
     slides: dict[str, tuple[int, AnnData]] = {}
     for place, adata in enumerate(objects):
         region = _region_name(adata)
         fallback = region if region is not None and regions[region] == 1 else f"slide {place + 1}"
-        for name, slide in _slides_of(adata, place, what, fallback):
+        for name, slide in _slides_of(adata, place, label, fallback):
             if name in slides:
                 raise ValueError(
-                    f'two of the {what}s are called "{name}". Give each its own name: '
+                    f'two of the {label}s are called "{name}". Give each its own name: '
                     f'adata.obs["{Obs.slide}"] = "..."; and pass no slide twice.'
                 )
             slides[name] = place, slide
     return dict(sorted(slides.items()))
 
 
-def _as_list(data: Any, what: str) -> list[Any]:
+def _as_list(data: Any, label: str) -> list[Any]:
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
         return list(data)
     raise TypeError(
-        f"the {what}s must be an AnnData or a list of them, found {type(data).__name__}. A SpatialData that holds them "
+        f"the {label}s must be an AnnData or a list of them, found {type(data).__name__}. A SpatialData that holds them "
         "as tables will do as well."
     )
 
@@ -75,8 +75,8 @@ def _region_name(adata: AnnData) -> str | None:
     return annotated.regions[0] if annotated is not None and len(annotated.regions) == 1 else None
 
 
-def _slides_of(adata: AnnData, place: int, what: str, fallback: str) -> list[tuple[str, AnnData]]:
-    labels = slide_labels(adata, f"{what} number {place + 1}")
+def _slides_of(adata: AnnData, place: int, label: str, fallback: str) -> list[tuple[str, AnnData]]:
+    labels = slide_labels(adata, f"{label} number {place + 1}")
     if labels is not None:
         names = np.unique(labels)
         if len(names) == 1:
@@ -86,14 +86,14 @@ def _slides_of(adata: AnnData, place: int, what: str, fallback: str) -> list[tup
     return [(str(libraries[0]) if len(libraries) == 1 else fallback, adata)]
 
 
-def slide_labels(adata: AnnData, what: str) -> np.ndarray | None:
+def slide_labels(adata: AnnData, label: str) -> np.ndarray | None:
     """Name of the slide of every spot: ``obs["slide"]``, else the several elements that a table annotates."""
     if Obs.slide not in adata.obs:
         return region_labels(adata)
     column = adata.obs[Obs.slide]
     if column.isna().any():
         raise ValueError(
-            f'obs["{Obs.slide}"] of {what} is empty for {int(column.isna().sum())} of '
+            f'obs["{Obs.slide}"] of {label} is empty for {int(column.isna().sum())} of '
             f"{adata.n_obs} spots. Name the slide of every spot."
         )
     return np.asarray(column.astype(str).to_numpy())

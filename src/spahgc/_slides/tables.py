@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -38,7 +38,7 @@ def is_spatialdata(data: Any) -> bool:
     return kind is not None and isinstance(data, kind)
 
 
-def table_of(data: Any, table_key: str | None, what: str) -> AnnData:
+def table_of(data: Any, table_key: str | None, label: str) -> AnnData:
     """The table of a SpatialData object: the object itself, so that what is written lands in the SpatialData.
 
     Parameters
@@ -47,7 +47,7 @@ def table_of(data: Any, table_key: str | None, what: str) -> AnnData:
         An AnnData or SpatialData. Anything but a SpatialData passes through, for the caller's own checks.
     table_key
         Key of the table; ``None`` takes the only one. Without effect on an AnnData.
-    what
+    label
         How messages call the object.
 
     Raises
@@ -59,16 +59,16 @@ def table_of(data: Any, table_key: str | None, what: str) -> AnnData:
     """
     if not is_spatialdata(data):
         return data  # what is no AnnData is refused by check_anndata
-    return data.tables[_key_of(data, table_key, what)]
+    return data.tables[_key_of(data, table_key, label)]
 
 
-def tables_of(items: Any, table_key: str | None, what: str) -> Any:
+def tables_of(items: Any, table_key: str | None, label: str) -> Any:
     """The same of a list: its tables; a single SpatialData becomes a list of one, other objects pass through."""
     if is_spatialdata(items):
-        return [table_of(items, table_key, what)]
+        return [table_of(items, table_key, label)]
     if isinstance(items, AnnData | str | bytes | dict) or not isinstance(items, Iterable):
         return items
-    return [table_of(item, table_key, f"{what} number {place + 1}") for place, item in enumerate(items)]
+    return [table_of(item, table_key, f"{label} number {place + 1}") for place, item in enumerate(items)]
 
 
 def with_table(data: Any, table: AnnData, table_key: str | None) -> Any:
@@ -113,7 +113,7 @@ def annotation(table: AnnData) -> Annotation | None:
     missing = [key for key in keys if key not in table.obs]
     if missing:
         raise KeyError(
-            f'uns["{ATTRS}"] names the columns {listing(missing)} of obs, which has {listing(table.obs.columns)}. Put '
+            f'uns["{ATTRS}"] names the columns {quoted(missing)} of obs, which has {quoted(table.obs.columns)}. Put '
             "them back, or parse the table again with spatialdata.models.TableModel.parse."
         )
     return Annotation([str(name) for name in table.obs[keys[0]].unique()], *keys)
@@ -127,21 +127,21 @@ def region_labels(table: AnnData) -> np.ndarray | None:
     return table.obs[annotated.region_key].astype(str).to_numpy()
 
 
-def _key_of(sdata: SpatialData, table_key: str | None, what: str) -> str:
+def _key_of(sdata: SpatialData, table_key: str | None, label: str) -> str:
     keys = list(sdata.tables)
     if not keys:
         raise ValueError(
-            f"{what} is a SpatialData without a table, its elements are {listing(_element_names(sdata))}. Add one: "
+            f"{label} is a SpatialData without a table, its elements are {quoted(_element_names(sdata))}. Add one: "
             'sdata.tables["table"] = spatialdata.models.TableModel.parse(adata, region=..., region_key=..., '
             "instance_key=...)."
         )
     if table_key is not None:
         if table_key not in keys:
-            raise KeyError(f'table_key="{table_key}" not found in {what}, its tables are {listing(keys)}.')
+            raise KeyError(f'table_key="{table_key}" not found in {label}, its tables are {quoted(keys)}.')
         return table_key
     if len(keys) > 1:
         raise ValueError(
-            f"{what} is a SpatialData with several tables: {listing(keys)}. Say which one with table_key=."
+            f"{label} is a SpatialData with several tables: {quoted(keys)}. Say which one with table_key=."
         )
     return str(keys[0])
 

@@ -100,10 +100,10 @@ def in_float(z: Any) -> Rows:
     return z if on_disk and hasattr(z, "shape") else np.asarray(z, dtype=np.float32)
 
 
-BLOCK_SPOTS = 4096
+ROW_BLOCK = 4096
 """Spots that are converted to double precision at a time."""
 
 
 def blocks_of(n: int) -> Iterator[slice]:
     """Slices of so many spots that a block is small beside any slide."""
-    return (slice(start, start + BLOCK_SPOTS) for start in range(0, n, BLOCK_SPOTS))
+    return (slice(start, start + ROW_BLOCK) for start in range(0, n, ROW_BLOCK))

@@ -56,7 +56,7 @@ class Spots:
         return cls(z, xy, np.full(n, name), nothing, csr_matrix(nothing))
 
 
-def halves(spots: Spots) -> np.ndarray:
+def slide_or_half(spots: Spots) -> np.ndarray:
     """The slide of every spot; a single slide is cut at the median of its longer side into two that act as slides."""
     if len(np.unique(spots.slide)) > 1:
         return spots.slide
@@ -66,7 +66,7 @@ def halves(spots: Spots) -> np.ndarray:
     return np.where(rank < len(rank) // 2, "first half", "second half")
 
 
-def roles(spots: Spots) -> list[tuple[np.ndarray, np.ndarray]]:
+def leave_one_out(spots: Spots) -> list[tuple[np.ndarray, np.ndarray]]:
     """Who plays the target and who is its bank, each slide (or half of a single one) in turn, as index arrays."""
-    members = halves(spots)
+    members = slide_or_half(spots)
     return [(np.flatnonzero(members == name), np.flatnonzero(members != name)) for name in np.unique(members)]

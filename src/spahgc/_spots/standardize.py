@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MIN_SPREAD = 1e-6
 """What varies less than this is centred, not scaled."""
 
-N_NEIGHBORS = 6
+N_HEXAGONAL = 6
 """Nearest spots whose features are averaged: those around a spot of a hexagonal array."""
 
 
@@ -37,13 +37,13 @@ def standardize(z: Rows, slide: np.ndarray) -> np.ndarray:
     out = np.empty(z.shape, dtype=np.float32)
     for name in np.unique(slide):
         rows = np.flatnonzero(slide == name)
-        scale = spread_of(z, rows)
+        scale = mean_and_std(z, rows)
         for block in blocks_of(len(rows)):
-            out[rows[block]] = scale.apply(read(z, rows[block]))
+            out[rows[block]] = scale.transform(read(z, rows[block]))
     return out
 
 
-def neighbour_mean(z: np.ndarray, xy: np.ndarray, slide: np.ndarray, k: int = N_NEIGHBORS) -> np.ndarray:
+def neighbour_mean(z: np.ndarray, xy: np.ndarray, slide: np.ndarray, k: int = N_HEXAGONAL) -> np.ndarray:
     """Mean feature of the ``k`` nearest other spots of the same slide, or of all others if fewer.
 
     Parameters
@@ -77,22 +77,22 @@ class SlideScale:
     spread: np.ndarray
 
     @classmethod
-    def of(cls, y: Rows, slide: np.ndarray) -> SlideScale:
+    def fit(cls, y: Rows, slide: np.ndarray) -> SlideScale:
         """The scale of some spots, spots x genes, and the name of each spot's slide."""
-        slides = [spread_of(y, np.flatnonzero(slide == name)) for name in np.unique(slide)]
+        slides = [mean_and_std(y, np.flatnonzero(slide == name)) for name in np.unique(slide)]
         return cls(np.mean([own.mean for own in slides], axis=0), np.mean([own.spread for own in slides], axis=0))
 
-    def apply(self, y: np.ndarray) -> np.ndarray:
+    def transform(self, y: np.ndarray) -> np.ndarray:
         """To standard deviations from the mean, float32; what does not vary is centred only."""
         spread = np.where(self.spread < MIN_SPREAD, 1.0, self.spread)
         return ((y - self.mean) / spread).astype(np.float32)
 
-    def undo(self, y: np.ndarray) -> np.ndarray:
+    def inverse_transform(self, y: np.ndarray) -> np.ndarray:
         """From standard deviations to the units of the references."""
         return self.mean + y * self.spread
 
 
-def spread_of(z: Rows, rows: np.ndarray) -> SlideScale:
+def mean_and_std(z: Rows, rows: np.ndarray) -> SlideScale:
     """Mean and standard deviation of every dimension over some spots, by number, in two passes of blocks."""
     mean, squares = mean_of(z, rows), np.zeros(z.shape[1])
     for block in blocks_of(len(rows)):
@@ -113,7 +113,7 @@ HELD_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Looks:
+class StandardizedRows:
     """Embedding (or expression) of the spots, standardised and weighed; float32, held as a whole only where it is small.
 
     Parameters
@@ -134,9 +134,9 @@ class Looks:
     weight: np.ndarray
 
     @classmethod
-    def of(
+    def fit(
         cls, z: Rows, slide: np.ndarray, blocks: tuple[tuple[int, int], ...] = (), scale: SlideScale | None = None
-    ) -> Looks:
+    ) -> StandardizedRows:
         """Standardised over the spots of each slide, or with one scale for all; blocks of columns weigh alike."""
         weight = np.ones(z.shape[1], dtype=np.float32)
         for start, stop in blocks:
@@ -144,13 +144,13 @@ class Looks:
         if scale is not None:
             return cls(z, (scale,), np.zeros(z.shape[0], dtype=np.int64), weight)
         names, number = np.unique(slide, return_inverse=True)
-        scales = tuple(spread_of(z, np.flatnonzero(number == i)) for i in range(len(names)))
+        scales = tuple(mean_and_std(z, np.flatnonzero(number == i)) for i in range(len(names)))
         return cls(z, scales, number, weight)
 
-    def some(self, chosen: np.ndarray) -> Looks:
+    def some(self, chosen: np.ndarray) -> StandardizedRows:
         """Some of the dimensions, by number, as they were standardised."""
         scales = tuple(SlideScale(scale.mean[chosen], scale.spread[chosen]) for scale in self.scales)
-        return Looks(SomeColumns(self.z, chosen), scales, self.slide, self.weight[chosen])
+        return StandardizedRows(SomeColumns(self.z, chosen), scales, self.slide, self.weight[chosen])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -168,7 +168,7 @@ class Looks:
         part, number = np.asarray(self.z[rows]), self.slide[rows]
         out = np.empty(part.shape, dtype=np.float32)
         for i in np.unique(number):
-            out[number == i] = self.scales[i].apply(part[number == i])
+            out[number == i] = self.scales[i].transform(part[number == i])
         return out * self.weight
 
     def __len__(self) -> int:
@@ -179,39 +179,41 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class NeighbourMeanRows:
     """Mean look of the nearest spots of the same slide, times a weight; computed block by block.
 
     Parameters
     ----------
-    looks
+    rows_standardized
         Of the spots themselves.
     near
         Spots x spots, CSR, rows sum to the weight.
     """
 
-    looks: Looks
+    rows_standardized: StandardizedRows
     near: csr_matrix
 
     @classmethod
-    def of(cls, looks: Looks, xy: np.ndarray, slide: np.ndarray, k: int, weight: float) -> Surroundings:
+    def fit(
+        cls, rows_standardized: StandardizedRows, xy: np.ndarray, slide: np.ndarray, k: int, weight: float
+    ) -> NeighbourMeanRows:
         """The ``k`` nearest other spots of the same slide, or all others if fewer."""
         near, _ = nearest_in_plane(xy, k, slide)
         near = csr_matrix(near, dtype=np.float32)
         near.data *= np.repeat(weight / np.diff(near.indptr), np.diff(near.indptr)).astype(np.float32)
-        return cls(looks, near)
+        return cls(rows_standardized, near)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Spots and dimensions."""
-        return self.looks.shape
+        return self.rows_standardized.shape
 
     @cached_property
     def _held(self) -> np.ndarray | None:
-        return sum_over(self.near, self.looks) if np.prod(self.shape) <= HELD_NUMBERS else None
+        return sum_over(self.near, self.rows_standardized) if np.prod(self.shape) <= HELD_NUMBERS else None
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return sum_over(self.near[rows], self.looks) if self._held is None else self._held[rows]
+        return sum_over(self.near[rows], self.rows_standardized) if self._held is None else self._held[rows]
 
 
 def sum_over(near: csr_matrix, x: Rows) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from spahgc._settings import progress_bar
 from spahgc._spots.rows import read
-from spahgc._training.processes import Together, joined_processes, warn_of_idle
+from spahgc._training.processes import ProcessGroup, joined_processes, warn_of_idle
 from spahgc._training.tasks import training_tasks
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-    from spahgc._linear.node_features import Basis
+    from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
     from spahgc._spots.spots import Spots
     from spahgc.nn import LossRecord, SpaHGCNetwork, Task, TrainingSettings
@@ -27,7 +27,13 @@ COMPARED = 64
 
 
 def train_networks(
-    spots: Spots, basis: Basis, parameters: Parameters, *, seed: int, device: str, peers: csr_matrix | None = None
+    spots: Spots,
+    node_features: NodeFeatures,
+    parameters: Parameters,
+    *,
+    seed: int,
+    device: str,
+    rs_graph: csr_matrix | None = None,
 ) -> tuple[list[SpaHGCNetwork], list[LossRecord]]:
     """Train on all slides, each in turn in the role of the target.
 
@@ -38,7 +44,7 @@ def train_networks(
     ----------
     spots
         Spots of all references.
-    basis
+    node_features
         What the nodes carry.
     parameters
         All numbers of the fit.
@@ -46,7 +52,7 @@ def train_networks(
         Seed of initial weights and masks.
     device
         Torch device; of several processes each takes its own of that kind.
-    peers
+    rs_graph
         RS graph of all references, if it is known already; see :func:`training_tasks`.
 
     Returns
@@ -60,8 +66,8 @@ def train_networks(
     processes = joined_processes(device)
     if processes is not None:
         device = processes.device
-        _check_same_references(basis, processes)
-    tasks = training_tasks(spots, basis, parameters, device, seed=seed, peers=peers)
+        _check_same_references(node_features, processes)
+    tasks = training_tasks(spots, node_features, parameters, device, seed=seed, rs_graph=rs_graph)
     if processes is not None:
         warn_of_idle(processes, parameters.tasks_per_step, len(tasks))
     total = parameters.n_networks * parameters.epochs
@@ -75,7 +81,7 @@ def train_networks(
 
         for member in range(parameters.n_networks):
             own_seed = [seed, member] if member else seed
-            network, losses = _train(tasks, basis, parameters, own_seed, device, report, processes)
+            network, losses = _train(tasks, node_features, parameters, own_seed, device, report, processes)
             networks.append(network.cpu())
             history += losses
     return networks, history
@@ -87,9 +93,9 @@ def loss_columns(history: Sequence[LossRecord]) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _check_same_references(basis: Basis, processes: Together) -> None:
+def _check_same_references(node_features: NodeFeatures, processes: ProcessGroup) -> None:
     """Refuse to train together where another process was given other references, or turned an axis the other way."""
-    parts = basis.features, basis.expression
+    parts = node_features.features, node_features.expression
     processes.check_same(np.array([size for part in parts for size in part.shape]), "references")
     for part in parts:
         rows = np.unique(np.linspace(0, part.shape[0] - 1, COMPARED).round().astype(np.int64))
@@ -114,12 +120,12 @@ def training_settings(parameters: Parameters) -> TrainingSettings:
 
 def _train(
     tasks: Sequence[Task],
-    basis: Basis,
+    node_features: NodeFeatures,
     parameters: Parameters,
     seed: int | list[int],
     device: str,
     report: Callable[[LossRecord], None],
-    processes: Together | None,
+    processes: ProcessGroup | None,
 ) -> tuple[SpaHGCNetwork, list[LossRecord]]:
     import torch
 
@@ -130,7 +136,7 @@ def _train(
     with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone, and the user's stream stays
         # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
         torch.default_generator.manual_seed(initial)
-        network = new_network(basis.features.shape[1], basis.expression.shape[1], parameters)
+        network = new_network(node_features.features.shape[1], node_features.expression.shape[1], parameters)
     network.to(device)
     history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report, processes=processes)
     if processes is not None:  # equal already, unless the machines round differently

@@ -12,8 +12,8 @@ from spahgc._slides.expression import in_memory
 from spahgc._spots.blocks import reached
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import DenseRows, Rows, in_float, read
-from spahgc._spots.spots import Spots, roles
-from spahgc.pp._bank.build import similar_peers
+from spahgc._spots.spots import Spots, leave_one_out
+from spahgc.pp._bank.build import make_rs_graph
 from spahgc.pp._bank.store import as_rows
 from spahgc.pp._search.exact import cosine_neighbors
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-    from spahgc._linear.node_features import Basis
+    from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
     from spahgc.nn import Edges, HeteroGraph, Task
 
@@ -53,7 +53,7 @@ def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
 def check_sizes(spots: Spots, parameters: Parameters) -> None:
     """Refuse references too small for the graph before anything is computed."""
     needed = max(parameters.n_cross, parameters.n_reference + 1)
-    for target, bank in roles(spots):
+    for target, bank in leave_one_out(spots):
         if len(bank) < needed or len(target) < 2:
             alone = len(np.unique(spots.slide)) == 1
             detail = "one reference acts as two halves, and each" if alone else "all references but one"
@@ -65,21 +65,28 @@ def check_sizes(spots: Spots, parameters: Parameters) -> None:
 
 
 def training_task(
-    spots: Spots, basis: Basis, target: np.ndarray, bank: np.ndarray, parameters: Parameters, device: str
+    spots: Spots, node_features: NodeFeatures, target: np.ndarray, bank: np.ndarray, parameters: Parameters, device: str
 ) -> Task:
     """One slide in the role of the target, given the indices of its spots and of those of its bank."""
     from spahgc.nn import Task
 
-    features, expression = basis.features[bank], basis.expression[bank]
-    cross = cosine_neighbors(basis.features[target], features, parameters.n_cross)
-    peers = similar_peers(features, expression, parameters.n_reference)
+    features, expression = node_features.features[bank], node_features.expression[bank]
+    cross = cosine_neighbors(node_features.features[target], features, parameters.n_cross)
+    rs_graph = make_rs_graph(features, expression, parameters.n_reference)
     graph = spot_graph(
-        basis.features[target], spots.xy[target], features, expression, cross, peers, parameters.n_spatial, device
+        node_features.features[target],
+        spots.xy[target],
+        features,
+        expression,
+        cross,
+        rs_graph,
+        parameters.n_spatial,
+        device,
     )
     return Task(
         graph,
-        as_tensor(basis.judged[target], device),
-        None if basis.read_out is None else as_tensor(basis.read_out, device),
+        as_tensor(node_features.training_target[target], device),
+        None if node_features.gene_loadings is None else as_tensor(node_features.gene_loadings, device),
     )
 
 
@@ -89,7 +96,7 @@ def spot_graph(
     reference: Rows,
     expression: np.ndarray,
     cross: csr_matrix,
-    peers: csr_matrix,
+    rs_graph: csr_matrix,
     n_spatial: int,
     device: str,
 ) -> HeteroGraph:
@@ -101,7 +108,7 @@ def spot_graph(
         Features and centres of the target's spots.
     reference, expression
         Features and expression of the reference spots.
-    cross, peers
+    cross, rs_graph
         CS graph and RS graph.
     n_spatial
         Q of the TS graph.
@@ -109,7 +116,7 @@ def spot_graph(
         Torch device.
     """
     near, _ = nearest_in_plane(xy, n_spatial)
-    return hetero_graph(target, reference, expression, near, cross, peers, device)
+    return hetero_graph(target, reference, expression, near, cross, rs_graph, device)
 
 
 def hetero_graph(
@@ -118,7 +125,7 @@ def hetero_graph(
     expression: np.ndarray,
     near: csr_matrix,
     cross: csr_matrix,
-    peers: csr_matrix,
+    rs_graph: csr_matrix,
     device: str,
 ) -> HeteroGraph:
     """The same, given the TS graph as well."""
@@ -130,12 +137,12 @@ def hetero_graph(
         as_tensor(expression, device),
         ts=_edges(near, device),
         cs=_edges(cross, device),
-        rs=_edges(peers, device),
+        rs=_edges(rs_graph, device),
     )
 
 
 def needed_references(
-    reference: Rows, expression: np.ndarray, cross: csr_matrix, peers: csr_matrix, hops: int
+    reference: Rows, expression: np.ndarray, cross: csr_matrix, rs_graph: csr_matrix, hops: int
 ) -> tuple[Rows, np.ndarray, csr_matrix, csr_matrix]:
     """Features, expression, CS graph and RS graph without the reference spots of which no target spot hears.
 
@@ -144,15 +151,15 @@ def needed_references(
 
     Parameters
     ----------
-    reference, expression, cross, peers
+    reference, expression, cross, rs_graph
         See :func:`spot_graph`; of a bank of at most 20,000 spots they come back as they are.
     hops
         Layers of the network.
     """
     if reference.shape[0] <= SMALL_BANK:
-        return reference, expression, cross, peers
-    nodes = reached(cross.indices, peers, hops)
-    return read(reference, nodes), expression[nodes], among(cross, nodes), among(peers[nodes], nodes)
+        return reference, expression, cross, rs_graph
+    nodes = reached(cross.indices, rs_graph, hops)
+    return read(reference, nodes), expression[nodes], among(cross, nodes), among(rs_graph[nodes], nodes)
 
 
 def among(graph: csr_matrix, nodes: np.ndarray) -> csr_matrix:

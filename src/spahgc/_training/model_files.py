@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,7 +48,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         )
     missing = {"sha256", "genes", "parameters", "embedding", "preset", "seed", "history", "versions"} - set(description)
     if missing:
-        raise ValueError(f'"{folder / DESCRIPTION_FILE}" is incomplete: it lacks {listing(sorted(missing))}.')
+        raise ValueError(f'"{folder / DESCRIPTION_FILE}" is incomplete: it lacks {quoted(sorted(missing))}.')
     return description
 
 
@@ -97,7 +97,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], AnnData, dict[str, Any
 
     missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f'"{folder}" is no saved model: {listing(missing)} not found there.')
+        raise FileNotFoundError(f'"{folder}" is no saved model: {quoted(missing)} not found there.')
     description = read_description(folder)
     if description["sha256"] != checksums(folder):
         raise ValueError(

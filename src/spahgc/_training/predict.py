@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from spahgc._parameters import Parameters
     from spahgc.nn import HeteroGraph, SpaHGCNetwork
 
-LARGE_SLIDE = 20_000
+MAX_WHOLE_SPOTS = 20_000
 """Spots beyond which a slide is predicted in blocks; what runs along the edges of so many takes about 1 GB."""
 
-BLOCK_SPOTS = 8_192
+PREDICTION_BLOCK_SPOTS = 8_192
 """Spots of a block, at most."""
 
 
@@ -49,7 +49,7 @@ class Prediction:
     search: dict[str, Any]
 
 
-def networks_say(
+def predict_networks(
     networks: Sequence[SpaHGCNetwork],
     graph: HeteroGraph,
     xy: np.ndarray,
@@ -85,11 +85,11 @@ def networks_say(
     from spahgc.nn import predict_and_attend, predict_by_blocks, predict_expression
 
     settings = training_settings(parameters)
-    blocks = [torch.from_numpy(rows).to(device) for rows in spatial_blocks(xy, BLOCK_SPOTS)]
+    blocks = [torch.from_numpy(rows).to(device) for rows in spatial_blocks(xy, PREDICTION_BLOCK_SPOTS)]
     outputs, heard = [], []
     for network in networks:
         network.to(device)
-        if len(xy) > LARGE_SLIDE:
+        if len(xy) > MAX_WHOLE_SPOTS:
             output, weights = predict_by_blocks(network, graph, settings, blocks)
         elif attention:
             output, by_layer = predict_and_attend(network, graph, settings)

@@ -18,7 +18,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True)
-class Together:
+class ProcessGroup:
     """A process among those that train together.
 
     Parameters
@@ -47,14 +47,14 @@ class Together:
 
         return broadcast(tensor.clone(), from_process=0)
 
-    def check_same(self, numbers: np.ndarray, what: str) -> None:
+    def check_same(self, numbers: np.ndarray, label: str) -> None:
         """Refuse, in all processes, to go on where one of them has been given something else than the first.
 
         Parameters
         ----------
         numbers
             What has to be the same, of the same shape in all processes.
-        what
+        label
             How the message calls it.
         """
         import torch
@@ -65,12 +65,12 @@ class Together:
         n_differing = int(self.total(differs.double()))
         if n_differing:
             raise ValueError(
-                f"{n_differing} of {self.count} processes were given {what} that differ from those of the first. Let "
+                f"{n_differing} of {self.count} processes were given {label} that differ from those of the first. Let "
                 "every process run the same script on the same data."
             )
 
 
-def joined_processes(device: str) -> Together | None:
+def joined_processes(device: str) -> ProcessGroup | None:
     """The processes that were started together with this one; ``None`` where it runs alone.
 
     Parameters
@@ -101,7 +101,7 @@ def joined_processes(device: str) -> Together | None:
             f'device="{device}" was asked for in process {state.process_index} of {expected}, whose own is "{own}". '
             "Leave device= out: every process takes its own."
         )
-    return Together(state.process_index, state.num_processes, own)
+    return ProcessGroup(state.process_index, state.num_processes, own)
 
 
 def launched() -> bool:
@@ -109,7 +109,7 @@ def launched() -> bool:
     return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def warn_of_idle(processes: Together, tasks_per_step: int, n_tasks: int) -> None:
+def warn_of_idle(processes: ProcessGroup, tasks_per_step: int, n_tasks: int) -> None:
     """Say so where there are more processes than slides to share out."""
     busy = min(tasks_per_step, n_tasks, processes.count)
     if processes.rank == 0 and busy < processes.count:

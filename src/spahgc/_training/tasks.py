@@ -12,31 +12,37 @@ from scipy.sparse import csr_matrix
 from spahgc._spots.blocks import reached, spatial_blocks, with_halo
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import SomeRows, read
-from spahgc._spots.spots import Spots, roles
+from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._training.graphs import among, as_tensor, hetero_graph, training_task
-from spahgc.pp._bank.build import similar_peers
+from spahgc.pp._bank.build import make_rs_graph
 from spahgc.pp._search.neighbors import search_neighbors
 
 if TYPE_CHECKING:
-    from spahgc._linear.node_features import Basis
+    from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
     from spahgc.nn import Task
 
-LARGE_SLIDE = 10_000
+MAX_TASK_SPOTS = 10_000
 """Spots beyond which a slide plays the target in blocks. An epoch sees as many of its spots and no more."""
 
-LARGE_BANK = 50_000
+MAX_TASK_BANK = 50_000
 """Reference spots beyond which a task holds only those that its spots retrieve, with their RS neighbours."""
 
-BLOCK_SPOTS = 2_048
+TASK_BLOCK_SPOTS = 2_048
 """Spots of a block, at most, its halo not counted."""
 
-SPARE_PEERS = 2
+SPARE_NEIGHBORS = 2
 """RS neighbours that are looked for, over those that are wanted: some lie on the slide that plays the target."""
 
 
 def training_tasks(
-    spots: Spots, basis: Basis, parameters: Parameters, device: str, *, seed: int = 0, peers: csr_matrix | None = None
+    spots: Spots,
+    node_features: NodeFeatures,
+    parameters: Parameters,
+    device: str,
+    *,
+    seed: int = 0,
+    rs_graph: csr_matrix | None = None,
 ) -> TrainingTasks:
     """Each slide (or half of a single one) in the role of the target.
 
@@ -52,7 +58,7 @@ def training_tasks(
     ----------
     spots
         Spots of all references.
-    basis
+    node_features
         What the nodes carry.
     parameters
         All numbers of the fit.
@@ -60,32 +66,32 @@ def training_tasks(
         Torch device.
     seed
         Seed of the order of the blocks.
-    peers
-        RS graph of all references from :func:`spare_peers`; ``None`` makes it where it is needed.
+    rs_graph
+        RS graph of all references from :func:`spare_rs_graph`; ``None`` makes it where it is needed.
     """
     places: list[Task | _Turns] = []
-    for number, (target, bank) in enumerate(roles(spots)):
+    for number, (target, bank) in enumerate(leave_one_out(spots)):
         if not _is_large(target, bank):
-            places.append(training_task(spots, basis, target, bank, parameters, device))
+            places.append(training_task(spots, node_features, target, bank, parameters, device))
             continue
-        peers = spare_peers(basis, parameters) if peers is None else peers
-        role = _LargeRole.of(spots, basis, target, bank, peers, parameters, device)
-        blocks = spatial_blocks(spots.xy[target], BLOCK_SPOTS if len(target) > LARGE_SLIDE else LARGE_SLIDE)
+        rs_graph = spare_rs_graph(node_features, parameters) if rs_graph is None else rs_graph
+        role = _LargeRole.of(spots, node_features, target, bank, rs_graph, parameters, device)
+        blocks = spatial_blocks(spots.xy[target], TASK_BLOCK_SPOTS if len(target) > MAX_TASK_SPOTS else MAX_TASK_SPOTS)
         np.random.default_rng([seed, number]).shuffle(blocks)
-        turns = max(1, min(len(blocks), round(LARGE_SLIDE * len(blocks) / len(target))))
+        turns = max(1, min(len(blocks), round(MAX_TASK_SPOTS * len(blocks) / len(target))))
         places += [_Turns(role, blocks[first::turns]) for first in range(turns)]
     return TrainingTasks(places)
 
 
 def has_large_role(spots: Spots) -> bool:
     """Whether any slide is trained in blocks."""
-    return any(_is_large(target, bank) for target, bank in roles(spots))
+    return any(_is_large(target, bank) for target, bank in leave_one_out(spots))
 
 
-def spare_peers(basis: Basis, parameters: Parameters) -> csr_matrix:
+def spare_rs_graph(node_features: NodeFeatures, parameters: Parameters) -> csr_matrix:
     """RS graph of all references with twice the neighbours of a spot, as far as there are so many."""
-    wanted = min(SPARE_PEERS * parameters.n_reference, basis.features.shape[0] - 1)
-    return similar_peers(basis.features, basis.expression, wanted)
+    wanted = min(SPARE_NEIGHBORS * parameters.n_reference, node_features.features.shape[0] - 1)
+    return make_rs_graph(node_features.features, node_features.expression, wanted)
 
 
 def most_similar(graph: csr_matrix, k: int) -> csr_matrix:
@@ -100,7 +106,7 @@ def most_similar(graph: csr_matrix, k: int) -> csr_matrix:
 
 
 def _is_large(target: np.ndarray, bank: np.ndarray) -> bool:
-    return len(target) > LARGE_SLIDE or len(bank) > LARGE_BANK
+    return len(target) > MAX_TASK_SPOTS or len(bank) > MAX_TASK_BANK
 
 
 class TrainingTasks(Sequence["Task"]):
@@ -146,11 +152,11 @@ class _LargeRole:
 
     Parameters
     ----------
-    basis
+    node_features
         What the nodes carry, of all references.
     target, bank
         Numbers of the spots in either role.
-    near, cross, peers
+    near, cross, rs_graph
         TS graph of the target, CS graph from bank to target, RS graph of the bank.
     layers
         Of the network, whose reach is so many edges.
@@ -158,12 +164,12 @@ class _LargeRole:
         Torch device.
     """
 
-    basis: Basis
+    node_features: NodeFeatures
     target: np.ndarray
     bank: np.ndarray
     near: csr_matrix
     cross: csr_matrix
-    peers: csr_matrix
+    rs_graph: csr_matrix
     layers: int
     device: str
 
@@ -171,40 +177,40 @@ class _LargeRole:
     def of(
         cls,
         spots: Spots,
-        basis: Basis,
+        node_features: NodeFeatures,
         target: np.ndarray,
         bank: np.ndarray,
-        peers: csr_matrix,
+        rs_graph: csr_matrix,
         parameters: Parameters,
         device: str,
     ) -> _LargeRole:
         """The graphs as a whole, which are small beside what the nodes carry."""
         near, _ = nearest_in_plane(spots.xy[target], parameters.n_spatial)
-        known = SomeRows(basis.features, target), SomeRows(basis.features, bank)
+        known = SomeRows(node_features.features, target), SomeRows(node_features.features, bank)
         where = device if device.startswith("cuda") else "cpu"
         cross = search_neighbors(*known, parameters.n_cross, device=where).graph
-        own = most_similar(among(peers[bank], bank), parameters.n_reference)
-        return cls(basis, target, bank, near, cross, own, parameters.layers, device)
+        own = most_similar(among(rs_graph[bank], bank), parameters.n_reference)
+        return cls(node_features, target, bank, near, cross, own, parameters.layers, device)
 
     def task(self, block: np.ndarray) -> Task:
         """A block of the target's spots, by number; the graph holds them first and their halo after them."""
         from spahgc.nn import Task
 
         shown = with_halo(block, self.near, self.layers)
-        nodes = reached(self.cross[shown].indices, self.peers, 1)
+        nodes = reached(self.cross[shown].indices, self.rs_graph, 1)
         spots, references = self.target[shown], self.bank[nodes]
         graph = hetero_graph(
-            read(self.basis.features, spots),
-            read(self.basis.features, references),
-            self.basis.expression[references],
+            read(self.node_features.features, spots),
+            read(self.node_features.features, references),
+            self.node_features.expression[references],
             self.near[shown][:, shown],
             among(self.cross[shown], nodes),
-            among(self.peers[nodes], nodes),
+            among(self.rs_graph[nodes], nodes),
             self.device,
         )
-        read_out = self.basis.read_out
+        gene_loadings = self.node_features.gene_loadings
         return Task(
             graph,
-            as_tensor(read(self.basis.judged, self.target[block]), self.device),
-            None if read_out is None else as_tensor(read_out, self.device),
+            as_tensor(read(self.node_features.training_target, self.target[block]), self.device),
+            None if gene_loadings is None else as_tensor(gene_loadings, self.device),
         )

@@ -120,20 +120,20 @@ def _threads(compute: Compute) -> str:
     return f"{_count(compute.threads or 0, 'thread')} of torch"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, label: str) -> str:
+    return f"{number} {label}" if number == 1 else f"{number} {label}s"
 
 
 def _memory(memory: Memory) -> tuple[str, str]:
     return FINE, f"memory: {_gb(memory.free)} of {_gb(memory.total)} free"
 
 
-def _folder(what: str, folder: Folder) -> tuple[str, str]:
+def _folder(label: str, folder: Folder) -> tuple[str, str]:
     place = _short(folder.path)
     if not folder.writable:
-        return MEND, f"{what}: {place} cannot be written"
+        return MEND, f"{label}: {place} cannot be written"
     little = folder.free is not None and folder.free < LITTLE_SPACE_GB * BYTES_PER_GB
-    return NOTE if little else FINE, f"{what}: {place}, {_gb(folder.free)} free"
+    return NOTE if little else FINE, f"{label}: {place}, {_gb(folder.free)} free"
 
 
 def _short(path: Path) -> str:

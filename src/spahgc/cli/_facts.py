@@ -125,12 +125,12 @@ def gather(encoders: Sequence[str] | None = None, *, device: str | None = None) 
 
     from spahgc import __version__
     from spahgc._settings import settings
-    from spahgc._validate import listing
+    from spahgc._validate import quoted
     from spahgc.encoders._cards import CARDS
 
     unknown = [name for name in encoders or () if name not in CARDS]
     if unknown:
-        raise ValueError(f"there is no encoder {listing(unknown)}. Choose from {', '.join(CARDS)}.")
+        raise ValueError(f"there is no encoder {quoted(unknown)}. Choose from {', '.join(CARDS)}.")
     packages, extras = requirements()
     hub, states = hub_and_encoders([CARDS[name] for name in encoders or CARDS])
     return Facts(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spahgc._files import write_h5ad
 from spahgc._keys import UNS, Obs, Obsm, Uns
-from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, listing
+from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, quoted
 from spahgc.cli._requests import PAPER_ENCODER, PAPER_GROUP, PAPER_PRESET, CohortRequest
 from spahgc.cli._scores import SUMMARY_COLUMNS, check_methods, of_each_slide, scores_for_json, table_text, write_scores
 
@@ -163,7 +163,7 @@ def _check(request: CohortRequest, cohort: Cohort, sections: list[str]) -> None:
         )
     if len(groups[request.group_by]) < 2:
         raise ValueError(
-            f"the sections {listing(sections)} are of one {request.group_by}: none is left to learn from. Pass more "
+            f"the sections {quoted(sections)} are of one {request.group_by}: none is left to learn from. Pass more "
             "sections."
         )
     check_methods(request.methods, request.preset)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spahgc._keys import UNS, Obs, Uns
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ class Cohort:
         unknown = [name for name in names if name not in self.patients]
         if unknown or not names:
             raise ValueError(
-                f"sections {listing(unknown)} are not in cohort {self.name}. It has {', '.join(self.sections)}."
+                f"sections {quoted(unknown)} are not in cohort {self.name}. It has {', '.join(self.sections)}."
             )
         if len(set(names)) < len(names):
             raise ValueError(f"sections= names one more than once: {', '.join(names)}. Remove the repetition.")

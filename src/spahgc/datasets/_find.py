@@ -7,7 +7,7 @@ from typing import Protocol
 
 from anndata import AnnData
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.datasets._cohort import Cohort
 
 Files = dict[str, Path | None]
@@ -43,7 +43,7 @@ def one_file(folder: Path, *patterns: str) -> Path | None:
         found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
         if len(found) > 1:
             raise ValueError(
-                f'"{folder}" holds {len(found)} files that fit "{pattern}": {listing(path.name for path in found)}. '
+                f'"{folder}" holds {len(found)} files that fit "{pattern}": {quoted(path.name for path in found)}. '
                 "Leave one of them there."
             )
         if found:
@@ -66,10 +66,10 @@ def sections_in(layout: Layout, cohort: Cohort, folder: Path) -> list[str]:
     """
     found = [name for name in cohort.sections if any(layout.find(folder, name).values())]
     if not found:
-        held = listing(sorted(item.name for item in folder.iterdir()))
+        held = quoted(sorted(item.name for item in folder.iterdir()))
         raise FileNotFoundError(
             f'no section of cohort {cohort.name} in "{folder}", which holds {held}. Expected is, for each of '
-            f"{listing(cohort.sections)}: {layout.LAYOUT}."
+            f"{quoted(cohort.sections)}: {layout.LAYOUT}."
         )
     return found
 
@@ -83,10 +83,10 @@ def complete_files(layout: Layout, cohort: Cohort, folder: Path, section: str) -
         If one is missing.
     """
     files = layout.find(folder, section)
-    missing = [what for what, path in files.items() if path is None]
+    missing = [label for label, path in files.items() if path is None]
     if missing:
         raise FileNotFoundError(
             f'section "{section}" of cohort {cohort.name} lacks {", ".join(missing)} in "{folder}". '
             f"Expected is: {layout.LAYOUT}."
         )
-    return {what: path for what, path in files.items() if path is not None}
+    return {label: path for label, path in files.items() if path is not None}

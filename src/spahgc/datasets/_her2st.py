@@ -107,11 +107,11 @@ def _listing(folder: Path, mirror: str | None) -> dict[str, dict[str, object]]:
 def _remotes(section: str, listed: dict[str, dict[str, object]]) -> dict[str, Remote]:
     """The files of a section that the repository has; labels are there for some sections only."""
     remotes: dict[str, Remote] = {}
-    for what, pattern in _wanted(section).items():
+    for label, pattern in _wanted(section).items():
         paths = [path for path in listed if fnmatch(path, pattern)]
-        if not paths and what not in (ANNOTATION, CLUSTER):
+        if not paths and label not in (ANNOTATION, CLUSTER):
             raise CohortUnavailableError(
-                f'the repository has no {what} of section "{section}" any more ({pattern}). Open '
+                f'the repository has no {label} of section "{section}" any more ({pattern}). Open '
                 f"{COHORTS['her2st'].page}, or pass a copy that you have: path=..."
             )
         for path in paths:

@@ -46,8 +46,8 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
             wanted = {"metadata": f"metadata/{section}.json", "counts": f"st/{section}.h5ad"}
             wanted["image"] = f"wsis/{section}.tif"  # the largest of them last
             found = find(folder, section)
-            for what, name in wanted.items():
-                if found[what] is None:
+            for label, name in wanted.items():
+                if found[label] is None:
                     with reaching_hest(name):
                         hf_hub_download(REPOSITORY, name, repo_type="dataset", local_dir=folder)
             bar.update()

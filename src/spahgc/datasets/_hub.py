@@ -34,8 +34,8 @@ def reaching_hest(filename: str) -> Iterator[None]:
             "- Or pass a copy that you have: path=..."
         )
         # The HTTP libraries quote a malformed login header; such an error must not be shown along.
-        quoted = any(TOKEN.search(str(link)) for link in chain)
-        raise CohortUnavailableError(message) from (None if quoted else error)
+        names_token = any(TOKEN.search(str(link)) for link in chain)
+        raise CohortUnavailableError(message) from (None if names_token else error)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

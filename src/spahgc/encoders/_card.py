@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
+MEAN_STD_HALF = (0.5, 0.5, 0.5)
 
 CLASS_TOKEN = "class token"
 CLASS_AND_MEAN = "class token and mean of patch tokens"

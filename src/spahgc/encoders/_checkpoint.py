@@ -171,7 +171,7 @@ def load_tensors(
     ]
     groups = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
     if any(groups.values()):
-        parts = "; ".join(f"{what}: {_some(keys)}" for what, keys in groups.items() if keys)
+        parts = "; ".join(f"{label}: {_some(keys)}" for label, keys in groups.items() if keys)
         raise ValueError(
             f"{path} does not hold the weights of {network} ({len(expected)} tensors expected, {len(found)} found). "
             f"Tensors {parts}. Pass the file made for this encoder, or name the encoder that the file belongs to."

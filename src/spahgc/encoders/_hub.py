@@ -75,8 +75,8 @@ def reaching(
         chain = error_chain(error)
         message = _advice(encoder, page, filename, gated or is_gated(chain), short_reason(chain))
         # The HTTP libraries quote a malformed login header; such an error must not be shown along.
-        quoted = any(TOKEN.search(str(link)) for link in chain)
-        raise EncoderUnavailableError(message) from (None if quoted else error)
+        names_token = any(TOKEN.search(str(link)) for link in chain)
+        raise EncoderUnavailableError(message) from (None if names_token else error)
 
 
 def load_failures() -> tuple[type[Exception], ...]:

@@ -37,7 +37,7 @@ NEEDED = ("dim", "input_px", "mean", "std", "interpolation", "pooling")
 """What has to be said of an encoder that is not based on another one, beside where its network comes from."""
 
 UNSAID = "not stated"
-CHANNELS = 3
+N_CHANNELS = 3
 
 
 def describe_encoder(encoder: object) -> EncoderRecord | None:
@@ -278,7 +278,7 @@ def _check_numbers(card: EncoderCard) -> None:
     if card.mpp is not None and not card.mpp > 0:
         raise ValueError(f'mpp of encoder "{card.name}" is {card.mpp!r}; pass microns per pixel, or None for any')
     for key, values in (("mean", card.mean), ("std", card.std)):
-        if len(values) != CHANNELS:
+        if len(values) != N_CHANNELS:
             raise ValueError(f'{key} of encoder "{card.name}" has {len(values)} numbers; pass red, green and blue')
     if not all(value > 0 for value in card.std):
         raise ValueError(f'std of encoder "{card.name}" is {card.std}; pass positive numbers')

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc.image._colour import CHANNELS, as_rgb, check_pixels
+from spahgc.image._colour import CHANNEL_NAMES, as_rgb, check_pixels
 from spahgc.image._source import ClosesItself, Pixels, check_region
 
 
 def image_axes(shape: tuple[int, ...]) -> str:
     """Order of the axes of an image by its shape: yx, yxc, cyx where only the first can be channels, else nothing."""
-    if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
+    if len(shape) == 3 and shape[0] in CHANNEL_NAMES and shape[2] not in CHANNEL_NAMES:
         return "cyx"
     return {2: "yx", 3: "yxc"}.get(len(shape), "")
 

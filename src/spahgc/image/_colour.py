@@ -12,7 +12,7 @@ from spahgc.image._source import Pixels
 WHITE = 255
 """Value of the background of a brightfield slide; what lies outside the image, or is transparent, gets it."""
 OPAQUE = 255
-CHANNELS = {1: "greyscale", 3: "RGB", 4: "RGBA"}
+CHANNEL_NAMES = {1: "greyscale", 3: "RGB", 4: "RGBA"}
 
 
 def as_rgb(pixels: NDArray[Any]) -> Pixels:
@@ -48,7 +48,7 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Non
             f"{name} has data type {dtype}, but uint8 with values 0 to 255 is needed. "
             "Convert it, e.g. (image * 255).round().astype('uint8') if its values lie between 0 and 1."
         )
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in CHANNELS):
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in CHANNEL_NAMES):
         raise ValueError(
             f"{name} has shape {shape}, but height x width x 3 (RGB) is needed; "
             "height x width, 1 or 4 channels, and the channels as first axis, are accepted too."

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import HEST, SPATIAL, Obs
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.image import describe_outside, open_image
 from spahgc.image._source import Pixels
 from spahgc.io._hest_metadata import read_metadata, sample_mpp, where_to_fetch
@@ -130,7 +130,7 @@ def _sample_file(root: Path, layout: str, sample_id: str) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f'path: "{root}" is not a folder. Pass the folder that holds st/, wsis/ and metadata/.')
     raise FileNotFoundError(
-        f'"{file}" is missing; samples in "{file.parent}": {listing(there)}. '
+        f'"{file}" is missing; samples in "{file.parent}": {quoted(there)}. '
         f"{where_to_fetch(root, layout.format(sample_id))}"
     )
 
@@ -166,13 +166,13 @@ def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
     else:
         raise ValueError(
             f'"{path}" has no positions: neither obsm["{SPATIAL}"] nor the columns {PIXEL_COL} and {PIXEL_ROW} of obs '
-            f"are there; obsm has {listing(adata.obsm)}, obs has {listing(adata.obs.columns)}. Fetch the file again."
+            f"are there; obsm has {quoted(adata.obsm)}, obs has {quoted(adata.obs.columns)}. Fetch the file again."
         )
     broken = ~np.isfinite(xy).all(axis=1)
     if broken.any():
         raise ValueError(
             f'{broken.sum()} of {len(xy)} spots in "{path}" have positions that are not finite numbers '
-            f"({listing(adata.obs_names[broken])}). Fetch the file again, or remove these spots from it."
+            f"({quoted(adata.obs_names[broken])}). Fetch the file again, or remove these spots from it."
         )
     return xy
 

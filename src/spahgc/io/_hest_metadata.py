@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 REPOSITORY = "MahmoodLab/hest"
 METADATA, TABLE = "metadata/{}.json", "HEST_v*.csv"
@@ -84,7 +84,7 @@ def sample_mpp(known: dict[str, Any], sample_id: str) -> float:
             return mpp
     raise ValueError(
         f'the metadata of sample "{sample_id}" have no {" or ".join(RESOLUTIONS)} that is a positive number; they have '
-        f"{listing(known)}. Fetch them again."
+        f"{quoted(known)}. Fetch them again."
     )
 
 
@@ -106,7 +106,7 @@ def _from_table(path: Path, sample_id: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # pandas' own errors are among these
         raise ValueError(f'the table "{path}" cannot be read: {error}. Fetch it again.') from error
     if "id" not in table:
-        raise ValueError(f'the table "{path}" has no column "id"; it has {listing(table.columns)}. Fetch it again.')
+        raise ValueError(f'the table "{path}" has no column "id"; it has {quoted(table.columns)}. Fetch it again.')
     rows = table[table["id"] == sample_id]
     return _filled(rows.iloc[0].items()) if len(rows) else {}
 

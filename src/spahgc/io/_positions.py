@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Obs
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.io._st_tables import READING_ERRORS, refuse_repeated
 
 BARCODE, IN_TISSUE = "barcode", "in_tissue"
@@ -33,14 +33,14 @@ def find_positions(spatial: Path) -> Path:
         found = [spatial / name] if (spatial / name).is_file() else sorted(spatial.glob(f"*_{name}"))
         if len(found) > 1:
             raise ValueError(
-                f'"{spatial}" holds {len(found)} tables of positions: {listing(file.name for file in found)}. '
+                f'"{spatial}" holds {len(found)} tables of positions: {quoted(file.name for file in found)}. '
                 "Keep the one that belongs to the counts."
             )
         if found:
             return found[0]
-    held = listing(sorted(item.name for item in spatial.iterdir()))
+    held = quoted(sorted(item.name for item in spatial.iterdir()))
     raise FileNotFoundError(
-        f'no positions in "{spatial}": none of {listing(NAMES)} is there, only {held}. Copy the table from the run.'
+        f'no positions in "{spatial}": none of {quoted(NAMES)} is there, only {held}. Copy the table from the run.'
     )
 
 
@@ -63,7 +63,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise ValueError(
-            f'the positions "{path}" have no column {listing(missing)}; found {listing(table.columns, len(COLUMNS))}. '
+            f'the positions "{path}" have no column {quoted(missing)}; found {quoted(table.columns, len(COLUMNS))}. '
             f"The columns must be {', '.join(COLUMNS)}, or, without a header, stand in this order."
         )
     if table.empty:
@@ -101,8 +101,8 @@ def join_positions(
     unknown = counts.obs_names[where < 0]
     if len(unknown):
         raise ValueError(
-            f'{len(unknown)} of {counts.n_obs} barcodes of the counts "{paths[0]}" ({listing(unknown, 3)}) have no '
-            f'position in "{paths[1]}" ({listing(positions.index[:3])}, {len(positions)} in all). '
+            f'{len(unknown)} of {counts.n_obs} barcodes of the counts "{paths[0]}" ({quoted(unknown, 3)}) have no '
+            f'position in "{paths[1]}" ({quoted(positions.index[:3])}, {len(positions)} in all). '
             "Do both belong to the same run?"
         )
     table = positions.iloc[where]

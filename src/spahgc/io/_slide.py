@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
-from spahgc._validate import check_unique, listing
+from spahgc._validate import check_unique, quoted
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.io._tiles import (
     SPOT_OF_SPACING,
@@ -142,7 +142,7 @@ def _spot_table(spots: pd.DataFrame | ArrayLike) -> pd.DataFrame:
         missing = [column for column in COORDINATES if column not in spots]
         if missing:
             raise ValueError(
-                f"spots has no column {listing(missing)}; its columns are {listing(spots.columns)}. Rename those with the "
+                f"spots has no column {quoted(missing)}; its columns are {quoted(spots.columns)}. Rename those with the "
                 'centres in full-resolution pixels, e.g. spots.rename(columns={"pxl_col_in_fullres": "x", '
                 '"pxl_row_in_fullres": "y"}): x is the column of the image, y its row.'
             )
@@ -163,7 +163,7 @@ def _spot_table(spots: pd.DataFrame | ArrayLike) -> pd.DataFrame:
     broken = np.asarray(~np.isfinite(xy).all(axis=1))
     if broken.any():
         raise ValueError(
-            f"{int(broken.sum())} of {len(table)} spots have no finite x and y ({listing(table.index[broken])}). Remove "
+            f"{int(broken.sum())} of {len(table)} spots have no finite x and y ({quoted(table.index[broken])}). Remove "
             "them, or give them a position."
         )
     return table.assign(**dict(zip(COORDINATES, xy.T, strict=True)))

@@ -15,7 +15,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.image import open_image
 from spahgc.image._source import Pixels
 from spahgc.io._library import check_full_image, check_library_id, reduced_images
@@ -97,7 +97,7 @@ def read_slide(
     if not spatial.is_dir():
         raise FileNotFoundError(
             f'"{folder}" has no folder "{SPATIAL_FOLDER}", which holds the positions, scale factors and images; it '
-            f"holds {listing(sorted(item.name for item in folder.iterdir()))}. Copy it from the run, or pass the folder "
+            f"holds {quoted(sorted(item.name for item in folder.iterdir()))}. Copy it from the run, or pass the folder "
             "that has it."
         )
     image_path = None if image is None else existing_file(image, "image")
@@ -115,8 +115,8 @@ def read_slide(
     if image_path is not None:
         metadata |= check_full_image(image_path, xy, positions_path, images, scales)
         if "hires" not in images:
-            with open_image(image_path) as opened:
-                images, made = reduced_images(opened)
+            with open_image(image_path) as open_references:
+                images, made = reduced_images(open_references)
             scales |= made
     adata.obs = _obs(table, name)
     adata.obsm[SPATIAL] = xy
@@ -158,7 +158,7 @@ def _read_scales(spatial: Path) -> dict[str, float]:
     wrong = [key for key in needed if not (np.isfinite(scales.get(key, np.nan)) and scales[key] > 0)]
     if wrong:
         raise ValueError(
-            f'the scale factors "{path}" lack {listing(wrong)}, or have no positive number there; found {scales}. '
+            f'the scale factors "{path}" lack {quoted(wrong)}, or have no positive number there; found {scales}. '
             "Copy the file again."
         )
     return scales

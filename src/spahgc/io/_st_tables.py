@@ -23,7 +23,7 @@ SHOWN = 5
 READING_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
 
 
-def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+def existing_file(path: str | os.PathLike[str], label: str) -> Path:
     """Return the path of a file that is there.
 
     Raises
@@ -34,7 +34,7 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     file = Path(path)
     if not file.is_file():
         found = "a folder" if file.is_dir() else "nothing"
-        raise FileNotFoundError(f'{what}: "{file}" is not a file ({found} is there). Check the path.')
+        raise FileNotFoundError(f'{label}: "{file}" is not a file ({found} is there). Check the path.')
     return file
 
 
@@ -166,7 +166,7 @@ def join(
     return counts[found], spots.iloc[where[found]], left_out
 
 
-def refuse_repeated(names: pd.Index, what: str, remedy: str) -> None:
+def refuse_repeated(names: pd.Index, label: str, remedy: str) -> None:
     """Refuse names that occur more than once.
 
     Raises
@@ -176,7 +176,7 @@ def refuse_repeated(names: pd.Index, what: str, remedy: str) -> None:
     """
     if not names.is_unique:
         repeated = [name for name, count in Counter(names).items() if count > 1]
-        raise ValueError(f"{len(repeated)} {what} occur more than once: {_listed(repeated)}. {remedy}")
+        raise ValueError(f"{len(repeated)} {label} occur more than once: {_listed(repeated)}. {remedy}")
 
 
 def _check_orientation(path: Path, genes: pd.Index, first_row: str) -> None:
@@ -192,10 +192,10 @@ def _check_orientation(path: Path, genes: pd.Index, first_row: str) -> None:
 def _header(path: Path) -> list[str]:
     """Split the first line; pandas would rename repeated columns."""
     try:
-        opened = (
+        open_references = (
             gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
         )
-        with opened as file:
+        with open_references as file:
             line = file.readline().rstrip("\r\n")
     except READING_ERRORS as error:
         raise _unreadable(path, error) from error
@@ -211,10 +211,10 @@ def _read(
 ) -> pd.DataFrame:
     """Read a table whose separator is that of its first line."""
     try:
-        opened = (
+        open_references = (
             gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
         )
-        with opened as file:
+        with open_references as file:
             separator = _separator(file.readline())
         return pd.read_csv(
             path,

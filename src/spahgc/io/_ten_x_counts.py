@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy.io import mmread
 from scipy.sparse import csr_matrix
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.io._st_tables import refuse_repeated
 
 FILTERED, RAW = "filtered_feature_bc_matrix", "raw_feature_bc_matrix"
@@ -48,7 +48,7 @@ def find_counts(folder: Path, counts: str | None) -> Path:
         found = sorted(folder.glob(pattern))
         if len(found) > 1:
             raise ValueError(
-                f'"{folder}" holds {len(found)} filtered matrices: {listing(file.name for file in found)}. '
+                f'"{folder}" holds {len(found)} filtered matrices: {quoted(file.name for file in found)}. '
                 "Say which one with counts=."
             )
         if found:
@@ -142,7 +142,7 @@ def _table(folder: Path, *names: str) -> Path:
     wanted = [f"{name}{ending}{packed}" for name in names for packed in (".gz", "")]
     found = next((folder / name for name in wanted if (folder / name).is_file()), None)
     if found is None:
-        raise FileNotFoundError(f'none of {listing(wanted)} is in "{folder}", which holds {_names(folder)}')
+        raise FileNotFoundError(f'none of {quoted(wanted)} is in "{folder}", which holds {_names(folder)}')
     return found
 
 
@@ -153,4 +153,4 @@ def _n_columns(path: Path) -> int:
 
 def _names(folder: Path) -> str:
     """What a folder holds, for messages."""
-    return listing(sorted(item.name for item in folder.iterdir()))
+    return quoted(sorted(item.name for item in folder.iterdir()))

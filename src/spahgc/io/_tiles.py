@@ -83,13 +83,13 @@ def library_name(library_id: str | None, path: Path | None, otherwise: str = "sl
     return name
 
 
-def known_mpp(image: ImageSource, mpp: float | None, what: str) -> float:
+def known_mpp(image: ImageSource, mpp: float | None, label: str) -> float:
     """Microns per pixel: the argument, else what the image says; refuses to guess."""
     check_microns("mpp", mpp)
     found = image.mpp if mpp is None else mpp
     if found is None:
         raise ValueError(
-            f"the resolution of {what} ({image.width} x {image.height} px) is not known: the image does not say it. "
+            f"the resolution of {label} ({image.width} x {image.height} px) is not known: the image does not say it. "
             "Pass mpp= with its microns per pixel, e.g. mpp=0.5 for a usual 20x scan, 0.25 for 40x."
         )
     return float(found)
@@ -152,9 +152,9 @@ def image_record(
     small: Pixels, scale: float, image: ImageSource, path: Path | None, diameter_px: float, mpp: float | None
 ) -> dict[str, Any]:
     """Make scanpy's record of the images from the small image; without a path the large one must be given again."""
-    with open_image(small) as opened:
-        hires, hires_scale = thumbnail(opened, HIRES_PX)
-        lowres, lowres_scale = thumbnail(opened, LOWRES_PX)
+    with open_image(small) as open_references:
+        hires, hires_scale = thumbnail(open_references, HIRES_PX)
+        lowres, lowres_scale = thumbnail(open_references, LOWRES_PX)
     factors = {
         "tissue_hires_scalef": scale * hires_scale,
         "tissue_lowres_scalef": scale * lowres_scale,
@@ -173,8 +173,8 @@ def image_record(
 def _tissue(small: Pixels, scale: float, mpp: float, options: TileOptions) -> tuple[Tissue, float]:
     """Find the tissue, and the mask's pixels per pixel of the slide."""
     finest_px = max(1, int(np.ceil(max(small.shape[:2]) * mpp / scale / MASK_UM)))
-    with open_image(small) as opened:
-        smaller, factor = thumbnail(opened, finest_px)
+    with open_image(small) as open_references:
+        smaller, factor = thumbnail(open_references, finest_px)
     scale *= factor
     found = find_tissue(smaller, mpp=mpp / scale, threshold=options.threshold, exclude_pen=options.exclude_pen)
     return found, scale

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.io._space_ranger import BINS_FOLDER, DIAMETER, OUTS, finished, read_slide, run_folder
 
 BIN_FOLDER = re.compile(r"square_(\d{3,})um")
@@ -107,7 +107,7 @@ def _own_image(folder: Path) -> Path | None:
             return files[0]
         if files:
             raise ValueError(
-                f'"{place}" holds {len(files)} images: {listing(file.name for file in files)}. Say with image= which one '
+                f'"{place}" holds {len(files)} images: {quoted(file.name for file in files)}. Say with image= which one '
                 "is the full-resolution one."
             )
     return None

@@ -56,7 +56,7 @@ class CrossNodeAttention(nn.Module):
         between, width = edges.per_head(self.heads), self.query.out_features // self.heads
         q = self.query(query).view(-1, width)  # every head of a node is a node of its own
         k, v = (part.reshape(-1, width) for part in self.key_value(source).chunk(2, dim=-1))
-        weights = between.softmax(between.dots(q, k) / math.sqrt(width))
+        weights = between.softmax(between.edge_dot(q, k) / math.sqrt(width))
         gathered = between.sum(weights, v).view(len(query), -1)
         return gathered, torch.empty_like(weights).index_copy(0, between.order, weights).view(-1, self.heads)
 

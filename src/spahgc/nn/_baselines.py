@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-BLOCK_SPOTS = 4096
+NETWORK_BLOCK_SPOTS = 4096
 """Spots that pass a trained network at a time."""
 
 
@@ -121,7 +121,7 @@ def contrastive_loss(image: Tensor, expression: Tensor, temperature: float = 1.0
 
 
 @torch.no_grad()
-def in_blocks(part: nn.Module, x: Tensor, block: int = BLOCK_SPOTS) -> Tensor:
+def in_blocks(part: nn.Module, x: Tensor, block: int = NETWORK_BLOCK_SPOTS) -> Tensor:
     """What a trained network makes of many spots, a block of them at a time."""
     return torch.cat([part(rows) for rows in x.split(block)])
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from torch import Tensor
 
-HALF = (torch.float16, torch.bfloat16)
+HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Bags:
+class Segments:
     """Edges in the order of the nodes at one of their ends; the edges of a node are its bag.
 
     Parameters
@@ -35,7 +35,7 @@ class Bags:
     ends: Tensor
 
     @classmethod
-    def of(cls, own: Tensor, other: Tensor, n: int) -> tuple[Bags, Tensor]:
+    def of(cls, own: Tensor, other: Tensor, n: int) -> tuple[Segments, Tensor]:
         """Bags of the ``n`` nodes at one end, and which edge is at each place."""
         order = own.argsort(stable=True)
         degrees = torch.bincount(own, minlength=n)
@@ -53,7 +53,7 @@ class Bags:
             self.other, x, self.ends, mode="sum", include_last_offset=True, per_sample_weights=weights
         )
 
-    def dots(self, y: Tensor, x: Tensor) -> Tensor:
+    def edge_dot(self, y: Tensor, x: Tensor) -> Tensor:
         """Product of the rows of ``y`` (nodes of the bags) and ``x`` (other nodes) of every edge, a number an edge."""
         if x.device.type == "cpu":  # one pass as well; elsewhere the copies of the rows cost little
             _expect_sparse()
@@ -79,16 +79,16 @@ class SortedEdges:
         Places in the order of the sources.
     """
 
-    incoming: Bags
+    incoming: Segments
     order: Tensor
-    outgoing: Bags
+    outgoing: Segments
     turn: Tensor
 
     @classmethod
     def of(cls, source: Tensor, receiver: Tensor, n_source: int, n_receiver: int) -> SortedEdges:
         """From the nodes that each edge joins."""
-        incoming, order = Bags.of(receiver, source, n_receiver)
-        return cls(incoming, order, *Bags.of(incoming.other, incoming.own, n_source))
+        incoming, order = Segments.of(receiver, source, n_receiver)
+        return cls(incoming, order, *Segments.of(incoming.other, incoming.own, n_source))
 
     def sum(self, weights: Tensor, x: Tensor) -> Tensor:
         """Weighted sum of ``x`` (sources x width) over the edges of each receiver, receivers x width."""
@@ -96,7 +96,7 @@ class SortedEdges:
         total: Tensor = _Sum.apply(weights.to(x.dtype), x, self)
         return total
 
-    def dots(self, query: Tensor, x: Tensor) -> Tensor:
+    def edge_dot(self, query: Tensor, x: Tensor) -> Tensor:
         """Products of ``query`` (receivers x width) and ``x`` (sources x width) along the edges."""
         products: Tensor = _Dots.apply(_at_least_single(query).contiguous(), _at_least_single(x).contiguous(), self)
         return products
@@ -120,7 +120,7 @@ class _Sum(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         weights, x = ctx.saved_tensors
         edges, gradient = ctx.edges, gradient.contiguous()
-        of_weights = edges.incoming.dots(gradient, x) if ctx.needs_input_grad[0] else None
+        of_weights = edges.incoming.edge_dot(gradient, x) if ctx.needs_input_grad[0] else None
         turned = weights.index_select(0, edges.turn)
         return of_weights, edges.outgoing.sum(turned, gradient) if ctx.needs_input_grad[1] else None, None
 
@@ -132,7 +132,7 @@ class _Dots(Function):
     def forward(ctx: Any, query: Tensor, x: Tensor, edges: SortedEdges) -> Tensor:
         ctx.save_for_backward(query, x)
         ctx.edges = edges
-        return edges.incoming.dots(query, x)
+        return edges.incoming.edge_dot(query, x)
 
     @staticmethod
     @once_differentiable
@@ -164,4 +164,4 @@ def _expect_sparse() -> None:
 
 def _at_least_single(x: Tensor) -> Tensor:
     """Float32 in place of 16 bits, in which sums lose too much."""
-    return x.float() if x.dtype in HALF else x
+    return x.float() if x.dtype in HALF_TYPES else x

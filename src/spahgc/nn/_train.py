@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spahgc.nn._graph import HeteroGraph
     from spahgc.nn._network import SpaHGCNetwork
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Number formats of 16 bits by name."""
 
 
@@ -52,13 +52,13 @@ class Task(NamedTuple):
     measured
         Genes that the prediction is compared with, spots x genes: of all target nodes, or of the first ones, where the
         others are the halo of a block.
-    read_out
+    gene_loadings
         From outputs to genes, outputs x genes, where they are not the same.
     """
 
     graph: HeteroGraph
     measured: Tensor
-    read_out: Tensor | None = None
+    gene_loadings: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _loss_terms(network: SpaHGCNetwork, task: Task, settings: TrainingSettings, 
         predicted = network.decode(target, reference, task.graph.cs)[: len(task.measured)]
     exact = task.measured.dtype  # what a lower precision computed goes back to that of the task
     predicted = predicted.to(exact)
-    predicted = predicted if task.read_out is None else predicted @ task.read_out
+    predicted = predicted if task.gene_loadings is None else predicted @ task.gene_loadings
     terms = [expression_loss(predicted, task.measured)]
     if settings.alignment:
         # The stop-gradient: view 2 is only what view 1 is aligned to.
@@ -219,7 +219,7 @@ def _loss_terms(network: SpaHGCNetwork, task: Task, settings: TrainingSettings, 
 
 def _precision(settings: TrainingSettings, device: torch.device) -> torch.autocast:
     """Where the network computes in the number format of the settings."""
-    half = HALF.get(settings.precision)
+    half = HALF_PRECISIONS.get(settings.precision)
     return torch.autocast(device.type, dtype=half, enabled=half is not None)
 
 

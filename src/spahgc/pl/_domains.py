@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.pl._drawn_slides import drawn_slides, drawn_tissues
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import (
@@ -190,14 +190,14 @@ def _panels(
     own = Obs.domain(key) if column is None else column
     if own not in adata.obs:
         raise KeyError(
-            f'obs["{own}"] not found in {SLIDE}, obs has {listing(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
+            f'obs["{own}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
             "first, or pass column= with the name that it was given."
         )
     names, codes = _categories(adata, own)
     if label is None:
         return [Categories("predicted domains", names, codes, _colours(adata, own, palette, len(names), len(names)))]
     if label not in adata.obs:
-        raise KeyError(f'obs["{label}"] not found in {SLIDE}, obs has {listing(adata.obs)}. Pass one of its columns.')
+        raise KeyError(f'obs["{label}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Pass one of its columns.')
     label_names, label_codes = _categories(adata, label)
     colours = _colours(adata, own, palette, len(names), max(len(names), len(label_names)))
     kept = _kept_colours(adata, label, len(label_names)) if palette is None else []
@@ -287,9 +287,11 @@ def _draw(ax: Axes, panel: Categories, tissue: Tissue, img_alpha: float) -> None
     draw_tissue(ax, tissue, values, cmap=ListedColormap(colours), norm=norm, img_alpha=img_alpha)
     ax.set_title(panel.title, color=ink(ax))
     present = [place for place in range(len(colours)) if (panel.codes == place).any()]
-    dots = [Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[place], mec="none") for place in present]
+    edge_dot = [
+        Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[place], mec="none") for place in present
+    ]
     ax.legend(
-        dots,
+        edge_dot,
         [shorten(panel.names[place]) for place in present],
         loc="center left",
         bbox_to_anchor=(1, 0.5),

@@ -29,7 +29,7 @@ class DrawnSlide:
     """One slide of a figure."""
 
     name: str
-    what: str
+    label: str
     """How messages call it."""
     data: Any
     """What the caller passed."""

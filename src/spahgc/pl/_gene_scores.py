@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spahgc._slides.tables import is_spatialdata, table_of
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.pl._names import name_column, width_in
 from spahgc.pl._output import finish, given_axes, save_path, whole_figure
 from spahgc.pl._scores import (
@@ -155,7 +155,7 @@ def _by_method(scores: Any, key: str | Sequence[str], metric: str, table_key: st
     if isinstance(scores, Mapping) and not is_spatialdata(scores):
         strange = [str(name) for name, table in scores.items() if not isinstance(table, pd.DataFrame)]
         if strange:
-            raise TypeError(f"scores holds {listing(strange)}, which are no tables. Pass those of spahgc.tl.evaluate.")
+            raise TypeError(f"scores holds {quoted(strange)}, which are no tables. Pass those of spahgc.tl.evaluate.")
         return {str(name): _of_genes(table, metric, str(name)) for name, table in scores.items()}
     adata = table_of(scores, table_key, SLIDE)
     found = {}
@@ -179,7 +179,7 @@ def _of_genes(table: pd.DataFrame, metric: str, name: str) -> pd.Series:
     """Score of every gene, its mean over slides where there are several."""
     if metric not in table:
         raise KeyError(
-            f'column "{metric}" not found in the scores of "{name}", columns are: {listing(table.columns, limit=10)}. '
+            f'column "{metric}" not found in the scores of "{name}", columns are: {quoted(table.columns, limit=10)}. '
             "Pass a metric= that is there."
         )
     genes = table["gene"] if "gene" in table else table.index
@@ -193,7 +193,7 @@ def _chosen(by_method: dict[str, pd.Series], methods: Sequence[str] | None) -> d
     wanted = list(by_method) if methods is None else [str(name) for name in methods]
     missing = [name for name in wanted if name not in by_method]
     if missing:
-        raise ValueError(f"methods {listing(missing)} not found, there are: {listing(by_method, limit=20)}.")
+        raise ValueError(f"methods {quoted(missing)} not found, there are: {quoted(by_method, limit=20)}.")
     chosen = {name: by_method[name] for name in wanted}
     if not any(len(values) for values in chosen.values()):
         raise ValueError("there is no gene to draw: no method, or tables without a row. Pass scores of genes.")

@@ -13,7 +13,7 @@ from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, Layers, Var
 from spahgc._slides.expression import in_memory, log_expression, zero_spots
-from spahgc._validate import check_genes, listing
+from spahgc._validate import check_genes, quoted
 from spahgc.pl._drawn_slides import DrawnSlide
 from spahgc.tl._prediction import prediction_record
 
@@ -56,11 +56,11 @@ def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | N
     spread
         Whether to read the spread of the prediction.
     """
-    adata, what = slide.table, slide.what
-    names = drawable_genes(adata, genes, key, what)
+    adata, label = slide.table, slide.label
+    names = drawable_genes(adata, genes, key, label)
     predicted = columns(adata[:, names].layers[key])
-    spreads = _spread(adata, names, key, what) if spread else None
-    measured = measured_expression(adata, names, layer, what)
+    spreads = _spread(adata, names, key, label) if spread else None
+    measured = measured_expression(adata, names, layer, label)
     return GeneValues(
         predicted=predicted,
         measured=measured,
@@ -72,21 +72,21 @@ def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | N
 
 def shared_units(values: Sequence[GeneValues], slides: Sequence[DrawnSlide]) -> str:
     """The units of all slides; refuses different ones, which no common scale could show."""
-    units = {one.units: slide.what for one, slide in zip(values, slides, strict=True)}
+    units = {one.units: slide.label for one, slide in zip(values, slides, strict=True)}
     if len(units) > 1:
-        found = "; ".join(f"{what}: {name}" for name, what in units.items())
+        found = "; ".join(f"{label}: {name}" for name, label in units.items())
         raise ValueError(f"the predictions have different units ({found}). Draw these slides in figures of their own.")
     return next(iter(units))
 
 
-def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, what: str = "the slide") -> list[str]:
+def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, label: str = "the slide") -> list[str]:
     """The genes; refuses a missing prediction and genes that it does not hold."""
     if key not in adata.layers:
         raise KeyError(
-            f'layer "{key}" not found in {what}, layers are: {listing(adata.layers)}. '
+            f'layer "{key}" not found in {label}, layers are: {quoted(adata.layers)}. '
             "Run spahgc.tl.predict(adata, refs) first."
         )
-    names = check_genes(genes, adata.var_names, what)
+    names = check_genes(genes, adata.var_names, label)
     panel = Var.panel(key)
     if panel in adata.var:
         inside = adata.var[panel].to_numpy(dtype=bool)
@@ -98,8 +98,8 @@ def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, what: str = "
     outside = [name for name, is_drawable in zip(names, drawable, strict=True) if not is_drawable]
     if outside:
         raise ValueError(
-            f'{listing(outside)}: not in the panel of the prediction "{key}" of {what}, which holds '
-            f"{int(inside.sum())} genes: {listing(adata.var_names[inside])}. Draw one of these, or predict with "
+            f'{quoted(outside)}: not in the panel of the prediction "{key}" of {label}, which holds '
+            f"{int(inside.sum())} genes: {quoted(adata.var_names[inside])}. Draw one of these, or predict with "
             "genes=[...] that names it."
         )
     return names
@@ -111,12 +111,12 @@ def columns(values: Any) -> np.ndarray:
     return np.asarray(values.toarray() if issparse(values) else values, dtype=np.float32)
 
 
-def _spread(adata: AnnData, genes: list[str], key: str, what: str) -> np.ndarray:
+def _spread(adata: AnnData, genes: list[str], key: str, label: str) -> np.ndarray:
     """Spread of the prediction; refuses one that is not there."""
     layer = Layers.spread(key)
     if layer not in adata.layers:
         raise KeyError(
-            f'layer "{layer}" not found in {what}, layers are: {listing(adata.layers)}. The spread comes with '
+            f'layer "{layer}" not found in {label}, layers are: {quoted(adata.layers)}. The spread comes with '
             'spahgc.tl.predict(adata, refs, preset="default"); other methods have none. Leave out spread=True to draw '
             "the rest."
         )
@@ -124,13 +124,13 @@ def _spread(adata: AnnData, genes: list[str], key: str, what: str) -> np.ndarray
 
 
 def measured_expression(
-    adata: AnnData, genes: list[str], layer: str | None, what: str = "the slide"
+    adata: AnnData, genes: list[str], layer: str | None, label: str = "the slide"
 ) -> np.ndarray | None:
     """Measured expression of the genes, spots x genes, NaN in empty spots; ``None`` where nothing was measured."""
-    if layer is None and not _has_measurement(adata.X, what):
+    if layer is None and not _has_measurement(adata.X, label):
         return None
     # Every spot's total is over all genes, so the columns are taken afterwards.
-    expression = log_expression(adata, layer=layer, what=what)
+    expression = log_expression(adata, layer=layer, label=label)
     empty = zero_spots(expression)
     if empty.all():
         return None
@@ -140,7 +140,7 @@ def measured_expression(
     return values
 
 
-def _has_measurement(x: Any, what: str) -> bool:
+def _has_measurement(x: Any, label: str) -> bool:
     """Whether ``X`` has values, none of them NaN: a slide that was never measured is often filled with NaN."""
     if x is None:
         return False
@@ -149,7 +149,7 @@ def _has_measurement(x: Any, what: str) -> bool:
     missing = int(np.count_nonzero(np.isnan(values)))
     if 0 < missing < values.size:
         warnings.warn(
-            f"X has {missing} NaN among {values.size} values, so {what} counts as not measured and only the "
+            f"X has {missing} NaN among {values.size} values, so {label} counts as not measured and only the "
             "prediction is drawn. Pass layer= with the counts if it was measured.",
             stacklevel=6,
         )

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._slides.placed import placed_table
-from spahgc._validate import check_anndata, listing
+from spahgc._validate import check_anndata, quoted
 from spahgc.pl._graph_content import Request, parts_of
 from spahgc.pl._graph_figure import Plane, Star, draw_plane, draw_star, new_axes
 from spahgc.pl._output import finish, given_axes, save_path
@@ -169,7 +169,7 @@ def _request(
     kinds = [kind] if isinstance(kind, str) else list(kind)
     unknown = [one for one in kinds if one not in KINDS]
     if unknown or not kinds or len(set(kinds)) < len(kinds):
-        raise ValueError(f"kind is {kind!r}; pass one of {listing(KINDS)}, or a list of them, each once.")
+        raise ValueError(f"kind is {kind!r}; pass one of {quoted(KINDS)}, or a list of them, each once.")
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
     if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):

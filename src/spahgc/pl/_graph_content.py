@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, triu
 
 from spahgc._keys import UNS, Obs, Obsm, Obsp, Uns
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.pl._graph_figure import Home, Place, Plane, Star, home_tissue, reference_tissue, short
 from spahgc.pl._patches import (
     AS_SCANNED,
@@ -38,7 +38,7 @@ def plane_graph(adata: AnnData) -> csr_matrix:
     """TS: stored values at ``(i, j)`` where spot j is a neighbour of spot i."""
     if Obsp.spatial_connectivities not in adata.obsp:
         raise KeyError(
-            f'obsp["{Obsp.spatial_connectivities}"] not found in the slide, obsp has {listing(adata.obsp)}. '
+            f'obsp["{Obsp.spatial_connectivities}"] not found in the slide, obsp has {quoted(adata.obsp)}. '
             "Run spahgc.pp.spatial_graph(adata) first."
         )
     graph = csr_matrix(sorted_graph(adata.obsp[Obsp.spatial_connectivities]), copy=True)
@@ -68,7 +68,7 @@ def cross_edges(adata: AnnData, row: int, key: str, bank: AnnData | None) -> pd.
     """
     name = Obsm.cross(key)
     if name not in adata.obsm:
-        raise KeyError(f'obsm["{name}"] not found in the slide, obsm has {listing(adata.obsm)}. {MAKE_CROSS}')
+        raise KeyError(f'obsm["{name}"] not found in the slide, obsm has {quoted(adata.obsm)}. {MAKE_CROSS}')
     graph = sorted_graph(adata.obsm[name])
     names, slides = (
         _names_of_prediction(adata, key) if bank is None else (bank.obs_names.to_numpy(str), bank_slides(bank))
@@ -86,7 +86,7 @@ def peer_edges(bank: AnnData, row: int) -> pd.DataFrame:
     """RS: peers of a reference spot; columns as those of :func:`cross_edges`."""
     if Obsp.reference_connectivities not in bank.obsp:
         raise KeyError(
-            f'obsp["{Obsp.reference_connectivities}"] not found in the bank, obsp has {listing(bank.obsp)}: it was '
+            f'obsp["{Obsp.reference_connectivities}"] not found in the bank, obsp has {quoted(bank.obsp)}: it was '
             "made without peers, or is too large for them. Run spahgc.pp.reference_bank(refs) first."
         )
     graph = sorted_graph(bank.obsp[Obsp.reference_connectivities])
@@ -153,7 +153,7 @@ class Request:
 def parts_of(request: Request) -> list[Plane | Star]:
     """Collect all that is drawn; after it nothing can fail."""
     if is_bank(request.adata):
-        return [_peers(request, request.adata, request.row)]
+        return [_rs_graph_of_bank(request, request.adata, request.row)]
     # Edges first: what is missing is told before an image is opened.
     plane = plane_graph(request.adata) if "TS" in request.kinds else None
     edges = None
@@ -167,7 +167,7 @@ def parts_of(request: Request) -> list[Plane | Star]:
     if "RS" in request.kinds and request.bank is not None:
         first = edges.iloc[0]
         row = int(request.bank.obs_names.get_indexer([f"{first['slide']}:{first['spot']}"])[0])
-        parts.append(_peers(request, request.bank, row))
+        parts.append(_rs_graph_of_bank(request, request.bank, row))
     return parts
 
 
@@ -201,7 +201,7 @@ def _cross(request: Request, edges: pd.DataFrame, tissue: Tissue) -> Star:
     return _star(request, home, edges, slides, names, embedding)
 
 
-def _peers(request: Request, bank: AnnData, row: int) -> Star:
+def _rs_graph_of_bank(request: Request, bank: AnnData, row: int) -> Star:
     """The star of a reference spot."""
     edges = peer_edges(bank, row)
     embedding = bank_embedding(bank)

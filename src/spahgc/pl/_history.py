@@ -132,15 +132,15 @@ def _record_of(adata: AnnData, key: str) -> dict[str, Any]:
     return record
 
 
-def _losses(record: dict[str, Any], what: str) -> pd.DataFrame:
+def _losses(record: dict[str, Any], label: str) -> pd.DataFrame:
     """A row an epoch of each network; refuses a record without any."""
     if record.get("epochs_trained", 1) == 0:
         raise ValueError(
-            f"{what} has no network (epochs=0), so there was no training. Fit with epochs above 0 to see one."
+            f"{label} has no network (epochs=0), so there was no training. Fit with epochs above 0 to see one."
         )
     if Uns.losses not in record:
         raise KeyError(
-            f"losses not found in the record of {what}: a baseline, an earlier version of spahgc or another tool made "
+            f"losses not found in the record of {label}: a baseline, an earlier version of spahgc or another tool made "
             'it. Run spahgc.tl.predict(adata, refs) with method="spahgc" again.'
         )
     losses = pd.DataFrame({name: np.asarray(values) for name, values in record[Uns.losses].items()})

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,13 +26,13 @@ def find_library(adata: AnnData, library_id: str | None) -> Mapping[str, Any]:
     slides = [str(name) for name in adata.obs[Obs.slide].dropna().unique()] if Obs.slide in adata.obs else []
     if len(slides) > 1:
         raise ValueError(
-            f'the object holds the spots of several slides, obs["{Obs.slide}"] has {listing(slides)}. Draw one at a '
+            f'the object holds the spots of several slides, obs["{Obs.slide}"] has {quoted(slides)}. Draw one at a '
             f'time: adata[adata.obs["{Obs.slide}"] == "{slides[0]}"].'
         )
     if library_id is not None:
         if library_id not in libraries:
             raise KeyError(
-                f'library_id="{library_id}" not found in uns["{SPATIAL}"], its libraries are: {listing(libraries)}. '
+                f'library_id="{library_id}" not found in uns["{SPATIAL}"], its libraries are: {quoted(libraries)}. '
                 "Pass one of these, or leave it out."
             )
         return dict(libraries[library_id])
@@ -40,7 +40,7 @@ def find_library(adata: AnnData, library_id: str | None) -> Mapping[str, Any]:
         if slides and slides[0] in libraries:
             return dict(libraries[slides[0]])
         raise ValueError(
-            f'uns["{SPATIAL}"] holds several libraries: {listing(libraries)}. Say which one with library_id=.'
+            f'uns["{SPATIAL}"] holds several libraries: {quoted(libraries)}. Say which one with library_id=.'
         )
     return dict(next(iter(libraries.values()), {}))
 
@@ -54,7 +54,7 @@ def best_image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[
             if name not in factors:
                 raise KeyError(
                     f'scale factor "{name}" of the image "{resolution}" not found in uns["{SPATIAL}"], scale factors '
-                    f"are: {listing(factors)}. Write it there (image pixels per full-resolution pixel), or remove the "
+                    f"are: {quoted(factors)}. Write it there (image pixels per full-resolution pixel), or remove the "
                     "image to draw the spots alone."
                 )
             return images[resolution], float(factors[name])

@@ -98,7 +98,7 @@ def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.n
 
     if not len(names):
         return
-    dots, named = _in_points(ax, others), _in_points(ax, points)
+    edge_dot, named = _in_points(ax, others), _in_points(ax, points)
     size = _size_pt(ax)
     taken: list[tuple[float, float, float, float]] = []
     for place, (name, point) in enumerate(zip(names, points, strict=True)):
@@ -109,7 +109,7 @@ def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.n
         scale = POINTS_PER_INCH / whole_figure(ax).dpi
         half = np.array([extent.width, extent.height]) * scale / 2 + PADDING_PT
         at, rest = named[place], np.delete(named, place, axis=0)
-        cost = partial(_cost, half=half, dots=dots, rest=rest, taken=taken, size=size)
+        cost = partial(_cost, half=half, edge_dot=edge_dot, rest=rest, taken=taken, size=size)
         offset = min(_offsets(half), key=lambda offset: cost(at + offset))
         text.set_position(tuple(offset))
         taken.append((*(at + offset - half), *(at + offset + half)))
@@ -130,7 +130,7 @@ def _offsets(half: np.ndarray) -> list[np.ndarray]:
 def _cost(
     middle: np.ndarray,
     half: np.ndarray,
-    dots: np.ndarray,
+    edge_dot: np.ndarray,
     rest: np.ndarray,
     taken: Sequence[tuple[float, float, float, float]],
     size: np.ndarray,
@@ -139,7 +139,7 @@ def _cost(
     (left, bottom), (right, top) = middle - half, middle + half
     overlaps = sum(left < r and right > l and bottom < t and top > b for l, b, r, t in taken)
     leaves = left < 0 or bottom < 0 or right > size[0] or top > size[1]
-    covered = (np.abs(dots - middle) < half).all(axis=1).sum()
+    covered = (np.abs(edge_dot - middle) < half).all(axis=1).sum()
     misleading = (np.abs(rest - middle) < half + CLEAR_PT).all(axis=1).sum()
     return float(covered) + MISLEADING * float(misleading) + OVERLAP * overlaps + OUTSIDE * leaves
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spahgc._validate import check_writable_folder, listing
+from spahgc._validate import check_writable_folder, quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def _check_format(path: Path) -> None:
     if suffix and suffix not in formats:
         raise ValueError(
             f'save="{path}": figures cannot be written as "{suffix}". The formats are: '
-            f"{listing(sorted(formats), limit=len(formats))}."
+            f"{quoted(sorted(formats), limit=len(formats))}."
         )
 
 
@@ -147,7 +147,7 @@ def given_axes(ax: Any, n_rows: int, n_columns: int, content: str) -> list[Axes]
     flat: Sequence[Any] = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
     strange = [type(one).__name__ for one in flat if not isinstance(one, Axes)]
     if strange:
-        raise TypeError(f"ax must be matplotlib Axes or a sequence of them, found {listing(strange)}.")
+        raise TypeError(f"ax must be matplotlib Axes or a sequence of them, found {quoted(strange)}.")
     needed = n_rows * n_columns
     if len(flat) != needed:
         raise ValueError(

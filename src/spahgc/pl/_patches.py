@@ -15,7 +15,7 @@ from spahgc._slides.placed import placed_tables
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import located_slides
 from spahgc._slides.tables import is_spatialdata
-from spahgc._validate import check_anndata, encoder_records, listing
+from spahgc._validate import check_anndata, encoder_records, quoted
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.image._resample import FILTERS
 from spahgc.pp._bank.build import is_bank
@@ -43,8 +43,8 @@ def reference_slides(
     slides = {name: (items[place], table) for name, (place, table) in located.items()}
     if not set(slides) & {str(name) for name in names}:
         raise ValueError(
-            f"none of refs is a reference of {of}: they are called {listing(slides)}, its references "
-            f"{listing(names)}. Pass the slides of which {of} was made."
+            f"none of refs is a reference of {of}: they are called {quoted(slides)}, its references "
+            f"{quoted(names)}. Pass the slides of which {of} was made."
         )
     return slides
 
@@ -62,15 +62,15 @@ def slide_image(data: Any, table: AnnData, image: Source | None, where: Mapping[
     return check_slide(table, None, None, 0, spots=spots_on_image(data, table, **within))
 
 
-def found_image(data: Any, table: AnnData, what: str) -> SlideImage | None:
+def found_image(data: Any, table: AnnData, label: str) -> SlideImage | None:
     """The same where an image is welcome but need not be there; ``None`` with a warning without one."""
     try:
         # What is wrong with an image that was found is an error, below.
         spots = spots_on_image(data, table) if has_image(data) else None
-        source = find_source(table, what) if spots is None else None
+        source = find_source(table, label) if spots is None else None
     except (FileNotFoundError, ValueError):
         warnings.warn(
-            f"no full-resolution image of {what} was found, so its patches stay empty. Write its path "
+            f"no full-resolution image of {label} was found, so its patches stay empty. Write its path "
             f'into adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"], or add the image to its SpatialData.',
             stacklevel=5,
         )
@@ -150,7 +150,7 @@ def reference_patches(
         missing = [spot for spot in rows["spot"] if spot not in slide.obs_names]
         if missing:
             raise KeyError(
-                f'{listing(missing)} not found in reference "{name}", whose spots are {listing(slide.obs_names)}. '
+                f'{quoted(missing)} not found in reference "{name}", whose spots are {quoted(slide.obs_names)}. '
                 "Pass the slides as they were when the graph was made."
             )
         found = found_image(data, slide, f'reference "{name}"')

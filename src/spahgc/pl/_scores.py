@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SCORES, UNITS, Var
 from spahgc._slides.expression import log_expression, zero_spots
-from spahgc._validate import check_anndata, listing
+from spahgc._validate import check_anndata, quoted
 from spahgc.pl._style import CATEGORY_COLOURS, RC
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def check_predicted(adata: AnnData, key: str) -> None:
     check_anndata(adata, SLIDE)
     if key not in adata.layers:
         raise KeyError(
-            f'layer "{key}" not found in {SLIDE}, layers are: {listing(adata.layers)}. '
+            f'layer "{key}" not found in {SLIDE}, layers are: {quoted(adata.layers)}. '
             "Run spahgc.tl.predict(adata, refs) first."
         )
 
@@ -107,7 +107,7 @@ def panel_of(adata: AnnData, key: str, scores: np.ndarray) -> np.ndarray:
 
 def measured_spots(adata: AnnData, layer: str | None) -> tuple[csr_matrix, np.ndarray]:
     """Measured expression, spots x genes, and the numbers of the spots that have counts; refuses a slide without any."""
-    expression = log_expression(adata, layer=layer, what=SLIDE)
+    expression = log_expression(adata, layer=layer, label=SLIDE)
     spots = np.flatnonzero(~zero_spots(expression))
     if not len(spots):
         raise ValueError(f"{SLIDE} holds no counts: nothing was measured on it. Pass layer= if they are not in X.")

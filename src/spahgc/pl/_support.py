@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spahgc._keys import Obs
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.pl._drawn_slides import DrawnSlide, drawn_slides, drawn_tissues
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import (
@@ -175,7 +175,7 @@ def _support(slide: DrawnSlide, key: str) -> np.ndarray:
     column = Obs.support(key)
     if column not in slide.table.obs:
         raise KeyError(
-            f'obs["{column}"] not found in {slide.what}, obs has {listing(slide.table.obs)}. It comes with '
+            f'obs["{column}"] not found in {slide.label}, obs has {quoted(slide.table.obs)}. It comes with '
             'spahgc.tl.predict(adata, refs, preset="default"); other methods do not compute it.'
         )
     return slide.table.obs[column].to_numpy(dtype=np.float64)

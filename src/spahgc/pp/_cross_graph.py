@@ -16,7 +16,7 @@ from spahgc.pp._search.neighbors import search_neighbors
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-N_NEIGHBORS = 7
+N_CROSS = 7
 """K of the paper."""
 
 
@@ -24,7 +24,7 @@ def cross_graph(
     target: AnnData | SpatialData,
     bank: AnnData,
     *,
-    n_neighbors: int = N_NEIGHBORS,
+    n_neighbors: int = N_CROSS,
     embedding: str | None = None,
     key_added: str = Obsm.cross_graph,
     table_key: str | None = None,

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from spahgc._slides.expression import raw_matrix
 from spahgc._slides.split import split_slides
 from spahgc._slides.tables import tables_of
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -85,7 +85,7 @@ def select_genes(
     panel = variable | abundant
     if not panel:
         raise ValueError(
-            f"no gene is among the {n_top} most variable of every reference ({listing(slides)}). "
+            f"no gene is among the {n_top} most variable of every reference ({quoted(slides)}). "
             "Raise n_top=, or pass the genes yourself with genes=."
         )
     logger.info("%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides))
@@ -96,7 +96,7 @@ def common_genes(slides: dict[str, AnnData]) -> list[str]:
     """Genes that every slide has, sorted; refuses slides without a gene in common."""
     shared = set.intersection(*(set(slide.var_names) for slide in slides.values()))
     if not shared:
-        samples = "; ".join(f'"{name}": {listing(slide.var_names, limit=2)}' for name, slide in slides.items())
+        samples = "; ".join(f'"{name}": {quoted(slide.var_names, limit=2)}' for name, slide in slides.items())
         raise ValueError(
             f"the references have no gene in common ({samples}). Check whether some name genes by symbol and others "
             "by Ensembl identifier."

@@ -16,12 +16,12 @@ from spahgc._validate import check_anndata, check_coordinates
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-N_NEIGHBORS = 5
+N_SPATIAL = 5
 """Q of the paper."""
 
 
 def spatial_graph(
-    adata: AnnData | SpatialData, *, n_neighbors: int = N_NEIGHBORS, table_key: str | None = None, copy: bool = False
+    adata: AnnData | SpatialData, *, n_neighbors: int = N_SPATIAL, table_key: str | None = None, copy: bool = False
 ) -> AnnData | SpatialData | None:
     """Join every spot to the nearest spots of its own slide (TS edges).
 

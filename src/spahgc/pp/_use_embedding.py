@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from spahgc._keys import UNS, Uns
 from spahgc._slides.tables import table_of, with_table
-from spahgc._validate import check_anndata, embedding_matrix, encoder_records, listing
+from spahgc._validate import check_anndata, embedding_matrix, encoder_records, quoted
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import NATIVE_MPP, PATCH_CONTEXT, EncoderRecord
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FIELDS = tuple(field.name for field in fields(EncoderRecord))
 """What a record may say."""
 WHOLE = ("dim", "input_px")
-CHANNELS = ("mean", "std")
+CHANNEL_FIELDS = ("mean", "std")
 
 
 def use_embedding(
@@ -80,7 +80,7 @@ def use_embedding(
     check_anndata(table, "the slide")
     if key not in table.obsm:
         raise KeyError(
-            f'obsm["{key}"] not found in the slide, obsm has {listing(table.obsm)}. Put the embedding there first, rows in '
+            f'obsm["{key}"] not found in the slide, obsm has {quoted(table.obsm)}. Put the embedding there first, rows in '
             "the order of obs_names."
         )
     written = _checked(record, embedding_matrix(table, key, "the slide").shape[1], key)
@@ -102,7 +102,7 @@ def _checked(record: EncoderRecord | Mapping[str, Any], n_columns: int, key: str
         )
     unknown = [name for name in record if name not in FIELDS]
     if unknown:
-        raise ValueError(f"the record has the unknown fields {listing(unknown)}. A record has {', '.join(FIELDS)}.")
+        raise ValueError(f"the record has the unknown fields {quoted(unknown)}. A record has {', '.join(FIELDS)}.")
     if not str(record.get("name", "")):
         raise ValueError('the record names no encoder. Pass at least {"name": ...}, the same on all slides.')
     filled = {"dim": n_columns, "context": PATCH_CONTEXT} | dict(record)
@@ -123,7 +123,7 @@ def _plain(name: str, value: Any) -> Any:
             if isinstance(value, bool) or int(value) != value or value < 1:
                 raise ValueError
             return int(value)
-        if name in CHANNELS:
+        if name in CHANNEL_FIELDS:
             return [float(number) for number in value]
         if name == "mpp":
             if value is None or str(value) == NATIVE_MPP:

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix, issparse
 from spahgc._keys import UNS, Obsm, Uns
 from spahgc._slides.expression import in_memory
 from spahgc._slides.tables import table_of
-from spahgc._validate import check_anndata, listing
+from spahgc._validate import check_anndata, quoted
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -93,7 +93,7 @@ def attribution(
     (['rank', 'slide', 'spot', 'similarity', 'attention'], 7, 1.0)
     """
     if by not in BY:
-        raise ValueError(f'by="{by}" is not known. Choose one of {listing(BY)}.')
+        raise ValueError(f'by="{by}" is not known. Choose one of {quoted(BY)}.')
     adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     row = spot_position(adata, spot)
@@ -147,7 +147,7 @@ def spot_position(adata: AnnData, spot: str | int) -> int:
         raise TypeError(f"spot must be a name or a position, found {type(spot).__name__}.")
     if spot not in adata.obs_names:
         raise KeyError(
-            f'spot "{spot}" not found in the slide, its spots are {listing(adata.obs_names)}. Pass one of these names, '
+            f'spot "{spot}" not found in the slide, its spots are {quoted(adata.obs_names)}. Pass one of these names, '
             "or a position as a number."
         )
     return int(adata.obs_names.get_loc(spot))
@@ -158,7 +158,7 @@ def attended_record(adata: AnnData, key: str) -> Mapping[str, Any]:
     records = adata.uns.get(UNS, {}).get(Uns.predictions, {})
     if key not in records:
         raise KeyError(
-            f'uns["{UNS}"]["{Uns.predictions}"]["{key}"] not found, predictions are: {listing(records)}. '
+            f'uns["{UNS}"]["{Uns.predictions}"]["{key}"] not found, predictions are: {quoted(records)}. '
             f"{PREDICT}first, or pass key= with one that is there."
         )
     record: Mapping[str, Any] = records[key]
@@ -216,7 +216,7 @@ def reference_names(names: Sequence[str] | np.ndarray, references: Sequence[str]
     unknown = [name for name, slide in zip(names, slides, strict=True) if not slide]
     if unknown:
         raise ValueError(
-            f"{listing(unknown)}: not among the references {listing(longest_first)}, since the spots of the bank were "
+            f"{quoted(unknown)}: not among the references {quoted(longest_first)}, since the spots of the bank were "
             f"renamed. {PREDICT}with a bank as spahgc.pp.reference_bank returns it."
         )
     return slides, [str(name)[len(slide) + 1 :] for name, slide in zip(names, slides, strict=True)]

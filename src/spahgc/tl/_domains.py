@@ -13,7 +13,7 @@ from anndata import AnnData
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._settings import versions
 from spahgc._slides.tables import table_of, with_table
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.tl._prediction import check_new_key, predicted_expression
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def domains(
 def _annotation(adata: AnnData, label: str, written: str) -> pd.Series:
     """The label of every spot as a string; missing where it is NaN or blank."""
     if label not in adata.obs:
-        raise KeyError(f'obs["{label}"] not found, obs has {listing(adata.obs)}. Pass label= with one of its columns.')
+        raise KeyError(f'obs["{label}"] not found, obs has {quoted(adata.obs)}. Pass label= with one of its columns.')
     if label == written:
         raise ValueError(f'label="{label}" is the column that is about to be written. Pass another key_added=.')
     column = adata.obs[label]

@@ -15,7 +15,7 @@ from anndata import AnnData
 from spahgc._keys import UNS, Obsm, Uns
 from spahgc._settings import progress_bar, versions
 from spahgc._slides.tables import table_of, with_table
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, gene_sets
 from spahgc.tl._prediction import check_new_key, predicted_expression
 
@@ -188,7 +188,7 @@ def _check_spread(expression: np.ndarray, adata: AnnData, center: bool) -> None:
     if flat.any():
         found = "lie at the mean of the slide in all genes" if center else "have the same value in all genes"
         raise ValueError(
-            f"{int(flat.sum())} of {adata.n_obs} spots ({listing(adata.obs_names[flat])}) {found}, so that no pathway "
+            f"{int(flat.sum())} of {adata.n_obs} spots ({quoted(adata.obs_names[flat])}) {found}, so that no pathway "
             f"can be above another. Remove these spots, or pass center={not center}."
         )
 
@@ -206,19 +206,19 @@ def _weight_matrix(net: pd.DataFrame, genes: list[str], min_genes: int) -> tuple
         best = str(counts.idxmax())
         raise ValueError(
             f'no pathway has min_genes={min_genes} of the {len(genes)} genes of the panel: the best is "{best}" with '
-            f"{counts[best]} of its {sizes[best]}. The panel looks like {listing(genes, 3)}, the pathways' genes like "
-            f"{listing(pd.unique(net[TARGET]), 3)}. Check species and kind of gene names, or lower min_genes."
+            f"{counts[best]} of its {sizes[best]}. The panel looks like {quoted(genes, 3)}, the pathways' genes like "
+            f"{quoted(pd.unique(net[TARGET]), 3)}. Check species and kind of gene names, or lower min_genes."
         )
     weights = inside.pivot(index=TARGET, columns=SOURCE, values=WEIGHT).reindex(index=genes, columns=kept).fillna(0.0)
     whole = np.ptp(weights.to_numpy(), axis=0) == 0
     if whole.all():
         raise ValueError(
-            f"all pathways that can be scored ({listing(kept)}) hold the whole panel of {len(genes)} genes at one "
+            f"all pathways that can be scored ({quoted(kept)}) hold the whole panel of {len(genes)} genes at one "
             "weight, so that no gene is outside to compare with. Predict more genes, or pass smaller pathways."
         )
     if whole.any():
         warnings.warn(
-            f"{int(whole.sum())} pathways ({listing(weights.columns[whole])}) hold the whole panel at one weight and are "
+            f"{int(whole.sum())} pathways ({quoted(weights.columns[whole])}) hold the whole panel at one weight and are "
             "left out: no gene is outside to compare with.",
             stacklevel=3,
         )

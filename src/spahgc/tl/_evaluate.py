@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from spahgc._keys import SCORES, UNS, Uns, Var
 from spahgc._slides.expression import log_expression, zero_spots
 from spahgc._slides.tables import table_of
-from spahgc._validate import check_anndata, listing
+from spahgc._validate import check_anndata, quoted
 from spahgc.tl._prediction import prediction_and_panel
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate(
     adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     values, panel = prediction_and_panel(adata, key)
-    expression = log_expression(adata, layer=layer, what="the slide")
+    expression = log_expression(adata, layer=layer, label="the slide")
     empty = zero_spots(expression)
     if (~empty).sum() < MIN_SPOTS:
         raise ValueError(
@@ -80,7 +80,7 @@ def evaluate(
         )
     if empty.any():
         warnings.warn(
-            f"{int(empty.sum())} spots without a single count ({listing(adata.obs_names[empty])}) are left out of the "
+            f"{int(empty.sum())} spots without a single count ({quoted(adata.obs_names[empty])}) are left out of the "
             "evaluation.",
             stacklevel=2,
         )

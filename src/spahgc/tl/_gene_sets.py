@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spahgc._validate import listing
+from spahgc._validate import quoted
 
 SOURCE, TARGET, WEIGHT = "source", "target", "weight"
 """Columns of a network, named as decoupler names them: pathway, gene, weight of the gene in the pathway."""
@@ -79,7 +79,7 @@ def read_gmt(path: str | PathLike[str]) -> pd.DataFrame:
         if not name or not genes:
             raise ValueError(
                 f'line {number} of "{file}" is no line of a GMT file: expected name, description and at least one gene '
-                f"with tabs between them, found {len(fields)} fields, {listing(field[:40] for field in fields)}."
+                f"with tabs between them, found {len(fields)} fields, {quoted(field[:40] for field in fields)}."
             )
         if name in seen:
             raise ValueError(
@@ -96,7 +96,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in (SOURCE, TARGET) if name not in table.columns]
     if missing:
         raise ValueError(
-            f"net has no column {listing(missing)}; its columns are {listing(table.columns)}. It needs source (the "
+            f"net has no column {quoted(missing)}; its columns are {quoted(table.columns)}. It needs source (the "
             'pathway) and target (the gene), and may have weight: net.rename(columns={"...": "source", ...}).'
         )
     if not len(table):
@@ -114,7 +114,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     if repeated.any():
         examples = (f"{row.source}: {row.target}" for row in checked[repeated].itertuples())
         raise ValueError(
-            f"net has {int(repeated.sum())} rows whose gene already stands in that pathway: {listing(examples)}. "
+            f"net has {int(repeated.sum())} rows whose gene already stands in that pathway: {quoted(examples)}. "
             'Run net.drop_duplicates(["source", "target"]) first.'
         )
     return checked[checked[WEIGHT] != 0].reset_index(drop=True)
@@ -125,7 +125,7 @@ def _weights(column: Any) -> np.ndarray:
     broken = ~np.isfinite(weights)
     if broken.any():
         raise ValueError(
-            f'the column "weight" of net must hold finite numbers, found {listing(column[broken])}. Correct it, or drop '
+            f'the column "weight" of net must hold finite numbers, found {quoted(column[broken])}. Correct it, or drop '
             "the column to weigh all genes alike."
         )
     return weights
@@ -141,10 +141,10 @@ def _names_that_can_be_written(table: pd.DataFrame) -> pd.DataFrame:
     if renamed[SOURCE].nunique() < len(names):
         raise ValueError(
             f'pathway names may not contain "/" (h5ad and zarr cannot write it), and with "_" in its place some of '
-            f"{listing(slashed)} would fall together. Rename them."
+            f"{quoted(slashed)} would fall together. Rename them."
         )
     warnings.warn(
-        f'"/" in the names of {len(slashed)} pathways ({listing(slashed)}) is replaced by "_": h5ad and zarr cannot '
+        f'"/" in the names of {len(slashed)} pathways ({quoted(slashed)}) is replaced by "_": h5ad and zarr cannot '
         "write it.",
         stacklevel=4,
     )

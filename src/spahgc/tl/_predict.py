@@ -18,10 +18,10 @@ from spahgc._slides.split import split_slides
 from spahgc._slides.tables import with_table
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import bank_spots
-from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, listing
+from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, quoted
 from spahgc.model import SpaHGC
 from spahgc.pp._bank.build import is_bank
-from spahgc.pp._bank.references import as_bank, bank_embedding, bank_record, check_target, opened
+from spahgc.pp._bank.references import as_bank, bank_embedding, bank_record, check_target, open_references
 from spahgc.tl._attribution import NETWORK, write_attention
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._prediction import write_prediction, write_trust
@@ -132,7 +132,7 @@ def predict(
     if model is not None and not (genes is None and embedding is None and layer is None):
         raise ValueError("genes=, embedding= and layer= belong to the training. A model has its own: leave them out.")
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
-    refs = placed_tables(opened(refs), table_key, "reference")
+    refs = placed_tables(open_references(refs), table_key, "reference")
     check_anndata(target, "the target")
     check_coordinates(target, "the target")
     if model is not None:
@@ -200,16 +200,16 @@ def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
     n_vars = target.n_vars or len(genes)
     size_gb = n_layers * target.n_obs * n_vars * np.dtype(np.float32).itemsize / BYTES_PER_GB
     if size_gb > settings.max_dense_gb:
-        what = "the prediction and its spread" if n_layers > 1 else "the prediction"
+        label = "the prediction and its spread" if n_layers > 1 else "the prediction"
         raise ValueError(
-            f"{what} would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
+            f"{label} would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
             f"the panel alone with target[:, genes].copy() ({len(genes)} genes; model.genes of a fitted model), or "
             f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}."
         )
     if target.n_vars and not set(genes) & set(target.var_names):
         raise ValueError(
-            f"the target has none of the {len(genes)} genes of the panel: it has {listing(target.var_names)}, the "
-            f"panel {listing(genes)}. Use the same kind of gene names, or a target without genes."
+            f"the target has none of the {len(genes)} genes of the panel: it has {quoted(target.var_names)}, the "
+            f"panel {quoted(genes)}. Use the same kind of gene names, or a target without genes."
         )
 
 

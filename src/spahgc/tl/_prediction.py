@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 
 from spahgc._keys import SCORES, UNS, Layers, Obs, Obsm, Uns, Var
 from spahgc._spots.rows import blocks_of
-from spahgc._validate import check_anndata, listing
+from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
 
 
@@ -53,7 +53,7 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
     if broken.any():
         raise ValueError(
             f'layers["{key}"] has {int(broken.sum())} NaN or infinite values inside its panel, in the genes '
-            f'{listing(np.asarray(genes)[broken.any(axis=0)])}. Run spahgc.tl.predict again, or correct var["'
+            f'{quoted(np.asarray(genes)[broken.any(axis=0)])}. Run spahgc.tl.predict again, or correct var["'
             f'{Var.panel(key)}"].'
         )
     if not np.ptp(expression, axis=0).any():
@@ -68,7 +68,7 @@ def prediction_and_panel(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarr
     """The layer of a prediction, dense, and which genes are in its panel: those that ``var`` names, or have a value."""
     if key not in adata.layers:
         raise KeyError(
-            f'layers["{key}"] not found, layers are {listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
+            f'layers["{key}"] not found, layers are {quoted(adata.layers)}. Run spahgc.tl.predict(adata, refs) first.'
         )
     layer = adata.layers[key]
     values = layer.toarray() if issparse(layer) else np.asarray(layer)
@@ -110,7 +110,7 @@ def write_prediction(
         absent = [gene for gene, there in zip(genes, inside, strict=True) if not there]
         warnings.warn(
             f"{len(absent)} of {len(genes)} genes of the panel are not among the genes of the target "
-            f"({listing(absent)}); their prediction has no place in it. Predict into a target without genes to keep it.",
+            f"({quoted(absent)}); their prediction has no place in it. Predict into a target without genes to keep it.",
             stacklevel=3,
         )
     target.layers[key] = _in_place(predicted, columns, target.shape)

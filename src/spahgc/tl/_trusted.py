@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from spahgc._keys import Var
 from spahgc._slides.tables import table_of
-from spahgc._validate import check_anndata, listing
+from spahgc._validate import check_anndata, quoted
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -82,7 +82,7 @@ def _why_none(adata: AnnData, key: str, column: str) -> str:
     if key not in adata.layers:
         return (
             f'var["{column}"] not found, nor is there a prediction layers["{key}"]: layers are '
-            f"{listing(adata.layers)}. Run spahgc.tl.predict(adata, refs) first."
+            f"{quoted(adata.layers)}. Run spahgc.tl.predict(adata, refs) first."
         )
     return (
         f'var["{column}"] not found: layers["{key}"] comes from a baseline, from preset="paper" or from an earlier '

@@ -205,11 +205,11 @@ def _palettes() -> dict[str, str]:
     return {name: "".join(to_hex(colour)[1:] for colour in colormaps[name](np.arange(256))) for name in names}
 
 
-def _too_large(content: Content, n_bytes: int, max_mb: float, what: str = "") -> str:
+def _too_large(content: Content, n_bytes: int, max_mb: float, label: str = "") -> str:
     size = f"{n_bytes / BYTES_PER_MB:.1f} MB"
     numbers = f"the numbers of {len(content.genes):,} genes x {len(content.spots):,} spots take {size}"
-    if what:
-        numbers += f" and leave no room for {what}"
+    if label:
+        numbers += f" and leave no room for {label}"
     return (
         f"max_mb={max_mb:g} is too small: {numbers}. Show fewer genes with genes=[...], a part of the slide, or raise "
         "max_mb."

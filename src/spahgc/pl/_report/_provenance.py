@@ -182,8 +182,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+def _counted(n: int, label: str) -> str:
+    return f"{n:,} {label}{'' if n == 1 else 's'}"
 
 
 def _today() -> str:

@@ -1,1 +1,4 @@
-"""TODO."""
+"""All reference spots as one object: building a bank in memory, keeping it on disk, and what a fit asks of it.
+
+May import ``pp/_search``, ``encoders``, ``_slides``, ``_spots`` and the files at the root.
+"""

@@ -25,7 +25,7 @@ from spahgc._validate import (
     embedding_matrix,
     encoder_records,
     find_embedding,
-    listing,
+    quoted,
 )
 from spahgc.encoders._record import plain_columns, plain_embedding
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank, stored_rows
@@ -35,13 +35,13 @@ from spahgc.pp._search.neighbors import search_neighbors
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-N_NEIGHBORS = 7
+N_REFERENCE = 7
 """K of the paper."""
 
 N_TRANSCRIPTOME = 2000
 """Genes of the transcriptome: enough for the components that genes share, few enough to hold beside any embedding."""
 
-MAX_PEERS = 50_000
+MAX_RS_SPOTS = 50_000
 """Spots up to which a bank on disk carries an RS graph: a minute on two cores, after every slide that is appended. A fit
 makes its own, of what the nodes of its graph carry."""
 
@@ -52,7 +52,7 @@ def reference_bank(
     genes: Sequence[str] | None = None,
     embedding: str | None = None,
     layer: str | None = None,
-    n_neighbors: int = N_NEIGHBORS,
+    n_neighbors: int = N_REFERENCE,
     n_transcriptome: int = N_TRANSCRIPTOME,
     table_key: str | None = None,
     peers: bool = True,
@@ -152,7 +152,7 @@ def reference_bank(
     bank = _join(list(parts.values()))
     found: dict[str, Any] = {}
     if peers:
-        graph, found = _peers(bank.obsm[key], bank.X, plan)
+        graph, found = _rs_graph_of_bank(bank.obsm[key], bank.X, plan)
         bank.obsp[Obsp.reference_connectivities] = graph
     bank.uns[UNS] = plan.uns(list(slides), units, found)
     return bank
@@ -208,24 +208,24 @@ def _plan_of_bank(
     if embedding not in (None, key):
         raise ValueError(f'the bank was made with embedding="{key}", embedding="{embedding}" cannot be added to it.')
     if genes is not None and list(genes) != panel:
-        raise ValueError(f"genes= differs from the panel of the bank ({listing(panel)}). Leave it out.")
-    if n_neighbors not in (N_NEIGHBORS, made["n_neighbors"]):
+        raise ValueError(f"genes= differs from the panel of the bank ({quoted(panel)}). Leave it out.")
+    if n_neighbors not in (N_REFERENCE, made["n_neighbors"]):
         raise ValueError(
             f"the bank was made with n_neighbors={made['n_neighbors']}, found {n_neighbors}. Leave it out."
         )
     twice = [name for name in slides if name in known]
     if twice:
         raise ValueError(
-            f"{listing(twice)} are in the bank already. Leave them out, or give other slides a name of their own: "
+            f"{quoted(twice)} are in the bank already. Leave them out, or give other slides a name of their own: "
             f'adata.obs["{Obs.slide}"] = "..."'
         )
     record, width = _check_embeddings(slides, key), bank.obsm[key].shape[1]
-    what = f'reference "{next(iter(slides))}"'
-    check_same_encoder(record, encoder_records(bank).get(key, {}), key, what, "the bank")
-    found = embedding_matrix(next(iter(slides.values())), key, what).shape[1]
+    label = f'reference "{next(iter(slides))}"'
+    check_same_encoder(record, encoder_records(bank).get(key, {}), key, label, "the bank")
+    found = embedding_matrix(next(iter(slides.values())), key, label).shape[1]
     if found != width:
         raise ValueError(
-            f'obsm["{key}"] has {found} columns in {what} and {width} in the bank. Embed it as the others.'
+            f'obsm["{key}"] has {found} columns in {label} and {width} in the bank. Embed it as the others.'
         )
     shared = common_genes(slides)
     check_genes(panel, shared, "the genes of the new references, which must have those of the bank's panel")
@@ -244,15 +244,15 @@ def _write(version: Version, slides: dict[str, AnnData], plan: _Plan, peers: boo
         units[name] = part.uns["units"]
     graph: csr_matrix | None = None
     found: dict[str, Any] = {}
-    if peers and version.n_spots <= MAX_PEERS:
-        graph, found = _peers(version.rows(), version.expression(), plan)
+    if peers and version.n_spots <= MAX_RS_SPOTS:
+        graph, found = _rs_graph_of_bank(version.rows(), version.expression(), plan)
     uns = plan.uns([*plan.slides, *slides], _common_units(units), found)
     version.finish({UNS: uns}, graph)
 
 
-def _peers(z: Any, y: Any, plan: _Plan) -> tuple[csr_matrix, dict[str, Any]]:
+def _rs_graph_of_bank(z: Any, y: Any, plan: _Plan) -> tuple[csr_matrix, dict[str, Any]]:
     """RS graph of a bank, by the embedding of the patch itself, and how it was found."""
-    return _search_peers(plain_rows(z, plan.record), y, plan.n_neighbors)
+    return _search_rs_graph(plain_rows(z, plan.record), y, plan.n_neighbors)
 
 
 def plain_rows(z: Any, record: dict[str, Any]) -> Any:
@@ -266,12 +266,12 @@ def embedding_rows(bank: AnnData, key: str) -> Any:
     return embedding_matrix(bank, key, "the bank") if stored is None else stored
 
 
-def similar_peers(z: Any, y: Any, n_neighbors: int) -> csr_matrix:
+def make_rs_graph(z: Any, y: Any, n_neighbors: int) -> csr_matrix:
     """RS graph: cosine similarity of ``[z ; y]``, each spot to its most similar others."""
-    return _search_peers(z, y, n_neighbors)[0]
+    return _search_rs_graph(z, y, n_neighbors)[0]
 
 
-def _search_peers(z: Any, y: Any, n_neighbors: int) -> tuple[csr_matrix, dict[str, Any]]:
+def _search_rs_graph(z: Any, y: Any, n_neighbors: int) -> tuple[csr_matrix, dict[str, Any]]:
     features = Joined(z, y)
     return search_neighbors(features, features, n_neighbors, exclude_self=True)
 
@@ -297,12 +297,12 @@ def _check_embeddings(slides: dict[str, AnnData], key: str) -> dict[str, Any]:
     record = encoder_records(slides[names[0]]).get(key, {})
     width = embedding_matrix(slides[names[0]], key, first_name).shape[1]
     for name in names[1:]:
-        what = f'reference "{name}"'
-        z = embedding_matrix(slides[name], key, what)
-        check_same_encoder(encoder_records(slides[name]).get(key, {}), record, key, what, first_name)
+        label = f'reference "{name}"'
+        z = embedding_matrix(slides[name], key, label)
+        check_same_encoder(encoder_records(slides[name]).get(key, {}), record, key, label, first_name)
         if z.shape[1] != width:
             raise ValueError(
-                f'obsm["{key}"] has {z.shape[1]} columns in {what} and {width} in {first_name}. '
+                f'obsm["{key}"] has {z.shape[1]} columns in {label} and {width} in {first_name}. '
                 "Embed all slides with the same encoder."
             )
     return record
@@ -311,19 +311,19 @@ def _check_embeddings(slides: dict[str, AnnData], key: str) -> dict[str, Any]:
 def _slide_part(
     slide: AnnData, name: str, key: str, panel: list[str], covered: list[str], layer: str | None
 ) -> AnnData:
-    what = f'reference "{name}"'
-    xy = check_coordinates(slide, what)
-    expression = log_expression(slide, layer=layer, what=what)
+    label = f'reference "{name}"'
+    xy = check_coordinates(slide, label)
+    expression = log_expression(slide, layer=layer, label=label)
     empty = zero_spots(expression)
     if empty.all():
-        raise ValueError(f"{what} has no counts in any spot. Check X, or pass layer= with its counts.")
+        raise ValueError(f"{label} has no counts in any spot. Check X, or pass layer= with its counts.")
     if empty.any():
         warnings.warn(
-            f"{what} has {int(empty.sum())} spots without a single count "
-            f"({listing(slide.obs_names[empty])}); they are left out of the references.",
+            f"{label} has {int(empty.sum())} spots without a single count "
+            f"({quoted(slide.obs_names[empty])}); they are left out of the references.",
             stacklevel=4,
         )
-    z = embedding_matrix(slide, key, what)
+    z = embedding_matrix(slide, key, label)
     order = canonical_order(xy, z)
     order = order[~empty[order]]
     expression = expression[order]
@@ -346,7 +346,7 @@ def _common_units(units: dict[str, str]) -> str:
     transformed = [name for name, unit in units.items() if unit == UNITS_AS_GIVEN]
     if transformed and len(transformed) < len(units):
         raise ValueError(
-            f"{listing(transformed)} hold negative values, which are no counts, and the other references do not. "
+            f"{quoted(transformed)} hold negative values, which are no counts, and the other references do not. "
             "Pass layer= with the counts of all."
         )
     return UNITS_AS_GIVEN if transformed else UNITS

@@ -22,11 +22,11 @@ from spahgc._validate import (
     check_same_encoder,
     embedding_matrix,
     encoder_records,
-    listing,
+    quoted,
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank.build import is_bank, plain_rows, reference_bank, similar_peers
+from spahgc.pp._bank.build import is_bank, make_rs_graph, plain_rows, reference_bank
 from spahgc.pp._bank.store import open_bank, stored_rows
 from spahgc.pp._genes import seen_genes, select_genes
 
@@ -38,7 +38,7 @@ ALL_GENES = "all"
 """Panel of all genes that the references cover."""
 
 
-def opened(refs: Any) -> Any:
+def open_references(refs: Any) -> Any:
     """The bank that lies at a path; whatever else references are handed over as passes through."""
     return open_bank(refs) if isinstance(refs, str | Path) else refs
 
@@ -55,7 +55,7 @@ def as_bank(
     """References as a bank of one's own, with the RS graph that the parameters ask for, unless it is not wanted."""
     if isinstance(genes, str) and genes != ALL_GENES:
         raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
-    refs = opened(refs)
+    refs = open_references(refs)
     if not is_bank(refs):
         if genes is None or isinstance(genes, str):
             slides = split_slides(refs)
@@ -81,7 +81,7 @@ def as_bank(
     if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
         if peers:
             patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
-            bank.obsp[Obsp.reference_connectivities] = similar_peers(patches, bank.X, parameters.n_reference)
+            bank.obsp[Obsp.reference_connectivities] = make_rs_graph(patches, bank.X, parameters.n_reference)
         bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
     return bank
 
@@ -119,7 +119,7 @@ def bank_record(bank: AnnData) -> dict[str, Any]:
     }
 
 
-def seen_spots(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
+def select_embedding_columns(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
     """The spots with the columns of the embedding that a model of these parameters looks at, as it looks at them."""
     if parameters.n_axes:
         return spots
@@ -160,7 +160,7 @@ def check_target(target: AnnData, bank: AnnData) -> None:
     if len(shared):
         names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
         raise ValueError(
-            f"the target is also among the references: {len(shared)} of its spots stand in {listing(names)}. Their own "
+            f"the target is also among the references: {len(shared)} of its spots stand in {quoted(names)}. Their own "
             "expression would reach their prediction. Leave that slide out of the references."
         )
     if target.n_obs < 2:

@@ -243,7 +243,7 @@ class Version:
             _write(self._group, f"obsp/{Obsp.reference_connectivities}", peers)
 
 
-def in_half(z: NDArray[Any], what: str) -> NDArray[np.float16]:
+def in_half(z: NDArray[Any], label: str) -> NDArray[np.float16]:
     """An embedding in half precision; refuses numbers that are too large or too small for it."""
     with np.errstate(over="ignore", invalid="ignore"):
         half = z.astype(np.float16)
@@ -252,7 +252,7 @@ def in_half(z: NDArray[Any], what: str) -> NDArray[np.float16]:
     if broken.any():
         size = np.abs(z[broken]).max()
         raise ValueError(
-            f"{what} does not fit into half precision, in which a bank on disk keeps it: numbers up to {size:.3g} in "
+            f"{label} does not fit into half precision, in which a bank on disk keeps it: numbers up to {size:.3g} in "
             f"{int(broken.sum())} of {len(z)} spots. Scale the embedding of all slides so that most numbers are between "
             "0.001 and 10,000, or keep the bank in memory (no path=)."
         )

@@ -35,7 +35,7 @@ BLOCKS, BLOCK_BYTES = 64, 2**20
 NAME_LENGTH, DIGEST_LENGTH = 40, 16
 
 
-class Parts:
+class EmbeddingCheckpoint:
     """The folder of one embedding of one slide: a file a batch, and what they were made with.
 
     The name of the folder holds a fingerprint of that, so that what was made with something else is never taken.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spahgc._settings import progress_bar
-from spahgc.pp._embed.checkpoint import Parts, fingerprint
+from spahgc.pp._embed.checkpoint import EmbeddingCheckpoint, fingerprint
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import Cutter, cut_ahead
 from spahgc.pp._embed.slide_image import SlideImage, opened_image
@@ -84,9 +84,9 @@ def encode_slide(slide: SlideImage, cutter: Cutter, run: Run) -> tuple[NDArray[n
     return features, padded
 
 
-def _parts(slide: SlideImage, image: ImageSource, cutter: Cutter, run: Run, root: Path) -> Parts:
+def _parts(slide: SlideImage, image: ImageSource, cutter: Cutter, run: Run, root: Path) -> EmbeddingCheckpoint:
     made_with = fingerprint(slide, image, cutter, run.encoder, run.context, run.levels)
-    return Parts(root, slide.name, run.key, made_with)
+    return EmbeddingCheckpoint(root, slide.name, run.key, made_with)
 
 
 def _encode(
@@ -97,7 +97,7 @@ def _encode(
     batches: list[NDArray[np.int64]],
     features: NDArray[np.float32],
     padded: NDArray[np.bool_],
-    parts: Parts | None,
+    parts: EmbeddingCheckpoint | None,
 ) -> None:
     """Fill in the rows of some batches."""
     scales = run.context.scales

@@ -82,26 +82,26 @@ def check_hires(
         image, or if spots lie outside it.
     """
     name, record = library
-    what = f'slide "{name}"'
+    label = f'slide "{name}"'
     scale = float(record[SCALE_FACTORS][HIRES_SCALE])
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(
-            f"the scale factor {HIRES_SCALE} of {what} is {scale}; it must be a positive number, the pixels of the hires "
+            f"the scale factor {HIRES_SCALE} of {label} is {scale}; it must be a positive number, the pixels of the hires "
             f'image for one of the full-resolution image. Correct it in uns["{SPATIAL}"]["{name}"].'
         )
     full = slide_mpp(adata, mpp=mpp)
     own = None if full is None else full / scale
     if not allow_upsampling:
-        _refuse_coarse(what, scale, own, full if needed_mpp is None else needed_mpp, native=needed_mpp is None)
-    pixels = _as_pixels(record["images"][HIRES], what)
-    xy = check_coordinates(adata, what) * scale
+        _refuse_coarse(label, scale, own, full if needed_mpp is None else needed_mpp, native=needed_mpp is None)
+    pixels = _as_pixels(record["images"][HIRES], label)
+    xy = check_coordinates(adata, label) * scale
     outside = describe_outside(xy, height=pixels.shape[0], width=pixels.shape[1])
     if outside is not None:
-        raise ValueError(f"{what}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
+        raise ValueError(f"{label}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
     return HiresImage(pixels, xy, scale, own, full)
 
 
-def _refuse_coarse(what: str, scale: float, own: float | None, needed: float | None, *, native: bool) -> None:
+def _refuse_coarse(label: str, scale: float, own: float | None, needed: float | None, *, native: bool) -> None:
     """Refuse an image whose pixels are wider than the encoder's."""
     ways_out = (
         "Pass image= with the path of the full-resolution image, or allow_upsampling=True to enlarge what is there."
@@ -114,21 +114,21 @@ def _refuse_coarse(what: str, scale: float, own: float | None, needed: float | N
             "nobody can tell whether the hires image shows what the encoder needs"
         )
         raise ValueError(
-            f"only the hires image of {what} is there, and it {problem}. Pass mpp= with the microns per pixel of the "
+            f"only the hires image of {label} is there, and it {problem}. Pass mpp= with the microns per pixel of the "
             f"full-resolution image. {ways_out}"
         )
     if own > COARSER * needed:
         reason = "the slide's own resolution, which this encoder takes" if native else "the encoder's"
         raise ValueError(
-            f"only the hires image of {what} is there, and its resolution is too low: a pixel is {own:.4g} um wide, but "
+            f"only the hires image of {label} is there, and its resolution is too low: a pixel is {own:.4g} um wide, but "
             f"{needed:.4g} um are needed ({reason}). {ways_out}"
         )
 
 
-def _as_pixels(image: Any, what: str) -> Pixels:
+def _as_pixels(image: Any, label: str) -> Pixels:
     """Turn an image of ``uns`` into RGB of 8 bits; scanpy reads PNG files as numbers from 0 to 1."""
     array = np.asarray(image)
     if array.dtype.kind == "f" and array.size and 0 <= float(array.min()) and float(array.max()) <= 1:
         array = np.rint(array * 255).astype(np.uint8)
-    check_pixels(array.shape, array.dtype, f"the hires image of {what}")
+    check_pixels(array.shape, array.dtype, f"the hires image of {label}")
     return as_rgb(array)

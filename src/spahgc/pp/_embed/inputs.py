@@ -150,8 +150,8 @@ def given_slides(
     return [_given(item, image, table_key, f"slide number {place + 1}", within) for place, item in enumerate(items)]
 
 
-def _given(item: Any, image: Source | None, table_key: str | None, what: str, within: dict[str, str | None]) -> Given:
-    table = table_of(item, table_key, what)
+def _given(item: Any, image: Source | None, table_key: str | None, label: str, within: dict[str, str | None]) -> Given:
+    table = table_of(item, table_key, label)
     if image is not None or not is_spatialdata(item) or table.n_obs == 0:
         return Given(item, table, None)
     return Given(item, table, spots_on_image(item, table, **within))

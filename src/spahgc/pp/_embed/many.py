@@ -14,7 +14,7 @@ import numpy as np
 from spahgc._many.jobs import Sources, as_text, kept, run_many
 from spahgc._many.stores import DIGEST_LENGTH, digest_of, image_files
 from spahgc._settings import resolve_device
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.pp._embed.context import as_context
 from spahgc.pp._embed.embed import embed
 from spahgc.pp._embed.inputs import check_numbers
@@ -108,7 +108,7 @@ def embed_many(
     defaults = {name: entry.default for name, entry in inspect.signature(embed).parameters.items() if name not in OWN}
     unknown = [name for name in arguments if name not in defaults]
     if unknown:
-        raise ValueError(f"embed_many has no arguments {listing(unknown)}. Known are {', '.join(defaults)}.")
+        raise ValueError(f"embed_many has no arguments {quoted(unknown)}. Known are {', '.join(defaults)}.")
     chosen = defaults | arguments
     check_numbers(chosen["batch_size"], chosen["mpp"], chosen["patch_um"])
     if client is not None and not isinstance(encoder, str) and not _is_maker(encoder):

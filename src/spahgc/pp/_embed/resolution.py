@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
-from spahgc._validate import check_coordinates, listing
+from spahgc._validate import check_coordinates, quoted
 from spahgc.image import ImageSource
 
 VISIUM_PITCH_UM = 100.0
@@ -124,7 +124,7 @@ def library(adata: AnnData) -> tuple[str, Mapping[str, Any]] | None:
         if len(names) == 1 and names[0] in records:
             return str(names[0]), records[names[0]]
     raise ValueError(
-        f'uns["{SPATIAL}"] holds {len(records)} slides ({listing(records)}), and obs does not say which one this is. '
+        f'uns["{SPATIAL}"] holds {len(records)} slides ({quoted(records)}), and obs does not say which one this is. '
         f'Keep one of them, or write its name into adata.obs["{Obs.slide}"].'
     )
 

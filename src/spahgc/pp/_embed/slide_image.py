@@ -91,9 +91,9 @@ def check_slide(
     """
     found = library(adata)
     name = found[0] if found is not None else _slide_name(adata, spots, index)
-    what = f'slide "{name}"'
+    label = f'slide "{name}"'
     if adata.n_obs == 0:
-        raise ValueError(f"{what} has no spots to embed. Check the filter that was applied to it.")
+        raise ValueError(f"{label} has no spots to embed. Check the filter that was applied to it.")
     if Obs.slide in adata.obs and adata.obs[Obs.slide].nunique() > 1:
         raise ValueError(
             f'obs["{Obs.slide}"] names {adata.obs[Obs.slide].nunique()} slides, but an image belongs to one. Pass a '
@@ -101,19 +101,19 @@ def check_slide(
         )
     if spots is not None:
         return _check_element(adata, name, spots, mpp, wanted)
-    xy = check_coordinates(adata, what)
+    xy = check_coordinates(adata, label)
     if image is None and wanted is not None and _has_hires_only(adata):
         hires = check_hires(adata, library(adata) or (name, {}), wanted.mpp, wanted.allow_upsampling, mpp=mpp)
         height, width = hires.pixels.shape[:2]
         return SlideImage(adata, name, hires.xy, hires.pixels, height, width, hires.mpp, hires.scale)
-    source = find_source(adata, what) if image is None else image
-    with opened_image(source) as opened:
-        height, width = opened.height, opened.width
+    source = find_source(adata, label) if image is None else image
+    with opened_image(source) as open_references:
+        height, width = open_references.height, open_references.width
         outside = describe_outside(xy, height=height, width=width)
         if outside is not None:
-            raise ValueError(f"{what}: {outside}{_hires_image_hint(adata, height, width)}")
-        _refuse_hires_coordinates(adata, xy, max(height, width), what)
-        resolution = slide_mpp(adata, mpp=mpp, image=opened, other_image=image is not None)
+            raise ValueError(f"{label}: {outside}{_hires_image_hint(adata, height, width)}")
+        _refuse_hires_coordinates(adata, xy, max(height, width), label)
+        resolution = slide_mpp(adata, mpp=mpp, image=open_references, other_image=image is not None)
     return SlideImage(adata, name, xy, source, height, width, resolution)
 
 
@@ -121,29 +121,29 @@ def _check_element(
     adata: AnnData, name: str, spots: SpotsOnImage, mpp: float | None, wanted: Wanted | None
 ) -> SlideImage:
     """Check a slide whose spots were placed on an image of its SpatialData."""
-    what = f'slide "{name}"'
-    with opened_image(spots.image) as opened:
-        height, width = opened.height, opened.width
+    label = f'slide "{name}"'
+    with opened_image(spots.image) as open_references:
+        height, width = open_references.height, open_references.width
         outside = describe_outside(spots.xy, height=height, width=width)
         if outside is not None:
             raise ValueError(
-                f'{what}, image "{spots.image_key}" of the SpatialData: {outside} Check the transformations of the shapes '
+                f'{label}, image "{spots.image_key}" of the SpatialData: {outside} Check the transformations of the shapes '
                 "and of the image, or pass another image_key= or coordinate_system=."
             )
-        resolution = slide_mpp(adata, mpp=mpp, image=opened, element_mpp=spots.mpp, xy=spots.xy)
+        resolution = slide_mpp(adata, mpp=mpp, image=open_references, element_mpp=spots.mpp, xy=spots.xy)
     if wanted is not None and not wanted.allow_upsampling and spots.image_key.endswith(REDUCED):
-        _refuse_reduced(what, spots.image_key, resolution, wanted.mpp)
+        _refuse_reduced(label, spots.image_key, resolution, wanted.mpp)
     return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution)
 
 
-def _refuse_reduced(what: str, image_key: str, own: float | None, needed: float | None) -> None:
+def _refuse_reduced(label: str, image_key: str, own: float | None, needed: float | None) -> None:
     """Refuse a reduced image of a SpatialData whose pixels are wider than the encoder's."""
     if own is not None and needed is not None and own <= COARSER * needed:
         return
     has = "of unknown width" if own is None else f"{own:.4g} um wide"
     needs = "those of the full-resolution image" if needed is None else f"pixels of {needed:.4g} um"
     raise ValueError(
-        f'the SpatialData of {what} holds the reduced image "{image_key}" only: its pixels are {has}, but {needs} are '
+        f'the SpatialData of {label} holds the reduced image "{image_key}" only: its pixels are {has}, but {needs} are '
         "needed. Add the full-resolution image to it, pass image= with its path, or allow_upsampling=True to enlarge "
         "what is there."
     )
@@ -179,14 +179,14 @@ def _has_hires_only(adata: AnnData) -> bool:
     return not record.get("metadata", {}).get("source_image_path") and has_hires(record) and _hires_scale(record) != 1.0
 
 
-def find_source(adata: AnnData, what: str) -> Source:
+def find_source(adata: AnnData, label: str) -> Source:
     """Take the full-resolution image that ``uns["spatial"]`` names or holds."""
     record = _record(adata)
     path = record.get("metadata", {}).get("source_image_path")
     if path:
         if not os.path.exists(str(path)):
             raise FileNotFoundError(
-                f'the image of {what} is not where uns["{SPATIAL}"] says: "{path}" does not exist. '
+                f'the image of {label} is not where uns["{SPATIAL}"] says: "{path}" does not exist. '
                 "Pass image= with the path of the full-resolution image."
             )
         return str(path)
@@ -198,7 +198,7 @@ def find_source(adata: AnnData, what: str) -> Source:
     if hires is not None:
         detail += f" and holds a hires image that is reduced (tissue_hires_scalef {scale})"
     raise ValueError(
-        f'no full-resolution image is known for {what}: uns["{SPATIAL}"] {detail}. '
+        f'no full-resolution image is known for {label}: uns["{SPATIAL}"] {detail}. '
         "Pass image= with its path (JPEG, PNG, TIFF) or a uint8 array of height x width x 3."
     )
 
@@ -221,7 +221,7 @@ def _hires_image_hint(adata: AnnData, height: int, width: int) -> str:
     return f" The image has the size of the hires image (tissue_hires_scalef {hires[2]:.4g}): pass the full-size one."
 
 
-def _refuse_hires_coordinates(adata: AnnData, xy: NDArray[np.float64], longest: int, what: str) -> None:
+def _refuse_hires_coordinates(adata: AnnData, xy: NDArray[np.float64], longest: int, label: str) -> None:
     """Refuse coordinates that are pixels of the hires image while the image is the full-resolution one."""
     hires = _hires_size(adata)
     if hires is None or longest < HIRES_FACTOR * max(hires[:2]) or len(xy) < 2:
@@ -237,7 +237,7 @@ def _refuse_hires_coordinates(adata: AnnData, xy: NDArray[np.float64], longest: 
         mistaken = bool((np.ptp(xy, axis=0) > np.array([width, height]) / 2).all())
     if mistaken:
         raise ValueError(
-            f'{what}: the coordinates in obsm["{SPATIAL}"] look like pixels of the hires image ({width} x {height} px), '
+            f'{label}: the coordinates in obsm["{SPATIAL}"] look like pixels of the hires image ({width} x {height} px), '
             f"not of the full-resolution one ({longest} px on its longest side). "
             f"Divide them by tissue_hires_scalef ({scale:.4g})."
         )

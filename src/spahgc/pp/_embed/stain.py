@@ -65,7 +65,7 @@ class Macenko:
     strongest: NDArray[np.float64]
 
     @classmethod
-    def of(cls, tissue: Pixels, what: str) -> Macenko:
+    def of(cls, tissue: Pixels, label: str) -> Macenko:
         """Estimate the stains from tissue pixels, pixels x 3."""
         density = OPTICAL_DENSITY[tissue].astype(np.float64)
         # Two stains span a plane through the origin.
@@ -75,7 +75,7 @@ class Macenko:
         ends = np.percentile(np.arctan2(across, along), [EXTREME_PERCENT, 100 - EXTREME_PERCENT])
         if np.rad2deg(ends[1] - ends[0]) < MIN_ANGLE_DEG:
             raise ValueError(
-                f"the stains of {what} cannot be told apart: all its tissue has nearly the same hue. Is it stained with "
+                f"the stains of {label} cannot be told apart: all its tissue has nearly the same hue. Is it stained with "
                 "haematoxylin and eosin? Pass stain_normalization=None to leave it as it is."
             )
         stains = plane @ np.stack([np.cos(ends), np.sin(ends)])
@@ -111,13 +111,13 @@ class Reinhard:
     spread: NDArray[np.float64]
 
     @classmethod
-    def of(cls, tissue: Pixels, what: str) -> Reinhard:
+    def of(cls, tissue: Pixels, label: str) -> Reinhard:
         """Estimate the colours from tissue pixels, pixels x 3."""
         colours = _opponents(tissue)
         spread = colours.std(axis=0)
         if not (spread > 0).all():
             raise ValueError(
-                f"the colours of {what} do not vary, so that nothing can be normalised. Is its image one of tissue? "
+                f"the colours of {label} do not vary, so that nothing can be normalised. Is its image one of tissue? "
                 "Pass stain_normalization=None to leave it as it is."
             )
         return cls(colours.mean(axis=0), spread)
@@ -196,7 +196,7 @@ def stain_name(wanted: str | Recolour | None) -> str:
     return f"user:{name}"
 
 
-def fit_stain(wanted: str | Recolour, image: ImageSource, what: str) -> Stain:
+def fit_stain(wanted: str | Recolour, image: ImageSource, label: str) -> Stain:
     """Estimate what a slide's patches need, once for the whole slide, from the tissue of a small image of it.
 
     Raises
@@ -210,11 +210,11 @@ def fit_stain(wanted: str | Recolour, image: ImageSource, what: str) -> Stain:
     tissue = small[OPTICAL_DENSITY[small].mean(axis=-1) > TISSUE_OD]
     if len(tissue) < MIN_TISSUE_PIXELS:
         raise ValueError(
-            f"the stains of {what} cannot be estimated: {len(tissue)} of {small.shape[0] * small.shape[1]} pixels of its "
+            f"the stains of {label} cannot be estimated: {len(tissue)} of {small.shape[0] * small.shape[1]} pixels of its "
             f"thumbnail show tissue, at least {MIN_TISSUE_PIXELS} are needed. Pass stain_normalization=None to leave it as "
             "it is."
         )
-    return METHODS[wanted].of(tissue, what)
+    return METHODS[wanted].of(tissue, label)
 
 
 def _opponents(pixels: Pixels) -> NDArray[np.float64]:

@@ -58,7 +58,7 @@ COMPARED_NUMBERS = 2**27
 """Numbers of their candidates that are read at a time, 268 MB in half precision."""
 
 
-class Found(NamedTuple):
+class Neighbors(NamedTuple):
     """Neighbours, and in types that ``uns`` can hold how they were found.
 
     Parameters
@@ -75,7 +75,7 @@ class Found(NamedTuple):
     record: dict[str, Any]
 
 
-def search_neighbors(query: Rows, bank: Rows, k: int, *, exclude_self: bool = False, device: str = "cpu") -> Found:
+def search_neighbors(query: Rows, bank: Rows, k: int, *, exclude_self: bool = False, device: str = "cpu") -> Neighbors:
     """The ``k`` bank spots of highest cosine similarity for every query spot, by the search that ``settings`` names.
 
     ``"auto"`` is exact up to 5e12 products of two numbers (100 times as many on an accelerator); beyond that an index
@@ -107,7 +107,7 @@ def search_neighbors(query: Rows, bank: Rows, k: int, *, exclude_self: bool = Fa
         found = _approximate(query, bank, k, exclude_self, device)
         if found is not None:
             return found
-    return Found(cosine_neighbors(query, bank, k, exclude_self=exclude_self, device=device), {"search": EXACT})
+    return Neighbors(cosine_neighbors(query, bank, k, exclude_self=exclude_self, device=device), {"search": EXACT})
 
 
 def _is_approximate(query: Rows, bank: Rows, device: str) -> bool:
@@ -129,7 +129,7 @@ def _is_approximate(query: Rows, bank: Rows, device: str) -> bool:
     return True
 
 
-def _approximate(query: Rows, bank: Rows, k: int, exclude_self: bool, device: str) -> Found | None:
+def _approximate(query: Rows, bank: Rows, k: int, exclude_self: bool, device: str) -> Neighbors | None:
     """Neighbours among candidates of the index; ``None`` where too few of the true ones are among them."""
     index = index_of(bank)
     sample = Sample.of(query, bank, k, exclude_self, device)
@@ -146,7 +146,7 @@ def _approximate(query: Rows, bank: Rows, k: int, exclude_self: bool, device: st
     graph = _look_up(index, query, bank, k, exclude_self, probes, candidates, device)
     measured = {"recall": recall, "recall_queries": len(sample.queries), "recall_bank": sample.n_bank}
     used = {"lists": index.n_lists, "probes": probes, "candidates": candidates}
-    return Found(graph, {"search": APPROXIMATE} | measured | used)
+    return Neighbors(graph, {"search": APPROXIMATE} | measured | used)
 
 
 def _settings_for(index: Index, bank: Rows, sample: Sample) -> tuple[int, int, float] | None:

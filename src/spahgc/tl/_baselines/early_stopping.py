@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from spahgc._spots.spots import Spots
-from spahgc._training.graphs import as_tensor, roles
+from spahgc._training.graphs import as_tensor, leave_one_out
 
 if TYPE_CHECKING:
     from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron
@@ -48,7 +48,7 @@ def train_early_stopped(
     """
     from spahgc.nn import gene_correlations
 
-    held_out, others = roles(references)[-1]
+    held_out, others = leave_one_out(references)[-1]
     measured = as_tensor(references.y[held_out], "cpu")
 
     def score(network: Network) -> float:

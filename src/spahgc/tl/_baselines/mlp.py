@@ -40,7 +40,7 @@ def predict_mlp(references: Spots, target: Spots, seed: int) -> np.ndarray:
         BatchSettings(MAX_EPOCHS, BATCH_SPOTS, LEARNING_RATE, WEIGHT_DECAY),
         seed,
     )
-    return SlideScale.of(references.y, references.slide).undo(_outputs(network, wanted))
+    return SlideScale.fit(references.y, references.slide).inverse_transform(_outputs(network, wanted))
 
 
 def _outputs(network: Perceptron, x: np.ndarray) -> np.ndarray:

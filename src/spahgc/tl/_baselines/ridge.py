@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from spahgc._linear.gene_components import Components
+from spahgc._linear.gene_components import GeneComponents
 from spahgc._linear.principal_axes import reduce
-from spahgc._linear.ridge import fit_line
+from spahgc._linear.ridge import fit_ridge
 from spahgc._spots.spots import Spots
 from spahgc._spots.standardize import neighbour_mean, standardize
 
@@ -35,13 +35,13 @@ def tissue_features(references: Spots, target: Spots) -> tuple[np.ndarray, np.nd
 def predict_ridge(references: Spots, target: Spots, seed: int) -> np.ndarray:
     """Ridge regression on 128 principal components of the embedding, target spots x panel; the seed is not used."""
     known, wanted = reduce(references.z, target.z, N_COMPONENTS)
-    return fit_line(known, references.y, references.slide).predict(wanted)
+    return fit_ridge(known, references.y, references.slide).predict(wanted)
 
 
 def predict_ridge_neighbours(references: Spots, target: Spots, seed: int) -> np.ndarray:
     """Ridge regression on features standardised by slide and those of neighbours, target spots x panel."""
     known, wanted = tissue_features(references, target)
-    return fit_line(known, references.y, references.slide).predict(wanted)
+    return fit_ridge(known, references.y, references.slide).predict(wanted)
 
 
 N_TRANSCRIPTOME_COMPONENTS = 20
@@ -54,5 +54,5 @@ def predict_ridge_components(references: Spots, target: Spots, seed: int) -> np.
     Genes share their strength, and the noise of single genes stays out.
     """
     known, wanted = tissue_features(references, target)
-    components = Components.of(references, N_TRANSCRIPTOME_COMPONENTS)
-    return components.decode(fit_line(known, components.scores, references.slide).predict(wanted))
+    components = GeneComponents.fit(references, N_TRANSCRIPTOME_COMPONENTS)
+    return components.decode(fit_ridge(known, components.scores, references.slide).predict(wanted))

@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spahgc._keys import COUNTS_PER_SPOT
-from spahgc._validate import listing
+from spahgc._validate import quoted
 from spahgc.tl._evaluate import MIN_SPOTS, correlation
 
 N_SPLITS = 10
@@ -34,7 +34,7 @@ def slide_ceilings(slides: dict[str, AnnData], scores: pd.DataFrame, seed: int) 
         ceilings.loc[genes, name] = noise_ceiling(slides[name].X, slides[name].var_names.get_indexer(genes), rng=rng)
     if without:
         warnings.warn(
-            f"{listing(without)} do not hold whole numbers, so that their counts cannot be split: no noise ceiling is "
+            f"{quoted(without)} do not hold whole numbers, so that their counts cannot be split: no noise ceiling is "
             "known. Pass layer= with the counts.",
             stacklevel=3,
         )
@@ -97,10 +97,10 @@ def _split_correlation(chosen: csr_matrix, rest: np.ndarray, rng: np.random.Gene
     if measured.sum() < MIN_SPOTS:
         return r
     scales = [COUNTS_PER_SPOT / total[measured, None] for total in totals]
-    halves = [csc_matrix(half[measured]) for half in (first, second)]
+    slide_or_half = [csc_matrix(half[measured]) for half in (first, second)]
     for start in range(0, chosen.shape[1], BLOCK_GENES):
         block = slice(start, start + BLOCK_GENES)
-        a, b = (np.log1p(half[:, block].toarray() * scale) for half, scale in zip(halves, scales, strict=True))
+        a, b = (np.log1p(half[:, block].toarray() * scale) for half, scale in zip(slide_or_half, scales, strict=True))
         r[block] = correlation(a, b)
     return r
 

@@ -26,7 +26,7 @@ from spahgc._validate import (
     embedding_matrix,
     encoder_records,
     find_embedding,
-    listing,
+    quoted,
 )
 from spahgc.pp._bank.build import is_bank
 from spahgc.pp._genes import common_genes
@@ -272,7 +272,7 @@ def _groups(slides: dict[str, AnnData], group_by: str) -> dict[str, str]:
     groups = {name: name if group_by == Obs.slide else _group(slide, name, group_by) for name, slide in slides.items()}
     if len(set(groups.values())) < 2:
         raise ValueError(
-            f'group_by="{group_by}" makes one group of all slides ({listing(slides)}), so that none is left to learn '
+            f'group_by="{group_by}" makes one group of all slides ({quoted(slides)}), so that none is left to learn '
             "from. Pass slides of at least two groups."
         )
     return groups
@@ -281,7 +281,7 @@ def _groups(slides: dict[str, AnnData], group_by: str) -> dict[str, str]:
 def _group(slide: AnnData, name: str, group_by: str) -> str:
     if group_by not in slide.obs:
         raise KeyError(
-            f'obs["{group_by}"] not found in slide "{name}", obs has {listing(slide.obs.columns)}. '
+            f'obs["{group_by}"] not found in slide "{name}", obs has {quoted(slide.obs.columns)}. '
             'Add the column, or leave group_by="slide".'
         )
     column = slide.obs[group_by]
@@ -290,7 +290,7 @@ def _group(slide: AnnData, name: str, group_by: str) -> str:
     values = column.astype(str).unique()
     if len(values) > 1:
         raise ValueError(
-            f'obs["{group_by}"] of slide "{name}" has {len(values)} values ({listing(values)}): a slide is held out '
+            f'obs["{group_by}"] of slide "{name}" has {len(values)} values ({quoted(values)}): a slide is held out '
             "as a whole. Pass a column that is constant within each slide."
         )
     return str(values[0])
@@ -304,14 +304,14 @@ def _methods(methods: Any, common: dict[str, Any]) -> dict[str, dict[str, Any]]:
         raise ValueError("methods= is empty. Pass at least one name.")
     if not isinstance(methods, Mapping):
         if len(set(methods)) < len(methods):
-            raise ValueError(f"methods= names one more than once: {listing(methods)}. Remove the repetition.")
+            raise ValueError(f"methods= names one more than once: {quoted(methods)}. Remove the repetition.")
         methods = {name: _named_method(name) for name in methods}
     allowed = [name for name in inspect.signature(predict).parameters if name not in RESERVED]
     specs = {}
     for label, own in methods.items():
         unknown = [name for name in own if name not in allowed]
         if unknown:
-            raise ValueError(f'method "{label}" has arguments {listing(unknown)}. Known are {", ".join(allowed)}.')
+            raise ValueError(f'method "{label}" has arguments {quoted(unknown)}. Known are {", ".join(allowed)}.')
         spec = common | {"method": NETWORK} | dict(own)
         known = [NETWORK, *BASELINES]
         if spec["method"] not in known:
@@ -346,15 +346,15 @@ def _resolved(spec: dict[str, Any], slides: dict[str, AnnData], device: str | No
 
 def _measured(slide: AnnData, name: str, layer: str | None, specs: dict[str, dict[str, Any]]) -> AnnData:
     """What the package needs of a slide and no more: counts, positions, embeddings and their records."""
-    what = f'slide "{name}"'
+    label = f'slide "{name}"'
     keys = sorted({spec["embedding"] for spec in specs.values()})
     records, own = encoder_records(slide), slide.uns.get(UNS, {})
     grid = [column for column in OBS_KEPT if column in slide.obs]
     return AnnData(
-        raw_matrix(slide, layer, what),
+        raw_matrix(slide, layer, label),
         obs=slide.obs[grid].assign(**{Obs.slide: name}),
         var=pd.DataFrame(index=slide.var_names.copy()),
-        obsm={key: embedding_matrix(slide, key, what) for key in keys} | {SPATIAL: check_coordinates(slide, what)},
+        obsm={key: embedding_matrix(slide, key, label) for key in keys} | {SPATIAL: check_coordinates(slide, label)},
         uns={
             UNS: {Uns.embeddings: {key: records[key] for key in keys if key in records}}
             | {entry: own[entry] for entry in SLIDE_RECORDS if entry in own}

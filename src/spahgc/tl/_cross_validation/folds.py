@@ -25,7 +25,7 @@ from spahgc._keys import SPATIAL, Obs, Var
 from spahgc._parameters import find_preset
 from spahgc._settings import progress_bar, settings
 from spahgc._slides.expression import log_expression, zero_spots
-from spahgc._validate import check_writable_folder, listing
+from spahgc._validate import check_writable_folder, quoted
 from spahgc.pp._genes import common_genes
 from spahgc.tl._evaluate import gene_scores
 from spahgc.tl._fit import fit
@@ -82,7 +82,7 @@ class Fold:
         measured = [name for name, target in self.targets.items() if target.n_vars or target.layers]
         if measured:
             raise ValueError(
-                f"the slides {listing(measured)} are to be predicted and still carry genes. "
+                f"the slides {quoted(measured)} are to be predicted and still carry genes. "
                 "Pass them through without_expression first."
             )
 
@@ -242,7 +242,7 @@ def score_fold(result: FoldResult, slides: dict[str, AnnData]) -> pd.DataFrame:
     for name, predicted in result.predicted.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said already where the slide was a reference
-            expression = log_expression(slides[name], what=f'slide "{name}"')
+            expression = log_expression(slides[name], label=f'slide "{name}"')
         measured = ~zero_spots(expression)
         genes = [gene for gene in predicted.columns if gene in slides[name].var_names]
         columns = slides[name].var_names.get_indexer(genes)
@@ -326,7 +326,7 @@ class Checkpoint:
         stem = f"{slug}_{digest(json.dumps([label, group]).encode())}"
         return self.folder / f"{stem}.csv", self.folder / f"{stem}.json"
 
-    def _refuse(self, found: dict[str, Any], now: dict[str, Any], what: str) -> None:
+    def _refuse(self, found: dict[str, Any], now: dict[str, Any], label: str) -> None:
         fields = differing_fields(found, json.loads(json.dumps(now)))
         if fields:
             shown = "; ".join(
@@ -334,7 +334,7 @@ class Checkpoint:
             )
             more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
             raise ValueError(
-                f'the checkpoint folder "{self.folder}" holds folds of other inputs ({what}: {shown}{more}). '
+                f'the checkpoint folder "{self.folder}" holds folds of other inputs ({label}: {shown}{more}). '
                 "Pass another folder, or the inputs it was begun with."
             )
 
