@@ -343,7 +343,7 @@ def test_a_model_trained_in_blocks_is_much_like_one_trained_on_whole_slides(
 ):
     parameters = replace(quick_default, line=False, epochs=20, graph_share=1.0)
     blocks = sp.tl.fit(refs, preset=parameters, device="cpu")
-    monkeypatch.inverse_transform()
+    monkeypatch.undo()
     sp.settings.progress = False
     whole = sp.tl.fit(refs, preset=parameters, device="cpu")
     assert (blocks.bank.obsp["spahgc_rs_connectivities"] != whole.bank.obsp["spahgc_rs_connectivities"]).nnz == 0
@@ -431,7 +431,7 @@ def test_a_prediction_places_the_target_once(target, model, monkeypatch):
     monkeypatch.setattr(SpaHGC, "_nearest", lambda *inputs: calls.append("search") or nearest_spots(*inputs))
     done = sp.tl.predict(target, model=model, copy=True, device="cpu")
     assert calls == ["place", "search"]
-    monkeypatch.inverse_transform()
+    monkeypatch.undo()
     said = model.predict_in_full(target, device="cpu")
     np.testing.assert_array_equal(said.expression, model.predict(target, device="cpu"))
     np.testing.assert_array_equal(said.attention.toarray(), model.attention(target, device="cpu").toarray())

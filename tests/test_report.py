@@ -243,7 +243,7 @@ def test_a_page_is_written_whole_or_not_at_all(target, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         sp.pl.report(target, path)
-    monkeypatch.inverse_transform()
+    monkeypatch.undo()
     assert path.read_text() == "the one before"
     assert list(tmp_path.iterdir()) == [path]
 
