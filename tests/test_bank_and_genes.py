@@ -18,7 +18,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
 import spahgc as sp
-from spahgc._slides.split import split_slides
+from spahgc._slides.measured import measured_slides
 from spahgc._training.graphs import bank_spots
 from spahgc.pp._genes import seen_genes
 
@@ -594,7 +594,7 @@ def refs_with_a_rare_gene(refs: list[AnnData], n_seen: int) -> tuple[list[AnnDat
 def test_seen_genes_are_those_of_one_percent_of_all_spots(refs, n_seen):
     slides, rare = refs_with_a_rare_gene(refs, n_seen)
     expected = set(slides[0].var_names) - ({rare} if n_seen < 0.01 * 210 else set())
-    assert seen_genes(split_slides(slides)) == sorted(expected)
+    assert seen_genes(measured_slides(slides)) == sorted(expected)
 
 
 def test_spots_without_counts_do_not_count_among_the_spots_that_see_a_gene(refs):
@@ -602,7 +602,7 @@ def test_spots_without_counts_do_not_count_among_the_spots_that_see_a_gene(refs)
     counts = slides[1].X.toarray()
     counts[10:] = 0  # 150 spots with counts are left, of which 2 are more than 1 %
     slides[1].X = csr_matrix(counts)
-    assert rare in seen_genes(split_slides(slides))
+    assert rare in seen_genes(measured_slides(slides))
 
 
 def test_seen_genes_are_shared_by_all_references_and_read_from_a_layer(refs):
@@ -612,11 +612,11 @@ def test_seen_genes_are_shared_by_all_references_and_read_from_a_layer(refs):
         slide.layers["counts"] = slide.X.copy()
         slide.X = None
     expected = sorted(set(refs[0].var_names) - {absent})
-    assert seen_genes(split_slides(refs), layer="counts") == expected
+    assert seen_genes(measured_slides(refs, layer="counts")) == expected
 
 
 def test_references_that_have_seen_no_gene_often_enough_are_refused(refs):
     for slide in refs:
         slide.X = csr_matrix(slide.shape, dtype=np.float32)
     with pytest.raises(ValueError, match="no gene is seen in 1% of the references' spots. Check their counts"):
-        seen_genes(split_slides(refs))
+        seen_genes(measured_slides(refs))

@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix, issparse
 import spahgc as sp
 from spahgc import SpaHGC
 from spahgc._parameters import Parameters
+from spahgc.pp._genes import selected_genes
 
 EMBEDDING = "X_sim"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -92,8 +93,8 @@ def test_baselines_ignore_the_targets_own_counts(target, refs, method):
 
 
 def test_the_panel_is_selected_without_the_target(target, refs, quick, monkeypatch):
-    monkeypatch.setitem(sp.pp.select_genes.__kwdefaults__, "n_top", 30)
-    expected = sp.pp.select_genes(refs)
+    monkeypatch.setitem(selected_genes.__kwdefaults__, "n_top", 30)
+    expected = sp.pp.select_genes(refs, n_top=30)
     target.X = target.X[:, np.random.default_rng(0).permutation(target.n_vars)]
     sp.tl.predict(target, refs, preset=replace(quick, epochs=1))
     assert sorted(target.var_names[target.var["spahgc_panel"]]) == expected

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -38,8 +42,80 @@ class Settings:
     """How neighbours are looked for: ``"exact"``, ``"approximate"`` (needs the extra ``faiss``), or ``"auto"``, which is
     exact until that takes minutes. What an approximate search found of the true neighbours is measured and recorded."""
 
+    n_threads: int | None = None
+    """Threads with which a training, a search or an embedding computes on the CPU. ``None`` takes what affinity, cgroup
+    quota, ``OMP_NUM_THREADS`` and torch's own number leave, and a single one where a step is too small to share: threads
+    wait for each other at every step, and on a machine that others use as well they mostly wait. What was set before is
+    set again afterwards."""
+
 
 settings = Settings()
+
+MIN_SHARED_PRODUCTS = 5e8
+"""Multiplications of a step below which one thread alone is as fast: some 10 ms of it."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells how much of its processors a container may use, in two versions."""
+
+_limited: ContextVar[bool] = ContextVar("spahgc_threads_limited", default=False)
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: those of its affinity, as far as the quota of its container goes."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, int(_quota())))
+
+
+def _quota() -> float:
+    """Processors' worth of time that the container grants, infinite where it has no limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((CGROUP / file).read_text(encoding="ascii") for file in files).split()
+        except (OSError, ValueError):
+            continue
+        if quota not in ("max", "-1"):
+            return float(quota) / float(period)
+    return 2.0**31
+
+
+def n_threads_for(products: float) -> int:
+    """Threads for steps of so many multiplications each: those that are set, or those that are worth their while."""
+    if settings.n_threads is not None:
+        if not isinstance(settings.n_threads, int) or settings.n_threads < 1:
+            raise ValueError(f"settings.n_threads={settings.n_threads!r} must be a positive whole number, or None.")
+        return settings.n_threads
+    if products < MIN_SHARED_PRODUCTS:
+        return 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    limits = [available_cpus(), int(asked) if asked.isdigit() else 0]
+    limits += [sys.modules["torch"].get_num_threads()] if "torch" in sys.modules else []
+    return min(limit for limit in limits if limit)
+
+
+@contextmanager
+def limited_threads(products: float) -> Iterator[None]:
+    """Compute with :func:`n_threads_for` such steps in torch, BLAS and OpenMP, and set what was set before.
+
+    Numba, on which scanpy runs, raises the number of OpenMP threads of the whole process behind everybody's back; they
+    spin while they wait. Within such a block another one changes nothing.
+    """
+    if _limited.get():
+        yield
+        return
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    n, torch = n_threads_for(products), sys.modules.get("torch")  # which need not be loaded for it
+    before = None if torch is None else torch.get_num_threads()
+    token = _limited.set(True)
+    try:
+        with threadpool_limits(limits=n):
+            if torch is not None:
+                torch.set_num_threads(n)
+            yield
+    finally:
+        _limited.reset(token)
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 def resolve_device(device: str | None) -> str:

@@ -13,7 +13,7 @@ from spahgc._keys import Obsp, Uns
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
 from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
-from spahgc._settings import resolve_device, versions
+from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.expression import in_memory
 from spahgc._slides.placed import placed_table, placed_tables
 from spahgc._spots.rows import Rows, in_float
@@ -23,7 +23,7 @@ from spahgc._training.graphs import bank_spots, check_sizes, needed_references, 
 from spahgc._training.model_files import FORMAT, read_folder, write_folder
 from spahgc._training.predict import Prediction, predict_networks
 from spahgc._training.tasks import has_large_role, most_similar, spare_rs_graph
-from spahgc._validate import check_coordinates, embedding_matrix
+from spahgc._validate import encoder_records
 from spahgc.pp._bank.build import make_rs_graph
 from spahgc.pp._bank.references import (
     as_bank,
@@ -32,6 +32,7 @@ from spahgc.pp._bank.references import (
     check_target,
     embedding_blocks,
     select_embedding_columns,
+    target_spots,
 )
 from spahgc.pp._bank.store import as_rows
 from spahgc.pp._search.neighbors import Neighbors, search_neighbors
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
+
+PRODUCTS_PER_LAYER = 6
+"""Products of a state with a square matrix of weights in a layer, a spot."""
 
 BASIS, NETWORKS, TRUST = "basis.", "networks.", "trust."
 """First parts of the names of tensors in the weights file."""
@@ -141,37 +145,12 @@ class SpaHGC:
         parameters = find_preset(preset)
         where = resolve_device(device)
         refs = placed_tables(refs, table_key, "reference")
-        bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, peers=False)
-        spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
-        check_sizes(spots, parameters)
-        blocks = embedding_blocks(bank)
-        trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
-        node_features = fit_node_features(spots, blocks, parameters)
-        # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and has_large_role(spots) else None
-        networks, history = train_networks(spots, node_features, parameters, seed=seed, device=where, rs_graph=spare)
-        bank.obsp[Obsp.reference_connectivities] = (
-            make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
-            if spare is None
-            else most_similar(spare, parameters.n_reference)
-        )
-        return cls(
-            bank,
-            node_features,
-            networks,
-            trust,
-            parameters,
-            preset=preset if isinstance(preset, str) else "custom",
-            seed=int(seed),
-            history=history,
-            versions=versions(),
-        )
+        bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, rs_graph=False)
+        return fit_bank(bank, preset=preset, seed=seed, device=where)
 
     def cross_graph(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> csr_matrix:
         """CS graph of a target, as :meth:`predict` takes it: target spots x bank spots, CSR, cosine similarity."""
-        target = placed_table(target, table_key, "the target")
-        check_target(target, self.bank)
-        features, _ = self.node_features.transform(self._target_spots(target))
+        features, _ = self.node_features.transform(self._seen(self._target_spots(target, table_key)))
         return self._nearest(features, resolve_device(None)).graph
 
     def predict(
@@ -206,7 +185,8 @@ class SpaHGC:
         ValueError
             If the target was embedded by another encoder, or holds NaN in either.
         """
-        return self._predict(target, cross, device, table_key).expression
+        spots = self._target_spots(target, table_key, check=cross is None)
+        return self.predict_spots(spots, cross=cross, device=device).expression
 
     def predict_in_full(
         self, target: AnnData | SpatialData, *, device: str | None = None, table_key: str | None = None
@@ -215,29 +195,37 @@ class SpaHGC:
 
         Parameters, errors and numbers as in :meth:`predict`, :meth:`cross_graph`, :meth:`attention` and :meth:`support`.
         """
-        return self._predict(target, None, device, table_key, attention=bool(self.networks), support=True)
+        return self.predict_spots(self._target_spots(target, table_key), device=device, in_full=True)
 
-    def _predict(
+    def predict_spots(
         self,
-        target: AnnData | SpatialData,
-        cross: csr_matrix | None,
-        device: str | None,
-        table_key: str | None,
+        spots: Spots,
         *,
+        cross: csr_matrix | None = None,
+        device: str | None = None,
         attention: bool = False,
-        support: bool = False,
+        in_full: bool = False,
     ) -> Prediction:
+        """Prediction of spots that were read and checked already, with attention, or with all there is.
+
+        Parameters
+        ----------
+        spots
+            Those of the target, without expression, from :func:`spahgc.pp._bank.references.target_spots`.
+        cross, device
+            As in :meth:`predict`.
+        attention, in_full
+            What else is wanted.
+        """
         where = resolve_device(device)
-        target = placed_table(target, table_key, "the target")
-        if cross is None:
-            check_target(target, self.bank)
-        spots = self._target_spots(target)
-        outputs, found, heard = self._outputs(spots, cross, where, attention)
-        weights = None
-        if heard is not None:
-            weights = csr_matrix((heard, found.graph.indices, found.graph.indptr), shape=found.graph.shape).copy()
-        covered = self._support(spots) if support else None
-        return Prediction(self.node_features.decode(outputs), found.graph, weights, covered, found.record)
+        with limited_threads(len(spots) * fit_products(self.bank, self.parameters) / self.bank.n_obs):
+            seen = self._seen(spots)
+            outputs, found, heard = self._outputs(seen, cross, where, attention or (in_full and bool(self.networks)))
+            weights = None
+            if heard is not None:
+                weights = csr_matrix((heard, found.graph.indices, found.graph.indptr), shape=found.graph.shape).copy()
+            covered = self._support(seen) if in_full else None
+            return Prediction(self.node_features.decode(outputs), found.graph, weights, covered, found.record)
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str, attention: bool
@@ -268,7 +256,8 @@ class SpaHGC:
         """
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
-        attention = self._predict(target, cross, device, table_key, attention=True).attention
+        spots = self._target_spots(target, table_key, check=cross is None)
+        attention = self.predict_spots(spots, cross=cross, device=device, attention=True).attention
         assert attention is not None
         return attention
 
@@ -284,16 +273,25 @@ class SpaHGC:
         where = device if device.startswith("cuda") else "cpu"
         return search_neighbors(features, self.node_features.features, self.parameters.n_cross, device=where)
 
-    def _target_spots(self, target: AnnData) -> Spots:
-        z = embedding_matrix(target, self.embedding, "the target")
-        spots = Spots.without_expression(in_float(z), check_coordinates(target, "the target"))
+    def _target_spots(
+        self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
+    ) -> Spots:
+        """Positions and embedding of a target, checked; without ``check`` it need not fit to the bank."""
+        target = placed_table(target, table_key, "the target")
+        spots = target_spots(target, self.embedding)
+        if check:
+            check_target(spots, encoder_records(target).get(self.embedding, {}), self.bank)
+        return spots
+
+    def _seen(self, spots: Spots) -> Spots:
+        """The spots with what of their embedding the parameters look at."""
         return select_embedding_columns(spots, self.bank, self.parameters)
 
     def support(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> np.ndarray | None:
         """How well the references cover what :meth:`predict` sees of each spot, 0 to 1; ``None`` if nothing says so."""
         if self.trust is None:
             return None
-        return self._support(self._target_spots(placed_table(target, table_key, "the target")))
+        return self._support(self._seen(self._target_spots(target, table_key, check=False)))
 
     def _support(self, spots: Spots) -> np.ndarray | None:
         if self.trust is None:
@@ -398,3 +396,40 @@ class SpaHGC:
             history=[LossRecord(**record) for record in description["history"]],
             versions=description["versions"],
         )
+
+
+def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str) -> SpaHGC:
+    """Train on a bank of one's own, to which the RS graph of what the nodes carry is added."""
+    parameters = find_preset(preset)
+    with limited_threads(fit_products(bank, parameters)):
+        spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
+        check_sizes(spots, parameters)
+        blocks = embedding_blocks(bank)
+        trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
+        node_features = fit_node_features(spots, blocks, parameters)
+        # The RS graph is that of what the nodes carry; large slides are trained on the same search.
+        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and has_large_role(spots) else None
+        networks, history = train_networks(spots, node_features, parameters, seed=seed, device=device, rs_graph=spare)
+        bank.obsp[Obsp.reference_connectivities] = (
+            make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
+            if spare is None
+            else most_similar(spare, parameters.n_reference)
+        )
+        return SpaHGC(
+            bank,
+            node_features,
+            networks,
+            trust,
+            parameters,
+            preset=preset if isinstance(preset, str) else "custom",
+            seed=int(seed),
+            history=history,
+            versions=versions(),
+        )
+
+
+def fit_products(bank: AnnData, parameters: Parameters) -> float:
+    """Multiplications of a training step: those of the linear maps of all spots, forward and backward."""
+    width, layers = parameters.width, parameters.layers
+    inputs = 2 * parameters.n_axes or bank.obsm[bank_embedding(bank)].shape[1]
+    return float(bank.n_obs) * width * (inputs + PRODUCTS_PER_LAYER * layers * width)

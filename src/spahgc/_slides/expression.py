@@ -69,13 +69,18 @@ def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "th
     ValueError
         If values are NaN or infinite, or if there are none.
     """
-    matrix = raw_matrix(adata, layer, label)
+    return to_log_expression(raw_matrix(adata, layer, label), label)
+
+
+def to_log_expression(counts: csr_matrix, label: str) -> csr_matrix:
+    """What :func:`log_expression` makes of values that are read and checked, which are not changed."""
+    matrix = counts.copy()
     if matrix.nnz and matrix.data.min() < 0:
         warnings.warn(
             f"{label} has negative values, so it does not hold counts. Assumed: expression that is already transformed, "
             f"taken as it is; predictions will be in its units, not in {UNITS}. Pass layer= with the counts if you "
             "have them.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return matrix.astype(np.float32)
     if np.any(matrix.data != np.rint(matrix.data)):
@@ -83,14 +88,14 @@ def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "th
             warnings.warn(
                 f"{label} does not hold whole numbers. Assumed: log1p of counts scaled to a constant total; rescaled to "
                 f"{UNITS}. Pass layer= with the counts if that is wrong.",
-                stacklevel=3,
+                stacklevel=4,
             )
             matrix.data = np.expm1(matrix.data)
         else:
             warnings.warn(
                 f"{label} does not hold whole numbers. Assumed: corrected counts; normalised to {UNITS} as counts are. "
                 "Pass layer= with the counts if that is wrong.",
-                stacklevel=3,
+                stacklevel=4,
             )
     return _normalised(matrix)
 

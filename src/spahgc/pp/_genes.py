@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
-from scipy.sparse import csr_matrix
 
-from spahgc._slides.expression import raw_matrix
-from spahgc._slides.split import split_slides
+from spahgc._settings import limited_threads
+from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.tables import tables_of
 from spahgc._validate import quoted
 
@@ -75,13 +74,23 @@ def select_genes(
     Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only, and
     without abundant genes, which ``preset="default"`` adds.
     """
-    slides = split_slides(tables_of(refs, table_key, "reference"))
+    slides = measured_slides(tables_of(refs, table_key, "reference"), layer=layer)
+    return selected_genes(slides, n_top=n_top, n_abundant=n_abundant, min_spots=min_spots)
+
+
+def selected_genes(
+    slides: Mapping[str, MeasuredSlide],
+    *,
+    n_top: int = N_TOP_GENES,
+    n_abundant: int = 0,
+    min_spots: int = MIN_SPOTS,
+) -> list[str]:
+    """What :func:`select_genes` returns for slides of which each is ranked once."""
     shared = common_genes(slides)
     variable, abundant = set(shared), set(shared)
-    for name, slide in slides.items():
-        counts = raw_matrix(slide, layer, f'reference "{name}"')
-        variable &= set(_variable_genes(slide, counts, n_top, min_spots))
-        abundant &= set(_abundant_genes(slide, counts, n_abundant))
+    for slide in slides.values():
+        variable &= slide.ranking(_variable_genes, n_top, min_spots)
+        abundant &= slide.ranking(_abundant_genes, n_abundant)
     panel = variable | abundant
     if not panel:
         raise ValueError(
@@ -92,7 +101,7 @@ def select_genes(
     return sorted(panel)
 
 
-def common_genes(slides: dict[str, AnnData]) -> list[str]:
+def common_genes(slides: Mapping[str, AnnData | MeasuredSlide]) -> list[str]:
     """Genes that every slide has, sorted; refuses slides without a gene in common."""
     shared = set.intersection(*(set(slide.var_names) for slide in slides.values()))
     if not shared:
@@ -104,21 +113,18 @@ def common_genes(slides: dict[str, AnnData]) -> list[str]:
     return sorted(shared)
 
 
-def seen_genes(slides: dict[str, AnnData], *, min_share: float = MIN_SHARE, layer: str | None = None) -> list[str]:
+def seen_genes(slides: Mapping[str, MeasuredSlide], *, min_share: float = MIN_SHARE) -> list[str]:
     """Genes of all slides that at least this share of all their spots has seen, sorted."""
     shared = np.array(common_genes(slides))
-    spots, seen = 0, np.zeros(len(shared))
-    for name, slide in slides.items():
-        counts = raw_matrix(slide, layer, f'reference "{name}"')
-        seen += np.asarray((counts != 0).sum(axis=0)).ravel()[slide.var_names.get_indexer(shared)]
-        spots += int(np.count_nonzero(np.diff((counts != 0).indptr)))
-    genes = shared[seen >= min_share * max(1, spots)]
+    seen = sum(slide.n_seen[slide.var_names.get_indexer(shared)] for slide in slides.values())
+    n_measured = sum(int(slide.measured.sum()) for slide in slides.values())
+    genes = shared[seen >= min_share * max(1, n_measured)]
     if not len(genes):
         raise ValueError(f"no gene is seen in {min_share:.0%} of the references' spots. Check their counts.")
     return [str(gene) for gene in genes]
 
 
-def covered_genes(slides: dict[str, AnnData], n: int, *, layer: str | None = None) -> list[str]:
+def covered_genes(slides: Mapping[str, MeasuredSlide], n: int) -> list[str]:
     """The genes that all slides cover best.
 
     A gene is as well covered as on the slide that sees it in the smallest share of its spots. What one slide hardly
@@ -130,8 +136,6 @@ def covered_genes(slides: dict[str, AnnData], n: int, *, layer: str | None = Non
         Slides by name.
     n
         Genes, at most; equally well covered ones are taken by name.
-    layer
-        Layer with the counts; ``None`` takes ``X``.
 
     Returns
     -------
@@ -139,35 +143,37 @@ def covered_genes(slides: dict[str, AnnData], n: int, *, layer: str | None = Non
     """
     shared = np.array(common_genes(slides))
     coverage = np.ones(len(shared))
-    for name, slide in slides.items():
-        seen = raw_matrix(slide, layer, f'reference "{name}"') != 0
-        measured = max(1, np.count_nonzero(np.diff(seen.indptr)))
-        share = np.asarray(seen.sum(axis=0)).ravel() / measured
+    for slide in slides.values():
+        share = slide.n_seen / max(1, int(slide.measured.sum()))
         coverage = np.minimum(coverage, share[slide.var_names.get_indexer(shared)])
     return sorted(shared[np.lexsort((shared, -coverage))[:n]].tolist())
 
 
-def _abundant_genes(slide: AnnData, counts: csr_matrix, n_abundant: int) -> Iterable[str]:
-    totals = np.asarray(counts.sum(axis=0)).ravel()
+def _abundant_genes(slide: MeasuredSlide, n_abundant: int) -> set[str]:
+    """The genes of highest mean count."""
+    if not n_abundant:
+        return set()
+    totals = np.asarray(slide.counts().sum(axis=0)).ravel()
     # By name between equals, so that the order of the columns does not decide.
     ranked = np.lexsort((slide.var_names.to_numpy().astype(str), -totals))
-    return slide.var_names[ranked[:n_abundant]]
+    return set(slide.var_names[ranked[:n_abundant]])
 
 
-def _variable_genes(slide: AnnData, counts: csr_matrix, n_top: int, min_spots: int) -> Iterable[str]:
+def _variable_genes(slide: MeasuredSlide, n_top: int, min_spots: int) -> set[str]:
+    """The genes of highest variance in relation to their mean, among those that enough spots have seen."""
     import scanpy as sc
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    counts = slide.counts()
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= min_spots
     genes = slide.var_names[seen]
     if len(genes) <= n_top:
-        return genes
+        return set(genes)
     # Numba, on which scanpy runs, sets the threads of whatever else shares its OpenMP runtime, such as torch.
-    with threadpool_limits(user_api="openmp", limits=1):
+    with limited_threads(counts.nnz):
         ranked = sc.pp.highly_variable_genes(
             AnnData(counts[:, seen].astype(np.float32), var={"gene": genes.to_numpy()}),
             flavor="seurat_v3",
             n_top_genes=n_top,
             inplace=False,
         )
-    return genes[ranked["highly_variable"].to_numpy()]
+    return set(genes[ranked["highly_variable"].to_numpy()])

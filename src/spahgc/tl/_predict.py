@@ -12,16 +12,23 @@ from anndata import AnnData
 
 from spahgc._keys import Uns
 from spahgc._parameters import Parameters, find_preset
-from spahgc._settings import resolve_device, settings, versions
+from spahgc._settings import limited_threads, resolve_device, settings, versions
+from spahgc._slides.measured import measured_slides
 from spahgc._slides.placed import placed_table, placed_tables
-from spahgc._slides.split import split_slides
 from spahgc._slides.tables import with_table
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import bank_spots
-from spahgc._validate import check_anndata, check_coordinates, embedding_matrix, find_embedding, quoted
-from spahgc.model import SpaHGC
+from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
+from spahgc.model import SpaHGC, fit_bank
 from spahgc.pp._bank.build import is_bank
-from spahgc.pp._bank.references import as_bank, bank_embedding, bank_record, check_target, open_references
+from spahgc.pp._bank.references import (
+    as_bank,
+    bank_embedding,
+    bank_record,
+    check_target,
+    open_references,
+    target_spots,
+)
 from spahgc.tl._attribution import NETWORK, write_attention
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._prediction import write_prediction, write_trust
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 BYTES_PER_GB = 1e9
+BASELINE_WIDTH = 128
+"""Principal components, or so, onto which a baseline brings the embedding of every spot."""
 
 
 def predict(
@@ -134,22 +143,24 @@ def predict(
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
     refs = placed_tables(open_references(refs), table_key, "reference")
     check_anndata(target, "the target")
-    check_coordinates(target, "the target")
+    parameters = find_preset(preset)
     if model is not None:
+        spots = target_spots(target, model.embedding)
         _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
-        check_target(target, model.bank)
+        check_target(spots, encoder_records(target).get(model.embedding, {}), model.bank)
     else:
-        bank = _bank_for(target, refs, genes, embedding, layer, find_preset(preset), method)
-        model = SpaHGC.fit(bank, preset=preset, seed=seed, device=device) if method == NETWORK else None
+        spots, bank = _spots_and_bank(target, refs, genes, embedding, layer, parameters, method)
+        if method == NETWORK:
+            model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
     target = target.copy() if copy else target
     if model is not None:
-        said = model.predict_in_full(target, device=device)
-        record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: said.search}
-        write_prediction(target, said.expression, model.genes, key_added, record)
-        write_attention(target, model, said.cross, key_added, said.attention)
-        write_trust(target, model, key_added, said.support)
+        prediction = model.predict_spots(spots, device=device, in_full=True)
+        record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: prediction.search}
+        write_prediction(target, prediction.expression, model.genes, key_added, record)
+        write_attention(target, model, prediction.cross, key_added, prediction.attention)
+        write_trust(target, model, key_added, prediction.support)
     else:
-        predicted = _predict_baseline(target, bank, method, int(seed))
+        predicted = predict_baseline(spots, bank, method, int(seed))
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
     return with_table(data, target, table_key) if copy else None
@@ -171,7 +182,7 @@ def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None
         raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
 
 
-def _bank_for(
+def _spots_and_bank(
     target: AnnData,
     refs: Any,
     genes: Sequence[str] | str | None,
@@ -179,20 +190,23 @@ def _bank_for(
     layer: str | None,
     parameters: Parameters,
     method: str,
-) -> AnnData:
-    """The references as a bank, once everything that can be wrong with them has been looked at."""
+) -> tuple[Spots, AnnData]:
+    """The target's spots, and the references as a bank, once everything that can be wrong with them has been looked at."""
+    check_coordinates(target, "the target")
     if not is_bank(refs):
-        slides = split_slides(refs)
-        key = find_embedding(next(iter(slides.values())), embedding, "the references")
-        for name, slide in slides.items():
-            embedding_matrix(slide, key, f'reference "{name}"')
-        embedding_matrix(target, key, "the target")
-        refs = list(slides.values())
+        refs = measured_slides(refs, layer=layer)
+        first = next(iter(refs.values()))
+        key = find_embedding(first.adata, embedding, "the references")
+        for slide in refs.values():
+            slide.embedding(key)
+    else:
+        key = bank_embedding(refs)
+    spots = target_spots(target, key)
     # No RS graph: a baseline has none, and a fit makes that of what its nodes carry.
-    bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, peers=False)
-    check_target(target, bank)
+    bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, rs_graph=False)
+    check_target(spots, encoder_records(target).get(key, {}), bank)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
-    return bank
+    return spots, bank
 
 
 def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
@@ -213,8 +227,8 @@ def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
         )
 
 
-def _predict_baseline(target: AnnData, bank: AnnData, method: str, seed: int) -> np.ndarray:
-    z = embedding_matrix(target, bank_embedding(bank), "the target")
-    spots = Spots.without_expression(z, check_coordinates(target, "the target"))
+def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:
+    """What a baseline makes of a target's spots, spots x genes of the bank, float32."""
     known = bank_spots(bank)  # a baseline holds what it learns from in memory
-    return BASELINES[method](replace(known, z=np.asarray(known.z, np.float32)), spots, seed).astype(np.float32)
+    with limited_threads(float(np.prod(known.z.shape)) * BASELINE_WIDTH):
+        return BASELINES[method](replace(known, z=np.asarray(known.z, np.float32)), spots, seed).astype(np.float32)

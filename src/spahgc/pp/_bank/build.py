@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,11 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
-from spahgc._slides.expression import log_expression, zero_spots
+from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.placed import placed_tables
-from spahgc._slides.split import canonical_order, split_slides
+from spahgc._slides.split import canonical_order
 from spahgc._spots.stored_rows import Joined, StoredRows
 from spahgc._validate import (
-    check_coordinates,
     check_genes,
     check_same_encoder,
     embedding_matrix,
@@ -29,7 +28,7 @@ from spahgc._validate import (
 )
 from spahgc.encoders._record import plain_columns, plain_embedding
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank, stored_rows
-from spahgc.pp._genes import common_genes, covered_genes, select_genes
+from spahgc.pp._genes import common_genes, covered_genes, selected_genes
 from spahgc.pp._search.neighbors import search_neighbors
 
 if TYPE_CHECKING:
@@ -127,32 +126,43 @@ def reference_bank(
         raise ValueError(
             f"n_transcriptome must be at least 1, found {n_transcriptome}. The default is {N_TRANSCRIPTOME}."
         )
-    slides = split_slides(placed_tables(refs, table_key, "reference"))
+    slides = measured_slides(placed_tables(refs, table_key, "reference"), layer=layer)
     if append:
         if path is None:
             raise ValueError("append=True needs path= with the folder of the bank.")
         with appended_bank(Path(path)) as version:
-            plan = _plan_of_bank(open_bank(path), slides, genes, embedding, n_neighbors, layer)
+            plan = _plan_of_bank(open_bank(path), slides, genes, embedding, n_neighbors)
             _write(version, slides, plan, peers)
         return open_bank(path)
-    key = find_embedding(next(iter(slides.values())), embedding, f'reference "{next(iter(slides))}"')
-    record = _check_embeddings(slides, key)
-    panel = (
-        check_genes(genes, common_genes(slides), "the genes that all references share")
-        if genes is not None
-        else (select_genes(slides.values(), layer=layer))
-    )
-    plan = _Plan(key, record, panel, covered_genes(slides, n_transcriptome, layer=layer), layer, int(n_neighbors))
-    if path is not None:
-        with new_bank(Path(path)) as version:
-            _write(version, slides, plan, peers)
-        return open_bank(path)
+    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome)
+    if path is None:
+        return _bank_in_memory(slides, plan, rs_graph=peers)
+    with new_bank(Path(path)) as version:
+        _write(version, slides, plan, peers)
+    return open_bank(path)
+
+
+def build_bank(
+    slides: Mapping[str, MeasuredSlide],
+    *,
+    genes: Sequence[str] | None,
+    embedding: str | None,
+    n_neighbors: int = N_REFERENCE,
+    n_transcriptome: int = N_TRANSCRIPTOME,
+    rs_graph: bool = True,
+) -> AnnData:
+    """What :func:`reference_bank` returns in memory, from slides of which each is read once."""
+    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome)
+    return _bank_in_memory(slides, plan, rs_graph=rs_graph)
+
+
+def _bank_in_memory(slides: Mapping[str, MeasuredSlide], plan: _Plan, *, rs_graph: bool) -> AnnData:
     parts = dict(plan.parts(slides))
     units = _common_units({name: part.uns["units"] for name, part in parts.items()})
     bank = _join(list(parts.values()))
     found: dict[str, Any] = {}
-    if peers:
-        graph, found = _rs_graph_of_bank(bank.obsm[key], bank.X, plan)
+    if rs_graph:
+        graph, found = _rs_graph_of_bank(bank.obsm[plan.key], bank.X, plan)
         bank.obsp[Obsp.reference_connectivities] = graph
     bank.uns[UNS] = plan.uns(list(slides), units, found)
     return bank
@@ -166,16 +176,15 @@ class _Plan:
     record: dict[str, Any]
     panel: list[str]
     covered: list[str]
-    layer: str | None
     n_neighbors: int
     slides: tuple[str, ...] = ()
     """Slides that are in the bank already, and the units of their expression."""
     units: str | None = None
 
-    def parts(self, slides: dict[str, AnnData]) -> Iterator[tuple[str, AnnData]]:
+    def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
         for name, slide in slides.items():
-            part = _slide_part(slide, name, self.key, self.panel, self.covered, self.layer)
+            part = _slide_part(slide, self.key, self.panel, self.covered)
             _check_size(part, name, self.n_neighbors)
             yield name, part
 
@@ -194,13 +203,30 @@ class _Plan:
         }
 
 
-def _plan_of_bank(
-    bank: AnnData,
-    slides: dict[str, AnnData],
+def _plan(
+    slides: Mapping[str, MeasuredSlide],
     genes: Sequence[str] | None,
     embedding: str | None,
     n_neighbors: int,
-    layer: str | None,
+    n_transcriptome: int,
+) -> _Plan:
+    """What the slides of a new bank have in common."""
+    first = next(iter(slides.values()))
+    key = find_embedding(first.adata, embedding, first.label)
+    record = check_embeddings(slides, key)
+    if genes is None:
+        panel = selected_genes(slides)
+    else:
+        panel = check_genes(genes, common_genes(slides), "the genes that all references share")
+    return _Plan(key, record, panel, covered_genes(slides, n_transcriptome), int(n_neighbors))
+
+
+def _plan_of_bank(
+    bank: AnnData,
+    slides: Mapping[str, MeasuredSlide],
+    genes: Sequence[str] | None,
+    embedding: str | None,
+    n_neighbors: int,
 ) -> _Plan:
     """What slides must have in common with a bank to which they are added; refuses those that do not."""
     made = bank.uns[UNS][Uns.bank]
@@ -219,10 +245,11 @@ def _plan_of_bank(
             f"{quoted(twice)} are in the bank already. Leave them out, or give other slides a name of their own: "
             f'adata.obs["{Obs.slide}"] = "..."'
         )
-    record, width = _check_embeddings(slides, key), bank.obsm[key].shape[1]
-    label = f'reference "{next(iter(slides))}"'
+    record, width = check_embeddings(slides, key), bank.obsm[key].shape[1]
+    first = next(iter(slides.values()))
+    label = first.label
     check_same_encoder(record, encoder_records(bank).get(key, {}), key, label, "the bank")
-    found = embedding_matrix(next(iter(slides.values())), key, label).shape[1]
+    found = first.embedding(key).shape[1]
     if found != width:
         raise ValueError(
             f'obsm["{key}"] has {found} columns in {label} and {width} in the bank. Embed it as the others.'
@@ -232,11 +259,11 @@ def _plan_of_bank(
     check_genes(
         made["transcriptome"], shared, "the genes of the new references, which must have the bank's transcriptome"
     )
-    of_bank = list(made["transcriptome"]), layer, int(made["n_neighbors"]), tuple(known), str(made["units"])
+    of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
     return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank)
 
 
-def _write(version: Version, slides: dict[str, AnnData], plan: _Plan, peers: bool) -> None:
+def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
     """Write slides to disk, one after another, and what is known of all spots together."""
     units = {"the bank": plan.units} if plan.units else {}
     for name, part in plan.parts(slides):
@@ -290,31 +317,23 @@ def check_bank(bank: Any) -> None:
         )
 
 
-def _check_embeddings(slides: dict[str, AnnData], key: str) -> dict[str, Any]:
+def check_embeddings(slides: Mapping[str, MeasuredSlide], key: str) -> dict[str, Any]:
     """Every slide has the embedding, of the same encoder and width; returns the record."""
-    names = list(slides)
-    first_name = f'reference "{names[0]}"'
-    record = encoder_records(slides[names[0]]).get(key, {})
-    width = embedding_matrix(slides[names[0]], key, first_name).shape[1]
-    for name in names[1:]:
-        label = f'reference "{name}"'
-        z = embedding_matrix(slides[name], key, label)
-        check_same_encoder(encoder_records(slides[name]).get(key, {}), record, key, label, first_name)
-        if z.shape[1] != width:
+    first, *others = slides.values()
+    record, width = first.encoder_record(key), first.embedding(key).shape[1]
+    for slide in others:
+        found = slide.embedding(key).shape[1]
+        check_same_encoder(slide.encoder_record(key), record, key, slide.label, first.label)
+        if found != width:
             raise ValueError(
-                f'obsm["{key}"] has {z.shape[1]} columns in {label} and {width} in {first_name}. '
+                f'obsm["{key}"] has {found} columns in {slide.label} and {width} in {first.label}. '
                 "Embed all slides with the same encoder."
             )
     return record
 
 
-def _slide_part(
-    slide: AnnData, name: str, key: str, panel: list[str], covered: list[str], layer: str | None
-) -> AnnData:
-    label = f'reference "{name}"'
-    xy = check_coordinates(slide, label)
-    expression = log_expression(slide, layer=layer, label=label)
-    empty = zero_spots(expression)
+def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[str]) -> AnnData:
+    label, xy, empty, expression = slide.label, slide.xy, ~slide.measured, slide.expression()
     if empty.all():
         raise ValueError(f"{label} has no counts in any spot. Check X, or pass layer= with its counts.")
     if empty.any():
@@ -323,13 +342,13 @@ def _slide_part(
             f"({quoted(slide.obs_names[empty])}); they are left out of the references.",
             stacklevel=4,
         )
-    z = embedding_matrix(slide, key, label)
+    z = slide.embedding(key)
     order = canonical_order(xy, z)
     order = order[~empty[order]]
     expression = expression[order]
     return AnnData(
         expression[:, slide.var_names.get_indexer(panel)],
-        obs=pd.DataFrame({Obs.slide: name}, index=[f"{name}:{spot}" for spot in slide.obs_names[order]]),
+        obs=pd.DataFrame({Obs.slide: slide.name}, index=[f"{slide.name}:{spot}" for spot in slide.obs_names[order]]),
         var=pd.DataFrame(index=panel),
         obsm={
             key: z[order],

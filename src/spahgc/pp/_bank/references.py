@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,10 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides.expression import in_memory
-from spahgc._slides.split import shared_spots, split_slides
+from spahgc._slides.measured import MeasuredSlide, measured_slides
+from spahgc._slides.split import shared_spots
+from spahgc._spots.rows import in_float
+from spahgc._spots.spots import Spots
 from spahgc._spots.standardize import standardize
 from spahgc._validate import (
     check_anndata,
@@ -26,13 +29,12 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank.build import is_bank, make_rs_graph, plain_rows, reference_bank
+from spahgc.pp._bank.build import build_bank, is_bank, make_rs_graph, plain_rows
 from spahgc.pp._bank.store import open_bank, stored_rows
-from spahgc.pp._genes import seen_genes, select_genes
+from spahgc.pp._genes import seen_genes, selected_genes
 
 if TYPE_CHECKING:
     from spahgc._parameters import Parameters
-    from spahgc._spots.spots import Spots
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""
@@ -44,28 +46,26 @@ def open_references(refs: Any) -> Any:
 
 
 def as_bank(
-    refs: Any,
+    refs: AnnData | Iterable[AnnData] | Mapping[str, MeasuredSlide] | str | Path,
     *,
     genes: Sequence[str] | str | None,
     embedding: str | None,
     layer: str | None,
     parameters: Parameters,
-    peers: bool = True,
+    rs_graph: bool = True,
 ) -> AnnData:
     """References as a bank of one's own, with the RS graph that the parameters ask for, unless it is not wanted."""
     if isinstance(genes, str) and genes != ALL_GENES:
         raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
     refs = open_references(refs)
     if not is_bank(refs):
-        if genes is None or isinstance(genes, str):
-            slides = split_slides(refs)
-            refs = list(slides.values())
-            if genes is None:
-                genes = select_genes(refs, n_abundant=parameters.n_abundant, layer=layer)
-            else:
-                genes = seen_genes(slides, layer=layer)
-        return reference_bank(
-            refs, genes=genes, embedding=embedding, layer=layer, n_neighbors=parameters.n_reference, peers=peers
+        slides = refs if isinstance(refs, Mapping) else measured_slides(refs, layer=layer)
+        if genes is None:
+            genes = selected_genes(slides, n_abundant=parameters.n_abundant)
+        elif isinstance(genes, str):
+            genes = seen_genes(slides)
+        return build_bank(
+            slides, genes=genes, embedding=embedding, n_neighbors=parameters.n_reference, rs_graph=rs_graph
         )
     made_with = bank_embedding(refs)
     if embedding is not None and embedding != made_with:
@@ -79,7 +79,7 @@ def as_bank(
         return _with_its_embedding_on_disk(refs, panel, parameters.n_reference)
     bank = refs.copy() if genes is None else refs[:, panel].copy()
     if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
-        if peers:
+        if rs_graph:
             patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
             bank.obsp[Obsp.reference_connectivities] = make_rs_graph(patches, bank.X, parameters.n_reference)
         bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
@@ -134,15 +134,28 @@ def embedding_blocks(bank: AnnData) -> tuple[tuple[int, int], ...]:
     return tuple((block.start, block.stop) for block in blocks)
 
 
-def check_target(target: AnnData, bank: AnnData) -> None:
-    """Refuse a target that cannot be predicted from this bank."""
+def target_spots(target: AnnData, key: str) -> Spots:
+    """Positions and embedding of a target, read and checked, and nothing else of it."""
     check_anndata(target, "the target")
-    check_coordinates(target, "the target")
+    xy = check_coordinates(target, "the target")
+    return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
+
+
+def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None:
+    """Refuse a target that cannot be predicted from this bank.
+
+    Parameters
+    ----------
+    spots
+        Its spots, from :func:`target_spots`.
+    record
+        Its encoder record.
+    bank
+        The references.
+    """
     key = bank_embedding(bank)
-    z = embedding_matrix(target, key, "the target")
-    check_same_encoder(
-        encoder_records(target).get(key, {}), encoder_records(bank).get(key, {}), key, "the target", "the references"
-    )
+    check_same_encoder(dict(record), encoder_records(bank).get(key, {}), key, "the target", "the references")
+    z = np.asarray(spots.z)
     if z.shape[1] != bank.obsm[key].shape[1]:
         raise ValueError(
             f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
@@ -152,10 +165,7 @@ def check_target(target: AnnData, bank: AnnData) -> None:
     if bank.obsm[key].dtype == np.float16:
         z = z.astype(np.float16).astype(np.float32)  # as it would stand there
     shared = shared_spots(
-        check_coordinates(target, "the target"),
-        z,
-        np.asarray(bank.obsm[SPATIAL]),
-        np.asarray(bank.obsm[key]) if known is None else known,
+        spots.xy, z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key]) if known is None else known
     )
     if len(shared):
         names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
@@ -163,5 +173,5 @@ def check_target(target: AnnData, bank: AnnData) -> None:
             f"the target is also among the references: {len(shared)} of its spots stand in {quoted(names)}. Their own "
             "expression would reach their prediction. Leave that slide out of the references."
         )
-    if target.n_obs < 2:
+    if len(spots) < 2:
         raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")

@@ -1,0 +1,122 @@
+"""Measured slides as a method's references see them: every part read, converted and checked once, when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import csr_matrix, issparse
+
+from spahgc._slides.expression import raw_matrix, to_log_expression
+from spahgc._slides.split import split_slides
+from spahgc._validate import check_coordinates, embedding_matrix, encoder_records
+
+MAX_HELD_VALUES = 200_000_000
+"""Counts that are not zero, of all slides of a call together, up to which they are held once they are read: 4 GB with the
+expression made of them. Those of more slides are read again where they are needed."""
+
+Ranking = TypeVar("Ranking")
+
+
+class MeasuredSlide:
+    """A measured slide; nothing of it is looked at before it is asked for, and nothing is changed.
+
+    Parameters
+    ----------
+    adata
+        The slide.
+    name
+        Its name.
+    layer
+        Layer that holds the counts; ``None`` takes ``X``.
+    role
+        How messages call it beside its name, e.g. ``"reference"``.
+    hold
+        Keep what was read of the counts.
+    """
+
+    def __init__(
+        self, adata: AnnData, name: str, *, layer: str | None = None, role: str = "reference", hold: bool = True
+    ) -> None:
+        self.adata = adata
+        self.name = name
+        self.layer = layer
+        self.label = f'{role} "{name}"'
+        self.hold = hold
+        self.var_names = adata.var_names
+        self.obs_names = adata.obs_names
+        self._embeddings: dict[str, np.ndarray] = {}
+        self._rankings: dict[tuple[object, ...], object] = {}
+
+    @cached_property
+    def xy(self) -> np.ndarray:
+        """Spot centres ``(x, y)``, spots x 2, pixels, float64."""
+        return check_coordinates(self.adata, self.label)
+
+    def embedding(self, key: str) -> np.ndarray:
+        """The embedding under a key, spots x dim, float32."""
+        if key not in self._embeddings:
+            self._embeddings[key] = embedding_matrix(self.adata, key, self.label)
+        return self._embeddings[key]
+
+    def encoder_record(self, key: str) -> dict[str, object]:
+        """The encoder record of an embedding; empty where there is none."""
+        return encoder_records(self.adata).get(key, {})
+
+    def counts(self) -> csr_matrix:
+        """Values as they stand in the slide, spots x genes, float64; not to be changed."""
+        return self._held_counts if self.hold else self._read_counts()
+
+    def expression(self) -> csr_matrix:
+        """``log1p`` counts per 10,000, spots x genes, float32; not to be changed."""
+        return self._held_expression if self.hold else to_log_expression(self.counts(), self.label)
+
+    @cached_property
+    def measured(self) -> np.ndarray:
+        """Which spots have a count at all, boolean."""
+        return self._seen[0]
+
+    @cached_property
+    def n_seen(self) -> np.ndarray:
+        """Spots that have seen each gene."""
+        return self._seen[1]
+
+    @cached_property
+    def _seen(self) -> tuple[np.ndarray, np.ndarray]:
+        seen = self.counts() != 0
+        return np.diff(seen.indptr) > 0, np.asarray(seen.sum(axis=0)).ravel()
+
+    def ranking(self, rank: Callable[..., Ranking], *arguments: object) -> Ranking:
+        """What a function of this slide returns for some arguments, computed once."""
+        known = (rank, *arguments)
+        if known not in self._rankings:
+            self._rankings[known] = rank(self, *arguments)
+        return self._rankings[known]  # type: ignore[return-value]
+
+    def _read_counts(self) -> csr_matrix:
+        return raw_matrix(self.adata, self.layer, self.label)
+
+    @cached_property
+    def _held_counts(self) -> csr_matrix:
+        return self._read_counts()
+
+    @cached_property
+    def _held_expression(self) -> csr_matrix:
+        return to_log_expression(self._held_counts, self.label)
+
+
+def measured_slides(
+    data: AnnData | Iterable[AnnData], *, layer: str | None = None, role: str = "reference"
+) -> dict[str, MeasuredSlide]:
+    """Slides by name as :func:`~spahgc._slides.split.split_slides` tells them apart; their counts are held if all fit."""
+    slides = split_slides(data, role)
+    hold = sum(_n_values(slide, layer) for slide in slides.values()) <= MAX_HELD_VALUES
+    return {name: MeasuredSlide(slide, name, layer=layer, role=role, hold=hold) for name, slide in slides.items()}
+
+
+def _n_values(adata: AnnData, layer: str | None) -> int:
+    values = adata.X if layer is None else adata.layers.get(layer)
+    return int(values.nnz) if issparse(values) else adata.n_obs * adata.n_vars
