@@ -29,7 +29,7 @@ from spahgc._files import write_h5ad
 from spahgc._keys import SPATIAL, Obs
 from spahgc._settings import resolve_device, versions
 from spahgc._validate import check_writable_folder, quoted
-from spahgc.tl._cross_validation.folds import digest
+from spahgc.tl._cross_validation.checkpoint import digest
 
 ENCODER = "efficientnet_lite0"
 CONTEXT = sp.pp.Context()

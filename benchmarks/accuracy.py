@@ -47,7 +47,7 @@ from spahgc._keys import Obs
 from spahgc._parameters import PRESETS
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
-from spahgc.tl._cross_validation.folds import SHUFFLE, SHUFFLE_ALL
+from spahgc.tl._cross_validation.shuffle import SHUFFLE, SHUFFLE_ALL
 from spahgc.tl._cross_validation.statistics import POOLED
 
 DEFAULT = "spahgc"

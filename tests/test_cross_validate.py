@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import wraps
+from dataclasses import fields, replace
 
 import anndata as ad
 import numpy as np
@@ -13,9 +12,13 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import spahgc as sp
+from spahgc._slides.measured import measured_slides
+from spahgc._spots.spots import Spots
 from spahgc.tl._cross_validation import folds as _folds
-from spahgc.tl._cross_validation.cross_validate import _groups, _measured, _methods, _resolved
-from spahgc.tl._cross_validation.folds import Fold, make_folds, run_fold, without_expression
+from spahgc.tl._cross_validation.checkpoint import Checkpoint
+from spahgc.tl._cross_validation.cross_validate import _groups, _methods, _resolved, _without_the_rest
+from spahgc.tl._cross_validation.folds import Fold, make_folds, run_fold
+from spahgc.tl._cross_validation.shuffle import shuffled
 
 BASELINES = ("ridge", "nearest")
 N_BOOTSTRAP = 200
@@ -29,13 +32,15 @@ def cross_validate(slides, **arguments):
 
 def folds_of(slides, *, method="ridge", preset="default", poison=None, group_by="slide"):
     """The folds of one method, where the counts of one slide may have been spoilt once all checks are passed."""
-    named = {slide.obs["slide"].iloc[0]: slide for slide in slides}
+    named = measured_slides(slides, role="slide")
     specs = _methods([method], {"genes": None, "embedding": None, "preset": preset, "seed": 0})
     specs = {label: _resolved(spec, named, "cpu") for label, spec in specs.items()}
-    measured = {name: _measured(slide, name, None, specs) for name, slide in named.items()}
+    groups = _groups(named, group_by)
+    measured = {name: _without_the_rest(slide) for name, slide in named.items()}
     if poison is not None:
-        measured[poison].X.data[:] = np.nan
-    return {fold.group: fold for fold in make_folds(measured, _groups(named, group_by), specs, None)}
+        measured[poison].counts().data[:] = np.nan
+        measured[poison].expression().data[:] = np.nan
+    return {fold.group: fold for fold in make_folds(measured, groups, specs, None)}
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +67,40 @@ def test_poisoned_counts_of_the_slide_held_out_change_neither_panel_nor_predicti
     clean = run_fold(folds_of(cohort, method=method, preset=quick)["P1S1"])
     poisoned = folds_of(cohort, method=method, preset=quick, poison="P1S1")
     pd.testing.assert_frame_equal(run_fold(poisoned["P1S1"]).predicted["P1S1"], clean.predicted["P1S1"])
-    with pytest.raises(ValueError, match="NaN"):  # the poison works where the slide is a reference
+    with pytest.raises(ValueError, match="no gene"):  # the poison works where the slide is a reference
         run_fold(poisoned["P2S1"])
 
 
 def test_slides_to_predict_carry_neither_counts_nor_what_was_derived_from_them(cohort):
     cohort[0].obs["total_counts"] = np.asarray(cohort[0].X.sum(axis=1)).ravel()
     cohort[0].layers["copy"] = cohort[0].X.copy()
-    target = folds_of(cohort)["P1S1"].targets["P1S1"]
-    assert target.n_vars == 0 and target.X is None and not target.layers
-    assert set(target.obs) <= {"slide", "array_row", "array_col"}
-    assert set(target.obsm) == {"spatial", "X_sim"}
-    assert "total_counts" not in without_expression(cohort[0]).obs
+    fold = folds_of(cohort)["P1S1"]
+    target = fold.targets["P1S1"]
+    assert type(target) is Spots and {field.name for field in fields(target)} == {
+        "z",
+        "xy",
+        "slide",
+        "y",
+        "transcriptome",
+    }
+    assert target.y.shape == target.transcriptome.shape == (cohort[0].n_obs, 0)
+    np.testing.assert_array_equal(target.z, cohort[0].obsm["X_sim"])
+    np.testing.assert_array_equal(target.xy, cohort[0].obsm["spatial"])
+    assert "P1S1" not in fold.references.slides
 
 
 def test_a_fold_refuses_targets_that_carry_genes(cohort):
     fold = folds_of(cohort)["P1S1"]
+    measured = replace(fold.targets["P1S1"], y=cohort[0].X.toarray())
     with pytest.raises(ValueError, match="still carry genes"):
-        replace(fold, targets={"P1S1": cohort[0]})
+        replace(fold, targets={"P1S1": measured})
 
 
 def test_a_patient_is_held_out_with_all_slides(cohort):
     folds = folds_of(cohort, group_by="patient")
     assert set(folds) == {"P1", "P2"}
     assert set(folds["P1"].targets) == {"P1S1", "P1S2"}
-    assert {slide.obs["slide"].iloc[0] for slide in folds["P1"].references} == {"P2S1", "P2S2"}
+    assert set(folds["P1"].references.slides) == {"P2S1", "P2S2"}
     scores = cross_validate(cohort, group_by="patient", methods=["nearest"]).scores
     assert scores.groupby("slide")["group"].unique().str[0].to_dict() == {
         "P1S1": "P1",
@@ -97,14 +111,13 @@ def test_a_patient_is_held_out_with_all_slides(cohort):
 
 
 def test_a_network_is_trained_once_a_group_and_predicts_each_of_its_slides(cohort, quick, monkeypatch):
-    trained = []
+    trained, fit_bank = [], _folds.fit_bank
 
-    @wraps(sp.tl.fit)
-    def counted(references, **arguments):
-        trained.append([slide.obs["slide"].iloc[0] for slide in references])
-        return sp.tl.fit(references, **arguments)
+    def counted(bank, **arguments):
+        trained.append(list(bank.obs["slide"].unique()))
+        return fit_bank(bank, **arguments)
 
-    monkeypatch.setattr(_folds, "fit", counted)
+    monkeypatch.setattr(_folds, "fit_bank", counted)
     found = cross_validate(cohort, methods=["spahgc"], preset=quick, group_by="patient")
     assert sorted(trained) == [["P1S1", "P1S2"], ["P2S1", "P2S2"]]
     model = sp.tl.fit(cohort[1::2], preset=quick)
@@ -222,23 +235,28 @@ def test_references_in_place_leave_an_interval_above_zero(result):
 
 
 def test_a_shuffle_moves_whole_rows_within_their_slides(cohort):
-    fold = folds_of(cohort)["P1S1"]
-    for slide, original in zip(_folds.shuffled(fold.references, "shuffle", 0, "P1S1"), fold.references, strict=True):
-        rows, before = slide.X.toarray(), original.X.toarray()
+    references = list(folds_of(cohort)["P1S1"].references.slides.values())
+    for slide, original in zip(shuffled(references, "shuffle", 0, "P1S1"), references, strict=True):
+        rows, before = slide.counts().toarray(), original.counts().toarray()
         assert not np.array_equal(rows, before)
         assert np.array_equal(rows[np.lexsort(rows.T)], before[np.lexsort(before.T)])
-    other = _folds.shuffled(fold.references, "shuffle", 0, "P1S2")
-    assert (other[0].X != _folds.shuffled(fold.references, "shuffle", 0, "P1S1")[0].X).nnz > 0
+        np.testing.assert_array_equal(slide.embedding("X_sim"), original.embedding("X_sim"))
+    other = shuffled(references, "shuffle", 0, "P1S2")
+    assert (other[0].counts() != shuffled(references, "shuffle", 0, "P1S1")[0].counts()).nnz > 0
 
 
 def test_a_shuffle_of_all_moves_rows_between_slides_over_the_genes_they_share(cohort):
-    references = [cohort[0], cohort[1][:, 5:].copy()]
-    moved = _folds.shuffled(references, "shuffle_all", 0, "g")
-    assert [slide.n_obs for slide in moved] == [slide.n_obs for slide in references]
-    shared = sorted(references[1].var_names)
-    rows, before = (np.vstack([s[:, shared].X.toarray() for s in slides]) for slides in (moved, references))
+    references = list(measured_slides([cohort[0], cohort[1][:, 5:].copy()]).values())
+    moved = shuffled(references, "shuffle_all", 0, "g")
+    assert [len(slide.obs_names) for slide in moved] == [len(slide.obs_names) for slide in references]
+    shared = sorted(cohort[1].var_names[5:])
+    rows, before = (
+        np.vstack([s.counts()[:, s.var_names.get_indexer(shared)].toarray() for s in slides])
+        for slides in (moved, references)
+    )
     assert np.array_equal(rows[np.lexsort(rows.T)], before[np.lexsort(before.T)])
-    assert not np.array_equal(moved[0].X.sum(axis=0), references[0][:, shared].X.sum(axis=0))
+    first = references[0].counts()[:, references[0].var_names.get_indexer(shared)]
+    assert not np.array_equal(moved[0].counts().sum(axis=0), first.sum(axis=0))
 
 
 def test_two_processes_give_the_numbers_of_one(cohort, result):
@@ -319,7 +337,7 @@ def test_a_changed_file_of_a_checkpoint_is_noticed(cohort, tmp_path):
 
 
 def test_a_checkpoint_keeps_names_that_look_like_something_else(tmp_path):
-    store = _folds.Checkpoint(tmp_path, {}, {"a:b/c": {}, "a-b-c": {}})
+    store = Checkpoint(tmp_path, {}, {"a:b/c": {}, "a-b-c": {}})
     scores = pd.DataFrame(
         {
             "slide": ["001", "NA"],

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import wilcoxon
 
 from spahgc._slides.expression import log_expression
+from spahgc._slides.measured import MeasuredSlide
 from spahgc.tl._cross_validation import statistics as _statistics
 from spahgc.tl._cross_validation.ceiling import _split_correlation, noise_ceiling, slide_ceilings
 from spahgc.tl._cross_validation.statistics import (
@@ -197,8 +198,9 @@ def test_without_whole_counts_there_is_no_ceiling_and_one_warning(cohort):
     scores = pd.DataFrame([{"slide": name, "gene": gene} for name in slides for gene in genes])
     for name in ("0", "2"):
         slides[name] = AnnData(log_expression(slides[name]), var=slides[name].var)
+    measured = {name: MeasuredSlide(slide, name) for name, slide in slides.items()}
     with pytest.warns(UserWarning, match='"0", "2" do not hold whole numbers') as caught:
-        ceiling = slide_ceilings(slides, scores, seed=0)
+        ceiling = slide_ceilings(measured, scores, seed=0)
     assert len(caught) == 1
     assert ceiling[["0", "2"]].isna().all(axis=None)
     assert ceiling["1"].between(0, 1).all()

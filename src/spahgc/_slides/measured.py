@@ -7,9 +7,11 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._keys import SPATIAL, UNS, Uns
 from spahgc._slides.expression import raw_matrix, to_log_expression
 from spahgc._slides.split import split_slides
 from spahgc._validate import check_coordinates, embedding_matrix, encoder_records
@@ -44,12 +46,17 @@ class MeasuredSlide:
         self.adata = adata
         self.name = name
         self.layer = layer
-        self.label = f'{role} "{name}"'
+        self.role = role
         self.hold = hold
         self.var_names = adata.var_names
         self.obs_names = adata.obs_names
         self._embeddings: dict[str, np.ndarray] = {}
         self._rankings: dict[tuple[object, ...], object] = {}
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return f'{self.role} "{self.name}"'
 
     @cached_property
     def xy(self) -> np.ndarray:
@@ -95,6 +102,33 @@ class MeasuredSlide:
         if known not in self._rankings:
             self._rankings[known] = rank(self, *arguments)
         return self._rankings[known]  # type: ignore[return-value]
+
+    def with_counts(self, counts: csr_matrix, genes: pd.Index) -> MeasuredSlide:
+        """The same spots and embeddings, as far as these were asked for, with other counts, and nothing else of the slide.
+
+        Parameters
+        ----------
+        counts
+            Spots x genes, float64, finite.
+        genes
+            Their names.
+        """
+        table = AnnData(
+            counts,
+            obs=pd.DataFrame(index=self.obs_names),
+            var=pd.DataFrame(index=genes),
+            obsm={SPATIAL: self.xy, **self._embeddings},
+            uns={UNS: {Uns.embeddings: encoder_records(self.adata)}},
+        )
+        slide = MeasuredSlide(table, self.name, role=self.role, hold=self.hold)
+        slide._embeddings = dict(self._embeddings)
+        if self.hold:
+            slide.__dict__["_held_counts"] = counts
+        return slide
+
+    def __getstate__(self) -> dict[str, object]:
+        """What travels to another process, which reads the counts again rather than receiving them twice."""
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_held")}
 
     def _read_counts(self) -> csr_matrix:
         return raw_matrix(self.adata, self.layer, self.label)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spahgc._keys import COUNTS_PER_SPOT
+from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import quoted
 from spahgc.tl._evaluate import MIN_SPOTS, correlation
 
@@ -24,14 +25,16 @@ def is_counts(matrix: csr_matrix) -> bool:
     return bool(np.all(matrix.data >= 0) and np.all(matrix.data == np.rint(matrix.data)))
 
 
-def slide_ceilings(slides: dict[str, AnnData], scores: pd.DataFrame, seed: int) -> pd.DataFrame:
+def slide_ceilings(slides: Mapping[str, MeasuredSlide], scores: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Noise ceilings, genes x slides; NaN where a gene was not scored, and for slides that hold no counts."""
     ceilings = pd.DataFrame(np.nan, index=pd.Index(sorted(scores["gene"].unique()), name="gene"), columns=list(slides))
-    without = [name for name, slide in slides.items() if not is_counts(slide.X)]
+    without = [name for name, slide in slides.items() if not is_counts(slide.counts())]
     for name in (name for name in slides if name not in without):
         genes = sorted(scores.loc[scores["slide"] == name, "gene"].unique())
         rng = np.random.default_rng([seed, *name.encode()])
-        ceilings.loc[genes, name] = noise_ceiling(slides[name].X, slides[name].var_names.get_indexer(genes), rng=rng)
+        ceilings.loc[genes, name] = noise_ceiling(
+            slides[name].counts(), slides[name].var_names.get_indexer(genes), rng=rng
+        )
     if without:
         warnings.warn(
             f"{quoted(without)} do not hold whole numbers, so that their counts cannot be split: no noise ceiling is "
@@ -97,10 +100,10 @@ def _split_correlation(chosen: csr_matrix, rest: np.ndarray, rng: np.random.Gene
     if measured.sum() < MIN_SPOTS:
         return r
     scales = [COUNTS_PER_SPOT / total[measured, None] for total in totals]
-    slide_or_half = [csc_matrix(half[measured]) for half in (first, second)]
+    halves = [csc_matrix(half[measured]) for half in (first, second)]
     for start in range(0, chosen.shape[1], BLOCK_GENES):
         block = slice(start, start + BLOCK_GENES)
-        a, b = (np.log1p(half[:, block].toarray() * scale) for half, scale in zip(slide_or_half, scales, strict=True))
+        a, b = (np.log1p(half[:, block].toarray() * scale) for half, scale in zip(halves, scales, strict=True))
         r[block] = correlation(a, b)
     return r
 

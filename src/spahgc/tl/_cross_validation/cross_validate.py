@@ -12,38 +12,25 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._keys import SPATIAL, UNS, Obs, Uns
+from spahgc._keys import Obs
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import resolve_device, versions
-from spahgc._slides.expression import raw_matrix, zero_spots
+from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.placed import placed_tables
-from spahgc._slides.split import split_slides
 from spahgc._training.processes import launched
-from spahgc._validate import (
-    check_coordinates,
-    check_genes,
-    check_same_encoder,
-    embedding_matrix,
-    encoder_records,
-    find_embedding,
-    quoted,
-)
-from spahgc.pp._bank.build import is_bank
+from spahgc._validate import check_genes, find_embedding, quoted
+from spahgc.pp._bank.build import check_embeddings, is_bank
 from spahgc.pp._genes import common_genes
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
-from spahgc.tl._cross_validation.folds import (
-    FOLD_COLUMNS,
-    OBS_KEPT,
-    SHUFFLE,
-    SHUFFLE_ALL,
+from spahgc.tl._cross_validation.checkpoint import (
     Checkpoint,
-    make_folds,
     method_fingerprint,
     plain_arguments,
-    score_folds,
     slide_fingerprint,
 )
+from spahgc.tl._cross_validation.folds import FOLD_COLUMNS, make_folds, score_folds
+from spahgc.tl._cross_validation.shuffle import SHUFFLE, SHUFFLE_ALL
 from spahgc.tl._cross_validation.statistics import compare, score_matrix, slide_means, summarize
 from spahgc.tl._evaluate import MIN_SPOTS
 from spahgc.tl._predict import NETWORK, predict
@@ -53,8 +40,6 @@ if TYPE_CHECKING:
 
 RESERVED = ("target", "refs", "model", "layer", "key_added", "table_key", "copy")
 """Arguments of a prediction that are not a method's own."""
-SLIDE_RECORDS = (Uns.slide_mpp, Uns.patch_um)
-"""What ``uns["spahgc"]`` says of a slide's image."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,11 +189,11 @@ def cross_validate(
     ['ridge', 'nearest']
     """
     _check_numbers(null, n_jobs, n_bootstrap)
-    named = _split(placed_tables(slides, table_key, "slide"))
-    groups = _groups(named, group_by)
+    measured = _measured_slides(placed_tables(slides, table_key, "slide"), layer)
+    groups = _groups(measured, group_by)
     specs = _methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed})
-    specs = {label: _resolved(spec, named, device) for label, spec in specs.items()}
-    measured = {name: _measured(slide, name, layer, specs) for name, slide in named.items()}
+    specs = {label: _resolved(spec, measured, device) for label, spec in specs.items()}
+    measured = {name: _without_the_rest(slide) for name, slide in measured.items()}
     _check_slides(measured, groups, specs)
 
     store = None
@@ -222,8 +207,9 @@ def cross_validate(
     folds = make_folds(measured, groups, specs, null)
     finished = score_folds(folds, measured, store, n_jobs)
 
+    in_order = sorted(folds, key=lambda fold: list(specs).index(fold.label))  # stable: by method, then by group
     scores = pd.concat(
-        [finished[fold.key][0].assign(method=fold.label, group=fold.group) for fold in folds], ignore_index=True
+        [finished[fold.key][0].assign(method=fold.label, group=fold.group) for fold in in_order], ignore_index=True
     )
     ceiling = slide_ceilings(measured, scores, int(seed))
     rows = ceiling.index.get_indexer(pd.Index(scores["gene"]))
@@ -259,17 +245,27 @@ def _check_numbers(null: str | None, n_jobs: int, n_bootstrap: int) -> None:
         raise ValueError(f"n_bootstrap={n_bootstrap} gives no interval. Pass a positive number, such as 2000.")
 
 
-def _split(slides: Any) -> dict[str, AnnData]:
+def _measured_slides(slides: Any, layer: str | None) -> dict[str, MeasuredSlide]:
     if is_bank(slides):
         raise TypeError(
             "a bank of references was given, which has lost the slides' counts. Pass the slides themselves."
         )
-    return split_slides(slides, "slide")
+    return measured_slides(slides, layer=layer, role="slide")
 
 
-def _groups(slides: dict[str, AnnData], group_by: str) -> dict[str, str]:
+def _without_the_rest(slide: MeasuredSlide) -> MeasuredSlide:
+    """What the package needs of a slide and no more: counts, positions, embeddings and their records."""
+    slim = slide.with_counts(slide.counts(), slide.var_names)
+    if slide.hold:
+        slim.expression()  # warns of what is no count, once
+    return slim
+
+
+def _groups(slides: Mapping[str, MeasuredSlide], group_by: str) -> dict[str, str]:
     """Group of every slide."""
-    groups = {name: name if group_by == Obs.slide else _group(slide, name, group_by) for name, slide in slides.items()}
+    groups = {
+        name: name if group_by == Obs.slide else _group(slide.adata, name, group_by) for name, slide in slides.items()
+    }
     if len(set(groups.values())) < 2:
         raise ValueError(
             f'group_by="{group_by}" makes one group of all slides ({quoted(slides)}), so that none is left to learn '
@@ -326,15 +322,11 @@ def _named_method(name: str) -> dict[str, str]:
     return {"method": method} | ({"preset": preset} if preset else {})
 
 
-def _resolved(spec: dict[str, Any], slides: dict[str, AnnData], device: str | None) -> dict[str, Any]:
+def _resolved(spec: dict[str, Any], slides: Mapping[str, MeasuredSlide], device: str | None) -> dict[str, Any]:
     """The arguments with nothing left to choose, once all slides have what they ask for."""
-    names = list(slides)
-    first = f'slide "{names[0]}"'
-    key = find_embedding(slides[names[0]], spec["embedding"], first)
-    record = encoder_records(slides[names[0]]).get(key, {})
-    for name, slide in slides.items():
-        embedding_matrix(slide, key, f'slide "{name}"')
-        check_same_encoder(encoder_records(slide).get(key, {}), record, key, f'slide "{name}"', first)
+    first = next(iter(slides.values()))
+    key = find_embedding(first.adata, spec["embedding"], first.label)
+    check_embeddings(slides, key)
     genes, shared = spec["genes"], common_genes(slides)
     if genes is not None and not isinstance(genes, str):  # a word such as "all" is for the prediction to understand
         genes = check_genes(genes, shared, "the genes that all slides share")
@@ -344,27 +336,11 @@ def _resolved(spec: dict[str, Any], slides: dict[str, AnnData], device: str | No
     return spec | {"embedding": key, "genes": genes, "device": device}
 
 
-def _measured(slide: AnnData, name: str, layer: str | None, specs: dict[str, dict[str, Any]]) -> AnnData:
-    """What the package needs of a slide and no more: counts, positions, embeddings and their records."""
-    label = f'slide "{name}"'
-    keys = sorted({spec["embedding"] for spec in specs.values()})
-    records, own = encoder_records(slide), slide.uns.get(UNS, {})
-    grid = [column for column in OBS_KEPT if column in slide.obs]
-    return AnnData(
-        raw_matrix(slide, layer, label),
-        obs=slide.obs[grid].assign(**{Obs.slide: name}),
-        var=pd.DataFrame(index=slide.var_names.copy()),
-        obsm={key: embedding_matrix(slide, key, label) for key in keys} | {SPATIAL: check_coordinates(slide, label)},
-        uns={
-            UNS: {Uns.embeddings: {key: records[key] for key in keys if key in records}}
-            | {entry: own[entry] for entry in SLIDE_RECORDS if entry in own}
-        },
-    )
-
-
-def _check_slides(slides: dict[str, AnnData], groups: dict[str, str], specs: dict[str, dict[str, Any]]) -> None:
+def _check_slides(
+    slides: Mapping[str, MeasuredSlide], groups: dict[str, str], specs: dict[str, dict[str, Any]]
+) -> None:
     """Refuse slides that are too small in any fold, and spots that stand in two groups."""
-    sizes = {name: int((~zero_spots(slide.X)).sum()) for name, slide in slides.items()}
+    sizes = {name: int(slide.measured.sum()) for name, slide in slides.items()}
     for label, spec in specs.items():
         parameters = find_preset(spec["preset"])
         smallest = min(sizes, key=lambda name: sizes[name])
@@ -384,7 +360,7 @@ def _check_slides(slides: dict[str, AnnData], groups: dict[str, str], specs: dic
     key = next(iter(specs.values()))["embedding"]
     seen: dict[bytes, str] = {}
     for name, slide in slides.items():
-        for row in np.hstack([slide.obsm[SPATIAL], slide.obsm[key].astype(np.float64)]):
+        for row in np.hstack([slide.xy, slide.embedding(key).astype(np.float64)]):
             other = seen.setdefault(row.tobytes(), name)
             if groups[other] != groups[name]:
                 raise ValueError(

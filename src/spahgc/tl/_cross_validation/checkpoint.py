@@ -1,0 +1,160 @@
+"""Finished folds on disk, and the fingerprints of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spahgc._files import write_text
+from spahgc._parameters import find_preset
+from spahgc._slides.measured import MeasuredSlide
+from spahgc._validate import check_writable_folder
+
+INPUTS_FILE = "inputs.json"
+DIGEST_LENGTH = 16
+"""Hexadecimal digits of a fingerprint."""
+SLUG_LENGTH = 40
+"""Most characters of a method's or group's name in a file name."""
+
+
+class Checkpoint:
+    """A folder with the scores of finished folds: a CSV each, and a JSON beside it that is written last.
+
+    Parameters
+    ----------
+    folder
+        The folder; made if it is not there.
+    inputs
+        Fingerprint of what all folds share.
+    methods
+        Fingerprint of each method, by label.
+
+    Raises
+    ------
+    ValueError
+        If the folder was begun with other inputs, or if one of its files was changed.
+    OSError
+        If it cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, inputs: dict[str, Any], methods: dict[str, dict[str, Any]]) -> None:
+        self.folder = check_writable_folder(folder)
+        self.methods = methods
+        path = self.folder / INPUTS_FILE
+        if path.exists():
+            self._refuse(json.loads(path.read_text(encoding="utf-8")), inputs, INPUTS_FILE)
+        else:
+            write_text(path, json.dumps(inputs, indent=1))
+
+    def read(self, label: str, group: str) -> tuple[pd.DataFrame, float] | None:
+        """Scores and seconds of a finished fold, ``None`` if it is not finished."""
+        table, description = self._paths(label, group)
+        if not description.exists():
+            return None
+        record = json.loads(description.read_text(encoding="utf-8"))
+        self._refuse(record["method"], self.methods[label], f'method "{label}"')
+        content = table.read_bytes() if table.exists() else b""
+        if hashlib.sha256(content).hexdigest() != record["sha256"]:
+            raise ValueError(
+                f'"{table}" is not the file that {description.name} was written with. '
+                f'Delete "{description}" to compute this fold again.'
+            )
+        # Genes may be called "NA" or "1e5": only the numbers are parsed.
+        scores = pd.read_csv(
+            io.BytesIO(content),
+            dtype={"slide": str, "gene": str, "n": np.int64},
+            keep_default_na=False,
+            na_values={"pearson": [""], "spearman": [""], "rmse": [""]},
+            float_precision="round_trip",
+        )
+        return scores, float(record["seconds"])
+
+    def write(self, label: str, group: str, scores: pd.DataFrame, seconds: float, device: str | None) -> None:
+        """Keep the scores of a fold: columns ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``n``."""
+        table, description = self._paths(label, group)
+        text = scores.to_csv(index=False, lineterminator="\n")
+        record = {
+            "label": label,
+            "group": group,
+            "method": self.methods[label],
+            "seconds": seconds,
+            "device": device,
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
+        write_text(table, text)
+        write_text(description, json.dumps(record, indent=1))
+
+    def _paths(self, label: str, group: str) -> tuple[Path, Path]:
+        # Names may hold what no file name may, and two of them may differ in just that.
+        slug = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:SLUG_LENGTH] for name in (label, group))
+        stem = f"{slug}_{digest(json.dumps([label, group]).encode())}"
+        return self.folder / f"{stem}.csv", self.folder / f"{stem}.json"
+
+    def _refuse(self, found: dict[str, Any], now: dict[str, Any], label: str) -> None:
+        fields = differing_fields(found, json.loads(json.dumps(now)))
+        if fields:
+            shown = "; ".join(
+                f"{name}: {reprlib.repr(old)} there, {reprlib.repr(new)} now" for name, old, new in fields[:3]
+            )
+            more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
+            raise ValueError(
+                f'the checkpoint folder "{self.folder}" holds folds of other inputs ({label}: {shown}{more}). '
+                "Pass another folder, or the inputs it was begun with."
+            )
+
+
+def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Fields in which two nested dictionaries differ, as ``a.b.c``, with both values; ``None`` for one not there."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            found
+            for key in sorted({*old, *new})
+            for found in differing_fields(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if old == new and type(old) is type(new) else [(name, old, new)]
+
+
+def plain_arguments(spec: dict[str, Any]) -> dict[str, Any]:
+    """The arguments as plain values: presets by their numbers, and not where it was computed."""
+    plain = {name: value for name, value in spec.items() if name != "device"}
+    return plain | {"preset": find_preset(spec["preset"]).to_dict()}
+
+
+def slide_fingerprint(slide: MeasuredSlide) -> dict[str, Any]:
+    """Fingerprint of what was measured on a slide and where."""
+    counts = slide.counts().copy()
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    indices = (counts.indptr.astype("<i8").tobytes(), counts.indices.astype("<i8").tobytes())
+    return {
+        "spots": len(slide.obs_names),
+        "genes": digest(*(name.encode() for name in slide.var_names)),
+        "counts": digest(*indices, counts.data.astype("<f8").tobytes()),
+        "positions": digest(slide.xy.astype("<f8").tobytes()),
+    }
+
+
+def method_fingerprint(spec: dict[str, Any], slides: Mapping[str, MeasuredSlide]) -> dict[str, Any]:
+    """Fingerprint of a method: its arguments, and the embeddings it stands on."""
+    key = spec["embedding"]
+    return plain_arguments(spec) | {
+        "embeddings": {name: digest(slide.embedding(key).tobytes()) for name, slide in slides.items()}
+    }
+
+
+def digest(*parts: bytes) -> str:
+    """Short fingerprint of some bytes."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(len(part).to_bytes(8, "little"))
+        hashed.update(part)
+    return hashed.hexdigest()[:DIGEST_LENGTH]
