@@ -15,9 +15,8 @@ from spahgc import Parameters, SpaHGC
 from spahgc._linear.node_features import LowRankFeatures
 from spahgc._linear.trust import held_out_trust
 from spahgc._spots.blocks import reached, spatial_blocks, with_halo
-from spahgc._spots.rows import SomeRows
+from spahgc._spots.rows import SomeRows, standardize
 from spahgc._spots.spots import Spots, leave_one_out
-from spahgc._spots.standardize import standardize
 from spahgc._training import predict as _prediction
 from spahgc._training import tasks as _training_tasks
 from spahgc._training.graphs import bank_spots, needed_references, spot_graph, training_task
@@ -383,7 +382,7 @@ def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(r
     expected = LowRankFeatures.fit(spots, blocks, parameters)
     expected_trust = held_out_trust(spots, blocks, parameters)
     monkeypatch.setattr("spahgc._spots.rows.ROW_BLOCK", 9)
-    monkeypatch.setattr("spahgc._spots.standardize.HELD_NUMBERS", 0)  # as if the slides were large
+    monkeypatch.setattr("spahgc._spots.rows.HELD_NUMBERS", 0)  # as if the slides were large
     monkeypatch.setattr("spahgc._linear.support.MAX_ANCHORS", 10_000)
     most = 9 * 8  # with the neighbours of each of nine spots
     read: list[int] = []

@@ -17,8 +17,8 @@ import spahgc as sp
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures
 from spahgc._parameters import Parameters
 from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.rows import SlideScale, standardize
 from spahgc._spots.spots import Spots, leave_one_out
-from spahgc._spots.standardize import SlideScale, standardize
 from spahgc._training.graphs import check_sizes, spot_graph, training_task
 from spahgc.pp._search.exact import cosine_neighbors
 

@@ -9,9 +9,19 @@ import numpy as np
 
 from spahgc._linear.principal_axes import principal_axes, project
 from spahgc._spots.plane import nearest_in_plane
-from spahgc._spots.rows import Rows, blocks_of, dense, read
+from spahgc._spots.rows import (
+    MIN_SPREAD,
+    N_HEXAGONAL,
+    Rows,
+    SlideScale,
+    StandardizedRows,
+    blocks_of,
+    dense,
+    read,
+    standardize,
+    sum_over,
+)
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import MIN_SPREAD, N_HEXAGONAL, SlideScale, StandardizedRows, standardize, sum_over
 
 LOADINGS_PENALTY = 1e-3
 """Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from spahgc._linear.principal_axes import principal_axes
-from spahgc._spots.rows import Rows, blocks_of
+from spahgc._spots.rows import (
+    NeighbourMeanRows,
+    Rows,
+    SlideScale,
+    StandardizedRows,
+    blocks_of,
+    mean_and_std,
+    mean_of,
+    sum_over,
+)
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import NeighbourMeanRows, SlideScale, StandardizedRows, mean_and_std, mean_of, sum_over
 
 AROUND_WEIGHT = 0.5
 """Weight of the surroundings beside the spot itself, whose expression is in question."""

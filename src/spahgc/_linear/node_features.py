@@ -13,9 +13,8 @@ from spahgc._linear.gene_components import GeneComponents
 from spahgc._linear.image_axes import ImageAxes
 from spahgc._linear.ridge import Ridge, fit_ridge
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import Rows, blocks_of
+from spahgc._spots.rows import Rows, SlideScale, blocks_of
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import SlideScale
 
 N_PENALTY_COMPONENTS = 4
 """Largest components by whose error the penalty is chosen: the smaller ones are mostly noise, and would raise it."""

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc._spots.rows import blocks_of
-from spahgc._spots.standardize import mean_of
+from spahgc._spots.rows import blocks_of, mean_of
 
 if TYPE_CHECKING:
     from spahgc._spots.rows import Rows

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spahgc._spots.rows import blocks_of
-from spahgc._spots.standardize import mean_of
+from spahgc._spots.rows import blocks_of, mean_of
 
 PENALTIES = tuple(np.logspace(-4, 4, 17))
 """Ridge penalties to choose from, as shares of the mean sum of squares of a feature, whatever the encoder's scale."""

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spahgc._spots.rows import Rows, read
+from spahgc._spots.rows import MIN_SPREAD, Rows, mean_and_std, mean_of, read
 from spahgc._spots.spots import Spots, slide_or_half
-from spahgc._spots.standardize import MIN_SPREAD, mean_and_std, mean_of
 
 NEIGHBOR = 5
 """The distance of a spot is that to the reference spot of this rank: one odd reference spot makes no tissue known."""

@@ -10,9 +10,8 @@ import numpy as np
 from spahgc._linear.held_out import hold_out_each
 from spahgc._linear.support import Support
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import Rows, blocks_of, read
+from spahgc._spots.rows import MIN_SPREAD, Rows, blocks_of, mean_of, read
 from spahgc._spots.spots import Spots, slide_or_half
-from spahgc._spots.standardize import MIN_SPREAD, mean_of
 
 MAX_PCC = 1 - 1e-6
 """Correlations beyond this are taken for it: Fisher's z of 1 is infinite."""

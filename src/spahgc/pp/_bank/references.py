@@ -15,9 +15,8 @@ from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides.expression import in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import shared_spots
-from spahgc._spots.rows import in_float
+from spahgc._spots.rows import in_float, standardize
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import standardize
 from spahgc._validate import (
     check_anndata,
     check_coordinates,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spahgc._linear.principal_axes import rescale
+from spahgc._spots.rows import SlideScale, standardize
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import SlideScale, standardize
 from spahgc._training.graphs import as_tensor
 from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.ridge import tissue_features

@@ -7,8 +7,8 @@ import numpy as np
 from spahgc._linear.gene_components import GeneComponents
 from spahgc._linear.principal_axes import reduce
 from spahgc._linear.ridge import fit_ridge
+from spahgc._spots.rows import neighbour_mean, standardize
 from spahgc._spots.spots import Spots
-from spahgc._spots.standardize import neighbour_mean, standardize
 
 N_COMPONENTS = 128
 """Principal components of the embedding, or of the spots' own features and of those of their neighbours."""
