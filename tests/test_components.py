@@ -12,9 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from spahgc._linear.gene_components import GeneComponents, spatial_autocorrelation
-from spahgc._linear.principal_axes import principal_axes, reduce, rescale
 from spahgc._spots.plane import nearest_in_plane
-from spahgc._spots.rows import SlideScale, neighbour_mean, standardize
+from spahgc._spots.rows import SlideScale, neighbour_mean, principal_axes, reduce, rescale, standardize
 from spahgc._spots.spots import Spots
 
 SLIDES = np.repeat(["a", "b", "c"], [30, 40, 50])

@@ -13,9 +13,8 @@ from tests.conftest import EMBEDDING, add_embedding
 
 import spahgc as sp
 from spahgc._keys import Layers, Obs, Var
-from spahgc._linear import support as _support
-from spahgc._linear.support import Support
-from spahgc._linear.trust import Correlation, Spread, Trust, held_out_predictions, held_out_trust
+from spahgc._linear import trust as _support
+from spahgc._linear.trust import Correlation, Spread, Support, Trust, held_out_predictions, held_out_trust
 from spahgc._parameters import Parameters
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import bank_spots

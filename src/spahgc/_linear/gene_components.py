@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 
-from spahgc._linear.principal_axes import principal_axes, project
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import (
     MIN_SPREAD,
@@ -17,6 +16,8 @@ from spahgc._spots.rows import (
     StandardizedRows,
     blocks_of,
     dense,
+    principal_axes,
+    project,
     read,
     standardize,
     sum_over,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spahgc._linear.principal_axes import principal_axes
 from spahgc._spots.rows import (
     NeighbourMeanRows,
     Rows,
@@ -16,6 +15,7 @@ from spahgc._spots.rows import (
     blocks_of,
     mean_and_std,
     mean_of,
+    principal_axes,
     sum_over,
 )
 from spahgc._spots.spots import Spots

@@ -9,8 +9,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._slides.expression import in_memory
-from spahgc._spots.blocks import reached
-from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.plane import nearest_in_plane, reached
 from spahgc._spots.rows import DenseRows, Rows, in_float, read
 from spahgc._spots.spots import Spots, leave_one_out
 from spahgc.pp._bank.build import make_rs_graph

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spahgc._spots.blocks import spatial_blocks
+from spahgc._spots.plane import spatial_blocks
 from spahgc._training.fit import training_settings
 
 if TYPE_CHECKING:

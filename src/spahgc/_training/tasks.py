@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._spots.blocks import reached, spatial_blocks, with_halo
-from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.plane import nearest_in_plane, reached, spatial_blocks, with_halo
 from spahgc._spots.rows import SomeRows, read
 from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._training.graphs import among, as_tensor, hetero_graph, training_task

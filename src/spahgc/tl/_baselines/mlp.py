@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc._linear.principal_axes import rescale
-from spahgc._spots.rows import SlideScale, standardize
+from spahgc._spots.rows import SlideScale, rescale, standardize
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import as_tensor
 from spahgc.tl._baselines.early_stopping import train_early_stopped

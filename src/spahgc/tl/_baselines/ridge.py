@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from spahgc._linear.gene_components import GeneComponents
-from spahgc._linear.principal_axes import reduce
 from spahgc._linear.ridge import fit_ridge
-from spahgc._spots.rows import neighbour_mean, standardize
+from spahgc._spots.rows import neighbour_mean, reduce, standardize
 from spahgc._spots.spots import Spots
 
 N_COMPONENTS = 128
