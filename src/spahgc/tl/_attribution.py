@@ -14,15 +14,13 @@ from spahgc._keys import UNS, Obsm, Uns
 from spahgc._slides.expression import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
+from spahgc.tl._prediction import NETWORK
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from spahgc.model import SpaHGC
 
 BY = ("spot", "slide")
-NETWORK = "spahgc"
-"""The method that has a graph."""
 PREDICT = "Run spahgc.tl.predict(adata, refs) "
 
 
@@ -110,31 +108,6 @@ def attribution(
     table = table.sort_values(["attention", "similarity"], ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
-
-
-def write_attention(target: AnnData, model: SpaHGC, cross: csr_matrix, key: str, attention: csr_matrix | None) -> None:
-    """Write the CS graph of a prediction and the attention on its edges, once its record stands in ``uns``.
-
-    Parameters
-    ----------
-    target
-        The slide.
-    model
-        The model that predicted.
-    cross
-        Its CS graph of the target.
-    key
-        Key of the prediction.
-    attention
-        From :meth:`SpaHGC.attention`; ``None`` for a model without networks, which leaves none from before either.
-    """
-    target.obsm[Obsm.cross(key)] = cross
-    if attention is not None:
-        target.obsm[Obsm.attention(key)] = attention
-    elif Obsm.attention(key) in target.obsm:
-        del target.obsm[Obsm.attention(key)]
-    records = target.uns[UNS][Uns.predictions]
-    records[key] = records[key] | {Uns.bank_spots: [str(name) for name in model.bank.obs_names]}
 
 
 def spot_position(adata: AnnData, spot: str | int) -> int:

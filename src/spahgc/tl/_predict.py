@@ -29,9 +29,8 @@ from spahgc.pp._bank.references import (
     open_references,
     target_spots,
 )
-from spahgc.tl._attribution import NETWORK, write_attention
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._prediction import write_prediction, write_trust
+from spahgc.tl._prediction import NETWORK, write_attention, write_prediction, write_trust
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -1,4 +1,4 @@
-"""The predicted expression that lies in a slide, as the analyses downstream of it read it."""
+"""A prediction in a slide: the one place where it is written, and where what comes after it reads it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import SCORES, UNS, Layers, Obs, Obsm, Uns, Var
+from spahgc._linear.trust import Trust
 from spahgc._spots.rows import blocks_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
+
+NETWORK = "spahgc"
+"""The method that has a graph."""
 
 
 def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
@@ -135,19 +139,18 @@ def write_trust(target: AnnData, model: SpaHGC, key: str, support: np.ndarray | 
         column = np.full(target.n_vars, np.nan)
         column[columns[inside]] = values[inside]
         target.var[name] = column
-    target.layers[Layers.spread(key)] = _spread(target.layers[key], columns, model)
+    target.layers[Layers.spread(key)] = _spread(target.layers[key], columns, model.trust)
     target.obs[Obs.support(key)] = support
 
 
-def _spread(predicted: np.ndarray, columns: np.ndarray, model: SpaHGC) -> np.ndarray:
+def _spread(predicted: np.ndarray, columns: np.ndarray, trust: Trust) -> np.ndarray:
     """Spread of a layer, in blocks of spots."""
-    assert model.trust is not None
     inside, layer = columns >= 0, np.full(predicted.shape, np.nan, dtype=np.float32)
     for rows in blocks_of(len(predicted)):
         # The spread of a gene needs its own prediction alone; those that have no place in the target are left out.
         panel = np.zeros((len(predicted[rows]), len(columns)), dtype=np.float32)
         panel[:, inside] = predicted[rows][:, columns[inside]]
-        layer[rows, columns[inside]] = model.trust.spread(panel)[:, inside]
+        layer[rows, columns[inside]] = trust.spread(panel)[:, inside]
     return layer
 
 
@@ -183,3 +186,28 @@ def _give_genes(target: AnnData, genes: list[str]) -> None:
         uns=target.uns,
     )
     target._init_as_actual(filled)
+
+
+def write_attention(target: AnnData, model: SpaHGC, cross: csr_matrix, key: str, attention: csr_matrix | None) -> None:
+    """Write the CS graph of a prediction and the attention on its edges, once its record stands in ``uns``.
+
+    Parameters
+    ----------
+    target
+        The slide.
+    model
+        The model that predicted.
+    cross
+        Its CS graph of the target.
+    key
+        Key of the prediction.
+    attention
+        From :meth:`SpaHGC.attention`; ``None`` for a model without networks, which leaves none from before either.
+    """
+    target.obsm[Obsm.cross(key)] = cross
+    if attention is not None:
+        target.obsm[Obsm.attention(key)] = attention
+    elif Obsm.attention(key) in target.obsm:
+        del target.obsm[Obsm.attention(key)]
+    records = target.uns[UNS][Uns.predictions]
+    records[key] = records[key] | {Uns.bank_spots: [str(name) for name in model.bank.obs_names]}

@@ -13,8 +13,8 @@ from anndata import AnnData
 from spahgc._keys import Obsm, Uns
 from spahgc.pl._patches import reference_patches
 from spahgc.pl._report._picture import as_jpeg
-from spahgc.tl._attribution import NETWORK, reference_names, stored_edges
-from spahgc.tl._prediction import prediction_record
+from spahgc.tl._attribution import reference_names, stored_edges
+from spahgc.tl._prediction import NETWORK, prediction_record
 
 PATCH_SIZES = ((112, 78), (88, 74), (64, 70))
 """Side in pixels and JPEG quality of the patches, the finest first."""
