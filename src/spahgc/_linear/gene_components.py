@@ -7,10 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import (
     MIN_SPREAD,
-    N_HEXAGONAL,
     Rows,
     SlideScale,
     StandardizedRows,
@@ -18,9 +16,8 @@ from spahgc._spots.rows import (
     dense,
     principal_axes,
     project,
-    read,
+    spatial_autocorrelation,
     standardize,
-    sum_over,
 )
 from spahgc._spots.spots import Spots
 
@@ -85,7 +82,7 @@ class GeneComponents:
             )
         # Dense in blocks only: two thousand genes of half a million spots are 4 GB.
         genes = StandardizedRows.fit(dense(spots.transcriptome), spots.slide)
-        structure = spatial_autocorrelation(genes, spots)
+        structure = spatial_autocorrelation(genes, spots.xy, spots.slide)
         training_target = np.sort(np.argsort(-structure, kind="stable")[:N_TRAINING_GENES])
         # Where no gene has any structure, all weights would be zero.
         weighted = replace(genes, weight=structure.astype(np.float32)) if weigh and structure.any() else genes
@@ -130,31 +127,6 @@ class GeneComponents:
         for rows in blocks_of(len(scores)):
             out[rows] = self.decode(scores[rows])
         return out
-
-
-def spatial_autocorrelation(genes: Rows, spots: Spots) -> np.ndarray:
-    """How alike a gene is at a spot and at its six nearest ones, a number a gene; 0 where it is not.
-
-    The mean over slides of the correlation between a gene and its mean over neighbours, up to the spread of the latter:
-    Moran's I with weights that add up to one at each spot.
-
-    Parameters
-    ----------
-    genes
-        Expression standardised by slide, spots x genes; read in blocks.
-    spots
-        The same spots, for their positions and slides.
-    """
-    near = nearest_in_plane(spots.xy, N_HEXAGONAL, spots.slide)[0].astype(np.float32)
-    of_slides = []
-    for name in np.unique(spots.slide):
-        members, total = np.flatnonzero(spots.slide == name), np.zeros(genes.shape[1], dtype=np.float32)
-        for block in blocks_of(len(members)):
-            rows = members[block]
-            around = sum_over(near[rows], genes) / np.diff(near.indptr)[rows, None]
-            total += (read(genes, rows) * around.astype(np.float32)).sum(axis=0)
-        of_slides.append(total / len(members))
-    return np.clip(np.mean(of_slides, axis=0), 0, None)
 
 
 def _loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:

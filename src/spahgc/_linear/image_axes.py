@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +11,12 @@ from spahgc._spots.rows import (
     Rows,
     SlideScale,
     StandardizedRows,
-    blocks_of,
+    Views,
     mean_and_std,
     mean_of,
     principal_axes,
-    sum_over,
+    scores_on_axes,
+    sum_of_squared_scores,
 )
 from spahgc._spots.spots import Spots
 
@@ -64,20 +64,15 @@ class ImageAxes:
         parts: tuple[Rows, ...] = views
         means = tuple(mean_of(part) for part in parts)
         axes = tuple(principal_axes(part, n_axes, mean) for part, mean in zip(parts, means, strict=True))
-        squares = sum(np.square(part).sum() for _, _, part in _scores(views, means, axes))
+        squares = sum_of_squared_scores(views, means, axes)
         size = float(np.sqrt(squares / len(spots) / sum(part.shape[1] for part in axes))) or 1.0
         image_axes = cls(means, axes, blocks, n_around, size, scale)
-        return image_axes, image_axes._project(views)
+        return image_axes, scores_on_axes(views, means, axes, size)
 
     def transform(self, spots: Spots) -> np.ndarray:
         """Spots x axes, float32. Slides must be complete where they are standardised by themselves."""
-        return self._project(_views(spots, self.blocks, self.n_around, self.scale))
-
-    def _project(self, views: tuple[StandardizedRows, NeighbourMeanRows] | tuple[StandardizedRows]) -> np.ndarray:
-        out = np.empty((len(views[0]), sum(part.shape[1] for part in self.axes)), dtype=np.float32)
-        for rows, columns, part in _scores(views, self.means, self.axes):
-            out[rows, columns] = part / self.size
-        return out
+        views = _views(spots, self.blocks, self.n_around, self.scale)
+        return scores_on_axes(views, self.means, self.axes, self.size)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All that it is made of, by name."""
@@ -104,32 +99,7 @@ class ImageAxes:
         )
 
 
-def _views(
-    spots: Spots, blocks: tuple[tuple[int, int], ...], n_around: int, scale: SlideScale | None
-) -> tuple[StandardizedRows, NeighbourMeanRows] | tuple[StandardizedRows]:
-    rows_standardized = StandardizedRows.fit(spots.z, spots.slide, blocks, scale)
-    return (
-        (rows_standardized, NeighbourMeanRows.fit(rows_standardized, spots.xy, spots.slide, n_around, AROUND_WEIGHT))
-        if n_around
-        else (rows_standardized,)
-    )
-
-
-def _scores(
-    views: tuple[StandardizedRows, NeighbourMeanRows] | tuple[StandardizedRows],
-    means: tuple[np.ndarray, ...],
-    axes: tuple[np.ndarray, ...],
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Scores of the spots and of their surroundings on the axes of each, in blocks: rows, columns, float64."""
-    rows_standardized, *around = views
-    n_own, turns = axes[0].shape[1], np.hstack(axes)
-    own, others = slice(n_own), slice(n_own, None)
-    # The mean of projections is the projection of the mean, and some hundred times smaller than the embedding.
-    on_mean_axes = np.empty((len(rows_standardized), turns.shape[1] - n_own))
-    for rows in blocks_of(len(rows_standardized)):
-        together = rows_standardized[rows] @ turns
-        on_mean_axes[rows] = together[:, others]
-        yield rows, own, together[:, own] - means[0] @ axes[0]
-    for view in around:
-        for rows in blocks_of(len(rows_standardized)):
-            yield rows, others, sum_over(view.near[rows], on_mean_axes) - means[1] @ axes[1]
+def _views(spots: Spots, blocks: tuple[tuple[int, int], ...], n_around: int, scale: SlideScale | None) -> Views:
+    """The spots as they look on their slide and, if wanted, their surroundings."""
+    own = StandardizedRows.fit(spots.z, spots.slide, blocks, scale)
+    return (own, NeighbourMeanRows.fit(own, spots.xy, spots.slide, n_around, AROUND_WEIGHT)) if n_around else (own,)

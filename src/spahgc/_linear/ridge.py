@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spahgc._spots.rows import blocks_of, mean_of
+from spahgc._spots.rows import blocks_of, centred_products
 
 PENALTIES = tuple(np.logspace(-4, 4, 17))
 """Ridge penalties to choose from, as shares of the mean sum of squares of a feature, whatever the encoder's scale."""
@@ -70,12 +70,7 @@ class _Decomposed(NamedTuple):
     @classmethod
     def fit(cls, x: np.ndarray, y: np.ndarray, spots: np.ndarray) -> _Decomposed:
         """From some spots, by number, of which a block at a time is held in double precision."""
-        feature_mean, response_mean = mean_of(x, spots), mean_of(y, spots)
-        squares, products = np.zeros([x.shape[1]] * 2), np.zeros((x.shape[1], y.shape[1]))
-        for block in blocks_of(len(spots)):
-            centred = x[spots[block]] - feature_mean
-            squares += centred.T @ centred
-            products += centred.T @ (y[spots[block]] - response_mean)
+        feature_mean, response_mean, squares, products = centred_products(x, y, spots)
         values, vectors = np.linalg.eigh(squares)
         return cls(feature_mean, response_mean, np.maximum(values, 0), vectors, vectors.T @ products)
 

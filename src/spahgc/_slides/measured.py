@@ -47,16 +47,12 @@ class MeasuredSlide:
         self.name = name
         self.layer = layer
         self.role = role
+        self.label = f'{role} "{name}"'
         self.hold = hold
         self.var_names = adata.var_names
         self.obs_names = adata.obs_names
         self._embeddings: dict[str, np.ndarray] = {}
         self._rankings: dict[tuple[object, ...], object] = {}
-
-    @property
-    def label(self) -> str:
-        """How messages call it."""
-        return f'{self.role} "{self.name}"'
 
     @cached_property
     def xy(self) -> np.ndarray:

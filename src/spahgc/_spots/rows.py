@@ -107,9 +107,9 @@ ROW_BLOCK = 4096
 """Spots that are converted to double precision at a time."""
 
 
-def blocks_of(n: int) -> Iterator[slice]:
+def blocks_of(n: int) -> list[slice]:
     """Slices of so many spots that a block is small beside any slide."""
-    return (slice(start, start + ROW_BLOCK) for start in range(0, n, ROW_BLOCK))
+    return [slice(start, start + ROW_BLOCK) for start in range(0, n, ROW_BLOCK)]
 
 
 MIN_SPREAD = 1e-6
@@ -428,3 +428,84 @@ def _randomised_axes(x: Rows, mean: np.ndarray, n: int) -> np.ndarray:
 def project(x: Rows, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Scores of spots (spots x dim) on axes (dim x n) through a mean, in blocks of spots; float64."""
     return np.concatenate([(x[rows] - mean) @ axes for rows in blocks_of(x.shape[0])])
+
+
+Views = tuple[StandardizedRows] | tuple[StandardizedRows, NeighbourMeanRows]
+"""The same spots as they look themselves and, if wanted, in the mean over their neighbours."""
+
+
+def scores_on_axes(
+    views: Views, means: tuple[np.ndarray, ...], axes: tuple[np.ndarray, ...], size: float
+) -> np.ndarray:
+    """Scores of each view on axes of its own through its mean, side by side and over a size; spots x axes, float32."""
+    out = np.empty((views[0].shape[0], sum(part.shape[1] for part in axes)), dtype=np.float32)
+    for rows, columns, part in _score_blocks(views, means, axes):
+        out[rows, columns] = part / size
+    return out
+
+
+def sum_of_squared_scores(views: Views, means: tuple[np.ndarray, ...], axes: tuple[np.ndarray, ...]) -> float:
+    """Sum of the squares of all these scores, of which a block is held at a time."""
+    return float(sum(np.square(part).sum() for _, _, part in _score_blocks(views, means, axes)))
+
+
+def _score_blocks(
+    views: Views, means: tuple[np.ndarray, ...], axes: tuple[np.ndarray, ...]
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """The scores in blocks: rows, columns, float64."""
+    spots, *around = views
+    n_own, turns = axes[0].shape[1], np.hstack(axes)
+    own, others = slice(n_own), slice(n_own, None)
+    # The mean of projections is the projection of the mean, and some hundred times smaller than the embedding.
+    on_mean_axes = np.empty((spots.shape[0], turns.shape[1] - n_own))
+    blocks = blocks_of(spots.shape[0])
+    for rows in blocks:
+        together = spots[rows] @ turns
+        on_mean_axes[rows] = together[:, others]
+        yield rows, own, together[:, own] - means[0] @ axes[0]
+    for view in around:
+        for rows in blocks:
+            yield rows, others, sum_over(view.near[rows], on_mean_axes) - means[1] @ axes[1]
+
+
+def spatial_autocorrelation(genes: Rows, xy: np.ndarray, slide: np.ndarray) -> np.ndarray:
+    """How alike a gene is at a spot and at its six nearest ones, a number a gene; 0 where it is not.
+
+    The mean over slides of the correlation between a gene and its mean over neighbours, up to the spread of the latter:
+    Moran's I with weights that add up to one at each spot.
+
+    Parameters
+    ----------
+    genes
+        Expression standardised by slide, spots x genes; read in blocks.
+    xy
+        Spot centres, spots x 2.
+    slide
+        Name of each spot's slide.
+    """
+    near = nearest_in_plane(xy, N_HEXAGONAL, slide)[0].astype(np.float32)
+    of_slides = []
+    for name in np.unique(slide):
+        members, total = np.flatnonzero(slide == name), np.zeros(genes.shape[1], dtype=np.float32)
+        for block in blocks_of(len(members)):
+            rows = members[block]
+            around = sum_over(near[rows], genes) / np.diff(near.indptr)[rows, None]
+            total += (read(genes, rows) * around.astype(np.float32)).sum(axis=0)
+        of_slides.append(total / len(members))
+    return np.clip(np.mean(of_slides, axis=0), 0, None)
+
+
+def centred_products(
+    x: np.ndarray, y: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means of both over some spots, by number, and products of the first with itself and with the second, both centred.
+
+    A block of spots is held in double precision at a time.
+    """
+    x_mean, y_mean = mean_of(x, rows), mean_of(y, rows)
+    with_itself, with_y = np.zeros([x.shape[1]] * 2), np.zeros((x.shape[1], y.shape[1]))
+    for block in blocks_of(len(rows)):
+        centred = x[rows[block]] - x_mean
+        with_itself += centred.T @ centred
+        with_y += centred.T @ (y[rows[block]] - y_mean)
+    return x_mean, y_mean, with_itself, with_y
