@@ -20,7 +20,6 @@ from importlib.metadata import files, version
 from importlib.resources import files as resources
 from pathlib import Path
 
-MAX_IMPORT_SECONDS = 1.0
 HEAVY = {"torch", "timm", "torch_geometric", "sklearn", "scanpy", "anndata", "matplotlib"}
 REPORT_FOLDER = "pl/_report"
 SUFFIXES_OF_THE_REPORT = {".html", ".css", ".js"}
@@ -71,7 +70,6 @@ def check_import(folder: Path, expected: str | None, checkout: Path | None) -> N
     heavy = sorted(HEAVY & set(found["loaded"]))
     expect(not heavy, f"import spahgc loads {', '.join(heavy)}")
     seconds = min(probe["seconds"] for probe in probes)
-    expect(seconds < MAX_IMPORT_SECONDS, f"import spahgc takes {seconds:.2f} s, at most {MAX_IMPORT_SECONDS} expected")
     print(f"smoke: spahgc {found['version']} from {place.parent}, imported in {seconds:.3f} s")
 
 

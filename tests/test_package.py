@@ -9,30 +9,18 @@ import pytest
 
 import spahgc as sp
 
-MAX_IMPORT_SECONDS = 1.0
-
 PROBE = """
-import sys, time
-started = time.perf_counter()
+import sys
 import spahgc
-seconds = time.perf_counter() - started
-heavy = sorted({"torch", "timm", "torch_geometric", "sklearn", "scanpy", "anndata", "matplotlib"} & set(sys.modules))
-print(seconds, ",".join(heavy))
+heavy = {"torch", "timm", "torch_geometric", "sklearn", "scanpy", "anndata", "numpy", "pandas", "matplotlib"}
+print(*sorted(heavy & set(sys.modules)))
 """
-
-
-def probe() -> tuple[float, str]:
-    out = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True).stdout.split(" ")
-    return float(out[0]), out[1].strip()
+"""Benchmarks measure the seconds of an import; what it may load is what makes them."""
 
 
 def test_import_loads_neither_torch_nor_timm_nor_anything_heavy() -> None:
-    assert probe()[1] == ""
-
-
-def test_import_takes_less_than_a_second() -> None:
-    # The best of three: a machine that is busy elsewhere is not what is measured.
-    assert min(probe()[0] for _ in range(3)) < MAX_IMPORT_SECONDS
+    out = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True).stdout
+    assert out.split() == []
 
 
 def test_every_public_name_can_be_reached() -> None:
