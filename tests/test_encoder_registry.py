@@ -20,7 +20,7 @@ import spahgc as sp
 from spahgc._validate import check_same_encoder
 from spahgc.encoders._card import CLASS_AND_MEAN, CLASS_TOKEN, MEAN_TOKEN, EncoderCard, HubFile
 from spahgc.encoders._cards import CARDS
-from spahgc.encoders._depths import find_levels
+from spahgc.encoders._levels import find_levels
 from spahgc.encoders._networks import architecture, finished, pool_tokens
 from spahgc.encoders._rename import renamed
 
