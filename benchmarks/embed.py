@@ -32,7 +32,7 @@ from imagecodecs import jpeg_encode
 import spahgc as sp
 from spahgc._settings import resolve_device
 from spahgc.encoders import Encoder, load_encoder
-from spahgc.encoders._depths import NO_LEVELS
+from spahgc.encoders._layout import NO_LEVELS
 from spahgc.image import cut_patch, open_image
 from spahgc.pp._embed.encode import encode_batch
 

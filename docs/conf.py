@@ -84,7 +84,7 @@ intersphinx_mapping = (
 nitpicky = True
 nitpick_ignore = [
     # The type of an attribute that is described, and is not itself for users.
-    ("py:class", "spahgc.encoders._depths.Levels"),
+    ("py:class", "spahgc.encoders._layout.Levels"),
 ]
 nitpick_ignore_regex = [
     # Other packages: links where their inventory is loaded, and plain names where it is not.

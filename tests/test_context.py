@@ -16,8 +16,8 @@ from torch import nn
 
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord, load_encoder
-from spahgc.encoders._depths import find_levels
 from spahgc.encoders._layout import Layout, context_blocks, parse_layout, write_layout
+from spahgc.encoders._levels import find_levels
 from spahgc.encoders._record import plain_columns
 from spahgc.pp import Context
 

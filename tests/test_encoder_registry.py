@@ -20,9 +20,9 @@ import spahgc as sp
 from spahgc._validate import check_same_encoder
 from spahgc.encoders._card import CLASS_AND_MEAN, CLASS_TOKEN, MEAN_TOKEN, EncoderCard, HubFile
 from spahgc.encoders._cards import CARDS
-from spahgc.encoders._depths import find_levels
-from spahgc.encoders._networks import architecture, finished, pool_tokens
-from spahgc.encoders._rename import renamed
+from spahgc.encoders._levels import find_levels
+from spahgc.encoders._networks import build_network, pool_output, pool_tokens
+from spahgc.encoders._rename import rename_tensors, rename_transformers_dinov2
 
 PUBLISHED_MILLIONS = {
     "uni": 303,
@@ -47,10 +47,12 @@ PUBLISHED_MILLIONS = {
 }
 """Parameters that the authors count, classifier included: an argument of the architecture that is wrong shows here."""
 
-ARCHITECTURES = {str((card.timm_name, card.timm_kwargs, card.pooling)): name for name, card in CARDS.items()}
+ARCHITECTURES = {
+    str((card.timm_name, card.timm_kwargs, card.layers, card.pooling)): name for name, card in CARDS.items()
+}
 """One encoder of every architecture: some share theirs."""
 
-TRANSFORMERS = [name for name, card in CARDS.items() if card.timm_name.startswith("vit_") and card.naming == "timm"]
+TRANSFORMERS = [name for name, card in CARDS.items() if card.timm_name.startswith("vit_") and card.rename is None]
 NOISE = 100_003
 GRID = 2
 PATCH = 16
@@ -162,20 +164,20 @@ def test_the_tables_of_the_documentation_have_a_row_for_every_encoder():
 @pytest.mark.parametrize("name", ARCHITECTURES.values())
 def test_architecture_has_the_published_size_and_gives_the_promised_numbers(name: str):
     card = CARDS[name]
-    network = architecture(card)
+    network = build_network(card)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     assert millions == pytest.approx(PUBLISHED_MILLIONS.get(name, millions), rel=3e-3)
     device = next(network.parameters()).device
     assert device.type == "meta" or millions < 50, "too large to be built in earnest"
     with torch.inference_mode():
-        output = finished(card, network).eval()(torch.zeros(1, 3, card.input_px, card.input_px, device=device))
+        output = pool_output(card, network).eval()(torch.zeros(1, 3, card.input_px, card.input_px, device=device))
     assert output.shape == (1, card.dim)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformer_of_one_block_loads_random_weights_and_pools_its_tokens(name: str, tmp_path: Path):
     card = shallow(name)
-    tensors = {key: value.half() for key, value in noise_like(architecture(card).state_dict(), scale=0.3).items()}
+    tensors = {key: value.half() for key, value in noise_like(build_network(card).state_dict(), scale=0.3).items()}
     encoder = sp.encoders.load_encoder(name, checkpoint=save(tensors, tmp_path / "model.safetensors"))
     images = patches(card.input_px)
     features = encoder.encode(images, device="cpu")
@@ -183,7 +185,7 @@ def test_transformer_of_one_block_loads_random_weights_and_pools_its_tokens(name
     assert encoder.record.revision.startswith("local:")
     assert dataclasses.replace(encoder.record, revision="") == dataclasses.replace(card.record(""), revision="")
 
-    network = architecture(card)
+    network = build_network(card)
     network.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
     with torch.inference_mode():
         tokens = network.eval().forward_features(normalised(images, card)).numpy()
@@ -208,7 +210,7 @@ def test_pooling_of_tokens_on_numbers():
 def test_pooled_transformer_shows_its_levels(tmp_path: Path):
     card = shallow("virchow2", depth=3, embed_dim=48, num_heads=4)
     CARDS["virchow2"] = dataclasses.replace(card, dim=96)
-    tensors = noise_like(architecture(CARDS["virchow2"]).state_dict())
+    tensors = noise_like(build_network(CARDS["virchow2"]).state_dict())
     encoder = sp.encoders.load_encoder("virchow2", checkpoint=save(tensors, tmp_path / "model.safetensors"))
     assert find_levels(encoder, 2, device="cpu").widths == (48, 48)
 
@@ -227,7 +229,7 @@ def test_resnet50_ends_with_its_third_stage(tmp_path: Path):
 @pytest.mark.parametrize("older", [True, False])
 def test_ctranspath_loads_files_of_older_and_newer_timm(older: bool, tmp_path: Path):
     card = CARDS["ctranspath"]
-    network = architecture(card).eval()
+    network = build_network(card).eval()
     tensors = network.state_dict()
     if older:
         tensors = {
@@ -351,8 +353,8 @@ def test_files_of_transformers_give_what_transformers_computes(name: str, file: 
 
 def test_file_that_has_the_networks_names_already_is_taken_as_it_is():
     tensors = {"cls_token": torch.ones(1, 1, 2), "reg_token": torch.ones(1, 4, 2), "pos_embed": torch.ones(1, 4, 2)}
-    assert renamed(tensors, tensors, "transformers DINOv2").keys() == tensors.keys()
-    assert torch.equal(renamed(tensors, tensors, "transformers DINOv2")["cls_token"], tensors["cls_token"])
+    assert rename_tensors(tensors, tensors, rename_transformers_dinov2).keys() == tensors.keys()
+    assert torch.equal(rename_tensors(tensors, tensors, rename_transformers_dinov2)["cls_token"], tensors["cls_token"])
 
 
 def conch_file(trunk: dict[str, torch.Tensor], dim: int, channels: int, *, first: bool) -> dict[str, torch.Tensor]:
@@ -377,7 +379,7 @@ def conch_file(trunk: dict[str, torch.Tensor], dim: int, channels: int, *, first
 
 def test_conch_pools_with_one_query_as_torchs_attention_does(tmp_path: Path):
     card = shallow("conch")
-    network = architecture(card).network
+    network = build_network(card).network
     trunk = noise_like(network.state_dict(), scale=0.3)
     channels = network.embed_dim
     file = conch_file(trunk, card.dim, channels, first=True)
@@ -401,7 +403,7 @@ def test_conch_pools_with_one_query_as_torchs_attention_does(tmp_path: Path):
 
 def test_conch_v1_5_stretches_its_positions_and_pools_without_biases(tmp_path: Path):
     card = shallow("conch_v1_5")
-    network = architecture(card).network
+    network = build_network(card).network
     trunk = noise_like(network.state_dict(), scale=0.3)
     channels, side = network.embed_dim, 14
     trunk["pos_embed"] = torch.randn(1, 1 + side**2, channels, generator=torch.Generator().manual_seed(1))
@@ -441,7 +443,7 @@ def test_file_of_another_architecture_is_refused_by_name(name: str, tmp_path: Pa
 def test_every_encoder_runs_in_fp32_unless_asked_otherwise(tmp_path: Path):
     card = shallow("uni", embed_dim=64, num_heads=4)
     CARDS["uni"] = dataclasses.replace(card, dim=64)
-    path = save(noise_like(architecture(CARDS["uni"]).state_dict(), scale=0.5), tmp_path / "model.safetensors")
+    path = save(noise_like(build_network(CARDS["uni"]).state_dict(), scale=0.5), tmp_path / "model.safetensors")
     assert card.precision == "fp16"
     full = sp.encoders.load_encoder("uni", checkpoint=path)
     reduced = sp.encoders.load_encoder("uni", checkpoint=path, precision="bf16")
@@ -517,6 +519,17 @@ def test_registered_architecture_of_timm_loads_a_local_file_and_pools(tmp_path: 
     assert np.array_equal(np.concatenate([token, mean], axis=1), both)
     assert sp.encoders.load_encoder("tiny").record.revision.startswith("local:")
     assert str(tmp_path) not in str(sp.encoders.list().to_dict("records"))
+
+
+def test_layers_and_head_of_the_base_go_with_its_arguments_and_its_pooling():
+    sp.encoders.register("own_arguments", base="virchow", timm_kwargs={"num_classes": 0, "depth": 1})
+    assert type(build_network(CARDS["own_arguments"]).blocks[0].mlp) is timm.layers.Mlp
+    sp.encoders.register("own_weights", base="virchow", checkpoint="virchow.safetensors")
+    assert type(build_network(shallow("own_weights")).blocks[0].mlp) is timm.layers.GluMlp
+    sp.encoders.register("own_pooling", base="conch", pooling="class token", dim=768)
+    assert CARDS["conch"].head is not None and CARDS["own_pooling"].head is None
+    sp.encoders.register("own_network", base="conch", **{key: COLOUR[key] for key in ("factory", "dim", "input_px")})
+    assert type(build_network(CARDS["own_network"])) is MeanColour
 
 
 def test_registered_name_is_replaced_only_where_that_is_asked_for():

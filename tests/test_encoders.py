@@ -32,10 +32,10 @@ from spahgc.encoders import (
 )
 from spahgc.encoders._card import HubFile, PackageFile
 from spahgc.encoders._cards import CARDS
-from spahgc.encoders._checkpoint import rename_by_order
 from spahgc.encoders._hub import reaching
 from spahgc.encoders._load import snake_case
-from spahgc.encoders._networks import architecture
+from spahgc.encoders._networks import build_network
+from spahgc.encoders._rename import rename_by_order
 
 SIDE = 224
 UNI_PAGE = "https://huggingface.co/MahmoodLab/UNI"
@@ -90,7 +90,7 @@ def record_of(dim: int = 3, side: int = 4) -> EncoderRecord:
 
 def random_tensors(timm_name: str) -> dict[str, torch.Tensor]:
     """Random weights for an architecture that is built as UNI is."""
-    expected = architecture(dataclasses.replace(CARDS["uni"], timm_name=timm_name)).state_dict()
+    expected = build_network(dataclasses.replace(CARDS["uni"], timm_name=timm_name)).state_dict()
     # Repeated, since 300 million of them take long to draw; the length is a prime, so that no two rows are the same.
     noise = torch.empty(NOISE).uniform_(-0.05, 0.05, generator=torch.Generator().manual_seed(0))
     return {
@@ -238,7 +238,7 @@ def test_efficientnet_lite0_names_the_package_as_its_revision():
 
 def test_renaming_by_order_gives_every_tensor_the_name_timm_has_for_it():
     stored, expected = lite0_tensors(), timm.create_model("tf_efficientnet_lite0").state_dict()
-    renamed = rename_by_order(stored, expected, path=Path("file"), network="lite0")
+    renamed = rename_by_order(stored, expected)
     assert len(renamed) == LITE0_TENSORS and list(renamed) == list(expected)
     kinds = {"running_mean", "running_var", "num_batches_tracked", "weight", "bias"}
     for old, new in zip(stored, renamed, strict=True):
@@ -249,9 +249,9 @@ def test_renaming_by_order_refuses_another_shape_and_another_number():
     expected = {"a.weight": torch.zeros(2, 3), "a.bias": torch.zeros(2)}
     swapped = {"x": torch.zeros(2), "y": torch.zeros(2, 3)}
     with pytest.raises(ValueError, match=r"tensor 0 \(x\) has shape \(2,\), expected \(2, 3\) \(a.weight\)"):
-        rename_by_order(swapped, expected, path=Path("file"), network="lite0")
+        rename_by_order(swapped, expected)
     with pytest.raises(ValueError, match="it has 1 tensors, expected 2"):
-        rename_by_order({"x": torch.zeros(2)}, expected, path=Path("file"), network="lite0")
+        rename_by_order({"x": torch.zeros(2)}, expected)
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):

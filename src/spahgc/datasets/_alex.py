@@ -63,11 +63,9 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
 def _without_scale_factors(section: str, files: dict[str, Path]) -> AnnData:
     """Read a section whose reduced images were not published: they are made of the image, its scale from the array."""
     from spahgc.image import open_image
-    from spahgc.io._library import check_full_image, reduced_images
-    from spahgc.io._positions import PIXEL_COL, PIXEL_ROW, join_positions, read_positions
-    from spahgc.io._space_ranger import pitch_mpp
-    from spahgc.io._ten_x_counts import read_counts
-    from spahgc.io._visium import MPP, PITCH_TOLERANCE, PITCH_UM
+    from spahgc.io._space_ranger import PIXEL_COL, PIXEL_ROW, join_positions, pitch_mpp, read_counts, read_positions
+    from spahgc.io._visium import PITCH_TOLERANCE, PITCH_UM
+    from spahgc.io._write_library import MPP, check_full_image, reduced_images
 
     positions = read_positions(files["positions"])
     measured, _, _ = read_counts(files["counts"])

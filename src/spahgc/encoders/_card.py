@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, EncoderRecord
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,9 +23,6 @@ MEAN_TOKEN = "mean of patch tokens"
 GLOBAL_AVERAGE = "global average"
 THIRD_STAGE = "global average of the third stage"
 ATTENTION = "attention"
-
-TIMM_NAMES = "timm"
-BY_ORDER = "order"
 
 NOT_THE_WEIGHTS = "built and run with random weights; the published weights were not at hand"
 RENAMED = "built and run with random weights named as in the published file; the published weights were not at hand"
@@ -75,6 +72,9 @@ class BuiltIn:
 
 Weights = HubFile | PackageFile | LocalFile | BuiltIn
 
+Rename = Callable[[Mapping[str, "Tensor"], Mapping[str, "Tensor"]], dict[str, "Tensor"]]
+"""Tensors of a file, tensors of the network -> tensors of the file under the network's names."""
+
 
 @dataclass(frozen=True)
 class EncoderCard:
@@ -85,8 +85,7 @@ class EncoderCard:
     name
         Name by which the encoder is asked for.
     timm_name, timm_kwargs
-        Architecture in timm, and the arguments that the authors build it with. Layers are written as their names in
-        ``encoders/_networks.py``, so that reading a card loads no torch.
+        Architecture in timm, and the arguments that the authors build it with.
     weights
         Where the weights lie.
     dim, input_px, mpp, mean, std, interpolation, pooling
@@ -101,9 +100,12 @@ class EncoderCard:
         Number format in which the authors run it. Here it runs in fp32 unless another one is asked for.
     classifier_classes
         Classes of the classifier that the weights file carries; it is removed after loading. 0: there is none.
-    naming
-        How the weights file names its tensors: as timm does, otherwise but in the same order, or in one of the ways of
-        ``encoders/_rename.py``.
+    rename
+        Gives the tensors of the weights file the network's names (``encoders/_rename.py``). None: the file has them.
+    layers
+        More arguments of the architecture: classes of layers, imported when this is called, since they load torch.
+    head
+        Puts another head on the network (network, dim -> network), whose weights are in the file as well.
     factory
         Builds the network, instead of `timm_name`.
     """
@@ -122,11 +124,13 @@ class EncoderCard:
     citation: str
     verified: str
     precision: str = PRECISION
-    timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timm_kwargs: Mapping[str, object] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     classifier_classes: int = 0
-    naming: str = TIMM_NAMES
+    rename: Rename | None = None
+    layers: Callable[[], Mapping[str, object]] = dict
+    head: Callable[[nn.Module, int], nn.Module] | None = None
     factory: Callable[[], nn.Module] | None = None
 
     @property

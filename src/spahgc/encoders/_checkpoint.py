@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Only the type of the error, which torch raises where it refuses a file.
 from pickle import UnpicklingError  # noqa: TID251
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,7 +97,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+def _named_tensors(content: object, path: Path) -> dict[str, Tensor]:
     """Take the dict of tensors out of what a training script saved."""
     import torch
 
@@ -112,35 +112,8 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def rename_by_order(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, path: Path, network: str
-) -> dict[str, Tensor]:
-    """Give tensors the names of a network that lists the same tensors in the same order.
-
-    A file that already carries the network's names is returned as it is.
-
-    Raises
-    ------
-    ValueError
-        If number or shapes of the tensors differ.
-    """
-    if found.keys() == expected.keys():
-        return dict(found)
-    problem = f"{path} does not hold the weights of {network}: "
-    if len(found) != len(expected):
-        raise ValueError(f"{problem}it has {len(found)} tensors, expected {len(expected)}. Pass the file made for it.")
-    pairs = list(zip(found.items(), expected.items(), strict=True))
-    for position, ((old, tensor), (new, wanted)) in enumerate(pairs):
-        if tensor.shape != wanted.shape:
-            raise ValueError(
-                f"{problem}tensor {position} ({old}) has shape {tuple(tensor.shape)}, expected "
-                f"{tuple(wanted.shape)} ({new}). Pass the file made for it."
-            )
-    return {new: tensor for (_, tensor), (new, _) in pairs}
-
-
 def load_tensors(
-    module: nn.Module, found: Mapping[str, Tensor], *, path: Path, network: str, optional: Collection[str] = ()
+    module: nn.Module, stored: Mapping[str, Tensor], *, path: Path, network: str, optional: Collection[str] = ()
 ) -> None:
     """Load tensors into a network, if and only if names and shapes are the same.
 
@@ -148,7 +121,7 @@ def load_tensors(
     ----------
     module
         The network; its own tensors may be on the meta device. Numbers are converted to its types.
-    found
+    stored
         Tensors of the file, by name.
     path, network
         The file and the architecture, for the error.
@@ -161,7 +134,7 @@ def load_tensors(
         If a tensor is missing, unexpected, or of another shape.
     """
     expected = module.state_dict()
-    tensors = {key: value for key, value in found.items() if key in expected or not key.startswith(tuple(optional))}
+    tensors = {key: value for key, value in stored.items() if key in expected or not key.startswith(tuple(optional))}
     missing = [key for key in expected if key not in tensors]
     unexpected = [key for key in tensors if key not in expected]
     reshaped = [
@@ -173,7 +146,7 @@ def load_tensors(
     if any(groups.values()):
         parts = "; ".join(f"{label}: {_some(keys)}" for label, keys in groups.items() if keys)
         raise ValueError(
-            f"{path} does not hold the weights of {network} ({len(expected)} tensors expected, {len(found)} found). "
+            f"{path} does not hold the weights of {network} ({len(expected)} tensors expected, {len(stored)} found). "
             f"Tensors {parts}. Pass the file made for this encoder, or name the encoder that the file belongs to."
         )
     # Copies, since safetensors may hand out the mapped file itself, which somebody may overwrite.

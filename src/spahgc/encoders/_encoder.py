@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc.encoders._depths import NO_LEVELS, Levels, averaged_over_turns
+from spahgc.encoders._layout import NO_LEVELS, Levels
 from spahgc.encoders._record import EncoderRecord
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ Transform = Callable[[Any], "Tensor"]
 Result = TypeVar("Result")
 
 MAX_UINT8 = 255.0
+
+PLANE = (2, 3)
+"""Axes of the plane in batch x channels x height x width."""
+
 POOLED_FIX = "Wrap the module so that forward returns one pooled vector a patch."
 
 
@@ -129,19 +133,50 @@ class Encoder:
         rotations: int = 1,
         turn_output: bool = True,
     ) -> NDArray[np.float32]:
-        """Run the network, and refuse what is no tensor."""
+        """Run the network as :meth:`encode` describes it, without the checks of shapes and numbers."""
+
+        def compute(module: nn.Module, batch: Tensor) -> Tensor:
+            return self._mean_of_rotations(module, batch, levels, rotations, turn_output)
+
+        return self.run(patches, compute, device=device).float().cpu().numpy()
+
+    def _mean_of_rotations(
+        self, module: nn.Module, batch: Tensor, levels: Levels, rotations: int, turn_output: bool
+    ) -> Tensor:
+        """Average output and levels over quarter turns of the patches, one pass for each; batch x all numbers."""
         import torch
 
-        def compute(module: nn.Module, batch: Tensor) -> Any:
-            return averaged_over_turns(module, batch, levels, rotations, turn_output)
+        upright = self._output_and_levels(module, batch, levels)
+        nothing_to_turn = not turn_output and not levels.indices
+        if rotations == 1 or nothing_to_turn:
+            return upright
+        total = upright
+        for _ in range(rotations - 1):
+            # Contiguous, since a network may look at its input as one piece of memory.
+            batch = torch.rot90(batch, 1, PLANE).contiguous()
+            total = total + self._output_and_levels(module, batch, levels)
+        mean = total / rotations
+        if not turn_output:
+            dim = upright.shape[1] - levels.n_columns
+            mean[:, :dim] = upright[:, :dim]
+        return mean
 
-        output = self.run(patches, compute, device=device)
+    def _output_and_levels(self, module: nn.Module, batch: Tensor, levels: Levels) -> Tensor:
+        """Output of the network, and behind it mean and standard deviation over the plane of each level."""
+        import torch
+
+        if levels.indices:
+            network: Any = module  # timm's networks have methods that torch's Module does not declare
+            last, planes = network.forward_intermediates(batch, indices=list(levels.indices))
+            statistics = (block for plane in planes for block in _plane_statistics(plane))
+            return torch.cat([network.forward_head(last), *statistics], dim=1)
+        output = module(batch)
         if not isinstance(output, torch.Tensor):
             raise TypeError(
                 f'encoder "{self.record.name}" returned a {type(output).__name__}, expected a tensor of '
                 f"patches x numbers. {POOLED_FIX}"
             )
-        return output.float().cpu().numpy()
+        return output
 
     def _batch(self, patches: NDArray[np.uint8], device: str) -> Tensor:
         """Make the network's input from patches."""
@@ -166,3 +201,11 @@ class Encoder:
                 "of 3 x height x width. Let it end with a conversion such as torchvision's ToTensor()."
             )
         return torch.stack(inputs).to(device=device, dtype=torch.float32)
+
+
+def _plane_statistics(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the plane (of the population: 0 for a plane of one pixel), batch x channels."""
+    plane = level.flatten(2)
+    mean = plane.mean(2, keepdim=True)
+    # Four times as fast as torch.var_mean on a CPU.
+    return mean.squeeze(2), (plane - mean).square_().mean(2).sqrt_()

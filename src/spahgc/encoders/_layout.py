@@ -1,4 +1,4 @@
-"""Which columns of an embedding show what, read from its record alone."""
+"""Which columns of an embedding show what: the levels of a network, and blocks of columns read from a record alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,30 @@ _TEXT = re.compile(
     rf"levels (?P<levels>{NO_LEVELS_TEXT}|[1-9][0-9]*(?:,[1-9][0-9]*)*); "
     r"rotations (?P<rotations>[1-9][0-9]*)"
 )
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Intermediate levels of a network whose statistics over the plane are features, from shallow to deep.
+
+    Parameters
+    ----------
+    indices
+        Which of the network's levels, counted from 0.
+    widths
+        Number of channels of each.
+    """
+
+    indices: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def n_columns(self) -> int:
+        """How many numbers they give: mean and standard deviation of every channel."""
+        return STATISTICS * sum(self.widths)
+
+
+NO_LEVELS = Levels((), ())
 
 
 @dataclass(frozen=True)
@@ -65,14 +89,14 @@ def parse_layout(text: str) -> Layout | None:
     """Read what :func:`write_layout` wrote; ``None`` for anything else, such as the context of a user's own encoder."""
     if text == PATCH_CONTEXT:
         return Layout()
-    found = _TEXT.fullmatch(text)
-    if found is None:
+    match = _TEXT.fullmatch(text)
+    if match is None:
         return None
-    levels = "" if found["levels"] == NO_LEVELS_TEXT else found["levels"]
+    levels = "" if match["levels"] == NO_LEVELS_TEXT else match["levels"]
     layout = Layout(
-        scales=tuple(float(scale) for scale in found["scales"].split(",")),
+        scales=tuple(float(scale) for scale in match["scales"].split(",")),
         levels=tuple(int(width) for width in levels.split(",") if width),
-        rotations=int(found["rotations"]),
+        rotations=int(match["rotations"]),
     )
     # A text that only looks alike, such as "scales 1.0", is not ours.
     return layout if write_layout(layout) == text else None

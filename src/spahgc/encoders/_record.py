@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 NATIVE_MPP = "native"
 """How ``mpp=None`` is written into ``uns``, where None does not survive."""
@@ -70,7 +70,7 @@ class EncoderRecord:
     context: str
     stain: str = ""
 
-    def to_uns(self) -> dict[str, Any]:
+    def to_uns(self) -> dict[str, object]:
         """Return the record in types that survive ``write_h5ad`` and ``write_zarr``."""
         return {
             "name": self.name,
@@ -111,6 +111,6 @@ def plain_columns(record: Mapping[str, Any]) -> int | None:
     return int(record["dim"])
 
 
-def plain_embedding(z: NDArray[Any], record: Mapping[str, Any]) -> NDArray[Any]:
+def plain_embedding(z: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     """The columns of an embedding that are the network's output for the patch itself, spots x dim."""
     return z[:, : plain_columns(record)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from spahgc.encoders._record import PRECISIONS, EncoderRecord, key_name
 if TYPE_CHECKING:
     from torch import nn
 
-LISTED = (
+TABLE_FIELDS = (
     "licence",
     "gated",
     "commercial_use",
@@ -33,10 +33,10 @@ LISTED = (
 )
 """Fields of a card that become columns of the list as they are."""
 
-NEEDED = ("dim", "input_px", "mean", "std", "interpolation", "pooling")
-"""What has to be said of an encoder that is not based on another one, beside where its network comes from."""
+REQUIRED = ("dim", "input_px", "mean", "std", "interpolation", "pooling")
+"""What has to be given for an encoder that is not based on another one, beside where its network comes from."""
 
-UNSAID = "not stated"
+NOT_STATED = "not stated"
 N_CHANNELS = 3
 
 
@@ -93,7 +93,7 @@ def list_encoders() -> pd.DataFrame:
             "name": card.name,
             "hub_id": card.hub_id or "",
             "revision": _known_revision(card.weights),
-            **{name: getattr(card, name) for name in LISTED},
+            **{name: getattr(card, name) for name in TABLE_FIELDS},
             "weights": str(card.weights),
             "citation": card.citation,
             "verified": card.verified,
@@ -108,7 +108,7 @@ def register(
     *,
     base: str | None = None,
     timm_name: str | None = None,
-    timm_kwargs: Mapping[str, Any] | None = None,
+    timm_kwargs: Mapping[str, object] | None = None,
     factory: Callable[[], nn.Module] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     hub_id: str | None = None,
@@ -186,7 +186,7 @@ def register(
     1536
     """
     _check_name(name, overwrite=overwrite)
-    said = {
+    given = {
         "timm_name": timm_name,
         "timm_kwargs": None if timm_kwargs is None else dict(timm_kwargs),
         "factory": factory,
@@ -203,11 +203,11 @@ def register(
         "commercial_use": commercial_use,
         "citation": citation,
     }
-    said = {key: value for key, value in said.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None}
     if timm_name is not None and factory is not None:
         raise ValueError(f'encoder "{name}" has timm_name= and factory=; pass one of them')
     weights = _weights(name, checkpoint, hub_id, filename, revision)
-    card = _new(name, said, weights) if base is None else _based(name, base, said, weights)
+    card = _new_card(name, given, weights) if base is None else _changed_card(name, base, given, weights)
     _check_numbers(card)
     CARDS[name] = card
 
@@ -226,7 +226,7 @@ def _check_name(name: str, *, overwrite: bool) -> None:
 def _weights(
     name: str, checkpoint: str | os.PathLike[str] | None, hub_id: str | None, filename: str, revision: str
 ) -> Weights | None:
-    """Where the weights lie, if that was said."""
+    """Where the weights lie, if that was given."""
     if checkpoint is not None and hub_id is not None:
         raise ValueError(f'encoder "{name}" has checkpoint= and hub_id=; pass one of them')
     if checkpoint is not None:
@@ -234,36 +234,39 @@ def _weights(
     return None if hub_id is None else HubFile(hub_id, filename, revision)
 
 
-def _new(name: str, said: Mapping[str, Any], weights: Weights | None) -> EncoderCard:
+def _new_card(name: str, given: Mapping[str, Any], weights: Weights | None) -> EncoderCard:
     """Make the card of an encoder that is based on no other."""
-    missing = [key for key in NEEDED if key not in said]
-    if "timm_name" not in said and "factory" not in said:
+    missing = [key for key in REQUIRED if key not in given]
+    if "timm_name" not in given and "factory" not in given:
         missing.insert(0, "timm_name or factory")
-    if weights is None and "factory" not in said:
+    if weights is None and "factory" not in given:
         missing.append("checkpoint or hub_id")
     if missing:
         raise ValueError(f'encoder "{name}" lacks {", ".join(missing)}. Pass them, or base= with a similar encoder.')
-    stated = {"licence": UNSAID, "citation": UNSAID, "gated": False, "commercial_use": False, "mpp": None}
+    stated = {"licence": NOT_STATED, "citation": NOT_STATED, "gated": False, "commercial_use": False, "mpp": None}
     return EncoderCard(
-        **{"timm_name": "", **stated, **said},
+        **{"timm_name": "", **stated, **given},
         name=name,
         weights=BuiltIn() if weights is None else weights,
         verified="registered by the user",
     )
 
 
-def _based(name: str, base: str, said: Mapping[str, Any], weights: Weights | None) -> EncoderCard:
+def _changed_card(name: str, base: str, given: Mapping[str, Any], weights: Weights | None) -> EncoderCard:
     """Make the card of an encoder from that of another one."""
     if base not in CARDS:
         raise KeyError(f'there is no encoder "{base}" to base "{name}" on; there are {", ".join(CARDS)}')
-    changes = dict(said)
-    if "factory" in said:
+    changes = dict(given)
+    if "timm_kwargs" in given:
+        changes["layers"] = dict
+    if "pooling" in given and given["pooling"] != CARDS[base].pooling:
+        changes["head"] = None
+    if "factory" in given:
         # Nothing that is known of the base's file holds for another network.
-        plain = {field.name: field.default for field in fields(EncoderCard)}
-        changes |= {"timm_name": "", "timm_kwargs": {}}
-        changes |= {key: plain[key] for key in ("naming", "classifier_classes")}
+        changes |= {"timm_name": "", "timm_kwargs": {}, "layers": dict, "head": None, "rename": None}
+        changes["classifier_classes"] = 0
         weights = BuiltIn() if weights is None else weights
-    elif "timm_name" in said and weights is None:
+    elif "timm_name" in given and weights is None:
         raise ValueError(f'encoder "{name}" has another architecture than "{base}". Pass its checkpoint= or hub_id=.')
     if weights is not None:
         changes["weights"] = weights

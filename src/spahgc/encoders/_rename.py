@@ -1,13 +1,19 @@
-"""Tensors of published weights files under the names that timm has for them."""
+"""Tensors of published weights files under the names that a network has for them, one function for each kind of file.
+
+A card names its function as `rename`. It gets the tensors of the file and those of the network, and returns the tensors of
+the file under the network's names; a tensor that it does not know keeps its name, and is refused when weights are loaded.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from spahgc.encoders._card import Rename
 
 Tensors = dict[str, "Tensor"]
 
@@ -21,7 +27,7 @@ HF_EMBEDDINGS = {
     "layernorm.bias": "norm.bias",
 }
 HF_BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.([^.]+)")
-HF_QKV = {f"attention.attention.{part}": place for place, part in enumerate(("query", "key", "value"))}
+HF_QKV = {f"attention.attention.{part}": index for index, part in enumerate(("query", "key", "value"))}
 HF_VIT_LAYERS = {
     "attention.output.dense": "attn.proj",
     "intermediate.dense": "mlp.fc1",
@@ -74,29 +80,50 @@ COMPUTED = ("relative_position_index", "attn_mask")
 SWIN_DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
-def renamed(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], naming: str) -> Tensors:
-    """Rename and take apart the tensors of a file so that they fit a network; an unknown one keeps its name.
+def rename_tensors(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], rename: Rename) -> Tensors:
+    """Rename the tensors of a file, without those that are computed; a file with the network's names stays as it is."""
+    tensors = {key: value for key, value in stored.items() if not key.endswith(COMPUTED)}
+    return tensors if expected.keys() <= tensors.keys() else rename(tensors, expected)
 
-    Parameters
-    ----------
-    found
-        Tensors of the file.
-    expected
-        Tensors of the network.
-    naming
-        Key of :data:`NAMINGS`. A file that already carries the network's names is returned as it is.
+
+def rename_by_order(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensors:
+    """Give tensors the names of a network that lists the same tensors in the same order.
+
+    Raises
+    ------
+    ValueError
+        If number or shapes of the tensors differ.
     """
-    stored = {key: value for key, value in found.items() if not key.endswith(COMPUTED)}
-    return stored if expected.keys() <= stored.keys() else NAMINGS[naming](stored, expected)
+    if len(stored) != len(expected):
+        raise ValueError(f"it has {len(stored)} tensors, expected {len(expected)}. Pass the file made for it.")
+    for position, ((old, tensor), (new, wanted)) in enumerate(zip(stored.items(), expected.items(), strict=True)):
+        if tensor.shape != wanted.shape:
+            raise ValueError(
+                f"tensor {position} ({old}) has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)} ({new}). "
+                "Pass the file made for it."
+            )
+    return dict(zip(expected, stored.values(), strict=True))
 
 
-def _from_transformers(found: Tensors, expected: Mapping[str, Tensor], layers: Mapping[str, str]) -> Tensors:
+def rename_transformers_vit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensors:
+    """ViT of transformers."""
+    return _from_transformers(stored, expected, HF_VIT_LAYERS)
+
+
+def rename_transformers_dinov2(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensors:
+    """DINOv2 of transformers, with or without registers, with plain or gated linear units."""
+    return _from_transformers(stored, expected, HF_DINO_LAYERS)
+
+
+def _from_transformers(
+    stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], layers: Mapping[str, str]
+) -> Tensors:
     """Name the tensors of a vision transformer as timm does, and put query, key and value into one tensor."""
     import torch
 
     tensors: Tensors = {}
     packed: dict[str, dict[int, Tensor]] = {}
-    for key, value in found.items():
+    for key, value in stored.items():
         name = HF_PREFIX.sub("", key)
         if name.startswith(HF_UNUSED):
             continue
@@ -112,7 +139,7 @@ def _from_transformers(found: Tensors, expected: Mapping[str, Tensor], layers: M
         else:
             tensors[key] = value
     for name, parts in packed.items():
-        tensors[name] = torch.cat([parts[place] for place in sorted(parts)])
+        tensors[name] = torch.cat([parts[index] for index in sorted(parts)])
     return _positions_as_expected(tensors, expected)
 
 
@@ -157,20 +184,10 @@ def _resampled(positions: Tensor, n_patches: int, scale: float | None = None) ->
     return plane.flatten(2).transpose(1, 2)
 
 
-def _from_hf_vit(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
-    """ViT of transformers."""
-    return _from_transformers(found, expected, HF_VIT_LAYERS)
-
-
-def _from_hf_dinov2(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
-    """DINOv2 of transformers, with or without registers, with plain or gated linear units."""
-    return _from_transformers(found, expected, HF_DINO_LAYERS)
-
-
-def _from_conch(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
+def rename_conch(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensors:
     """The image tower of CONCH; the towers of text, and the pool and projection for them, are left out."""
     tensors: Tensors = {}
-    for key, value in found.items():
+    for key, value in stored.items():
         name = key.removeprefix("visual.")
         if name == CONCH_BIAS:
             for part, bias in zip(("query", "key", "value"), value.chunk(3), strict=True):
@@ -179,17 +196,17 @@ def _from_conch(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
             tensors["pool.to_key.weight"], tensors["pool.to_value.weight"] = value.chunk(2)
         elif name.startswith(CONCH_PARTS):
             tensors[CONCH_POOL.get(name, name.replace("trunk.", "network.", 1))] = value
-    return tensors or found
+    return tensors or dict(stored)
 
 
-def _from_conch_v1_5(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
+def rename_conch_v1_5(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensors:
     """The image tower of CONCH v1.5, whose positions are those of 224 pixels.
 
     Its code steps over them by the side of the new grid plus a tenth, a guard of DINO's against rounding.
     """
     import torch
 
-    tensors = _from_conch(found, expected)
+    tensors = rename_conch(stored, expected)
     positions = tensors.get("network.pos_embed")
     wanted = expected["network.pos_embed"].shape[1] - 1
     if positions is None or positions.shape[1] - 1 == wanted:
@@ -199,21 +216,11 @@ def _from_conch_v1_5(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
     return tensors | {"network.pos_embed": torch.cat([positions[:, :1], of_patches], dim=1)}
 
 
-def _from_swin(found: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
+def rename_swin(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensors:
     """Swin of older timm, which joined patches at the end of a stage where today's joins them at the next one's start."""
-    if not any(key.startswith("layers.0.downsample.") for key in found):
-        return found
+    if not any(key.startswith("layers.0.downsample.") for key in stored):
+        return dict(stored)
     return {
         SWIN_DOWNSAMPLE.sub(lambda match: f"layers.{int(match[1]) + 1}.downsample.", key): value
-        for key, value in found.items()
+        for key, value in stored.items()
     }
-
-
-NAMINGS: dict[str, Callable[[Tensors, Mapping[str, Tensor]], Tensors]] = {
-    "transformers ViT": _from_hf_vit,
-    "transformers DINOv2": _from_hf_dinov2,
-    "CONCH": _from_conch,
-    "CONCH v1.5": _from_conch_v1_5,
-    "Swin": _from_swin,
-}
-"""Ways in which weights files name their tensors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,37 @@ from anndata import AnnData, read_h5ad
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import HEST, SPATIAL, Obs
+from spahgc._keys import HEST, SPATIAL
 from spahgc._validate import quoted
 from spahgc.image import describe_outside, open_image
 from spahgc.image._source import Pixels
-from spahgc.io._hest_metadata import read_metadata, sample_mpp, where_to_fetch
-from spahgc.io._library import check_full_image, check_library_id, reduced_images, reduced_lowres
-from spahgc.io._positions import PIXEL_COL, PIXEL_ROW
-from spahgc.io._st_tables import refuse_repeated
+from spahgc.io._files import existing_file, read_json, refuse_repeated, unreadable
+from spahgc.io._space_ranger import PIXEL_COL, PIXEL_ROW
+from spahgc.io._write_library import (
+    SPOT_DIAMETER,
+    check_full_image,
+    check_library_id,
+    reduced_images,
+    reduced_lowres,
+    write_library,
+)
 
 COUNTS, SLIDE = "st/{}.h5ad", "wsis/{}.tif"
 IMAGE, IMAGE_SCALE = "downscaled_fullres", "tissue_downscaled_fullres_scalef"
 """HEST's names of the reduced image and its scale factor."""
-DIAMETER = "spot_diameter_fullres"
-PUBLISHED = ("patient", "organ", "disease_state")
+REPOSITORY = "MahmoodLab/hest"
+METADATA, TABLE = "metadata/{}.json", "HEST_v*.csv"
+RESOLUTIONS = ("pixel_size_um_estimated", "pixel_size_um_embedded")
+"""Microns per pixel: what HEST measured on the spots, and what the image file says."""
+METADATA_COLUMNS = ("patient", "organ", "disease_state")
 """Metadata that become columns of ``obs``."""
 MAX_OUTSIDE = 0.05
 """Share of spots that may lie off the image; HEST leaves these out itself. More means a wrong image."""
 
 _logger = logging.getLogger(__name__)
+
+Metadata = dict[str, str | bool | int | float]
+"""What HEST says of a sample, by its own names."""
 
 
 def hest(
@@ -87,37 +100,30 @@ def hest(
     root = Path(path)
     name = check_library_id(sample_id if library_id is None else library_id)
     counts_path = _sample_file(root, COUNTS, sample_id)
-    image_path = _sample_file(root, SLIDE, sample_id) if image is None else Path(image)
-    if not image_path.is_file():
-        raise FileNotFoundError(f'image: "{image_path}" is not a file. Check the path.')
-    known = read_metadata(root, sample_id, None if metadata is None else Path(metadata))
-    mpp = sample_mpp(known, sample_id)
+    image_path = _sample_file(root, SLIDE, sample_id) if image is None else existing_file(image, "image")
+    sample = _read_metadata(root, sample_id, None if metadata is None else Path(metadata))
+    mpp = _sample_mpp(sample, sample_id)
 
     source = _read_counts(counts_path)
     xy = _positions(source, counts_path)
-    inside = _on_image(xy, image_path, sample_id)
+    inside = _spots_on_image(xy, image_path, sample_id)
     images, scales = _images(source, image_path)
-    noted = check_full_image(image_path, xy[inside], counts_path, images, scales)
-    diameter = _spot_diameter(source, known, mpp)
+    image_metadata = check_full_image(image_path, xy[inside], counts_path, images, scales)
+    diameter = _spot_diameter(source, sample, mpp)
     if diameter is not None:
-        scales[DIAMETER] = diameter
+        scales[SPOT_DIAMETER] = diameter
 
-    obs = source.obs[inside].copy()
-    obs[Obs.slide] = pd.Categorical([name] * len(obs))
-    for key in PUBLISHED:
-        if key in known:
-            obs[key] = pd.Categorical([str(known[key])] * len(obs))
-    adata = AnnData(csr_matrix(source.X, dtype=np.float32)[inside], obs=obs, var=source.var.copy())
+    adata = AnnData(
+        csr_matrix(source.X, dtype=np.float32)[inside], obs=source.obs[inside].copy(), var=source.var.copy()
+    )
     adata.var_names_make_unique()
     adata.obsm[SPATIAL] = xy[inside]
-    adata.uns[HEST] = known
-    adata.uns[SPATIAL] = {
-        name: {
-            "images": images,
-            "scalefactors": {**scales, "microns_per_pixel": mpp},
-            "metadata": {"reader": "spahgc.io.hest", **noted, "n_spots_outside_image": int((~inside).sum())},
-        }
-    }
+    adata.uns[HEST] = sample
+    left_out = {"n_spots_outside_image": int((~inside).sum())}
+    write_library(adata, name, images, scales, {"reader": "spahgc.io.hest", **image_metadata, **left_out}, mpp=mpp)
+    for key in METADATA_COLUMNS:
+        if key in sample:
+            adata.obs[key] = pd.Categorical([str(sample[key])] * adata.n_obs)
     return adata
 
 
@@ -126,12 +132,12 @@ def _sample_file(root: Path, layout: str, sample_id: str) -> Path:
     file = root / layout.format(sample_id)
     if file.is_file():
         return file
-    there = sorted(item.stem for item in file.parent.glob(f"*{file.suffix}")) if file.parent.is_dir() else []
+    samples = sorted(item.stem for item in file.parent.glob(f"*{file.suffix}")) if file.parent.is_dir() else []
     if not root.is_dir():
         raise FileNotFoundError(f'path: "{root}" is not a folder. Pass the folder that holds st/, wsis/ and metadata/.')
     raise FileNotFoundError(
-        f'"{file}" is missing; samples in "{file.parent}": {quoted(there)}. '
-        f"{where_to_fetch(root, layout.format(sample_id))}"
+        f'"{file}" is missing; samples in "{file.parent}": {quoted(samples)}. '
+        f"{_how_to_fetch(root, layout.format(sample_id))}"
     )
 
 
@@ -141,17 +147,15 @@ def _read_counts(path: Path) -> AnnData:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(
-            f'"{path}" ({path.stat().st_size:,} bytes) cannot be read: {error}. It is damaged or was not downloaded to '
-            "its end; fetch it again."
-        ) from error
+        remedy = "It is damaged or was not downloaded to its end; fetch it again."
+        raise unreadable("the file", path, error, remedy) from error
     if not adata.n_obs or not adata.n_vars or adata.X is None:
         raise ValueError(f'"{path}" holds {adata.n_obs} spots and {adata.n_vars} genes. Fetch it again.')
     refuse_repeated(adata.obs_names, f'spots in "{path}"', "Fetch the file again.")
     return adata
 
 
-def _record(adata: AnnData) -> dict[str, Any]:
+def _hest_library(adata: AnnData) -> dict[str, Any]:
     """Return HEST's own entry of ``uns["spatial"]``, which it calls ST whatever the technology."""
     records = adata.uns.get(SPATIAL, {})
     return dict(records.get("ST") or next(iter(records.values()), {}))
@@ -177,7 +181,7 @@ def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
     return xy
 
 
-def _on_image(xy: NDArray[np.float64], path: Path, sample_id: str) -> NDArray[np.bool_]:
+def _spots_on_image(xy: NDArray[np.float64], path: Path, sample_id: str) -> NDArray[np.bool_]:
     """Find the spots whose centre lies on the image; HEST has a few at the edge that do not."""
     with open_image(path) as image:
         height, width = image.height, image.width
@@ -191,17 +195,17 @@ def _on_image(xy: NDArray[np.float64], path: Path, sample_id: str) -> NDArray[np
     return inside
 
 
-def _spot_diameter(adata: AnnData, known: dict[str, Any], mpp: float) -> float | None:
+def _spot_diameter(adata: AnnData, sample: Metadata, mpp: float) -> float | None:
     """Diameter of a spot in pixels; HEST knows none of some technologies."""
-    found = _record(adata).get("scalefactors", {}).get(DIAMETER)
-    diameter = float(pd.to_numeric(known.get("spot_diameter", np.nan), errors="coerce")) / mpp
-    diameter = diameter if found is None else float(found)
+    stored = _hest_library(adata).get("scalefactors", {}).get(SPOT_DIAMETER)
+    diameter = float(pd.to_numeric(sample.get("spot_diameter", np.nan), errors="coerce")) / mpp
+    diameter = diameter if stored is None else float(stored)
     return diameter if np.isfinite(diameter) and diameter > 0 else None
 
 
-def _images(adata: AnnData, path: Path) -> tuple[dict[str, Pixels], dict[str, Any]]:
+def _images(adata: AnnData, path: Path) -> tuple[dict[str, Pixels], dict[str, float]]:
     """Take HEST's reduced image as hires; without one, reduce the full-size image."""
-    record = _record(adata)
+    record = _hest_library(adata)
     hires = record.get("images", {}).get(IMAGE)
     scale = record.get("scalefactors", {}).get(IMAGE_SCALE)
     if hires is None or scale is None or not np.size(hires):
@@ -215,3 +219,95 @@ def _images(adata: AnnData, path: Path) -> tuple[dict[str, Pixels], dict[str, An
         {"hires": pixels, "lowres": lowres},
         {"tissue_hires_scalef": scale, "tissue_lowres_scalef": scale * lowres_scale},
     )
+
+
+def _how_to_fetch(root: Path, file: str) -> str:
+    """Say how a file of the data set is fetched."""
+    return (
+        f"Accept the terms on https://huggingface.co/datasets/{REPOSITORY}, log in with hf auth login, and run "
+        f'hf download {REPOSITORY} {file} --repo-type dataset --local-dir "{os.fspath(root)}"'
+    )
+
+
+def _read_metadata(root: Path, sample_id: str, table: Path | None) -> Metadata:
+    """Read what is known of a sample.
+
+    Parameters
+    ----------
+    root
+        The folder of the data set.
+    sample_id
+        Name of the sample.
+    table
+        HEST's table of all samples; ``None`` takes the newest in `root`.
+
+    Returns
+    -------
+    Text, numbers and yes or no by HEST's own names; what HEST left empty is not there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither the file of the sample nor a table.
+    ValueError
+        If one is damaged, or neither knows the sample.
+    """
+    file = root / METADATA.format(sample_id)
+    tables = [table] if table is not None else sorted(root.glob(TABLE))[-1:]
+    if not file.is_file() and not tables:
+        raise FileNotFoundError(
+            f'the metadata of sample "{sample_id}" are missing: neither "{file}" nor a table {TABLE} is there. '
+            f"{_how_to_fetch(root, METADATA.format(sample_id))}"
+        )
+    metadata = _metadata_from_table(tables[0], sample_id) if tables else {}
+    if file.is_file():
+        metadata |= _filled(read_json(file, "the metadata", "Fetch them again."))
+    if not metadata:
+        raise ValueError(
+            f'"{tables[0]}" does not know the sample "{sample_id}". Check the name. '
+            f"{_how_to_fetch(root, METADATA.format(sample_id))}"
+        )
+    return metadata
+
+
+def _sample_mpp(sample: Metadata, sample_id: str) -> float:
+    """Microns per pixel of a sample's image.
+
+    Raises
+    ------
+    ValueError
+        If the metadata do not tell.
+    """
+    for key in RESOLUTIONS:
+        try:
+            mpp = float(sample.get(key, np.nan))
+        except ValueError:
+            continue
+        if np.isfinite(mpp) and mpp > 0:
+            return mpp
+    raise ValueError(
+        f'the metadata of sample "{sample_id}" have no {" or ".join(RESOLUTIONS)} that is a positive number; they have '
+        f"{quoted(sample)}. Fetch them again."
+    )
+
+
+def _metadata_from_table(path: Path, sample_id: str) -> Metadata:
+    existing_file(path, "metadata")
+    try:
+        table = pd.read_csv(path, dtype={"id": str, "patient": str})
+    except (OSError, ValueError) as error:  # pandas' own errors are among these
+        raise unreadable("the table", path, error, "Fetch it again.") from error
+    if "id" not in table:
+        raise ValueError(f'the table "{path}" has no column "id"; it has {quoted(table.columns)}. Fetch it again.')
+    rows = table[table["id"] == sample_id]
+    return _filled(rows.iloc[0].items()) if len(rows) else {}
+
+
+def _filled(entries: Iterable[tuple[object, object]]) -> Metadata:
+    """Keep what says something and survives in ``uns``."""
+    metadata: Metadata = {}
+    for key, value in entries:
+        plain = value.item() if isinstance(value, np.generic) else value
+        if isinstance(plain, str | bool | int) or (isinstance(plain, float) and np.isfinite(plain)):
+            metadata[str(key)] = plain
+    return {key: value for key, value in metadata.items() if value != ""}

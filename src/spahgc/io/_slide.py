@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,20 +12,20 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
-from spahgc._keys import SPATIAL, UNS, Obs, Uns
+from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import check_unique, quoted
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.io._tiles import (
     SPOT_OF_SPACING,
     THUMBNAIL_PX,
     TileOptions,
-    bare_slide,
     check_microns,
-    image_record,
     known_mpp,
-    library_name,
+    slide_without_genes,
     tiled,
+    write_tiled_library,
 )
+from spahgc.io._write_library import library_name
 
 COORDINATES = ("x", "y")
 LONE_SPOT_PX = 100.0
@@ -126,11 +125,13 @@ def _at_spots(
             "with its microns per pixel, or leave spot_um out."
         )
     small, scale = thumbnail(image, THUMBNAIL_PX)
-    others: dict[Hashable, Any] = {column: table[column].to_numpy() for column in table if column not in COORDINATES}
-    others.pop(Obs.slide, None)  # this slide has one name, that of its library
-    adata = bare_slide(xy, [str(spot) for spot in table.index], name, others)
+    columns: dict[Hashable, np.ndarray] = {
+        column: table[column].to_numpy() for column in table if column not in COORDINATES
+    }
+    columns.pop(Obs.slide, None)  # this slide has one name, that of its library
+    adata = slide_without_genes(xy, [str(spot) for spot in table.index], columns)
     diameter_px = _diameter_px(xy) if spot_um is None or mpp is None else spot_um / mpp
-    adata.uns[SPATIAL] = {name: image_record(small, scale, image, path, diameter_px, mpp)}
+    write_tiled_library(adata, name, small, scale, image, path, diameter_px, mpp)
     if mpp is not None:
         adata.uns[UNS] = {Uns.slide_mpp: mpp}
     return adata

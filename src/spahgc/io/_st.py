@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,20 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc.image import describe_outside, open_image
-from spahgc.io._library import check_library_id, reduced_images
-from spahgc.io._st_tables import existing_file, join, read_counts, read_spots
+from spahgc.image import open_image
+from spahgc.io._files import READING_ERRORS, existing_file, listed, refuse_repeated, unreadable
+from spahgc.io._write_library import SPOT_DIAMETER, check_full_image, library_name, reduced_images, write_library
 
 SPOT_PITCH_UM = 200.0
 """Distance of neighbouring spots on the array."""
 SPOT_DIAMETER_UM = 100.0
 SAME_DISTANCE = 1e-6
+"""Steps of the array by which the distances of neighbours differ by rounding."""
+SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
+SELECTED = "selected"
+SPOT_NAME = r"\d+x\d+"
+"""Names of spots: column x row of the array."""
+TABLE_REMEDY = "Pass a tab- or comma-separated table (.tsv, .csv, or either with .gz) that was copied to its end."
 
 _logger = logging.getLogger(__name__)
 
@@ -77,34 +84,38 @@ def st(
     """
     spots_path, image_path = existing_file(spots, "spots"), existing_file(image, "image").absolute()
     counts_path = None if counts is None else existing_file(counts, "counts")
-    name = check_library_id(image_path.stem if library_id is None else library_id)
+    name = library_name(library_id, image_path)
 
-    table, n_not_selected = read_spots(spots_path)
+    table, n_not_selected = _read_spots(spots_path)
     matrix = csr_matrix((len(table), 0), dtype=np.float32)
     genes: pd.Index = pd.Index([], dtype=object)
     left_out = {"n_spots_not_selected": n_not_selected}
     if counts_path is not None:
-        measured, names, genes = read_counts(counts_path)
-        matrix, table, dropped = join(measured, names, table, (counts_path, spots_path))
+        measured, names, genes = _read_counts(counts_path)
+        matrix, table, dropped = _join(measured, names, table, (counts_path, spots_path))
         left_out |= dropped
     _logger.info("%s: %d spots, %d genes; left out: %s", name, len(table), len(genes), left_out)
 
     xy = table[["pixel_x", "pixel_y"]].to_numpy(np.float64)
     mpp = SPOT_PITCH_UM / _pitch_px(table[["x", "y"]].to_numpy(np.float64), xy, spots_path)
-    spatial = _spatial(image_path, xy, mpp, left_out, spots_path)
+    # The file is decoded only if all spots lie on it.
+    image_metadata = check_full_image(image_path, xy, spots_path, {}, {})
+    with open_image(image_path) as open_source:
+        images, scales = reduced_images(open_source)
 
     obs = pd.DataFrame(
         {
             Obs.array_row: table["y"].astype(np.int64),
             Obs.array_col: table["x"].astype(np.int64),
             "in_tissue": np.ones(len(table), dtype=np.int64),
-            Obs.slide: pd.Categorical([name] * len(table)),
         },
         index=table.index,
     )
     adata = AnnData(matrix, obs=obs, var=pd.DataFrame(index=genes))
     adata.obsm[SPATIAL] = xy
-    adata.uns[SPATIAL] = {name: spatial}
+    diameters = dict.fromkeys((SPOT_DIAMETER, "fiducial_diameter_fullres"), SPOT_DIAMETER_UM / mpp)
+    metadata = {**image_metadata, "reader": "spahgc.io.st", **left_out}
+    write_library(adata, name, images, {**scales, **diameters}, metadata, mpp=mpp)
     return adata
 
 
@@ -127,23 +138,180 @@ def _pitch_px(array: NDArray[np.float64], xy: NDArray[np.float64], path: Path) -
     return pitch
 
 
-def _spatial(
-    path: Path, xy: NDArray[np.float64], mpp: float, left_out: dict[str, int], spots_path: Path
-) -> dict[str, Any]:
-    """Make scanpy's record of the images; the file is decoded only if all spots lie on it."""
-    with open_image(path) as image:
-        outside = describe_outside(xy, height=image.height, width=image.width)
-        if outside is not None:
-            raise ValueError(f'"{spots_path}" and "{path}": {outside}')
-        size = {"image_height_px": image.height, "image_width_px": image.width}
-        images, scales = reduced_images(image)
-    return {
-        "images": images,
-        "scalefactors": {
-            **scales,
-            "spot_diameter_fullres": SPOT_DIAMETER_UM / mpp,
-            "fiducial_diameter_fullres": SPOT_DIAMETER_UM / mpp,
-            "microns_per_pixel": mpp,
-        },
-        "metadata": {"source_image_path": str(path), "reader": "spahgc.io.st", **size, **left_out},
+def _read_spots(path: Path) -> tuple[pd.DataFrame, int]:
+    """Read the table of spots.
+
+    Parameters
+    ----------
+    path
+        Tab- or comma-separated, with the columns x, y (array), pixel_x, pixel_y and, if it likes, selected.
+
+    Returns
+    -------
+    The selected spots, indexed by their names, with x, y (int) and pixel_x, pixel_y (float), and how many were not
+    selected.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, a value is no number, a pixel coordinate is not finite, or a spot stands there twice.
+    """
+    header = _header(path)
+    missing = [column for column in SPOT_COLUMNS if column not in header]
+    if missing:
+        raise ValueError(
+            f'the spot table "{path}" has no column {listed(missing)}; it has {listed(header)}. '
+            f"Pass a table with the columns {', '.join(SPOT_COLUMNS)} (and selected)."
+        )
+    table = _read_table(path, header=0)
+    columns = [*SPOT_COLUMNS, SELECTED] if SELECTED in table else list(SPOT_COLUMNS)
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    selected = numbers[numbers[SELECTED] == 1] if SELECTED in numbers else numbers
+    if selected.empty:
+        raise ValueError(
+            f'the spot table "{path}" has no spot left: of {len(numbers)} rows none has selected = 1. '
+            "Pass a table whose column selected is 1 for the spots under tissue, or that has no such column."
+        )
+    spots = selected[list(SPOT_COLUMNS)].astype(np.float64)
+    broken = spots.index[~np.isfinite(spots.to_numpy()).all(axis=1)]
+    if len(broken):
+        row = table.loc[broken[0], list(SPOT_COLUMNS)].to_dict()
+        raise ValueError(
+            f'{len(broken)} of {len(spots)} spots in "{path}" have coordinates that are not finite numbers; the first '
+            f"is {row}. Correct these rows, or set their column selected to 0."
+        )
+    array = spots[["x", "y"]]
+    if (array != array.round()).to_numpy().any():
+        raise ValueError(
+            f'the columns x and y of "{path}" are not whole numbers. They must be the position on the array; adjusted '
+            "positions belong into the columns new_x and new_y."
+        )
+    spots[["x", "y"]] = array.astype(np.int64)
+    spots.index = pd.Index([f"{x}x{y}" for x, y in array.astype(np.int64).to_numpy()])
+    refuse_repeated(spots.index, f'spots in the spot table "{path}"', "Keep one row for each spot.")
+    return spots, len(numbers) - len(selected)
+
+
+def _read_counts(path: Path) -> tuple[csr_matrix, pd.Index, pd.Index]:
+    """Read the table of counts.
+
+    Parameters
+    ----------
+    path
+        Tab- or comma-separated, spots (named ``XxY``) in rows, genes in columns.
+
+    Returns
+    -------
+    Counts (CSR, float32, spots x genes), names of the spots, names of the genes.
+
+    Raises
+    ------
+    ValueError
+        If a gene or a spot stands there twice, the table is the wrong way round, or a value is no count.
+    """
+    header = _header(path)
+    first = _read_table(path, header=None, skiprows=1, nrows=1)
+    # R writes no name above the column of the row names.
+    genes = pd.Index(header if len(header) == first.shape[1] - 1 else header[1:])
+    _check_orientation(path, genes, str(first.iloc[0, 0]))
+    refuse_repeated(
+        genes,
+        f'genes in the counts "{path}"',
+        "Sum or rename them before, e.g. counts.T.groupby(level=0).sum().T with pandas.",
+    )
+    table = _read_table(path, header=None, skiprows=1, index_col=0)
+    if table.shape[1] != len(genes):
+        raise ValueError(
+            f'the counts "{path}" name {len(genes)} genes but have {table.shape[1]} columns. Write the table again.'
+        )
+    spots = pd.Index(table.index.astype(str))
+    refuse_repeated(spots, f'spots in the counts "{path}"', "Keep one row for each spot.")
+    text = [gene for gene, kind in zip(genes, table.dtypes, strict=True) if not pd.api.types.is_numeric_dtype(kind)]
+    if text:
+        raise ValueError(
+            f'{len(text)} columns of the counts "{path}" hold text, the first of them "{text[0]}". '
+            "Pass a table of numbers, spots in rows and genes in columns."
+        )
+    values = table.to_numpy()
+    wrong = ~np.isfinite(values) | (values < 0)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f'{wrong.sum()} values in the counts "{path}" are missing, infinite or negative; the first is '
+            f"{values[row, column]} at spot {spots[row]}, gene {genes[column]}. Pass raw counts."
+        )
+    return csr_matrix(values, dtype=np.float32), spots, genes
+
+
+def _join(
+    counts: csr_matrix, names: pd.Index, spots: pd.DataFrame, paths: tuple[Path, Path]
+) -> tuple[csr_matrix, pd.DataFrame, dict[str, int]]:
+    """Keep the spots that stand in both tables, in the order of the counts.
+
+    Returns
+    -------
+    Counts, spots, and how many of either table were left out.
+    """
+    position = spots.index.get_indexer(names)
+    shared: NDArray[np.intp] = np.flatnonzero(position >= 0)
+    if not len(shared):
+        raise ValueError(
+            f'no spot stands both in the counts "{paths[0]}" (spots {listed(names)}) and in the spot table '
+            f'"{paths[1]}" (spots {listed(spots.index)}). Do both belong to the same slide?'
+        )
+    left_out = {
+        "n_counts_without_spot": int(len(names) - len(shared)),
+        "n_spots_without_counts": int(len(spots) - len(shared)),
     }
+    return counts[shared], spots.iloc[position[shared]], left_out
+
+
+def _check_orientation(path: Path, genes: pd.Index, first_row: str) -> None:
+    """Refuse genes x spots."""
+    columns_are_spots = len(genes) > 0 and bool(genes.str.fullmatch(SPOT_NAME).all())
+    if columns_are_spots and not pd.Series([first_row]).str.fullmatch(SPOT_NAME).iloc[0]:
+        raise ValueError(
+            f'the counts "{path}" have spots ({listed(genes)}) in columns and genes ("{first_row}", ...) in rows. '
+            "Write the transposed table: spots in rows, genes in columns."
+        )
+
+
+def _open_text(path: Path) -> TextIO:
+    """Open a table, packed or not."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
+
+
+def _header(path: Path) -> list[str]:
+    """Split the first line; pandas would rename repeated columns."""
+    try:
+        with _open_text(path) as file:
+            line = file.readline().rstrip("\r\n")
+    except READING_ERRORS as error:
+        raise unreadable("the table", path, error, TABLE_REMEDY) from error
+    return [cell.strip().strip('"') for cell in line.split(_separator(line))]
+
+
+def _separator(line: str) -> str:
+    return "\t" if line.count("\t") >= line.count(",") else ","
+
+
+def _read_table(
+    path: Path, *, header: int | None, skiprows: int = 0, nrows: int | None = None, index_col: int | None = None
+) -> pd.DataFrame:
+    """Read a table whose separator is that of its first line."""
+    try:
+        with _open_text(path) as file:
+            separator = _separator(file.readline())
+        return pd.read_csv(
+            path,
+            sep=separator,
+            header=header,
+            skiprows=skiprows,
+            nrows=nrows,
+            index_col=index_col,
+            encoding="utf-8-sig",
+        )
+    except READING_ERRORS as error:
+        raise unreadable("the table", path, error, TABLE_REMEDY) from error

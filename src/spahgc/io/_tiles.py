@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,17 +16,15 @@ from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._settings import progress_bar
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._focus import focus
-from spahgc.image._grid import LAYOUTS, Grid, covered, lattice
+from spahgc.image._grid import LAYOUTS, covered, lattice
 from spahgc.image._source import Pixels
 from spahgc.image._tissue import THRESHOLD_RANGE, Tissue, find_tissue
+from spahgc.io._write_library import HIRES_PX, LOWRES_PX, SPOT_DIAMETER, write_library
 
 THUMBNAIL_PX = 3000
 """Longest side of the small image from which everything else is made."""
 MASK_UM = 4.0
 """Finest resolution at which tissue is looked for, microns per pixel; more would only take time."""
-HIRES_PX = 2000
-LOWRES_PX = 600
-"""Longest sides of the images that the object keeps."""
 SPOT_OF_SPACING = 0.55
 """Diameter of a spot as a share of the spacing: 55 um of 100 um, as in Visium."""
 
@@ -74,25 +71,16 @@ def check_microns(name: str, value: float | None) -> None:
         raise ValueError(f"{name}={value!r}; pass a positive number of microns")
 
 
-def library_name(library_id: str | None, path: Path | None, otherwise: str = "slide") -> str:
-    """Name of the slide: the one given, else the file's without its ending."""
-    name = library_id if library_id is not None else otherwise if path is None else path.stem
-    if not name or "/" in name:
-        # A slash in a key would open a group in h5ad and zarr files.
-        raise ValueError(f'library_id is "{name}"; pass a name that is not empty and has no slash')
-    return name
-
-
 def known_mpp(image: ImageSource, mpp: float | None, label: str) -> float:
     """Microns per pixel: the argument, else what the image says; refuses to guess."""
     check_microns("mpp", mpp)
-    found = image.mpp if mpp is None else mpp
-    if found is None:
+    resolution = image.mpp if mpp is None else mpp
+    if resolution is None:
         raise ValueError(
             f"the resolution of {label} ({image.width} x {image.height} px) is not known: the image does not say it. "
             "Pass mpp= with its microns per pixel, e.g. mpp=0.5 for a usual 20x scan, 0.25 for 40x."
         )
-    return float(found)
+    return float(resolution)
 
 
 def tiled(image: ImageSource, name: str, path: Path | None, mpp: float, options: TileOptions) -> AnnData:
@@ -105,21 +93,21 @@ def tiled(image: ImageSource, name: str, path: Path | None, mpp: float, options:
     if not tissue.mask.any():
         raise ValueError(_no_tissue(name, tissue, mpp, options))
     share = covered(tissue.mask, mask_scale, grid.xy, diameter_px)
-    kept = share >= options.min_tissue
-    if not kept.any():
+    enough = share >= options.min_tissue
+    if not enough.any():
         raise ValueError(
             f'no spot of slide "{name}" fits on its tissue: {tissue.share:.2%} of the image is tissue, but none of the '
             f"{len(grid)} spots, {options.diameter_um:g} um wide and {options.spacing_um:g} um apart at {mpp:.4g} um per "
             f"pixel, is covered by at least {options.min_tissue:g} of its area (the best by {share.max(initial=0):.2f}). "
             "Pass a smaller spacing_um or min_tissue, or check mpp."
         )
-    grid, share = grid[kept], share[kept]
-    adata = bare_slide(
-        grid.xy, [f"tile_{row}_{col}" for row, col in zip(grid.row, grid.col, strict=True)], name, _columns(grid, share)
-    )
+    grid, share = grid[enough], share[enough]
+    names = [f"tile_{row}_{col}" for row, col in zip(grid.row, grid.col, strict=True)]
+    columns: dict[Hashable, np.ndarray] = {Obs.array_row: grid.row, Obs.array_col: grid.col, Obs.tissue_fraction: share}
+    adata = slide_without_genes(grid.xy, names, columns)
+    write_tiled_library(adata, name, small, scale, image, path, diameter_px, mpp)
     if options.focus:
         adata.obs[Obs.focus] = _focus(image, grid.xy, options.diameter_um, mpp, name)
-    adata.uns[SPATIAL] = {name: image_record(small, scale, image, path, diameter_px, mpp)}
     adata.uns[UNS] = {
         Uns.slide_mpp: mpp,
         Uns.tiles: {
@@ -140,59 +128,57 @@ def tiled(image: ImageSource, name: str, path: Path | None, mpp: float, options:
     return adata
 
 
-def bare_slide(xy: NDArray[np.float64], names: list[str], name: str, columns: dict[Hashable, Any]) -> AnnData:
-    """Spots without genes."""
-    obs = pd.DataFrame({**columns, Obs.slide: pd.Categorical([name] * len(xy))}, index=pd.Index(names, dtype=object))
+def slide_without_genes(xy: NDArray[np.float64], names: list[str], columns: Mapping[Hashable, np.ndarray]) -> AnnData:
+    """Spots x 0 genes, with columns for ``obs``."""
+    obs = pd.DataFrame(dict(columns), index=pd.Index(names, dtype=object))
     adata = AnnData(csr_matrix((len(xy), 0), dtype=np.float32), obs=obs)
     adata.obsm[SPATIAL] = xy
     return adata
 
 
-def image_record(
-    small: Pixels, scale: float, image: ImageSource, path: Path | None, diameter_px: float, mpp: float | None
-) -> dict[str, Any]:
-    """Make scanpy's record of the images from the small image; without a path the large one must be given again."""
-    with open_image(small) as open_references:
-        hires, hires_scale = thumbnail(open_references, HIRES_PX)
-        lowres, lowres_scale = thumbnail(open_references, LOWRES_PX)
-    factors = {
+def write_tiled_library(
+    adata: AnnData,
+    name: str,
+    small: Pixels,
+    scale: float,
+    image: ImageSource,
+    path: Path | None,
+    diameter_px: float,
+    mpp: float | None,
+) -> None:
+    """Write the library of a slide from its small image; without a path the large one must be given again."""
+    with open_image(small) as small_image:
+        hires, hires_scale = thumbnail(small_image, HIRES_PX)
+        lowres, lowres_scale = thumbnail(small_image, LOWRES_PX)
+    scales = {
         "tissue_hires_scalef": scale * hires_scale,
         "tissue_lowres_scalef": scale * lowres_scale,
-        "spot_diameter_fullres": float(diameter_px),
+        SPOT_DIAMETER: float(diameter_px),
     }
-    metadata: dict[str, Any] = {"image_height_px": image.height, "image_width_px": image.width}
-    if path is not None:
-        metadata = {"source_image_path": str(path), **metadata}
-    return {
-        "images": {"hires": hires, "lowres": lowres},
-        "scalefactors": factors if mpp is None else {**factors, "microns_per_pixel": mpp},
-        "metadata": metadata,
-    }
+    source = {} if path is None else {"source_image_path": str(path)}
+    metadata = {**source, "image_height_px": image.height, "image_width_px": image.width}
+    write_library(adata, name, {"hires": hires, "lowres": lowres}, scales, metadata, mpp=mpp)
 
 
 def _tissue(small: Pixels, scale: float, mpp: float, options: TileOptions) -> tuple[Tissue, float]:
     """Find the tissue, and the mask's pixels per pixel of the slide."""
     finest_px = max(1, int(np.ceil(max(small.shape[:2]) * mpp / scale / MASK_UM)))
-    with open_image(small) as open_references:
-        smaller, factor = thumbnail(open_references, finest_px)
+    with open_image(small) as small_image:
+        smaller, factor = thumbnail(small_image, finest_px)
     scale *= factor
-    found = find_tissue(smaller, mpp=mpp / scale, threshold=options.threshold, exclude_pen=options.exclude_pen)
-    return found, scale
+    tissue = find_tissue(smaller, mpp=mpp / scale, threshold=options.threshold, exclude_pen=options.exclude_pen)
+    return tissue, scale
 
 
 def _no_tissue(name: str, tissue: Tissue, mpp: float, options: TileOptions) -> str:
-    by = "as given" if options.threshold is not None else f"Otsu's would be {tissue.otsu:.3f}"
+    origin = "as given" if options.threshold is not None else f"Otsu's would be {tissue.otsu:.3f}"
     pen = f" {tissue.pen_share:.2%} of it is marker ink (exclude_pen=False keeps it)." if tissue.pen_share else ""
     return (
         f'no tissue was found on slide "{name}": {tissue.stained_share:.2%} of the image is stained above the threshold '
-        f"{tissue.threshold:.3f} ({by}), in pieces too small to be tissue at {mpp:.4g} um per pixel.{pen} Is this the "
+        f"{tissue.threshold:.3f} ({origin}), in pieces too small to be tissue at {mpp:.4g} um per pixel.{pen} Is this the "
         "H&E image, and is mpp right? Pass a lower threshold= for a pale stain, or positions of your own: "
         "spahgc.io.slide(path, spots=...)."
     )
-
-
-def _columns(grid: Grid, share: NDArray[np.float64]) -> dict[Hashable, Any]:
-    return {Obs.array_row: grid.row, Obs.array_col: grid.col, Obs.tissue_fraction: share}
 
 
 def _focus(image: ImageSource, xy: NDArray[np.float64], width_um: float, mpp: float, name: str) -> NDArray[np.float64]:

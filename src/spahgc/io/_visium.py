@@ -6,13 +6,13 @@ import os
 
 from anndata import AnnData
 
-from spahgc.io._space_ranger import BINS_FOLDER, OUTS, finished, pitch_mpp, read_slide, run_folder
+from spahgc.io._space_ranger import BINS_FOLDER, OUTS, finish_slide, pitch_mpp, read_slide, run_folder
+from spahgc.io._write_library import MPP
 
 PITCH_UM = 100.0
 """Distance of a spot to its six neighbours on every Visium array."""
 PITCH_TOLERANCE = 0.05
 """Relative difference of the two directions of the array; registration to an image stretches it by a few per mille."""
-MPP = "microns_per_pixel"
 
 
 def visium(
@@ -76,4 +76,4 @@ def visium(
         reader="spahgc.io.visium",
     )
     mpp = slide.scales.get(MPP)
-    return finished(slide, pitch_mpp(slide.positions, PITCH_UM, PITCH_TOLERANCE) if mpp is None else mpp)
+    return finish_slide(slide, pitch_mpp(slide.positions, PITCH_UM, PITCH_TOLERANCE) if mpp is None else mpp)

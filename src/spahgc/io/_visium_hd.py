@@ -10,13 +10,16 @@ from pathlib import Path
 from anndata import AnnData
 
 from spahgc._validate import quoted
-from spahgc.io._space_ranger import BINS_FOLDER, DIAMETER, OUTS, finished, read_slide, run_folder
+from spahgc.io._space_ranger import BINS_FOLDER, OUTS, finish_slide, read_slide, run_folder
+from spahgc.io._write_library import MPP, SPOT_DIAMETER
 
 BIN_FOLDER = re.compile(r"square_(\d{3,})um")
-BIN_SIZE, MPP = "bin_size_um", "microns_per_pixel"
+BIN_SIZE = "bin_size_um"
+"""Scale factor: side of a bin, microns."""
 IMAGE_FILES = ("microscope_image/*", "tissue_image.*", "*_tissue_image.*")
 """Where published data sets keep the full-resolution image, beside the outputs."""
-SAME_BIN = 1e-3
+SAME_BIN_UM = 1e-3
+"""Rounding by which the side of a bin may differ from the one asked for."""
 
 
 def visium_hd(
@@ -70,25 +73,25 @@ def visium_hd(
     slide = read_slide(
         bins[bin_um],
         counts=None,
-        image=_own_image(folder) if image is None else image,
+        image=_published_image(folder) if image is None else image,
         library_id=library_id,
         default_name=_run_name(folder),
         reader="spahgc.io.visium_hd",
     )
     size = slide.scales.get(BIN_SIZE, float(bin_um))
-    if abs(size - bin_um) > SAME_BIN:
+    if abs(size - bin_um) > SAME_BIN_UM:
         raise ValueError(
             f'the scale factors in "{bins[bin_um]}" are those of bins of {size:g} um. Copy the folder from the run again.'
         )
     slide = replace(slide, metadata={**slide.metadata, "bin_um": int(bin_um)})
-    return finished(slide, slide.scales.get(MPP, size / slide.scales[DIAMETER]))
+    return finish_slide(slide, slide.scales.get(MPP, size / slide.scales[SPOT_DIAMETER]))
 
 
 def _bins(folder: Path) -> dict[int, Path]:
     """Find the folders of bins by the size of the bins."""
     parent = folder / BINS_FOLDER if (folder / BINS_FOLDER).is_dir() else folder
-    found = {item.name: item for item in parent.iterdir() if item.is_dir()}
-    bins = {int(match[1]): item for name, item in found.items() if (match := BIN_FOLDER.fullmatch(name))}
+    folders = {item.name: item for item in parent.iterdir() if item.is_dir()}
+    bins = {int(match[1]): item for name, item in folders.items() if (match := BIN_FOLDER.fullmatch(name))}
     if not bins:
         hint = " It looks like a Visium run without bins: read it with spahgc.io.visium."
         raise FileNotFoundError(
@@ -98,16 +101,16 @@ def _bins(folder: Path) -> dict[int, Path]:
     return bins
 
 
-def _own_image(folder: Path) -> Path | None:
+def _published_image(folder: Path) -> Path | None:
     """Find the image that was published with the outputs."""
-    for place in (folder, folder.parent):
-        named = [file for pattern in IMAGE_FILES for file in place.glob(pattern)]
+    for parent in (folder, folder.parent):
+        named = [file for pattern in IMAGE_FILES for file in parent.glob(pattern)]
         files = sorted(file for file in named if file.is_file() and not file.name.startswith("."))
         if len(files) == 1:
             return files[0]
         if files:
             raise ValueError(
-                f'"{place}" holds {len(files)} images: {quoted(file.name for file in files)}. Say with image= which one '
+                f'"{parent}" holds {len(files)} images: {quoted(file.name for file in files)}. Say with image= which one '
                 "is the full-resolution one."
             )
     return None
@@ -116,5 +119,4 @@ def _own_image(folder: Path) -> Path | None:
 def _run_name(folder: Path) -> str:
     """Name of the run: the nearest folder that is not one of Space Ranger's own."""
     path = folder.absolute()
-    own = {OUTS, BINS_FOLDER}
-    return next((part.name for part in (path, *path.parents) if part.name not in own), "")
+    return next((part.name for part in (path, *path.parents) if part.name not in {OUTS, BINS_FOLDER}), "")

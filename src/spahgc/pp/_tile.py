@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spahgc.image import open_image
-from spahgc.io._tiles import TileOptions, check_microns, known_mpp, library_name, tiled
+from spahgc.io._tiles import TileOptions, check_microns, known_mpp, tiled
+from spahgc.io._write_library import library_name
 
 if TYPE_CHECKING:
     from anndata import AnnData

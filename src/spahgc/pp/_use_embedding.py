@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIELDS = tuple(field.name for field in fields(EncoderRecord))
 """What a record may say."""
-WHOLE = ("dim", "input_px")
+INTEGER_FIELDS = ("dim", "input_px")
 CHANNEL_FIELDS = ("mean", "std")
 
 
@@ -28,7 +28,7 @@ def use_embedding(
     data: AnnData | SpatialData,
     key: str,
     *,
-    record: EncoderRecord | Mapping[str, Any],
+    record: EncoderRecord | Mapping[str, object],
     table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | SpatialData | None:
@@ -83,7 +83,7 @@ def use_embedding(
             f'obsm["{key}"] not found in the slide, obsm has {quoted(table.obsm)}. Put the embedding there first, rows in '
             "the order of obs_names."
         )
-    written = _checked(record, embedding_matrix(table, key, "the slide").shape[1], key)
+    written = _checked_record(record, embedding_matrix(table, key, "the slide").shape[1], key)
     table = table.copy() if copy else table
     entries = dict(table.uns.get(UNS, {}))
     entries[Uns.embeddings] = {**encoder_records(table), key: written}
@@ -91,7 +91,7 @@ def use_embedding(
     return with_table(data, table, table_key) if copy else None
 
 
-def _checked(record: EncoderRecord | Mapping[str, Any], n_columns: int, key: str) -> dict[str, Any]:
+def _checked_record(record: EncoderRecord | Mapping[str, object], n_columns: int, key: str) -> dict[str, object]:
     """The record in types that survive ``write_h5ad`` and ``write_zarr``."""
     if isinstance(record, EncoderRecord):
         record = record.to_uns()
@@ -106,7 +106,7 @@ def _checked(record: EncoderRecord | Mapping[str, Any], n_columns: int, key: str
     if not str(record.get("name", "")):
         raise ValueError('the record names no encoder. Pass at least {"name": ...}, the same on all slides.')
     filled = {"dim": n_columns, "context": PATCH_CONTEXT} | dict(record)
-    written = {name: _plain(name, filled[name]) for name in FIELDS if name in filled}
+    written: dict[str, object] = {name: _plain_value(name, filled[name]) for name in FIELDS if name in filled}
     if written["context"] == PATCH_CONTEXT and written["dim"] != n_columns:
         raise ValueError(
             f'obsm["{key}"] has {n_columns} columns, but the record says dim {written["dim"]}. Correct one of the two, or '
@@ -116,10 +116,10 @@ def _checked(record: EncoderRecord | Mapping[str, Any], n_columns: int, key: str
     return written
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain_value(name: str, value: Any) -> str | int | float | list[float]:
     """One field as a string, a number or a list of numbers."""
     try:
-        if name in WHOLE:
+        if name in INTEGER_FIELDS:
             if isinstance(value, bool) or int(value) != value or value < 1:
                 raise ValueError
             return int(value)
@@ -133,6 +133,8 @@ def _plain(name: str, value: Any) -> Any:
             return float(value)
     except (TypeError, ValueError) as error:
         kinds = {"mpp": f'a positive number of microns per pixel, or "{NATIVE_MPP}"'}
-        kind = kinds.get(name, "a whole number of at least 1" if name in WHOLE else "a list of numbers, one a channel")
+        kind = kinds.get(
+            name, "a whole number of at least 1" if name in INTEGER_FIELDS else "a list of numbers, one a channel"
+        )
         raise ValueError(f"{name} of the record is {value!r}; it must be {kind}.") from error
     return str(value)

@@ -20,7 +20,7 @@ from spahgc.pp._embed.slide_image import SlideImage
 
 if TYPE_CHECKING:
     from spahgc.encoders import Encoder
-    from spahgc.encoders._depths import Levels
+    from spahgc.encoders._layout import Levels
     from spahgc.image import ImageSource
 
 DESCRIPTION_FILE = "made_with.json"

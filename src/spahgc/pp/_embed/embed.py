@@ -165,7 +165,7 @@ def embed(
     'scales 1,2; levels 40,112,320; rotations 1'
     """
     from spahgc.encoders import describe_encoder, load_encoder
-    from spahgc.encoders._depths import find_levels, refuse_oblong_input
+    from spahgc.encoders._levels import find_levels, refuse_oblong_input
 
     given = given_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
     wanted = as_context(context)

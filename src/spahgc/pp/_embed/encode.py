@@ -17,7 +17,7 @@ from spahgc.pp._embed.slide_image import SlideImage, opened_image
 
 if TYPE_CHECKING:
     from spahgc.encoders import Encoder
-    from spahgc.encoders._depths import Levels
+    from spahgc.encoders._layout import Levels
     from spahgc.image import ImageSource
 
 AT_ONCE_ON_CPU = 8

@@ -1,16 +1,23 @@
-"""What ``uns["spatial"]`` says of a slide's images: the reduced ones, and which file the full-size one is."""
+"""The library of a slide is written into ``uns["spatial"]``: reduced images, scale factors, which file the full one is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
+from spahgc._keys import SPATIAL, Obs
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.image._source import Pixels
 
+MPP = "microns_per_pixel"
+"""Scale factor: microns per pixel of the full-size image."""
+SPOT_DIAMETER = "spot_diameter_fullres"
+"""Scale factor: diameter of a spot, pixels of the full-size image."""
 HIRES_PX = 2000
 LOWRES_PX = 600
 """Longest sides of the images that the object keeps."""
@@ -30,6 +37,42 @@ def check_library_id(name: str) -> str:
         # A slash in a key would open a group in h5ad and zarr files.
         raise ValueError(f'library_id is "{name}"; pass a name that is not empty and has no slash')
     return name
+
+
+def library_name(library_id: str | None, path: Path | None, otherwise: str = "slide") -> str:
+    """Name of the slide: the one given, else the file's without its ending."""
+    return check_library_id(library_id if library_id is not None else otherwise if path is None else path.stem)
+
+
+def write_library(
+    adata: AnnData,
+    name: str,
+    images: Mapping[str, Pixels],
+    scales: Mapping[str, float],
+    metadata: Mapping[str, object],
+    *,
+    mpp: float | None,
+) -> None:
+    """Write name, images and resolution of a slide where scanpy, squidpy and this package look for them.
+
+    Parameters
+    ----------
+    adata
+        The slide. Written are ``obs["slide"]`` and ``uns["spatial"][name]``.
+    name
+        Name of the slide.
+    images
+        ``hires`` and ``lowres``, uint8, height x width x 3.
+    scales
+        Scale factors: pixels of the reduced images per pixel of the full-size one, and diameters in its pixels.
+    metadata
+        What else is known: the reader, where the full-size image is, its size, how many spots were left out.
+    mpp
+        Microns per pixel of the full-size image; ``None``: not known.
+    """
+    adata.obs[Obs.slide] = pd.Categorical([name] * adata.n_obs)
+    factors = dict(scales) if mpp is None else {**scales, MPP: mpp}
+    adata.uns[SPATIAL] = {name: {"images": dict(images), "scalefactors": factors, "metadata": dict(metadata)}}
 
 
 def reduced_images(image: ImageSource) -> tuple[dict[str, Pixels], dict[str, float]]:
@@ -54,8 +97,8 @@ def reduced_lowres(hires: Pixels) -> tuple[Pixels, float]:
 
 
 def check_full_image(
-    path: Path, xy: NDArray[np.float64], spots: Path, images: dict[str, Pixels], scales: dict[str, Any]
-) -> dict[str, Any]:
+    path: Path, xy: NDArray[np.float64], spots: Path, images: Mapping[str, Pixels], scales: Mapping[str, float]
+) -> dict[str, str | int]:
     """Check that a full-size image is the one that the spots and the hires image belong to; only its header is read.
 
     Parameters
@@ -93,7 +136,7 @@ def _refuse_other_size(path: Path, size: tuple[int, int], hires: tuple[int, int]
     """Refuse an image of which the hires image is no reduction."""
     expected = [side / scale for side in hires]
     allowed = [max(2 / scale, SAME_SIZE * side) for side in expected]
-    if all(abs(found - side) <= most for found, side, most in zip(size, expected, allowed, strict=True)):
+    if all(abs(actual - side) <= most for actual, side, most in zip(size, expected, allowed, strict=True)):
         return
     hint = " It has the size of the hires image itself." if size == tuple(hires) else ""
     raise ValueError(

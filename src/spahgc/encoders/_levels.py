@@ -1,20 +1,18 @@
-"""Features of several depths of a network from one pass, averaged over the turns of a patch."""
+"""Which levels of a network become features: they are chosen and checked by running the network once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc.encoders._layout import STATISTICS
+from spahgc.encoders._encoder import Encoder
+from spahgc.encoders._layout import NO_LEVELS, Levels
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from spahgc.encoders._encoder import Encoder
 
 NEEDED_METHODS = ("forward_intermediates", "forward_head")
 """What a network must offer, as the models of timm do, so that one pass yields output and intermediate levels."""
@@ -25,96 +23,7 @@ SAME_OUTPUT = 1e-3
 TRANSFORMER_DEPTHS = 3
 """Levels of a network whose resolution stays the same, unless a number is asked for: at 1/4, 1/2 and 3/4 of it."""
 
-PLANE = (2, 3)
-"""Axes of the plane in batch x channels x height x width."""
-
 NO_DEPTHS = "Pass context=Context(depths=0), which takes the output of the network alone."
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Intermediate levels of a network whose statistics over the plane are features, from shallow to deep.
-
-    Parameters
-    ----------
-    indices
-        Which of the network's levels, counted from 0.
-    widths
-        Number of channels of each.
-    """
-
-    indices: tuple[int, ...]
-    widths: tuple[int, ...]
-
-    @property
-    def n_columns(self) -> int:
-        """How many numbers they give: mean and standard deviation of every channel."""
-        return STATISTICS * sum(self.widths)
-
-
-NO_LEVELS = Levels((), ())
-
-
-def output_and_levels(module: nn.Module, batch: Tensor, levels: Levels) -> Any:
-    """Output of a network, and behind it mean and standard deviation over the plane of each level.
-
-    Returns
-    -------
-    Batch x (dim + numbers of the levels). Without levels, whatever the network returns.
-    """
-    if not levels.indices:
-        return module(batch)
-    import torch
-
-    network: Any = module
-    last, found = network.forward_intermediates(batch, indices=list(levels.indices))
-    return torch.cat([network.forward_head(last), *(block for level in found for block in _statistics(level))], dim=1)
-
-
-def _statistics(level: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the plane (of the population: 0 for a plane of one place), batch x channels."""
-    plane = level.flatten(2)
-    mean = plane.mean(2, keepdim=True)
-    # Four times as fast as torch.var_mean on a CPU.
-    return mean.squeeze(2), (plane - mean).square_().mean(2).sqrt_()
-
-
-def averaged_over_turns(module: nn.Module, batch: Tensor, levels: Levels, rotations: int, turn_output: bool) -> Any:
-    """Average what :func:`output_and_levels` gives over quarter turns of the patches, one pass for each.
-
-    Parameters
-    ----------
-    module
-        The network.
-    batch
-        Its input, batch x 3 x side x side.
-    levels
-        Levels that follow the output.
-    rotations
-        How many quarter turns, upright among them; 4 are all there are.
-    turn_output
-        False: the network's output is that of the upright patches, and only the levels are averaged.
-
-    Returns
-    -------
-    Batch x (dim + numbers of the levels), or what the network returned where that is no tensor.
-    """
-    import torch
-
-    upright = output_and_levels(module, batch, levels)
-    nothing_to_turn = not turn_output and not levels.indices
-    if rotations == 1 or nothing_to_turn or not isinstance(upright, torch.Tensor):
-        return upright
-    total = upright
-    for _ in range(rotations - 1):
-        # Contiguous, since a network may look at its input as one piece of memory.
-        batch = torch.rot90(batch, 1, PLANE).contiguous()
-        total = total + output_and_levels(module, batch, levels)
-    mean = total / rotations
-    if not turn_output:
-        dim = upright.shape[1] - levels.n_columns
-        mean[:, :dim] = upright[:, :dim]
-    return mean
 
 
 def refuse_oblong_input(encoder: Encoder, *, device: str) -> None:
@@ -170,7 +79,7 @@ def find_levels(encoder: Encoder, depths: int | None, *, device: str) -> Levels:
         )
     side = encoder.record.input_px
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    levels = _choose(_level_shapes(encoder, noise, device), depths, name)
+    levels = _choose_levels(_level_shapes(encoder, noise, device), depths, name)
     _check_output(encoder, noise, levels, device)
     return levels
 
@@ -178,20 +87,21 @@ def find_levels(encoder: Encoder, depths: int | None, *, device: str) -> Levels:
 def _level_shapes(encoder: Encoder, patch: NDArray[np.uint8], device: str) -> list[tuple[int, ...]]:
     """Channels, height and width of every level."""
 
-    def shapes(network: Any, batch: Tensor) -> list[tuple[int, ...]]:
+    def shapes(module: nn.Module, batch: Tensor) -> list[tuple[int, ...]]:
+        network: Any = module  # timm's networks have methods that torch's Module does not declare
         return [tuple(level.shape[1:]) for level in network.forward_intermediates(batch)[1]]
 
-    found = encoder.run(patch, shapes, device=device)
-    odd = next((shape for shape in found if len(shape) != 3), None)
+    level_shapes = encoder.run(patch, shapes, device=device)
+    odd = next((shape for shape in level_shapes if len(shape) != 3), None)
     if odd is not None:
         raise ValueError(
             f'a level of encoder "{encoder.record.name}" has shape {odd}, expected channels x height x width. '
             f"{NO_DEPTHS}"
         )
-    return found
+    return level_shapes
 
 
-def _choose(shapes: Sequence[tuple[int, ...]], depths: int | None, name: str) -> Levels:
+def _choose_levels(shapes: Sequence[tuple[int, ...]], depths: int | None, name: str) -> Levels:
     """Take the last levels of a pyramid, evenly spaced ones where all have the same resolution."""
     n_levels = len(shapes)
     flat = n_levels > 1 and len({shape[1:] for shape in shapes}) == 1
@@ -205,7 +115,7 @@ def _choose(shapes: Sequence[tuple[int, ...]], depths: int | None, name: str) ->
             f"Pass context=Context(depths={most}) or fewer."
         )
     if flat:
-        indices = [round(n_levels * place / (depths + 1)) - 1 for place in range(1, depths + 1)]
+        indices = [round(n_levels * step / (depths + 1)) - 1 for step in range(1, depths + 1)]
     else:
         indices = list(range(n_levels - depths, n_levels))
     return Levels(tuple(indices), tuple(shapes[index][0] for index in indices))
