@@ -118,6 +118,7 @@ def prepare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     if arguments.threads is not None:
         if arguments.threads < 1:
             parser.error(f"--threads {arguments.threads}: pass a positive number")
+        sp.settings.n_threads = arguments.threads
         torch.set_num_threads(arguments.threads)
         threadpool_limits(limits=arguments.threads)
 
