@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.sparse import csr_matrix, issparse
 
 
@@ -15,11 +16,30 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
-    def __getitem__(self, rows: Any, /) -> Any: ...
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
+
+
+class LazyRows:
+    """What all classes of rows have beside ``shape`` and ``[rows]``: a length, and all rows as an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        raise NotImplementedError
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """All of it in memory, for code that works on nothing less."""
+        return np.asarray(self[:], dtype=dtype)
 
 
 @dataclass(frozen=True)
-class SomeRows:
+class SomeRows(LazyRows):
     """Some rows of an array, each read when it is asked for.
 
     Parameters
@@ -38,18 +58,12 @@ class SomeRows:
         """Chosen rows, and columns."""
         return (len(self.chosen), *self.rows.shape[1:])
 
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return read(self.rows, self.chosen[rows])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
 
 @dataclass(frozen=True)
-class DenseRows:
+class DenseRows(LazyRows):
     """A sparse matrix whose rows are dense when they are read."""
 
     matrix: csr_matrix
@@ -59,20 +73,17 @@ class DenseRows:
         """That of the matrix."""
         return tuple(self.matrix.shape)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return np.asarray(self.matrix[rows].toarray())
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
-
-def dense(rows: Any) -> Rows:
+def dense(rows: Rows | csr_matrix) -> Rows:
     """Rows that are dense where they are read: of a sparse matrix, or as they are."""
     return DenseRows(rows) if issparse(rows) else rows
 
 
 @dataclass(frozen=True)
-class SomeColumns:
+class SomeColumns(LazyRows):
     """Some columns of an array, taken from each row when it is read."""
 
     rows: Rows
@@ -83,8 +94,31 @@ class SomeColumns:
         """Rows, and chosen columns."""
         return self.rows.shape[0], len(self.chosen)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return np.asarray(self.rows[rows][:, self.chosen])
+
+
+class Joined(LazyRows):
+    """Two arrays side by side, joined block by block: ``[embedding ; expression]`` without a dense matrix of either.
+
+    Parameters
+    ----------
+    z
+        Spots x dim.
+    y
+        Spots x genes, dense or CSR.
+    """
+
+    def __init__(self, z: Rows, y: Rows | csr_matrix) -> None:
+        self.z, self.y = z, dense(y)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and the columns of both."""
+        return self.z.shape[0], self.z.shape[1] + self.y.shape[1]
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        return np.hstack([self.z[rows], self.y[rows]], dtype=np.float32)
 
 
 def read(z: Rows, rows: np.ndarray) -> np.ndarray:
@@ -94,7 +128,7 @@ def read(z: Rows, rows: np.ndarray) -> np.ndarray:
     return np.asarray(z[rows])
 
 
-def in_float(z: Any) -> Rows:
+def in_float(z: Rows) -> Rows:
     """An array in memory as float32, without a copy where it is so already; what lies on disk as it is."""
     on_disk = isinstance(z, np.memmap) or not isinstance(z, np.ndarray)
     return z if on_disk and hasattr(z, "shape") else np.asarray(z, dtype=np.float32)

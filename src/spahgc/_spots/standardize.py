@@ -212,7 +212,7 @@ class NeighbourMeanRows:
     def _held(self) -> np.ndarray | None:
         return sum_over(self.near, self.rows_standardized) if np.prod(self.shape) <= HELD_NUMBERS else None
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         return sum_over(self.near[rows], self.rows_standardized) if self._held is None else self._held[rows]
 
 
