@@ -19,16 +19,8 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
 
 
-class LazyRows:
+class LazyRows(Rows, Protocol):
     """What all classes of rows have beside ``shape`` and ``[rows]``: a length, and all rows as an array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
-        raise NotImplementedError
-
-    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return self.shape[0]

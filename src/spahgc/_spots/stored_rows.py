@@ -35,11 +35,7 @@ class StoredRows(LazyRows):
     """
 
     def __init__(
-        self,
-        folder: Path,
-        n_columns: int | None = None,
-        bank_folder: Path | None = None,
-        dtype: DTypeLike = np.float32,
+        self, folder: Path, n_columns: int | None = None, bank_folder: Path | None = None, dtype: DTypeLike = np.float32
     ) -> None:
         import zarr
 
@@ -54,9 +50,7 @@ class StoredRows(LazyRows):
         self.digests = [(int(n_spots), str(digest)) for n_spots, digest in digests]
         self._shape = int(n), int(width if n_columns is None else n_columns)
         self._maps = [_map(folder / "c" / str(i) / "0") for i in range(-(-self._shape[0] // self._chunk_rows))]
-        self._chunks = [
-            np.frombuffer(chunk, self.stored_dtype).reshape(self._chunk_rows, int(width)) for chunk in self._maps
-        ]
+        self._chunks = [np.frombuffer(chunk, self.stored_dtype).reshape(-1, width) for chunk in self._maps]
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -46,11 +46,6 @@ class BankVersion(NamedTuple):
     folder: Path
     format: int
 
-    @property
-    def number(self) -> int:
-        """Number of the version: 1, and one more with every append."""
-        return int(self.folder.name[1:])
-
     def open(self) -> AnnData:
         """The bank, of which neither embedding nor expression is read."""
         import zarr

@@ -115,7 +115,7 @@ def appended_bank(path: Path) -> Iterator[Version]:
     current_version(path)  # a folder that holds something else is left alone
     with _locked(path):
         current = current_version(path)
-        folder = path / _name(current.number + 1)
+        folder = path / _name(int(current.folder.name[1:]) + 1)
         shutil.rmtree(folder, ignore_errors=True)  # what a process left behind that was ended half-way
         try:
             version = Version(folder, current)
@@ -277,32 +277,21 @@ def _commit(path: Path, version: Version) -> None:
 
 
 def _share(old: Path, new: Path) -> None:
-    """The same array, or group of arrays, in another folder; chunks that are full are shared, since they stay as they are."""
-    import zarr
+    """The same array, or group of arrays, in another folder; all chunks but the last stay as they are and are shared."""
+    chunks = (list(folder.iterdir()) for folder in old.rglob("c"))
+    last = {max(numbered, key=lambda chunk: int(chunk.name)) for numbered in chunks if numbered}
 
-    new.mkdir(parents=True)
-    shutil.copyfile(old / ZARR_FILE, new / ZARR_FILE)
-    node = zarr.open(old, mode="r")
-    if isinstance(node, zarr.Group):
-        for member in node:
-            _share(old / member, new / member)
-        return
-    n_full = node.shape[0] // node.chunks[0]
-    for chunk in (old / "c").rglob("*"):
-        if chunk.is_file():
-            path = chunk.relative_to(old)
-            (new / path).parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(chunk, new / path, link=int(path.parts[1]) < n_full)
+    def link_or_copy(source: str, target: str) -> None:
+        path = Path(source)
+        if path.name != ZARR_FILE and not last & {path, path.parent}:
+            try:
+                os.link(source, target)
+                return
+            except OSError:  # a file system without hard links
+                pass
+        shutil.copyfile(source, target)
 
-
-def _link_or_copy(old: Path, new: Path, *, link: bool) -> None:
-    if link:
-        try:
-            os.link(old, new)
-            return
-        except OSError:  # a file system without hard links
-            pass
-    shutil.copyfile(old, new)
+    shutil.copytree(old, new, copy_function=link_or_copy)
 
 
 def _widen(folder: Path) -> None:

@@ -250,12 +250,15 @@ class _IndexCache:
 
     def get(self, bank: Rows) -> Index:
         """The index of a bank: the cached one, that one extended by the rows that have come since, or a new one."""
-        stored = bank if isinstance(bank, StoredRows) and bank.digests else None
-        fingerprint = _fingerprint(bank) if stored is None else (stored.shape[1], stored.digests[-1])
-        is_same_array = stored is not None or (self.bank is not None and self.bank() is bank)
-        if self.index is None or self.fingerprint != fingerprint or not is_same_array:
-            self.index = Index.build(bank) if stored is None else _stored_index(stored)
-            self.fingerprint, self.bank = fingerprint, weakref.ref(bank, self.clear) if stored is None else None
+        if isinstance(bank, StoredRows) and bank.bank_folder is not None and bank.digests:
+            fingerprint: object = (bank.shape[1], bank.digests[-1])
+            if self.index is None or self.fingerprint != fingerprint:
+                self.index, self.fingerprint, self.bank = _stored_index(bank, bank.bank_folder), fingerprint, None
+            return self.index
+        fingerprint = _fingerprint(bank)
+        if self.index is None or self.fingerprint != fingerprint or self.bank is None or self.bank() is not bank:
+            self.index, self.fingerprint = Index.build(bank), fingerprint
+            self.bank = weakref.ref(bank, self.clear)
         return self.index
 
 
@@ -267,44 +270,36 @@ def _fingerprint(bank: Rows) -> bytes:
     return np.ascontiguousarray(bank[rows]).tobytes()
 
 
-def _stored_index(rows: StoredRows) -> Index:
+def _stored_index(rows: StoredRows, bank_folder: Path) -> Index:
     """The index that lies beside the bank, extended if the bank has grown, or a new one, which is written there."""
-    for n_spots, digest in reversed(rows.digests):  # what the bank was after each write, the last one first
-        path = _index_path(rows, digest)
-        if path is not None and path.is_file():
+    # What the bank was after each write, the last one first.
+    paths = [_index_path(rows, bank_folder, digest) for _, digest in reversed(rows.digests)]
+    for path, (n_spots, _) in zip(paths, reversed(rows.digests), strict=True):
+        if path.is_file():
             index = Index.load(path)
-            if len(index) == n_spots:
-                if n_spots < len(rows):
-                    index.extend(rows)
-                    _write_index(index, rows)
+            if len(index) == n_spots == len(rows):
                 return index
-    logger.info("making an index of %d spots", len(rows))
-    index = Index.build(rows)
-    _write_index(index, rows)
+            if len(index) == n_spots:
+                index.extend(rows)
+                break
+    else:
+        logger.info("making an index of %d spots", len(rows))
+        index = Index.build(rows)
+    newest, *outdated = paths
+    try:
+        newest.parent.mkdir(exist_ok=True)
+        index.save(newest)
+    except OSError as error:  # a bank that others may read alone
+        logger.warning("the index is not kept, %s cannot be written: %s", newest.parent, error)
+        return index
+    for path in outdated:
+        path.unlink(missing_ok=True)
     return index
 
 
-def _write_index(index: Index, rows: StoredRows) -> None:
-    """Beside the bank, in place of those of the bank as it was."""
-    *outdated, path = (_index_path(rows, digest) for _, digest in rows.digests)
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(exist_ok=True)
-        index.save(path)
-    except OSError as error:  # a bank that others may read alone
-        logger.warning("the index is not kept, %s cannot be written: %s", path.parent, error)
-        return
-    for other in outdated:
-        if other is not None:
-            other.unlink(missing_ok=True)
-
-
-def _index_path(rows: StoredRows, digest: str) -> Path | None:
-    """File of the index of the rows that have this digest; ``None`` where there is no bank to keep it beside."""
-    if rows.bank_folder is None:
-        return None
-    return rows.bank_folder / INDEX_FOLDER / f"{rows.shape[1]}-{digest[:DIGEST_LENGTH]}.faiss"
+def _index_path(rows: StoredRows, bank_folder: Path, digest: str) -> Path:
+    """File of the index of the rows that have this digest."""
+    return bank_folder / INDEX_FOLDER / f"{rows.shape[1]}-{digest[:DIGEST_LENGTH]}.faiss"
 
 
 def approximate_neighbors(
