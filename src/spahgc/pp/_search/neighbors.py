@@ -94,7 +94,7 @@ def _is_approximate(query: Rows, bank: Rows, device: str) -> bool:
         warnings.warn(
             f"{query.shape[0]} spots are compared with each of {bank.shape[0]}, which takes minutes. With faiss it would "
             f'take seconds: run pip install "spahgc[{FAISS_EXTRA}]". The search goes on exactly.',
-            stacklevel=4,
+            stacklevel=3,
         )
         return False
     return True
