@@ -192,17 +192,17 @@ def write_bank(sizes: Sizes, folder: Path) -> dict[str, Any]:
 def open_references(folder: Path) -> Any:
     from spahgc._spots.stored_rows import StoredRows
 
-    return StoredRows(folder / "z", home=folder)
+    return StoredRows(folder / "z", bank_folder=folder)
 
 
 def build(sizes: Sizes, folder: Path) -> dict[str, Any]:
-    from spahgc.pp._search.kept_index import FOLDER, index_of
+    from spahgc.pp._search.approximate import INDEX_FOLDER, index_cache
 
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / INDEX_FOLDER, ignore_errors=True)
     rows, start = open_references(folder), time.perf_counter()
-    index = index_of(rows)
+    index = index_cache.get(rows)
     taken = time.perf_counter() - start
-    size = sum(file.stat().st_size for file in (folder / FOLDER).iterdir()) / BYTES_PER_GB
+    size = sum(file.stat().st_size for file in (folder / INDEX_FOLDER).iterdir()) / BYTES_PER_GB
     return {"seconds": taken, "lists": index.n_lists, "gb": size}
 
 
@@ -216,10 +216,14 @@ def search(sizes: Sizes, folder: Path, how: str) -> dict[str, Any]:
     sp.settings.search = how
     query, rows = np.load(folder / "query.npy"), open_references(folder)
     start = time.perf_counter()
-    found = search_neighbors(query, rows, K)
+    neighbors = search_neighbors(query, rows, K)
     taken = time.perf_counter() - start
-    np.savez(folder / f"{how}.npz", columns=found.graph.indices.reshape(-1, K), values=found.graph.data.reshape(-1, K))
-    return {"seconds": taken, "record": found.record}
+    np.savez(
+        folder / f"{how}.npz",
+        columns=neighbors.graph.indices.reshape(-1, K),
+        values=neighbors.graph.data.reshape(-1, K),
+    )
+    return {"seconds": taken, "record": neighbors.record}
 
 
 PHASES = {
@@ -258,7 +262,7 @@ def child(arguments: argparse.Namespace, sizes: Sizes) -> None:
     print(json.dumps(figures | {"peak": peak() / BYTES_PER_GB}))
 
 
-def training_target(holds: bool, goal: str, small: bool) -> str:
+def goal_text(holds: bool, goal: str, small: bool) -> str:
     return f"{goal} (not judged)" if small else f"{goal}: {'holds' if holds else 'DOES NOT HOLD'}"
 
 
@@ -270,8 +274,8 @@ def report_memory(sizes: Sizes, got: dict[str, Any], small: bool) -> None:
     print(f"| bare product, before | {got['before']:.1f} | | | |")
     print(f"| bare product, after | {got['after']:.1f} | | | |")
     goals = (
-        training_target(ratio <= MAX_RATIO, f"<= {MAX_RATIO}", small),
-        training_target(got["above"] <= MAX_ABOVE_GB, f"<= {MAX_ABOVE_GB:.0f} GB", small),
+        goal_text(ratio <= MAX_RATIO, f"<= {MAX_RATIO}", small),
+        goal_text(got["above"] <= MAX_ABOVE_GB, f"<= {MAX_ABOVE_GB:.0f} GB", small),
     )
     print(f"| exact search | {got['seconds']:.1f} | {ratio:.2f} | {got['above']:.2f} | {'; '.join(goals)} |")
 
@@ -289,14 +293,14 @@ def report_disk(sizes: Sizes, got: dict[str, dict[str, Any]], recall: float, sma
     built = f"{got['build']['lists']:,} lists, {got['build']['gb']:.2f} GB on disk"
     print(f"| building the index ({built}) | {got['build']['seconds']:.0f} | {got['build']['peak']:.2f} | | |")
     print(f"| exact search | {exact['seconds']:.1f} | {exact['peak']:.2f} | 1 | |")
-    goals = training_target(recall >= MIN_RECALL, f"recall >= {MIN_RECALL}", small)
+    goals = goal_text(recall >= MIN_RECALL, f"recall >= {MIN_RECALL}", small)
     print(f"| approximate search | {approximate['seconds']:.1f} | {approximate['peak']:.2f} | {recall:.3f} | {goals} |")
     if record["search"] != "approximate":
         print("\nThe approximate search was given up: its recall on the sample was too low.")
         return
     print(
-        f"\nThe approximate search is {faster:.1f} times as fast ({training_target(faster >= MIN_FASTER, f'>= {MIN_FASTER:.0f}', small)}); "
-        f"peak of index and searches {most:.2f} GB ({training_target(most <= MAX_PEAK_GB, f'<= {MAX_PEAK_GB:.0f} GB', small)}). It "
+        f"\nThe approximate search is {faster:.1f} times as fast ({goal_text(faster >= MIN_FASTER, f'>= {MIN_FASTER:.0f}', small)}); "
+        f"peak of index and searches {most:.2f} GB ({goal_text(most <= MAX_PEAK_GB, f'<= {MAX_PEAK_GB:.0f} GB', small)}). It "
         f"reports a recall of {record['recall']:.3f} on {record['recall_queries']} of the spots, with {record['probes']} of "
         f"{record['lists']:,} lists and {record['candidates']} candidates."
     )
@@ -317,9 +321,9 @@ def main() -> None:
     print(
         f"{arguments.threads} threads" + (", SMALL: for the script alone, its figures mean nothing" * arguments.small)
     )
-    if "memory" in arguments.label:
+    if "memory" in arguments.what:
         report_memory(sizes, run("memory", arguments, Path()), arguments.small)
-    if "disk" in arguments.label:
+    if "disk" in arguments.what:
         with tempfile.TemporaryDirectory() as home:
             folder = Path(arguments.folder or home) / f"bank_{sizes.disk_bank}_{sizes.dim}"
             there = folder / "sizes.json"

@@ -136,6 +136,22 @@ def test_opening_a_bank_reads_neither_embedding_nor_expression(refs, panel, path
     assert bank.obsm[TRANSCRIPTOME].shape == (210, 60)
 
 
+@pytest.mark.parametrize("largest", [2**31 - 1, 3000], ids=["32 bits", "64 bits"])
+def test_the_index_arrays_of_expression_are_of_one_type(by_name, panel, path, monkeypatch, largest):
+    monkeypatch.setattr(_bank_store, "MAX_SHORT_INDEX", largest)
+    sp.pp.reference_bank(by_name[0], genes=panel, path=path)
+    for slide in by_name[1:]:
+        stored = sp.pp.reference_bank(slide, path=path, append=True)
+    expected = sp.pp.reference_bank(rounded(by_name), genes=panel)
+    np.testing.assert_array_equal(stored[30:180].X.toarray(), expected[30:180].X.toarray())
+    for part in (stored.to_memory(), stored[30:180].to_memory()):
+        for name, matrix in {"X": part.X, TRANSCRIPTOME: part.obsm[TRANSCRIPTOME]}.items():
+            assert matrix.indices.dtype == matrix.indptr.dtype, name
+            assert part.n_obs < 210 or matrix.indices.dtype == (np.int64 if largest == 3000 else np.int32), name
+            assert matrix.sum() == pytest.approx(matrix.toarray().sum(), rel=1e-5)
+    assert_same_bank(sp.pp.open_bank(path)[:, panel].to_memory(), expected[:, panel])
+
+
 def test_a_large_bank_carries_no_graph(by_name, panel, path, monkeypatch):
     monkeypatch.setattr(_bank, "MAX_RS_SPOTS", 150)
     assert GRAPH in sp.pp.reference_bank(by_name[:2], genes=panel, path=path).obsp
@@ -192,14 +208,15 @@ def test_the_embedding_of_a_bank_is_never_loaded_as_a_whole(
 
 def test_cross_graph_reads_a_bank_on_disk_in_blocks(target, refs, panel, path, monkeypatch):
     sp.pp.reference_bank(refs, genes=panel, path=path)
-    sizes, as_stored = [], StoredRows.as_stored
+    sizes, read = [], StoredRows.__getitem__
 
     def spy(self, rows):
-        part = as_stored(self, rows)
+        part = read(self, rows)
+        assert part.dtype == np.float16
         sizes.append(len(part))
         return part
 
-    monkeypatch.setattr(StoredRows, "as_stored", spy)
+    monkeypatch.setattr(StoredRows, "__getitem__", spy)
     monkeypatch.setitem(cosine_neighbors.__kwdefaults__, "bank_block", 50)
     sp.pp.cross_graph(target, sp.pp.open_bank(path))
     assert max(sizes) == 50 and sum(sizes) == 210
@@ -306,11 +323,36 @@ def test_two_processes_do_not_append_at_the_same_time(by_name, panel, path):
     assert sp.pp.reference_bank(by_name[1], path=path, append=True).n_obs == 140
 
 
+def test_a_bank_that_cannot_be_written_cannot_be_appended_to_but_opened(by_name, panel, path, monkeypatch):
+    sp.pp.reference_bank(by_name[0], genes=panel, path=path)
+
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied", self.lock_file)
+
+    monkeypatch.setattr(_bank_store.FileLock, "acquire", refuse)
+    refuse_append(path, by_name[1], "bank.zarr.* cannot be written .*Permission denied.* copy of it", PermissionError)
+    assert sp.pp.open_bank(path).n_obs == 70
+
+
+def test_rows_that_were_opened_give_others_although_the_bank_has_moved_on(by_name, panel, path):
+    rows = stored_rows(sp.pp.reference_bank(by_name[0], genes=panel, path=path).obsm[EMBEDDING])
+    expected = rows[:]
+    for slide in by_name[1:]:
+        sp.pp.reference_bank(slide, path=path, append=True)
+    assert not rows.folder.exists()
+    np.testing.assert_array_equal(rows.first_columns(9)[:], expected[:, :9])
+    half = rows.astype(np.float16)[:]
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half, expected)
+
+
 def test_an_opened_bank_travels_to_another_process(refs, panel, path):
     bank = sp.pp.reference_bank(refs, genes=panel, path=path)
     rows = stored_rows(bank.obsm[EMBEDDING])
+    assert len(pickle.dumps(rows)) < 1000 < rows[:].nbytes
+    assert pickle.loads(pickle.dumps(rows.astype(np.float16)))[:].dtype == np.float16
     again = pickle.loads(pickle.dumps(rows.first_columns(9)))
-    assert again.home == path
+    assert again.bank_folder == path
     np.testing.assert_array_equal(again[:], rows[:][:, :9])
 
 
@@ -360,6 +402,18 @@ def test_a_folder_that_holds_no_bank_is_refused(refs, path, quick):
     zarr.open_group(path, mode="w", zarr_format=3)
     with pytest.raises(ValueError, match="holds no bank of references; this version of spahgc reads banks of format 1"):
         sp.pp.open_bank(path)
+
+
+def test_a_bank_of_a_newer_format_asks_for_an_update(refs, panel, path):
+    sp.pp.reference_bank(refs, genes=panel, path=path)
+    manifest = path / "zarr.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 3'))
+    match = r"holds a bank of format 3; .* reads banks of format 1 or 2, .* Update spahgc: pip install --upgrade spahgc"
+    for use in (sp.pp.open_bank, lambda path: sp.pp.reference_bank(refs, path=path, append=True)):
+        before = contents(path)
+        with pytest.raises(ValueError, match=match):
+            use(path)
+        assert contents(path) == before
 
 
 def test_appending_needs_a_path(refs):
@@ -427,15 +481,15 @@ def test_rows_on_disk_become_an_array_when_one_is_asked_for(rows, numbers):
     assert np.asarray(rows, dtype=np.float64).dtype == np.float64
 
 
-def test_every_write_leaves_a_mark_of_all_that_is_there(rows, numbers, tmp_path):
-    assert [n for n, _ in rows.marks] == [34, 67, 100]
+def test_every_write_leaves_a_digest_of_all_that_is_there(rows, numbers, tmp_path):
+    assert [n for n, _ in rows.digests] == [34, 67, 100]
     other = new_rows(zarr.open_group(tmp_path / "other", mode="w", zarr_format=3), "z", 6)
     changed = numbers.copy()
     changed[0, 0] += 1
     for part in np.array_split(changed, 3):
         append_rows(other, part)
-    marks = StoredRows(tmp_path / "other" / "z").marks
-    assert not {mark for _, mark in marks} & {mark for _, mark in rows.marks}
+    digests = StoredRows(tmp_path / "other" / "z").digests
+    assert not {digest for _, digest in digests} & {digest for _, digest in rows.digests}
 
 
 def test_a_compressed_array_cannot_be_mapped(tmp_path):

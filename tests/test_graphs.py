@@ -159,7 +159,7 @@ def test_query_and_bank_may_be_arrays_of_zarr(tmp_path):
 
 @pytest.mark.parametrize("held", [1, 60, 10_000])
 def test_the_neighbours_do_not_depend_on_how_many_query_spots_are_held(held, monkeypatch):
-    monkeypatch.setattr("spahgc.pp._search.exact.HELD_NUMBERS", held)
+    monkeypatch.setattr("spahgc.pp._search.exact.MAX_QUERY_NUMBERS", held)
     bank = points(41)
     graph = cosine_neighbors(bank, bank, 5, exclude_self=True, bank_block=16, query_block=4)
     assert graph.diagonal().sum() == 0

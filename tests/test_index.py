@@ -10,11 +10,10 @@ import pytest
 import spahgc as sp
 from spahgc._spots.stored_rows import StoredRows
 from spahgc.pp._bank.store import append_rows, new_rows
-from spahgc.pp._search import kept_index as _index_kept
+from spahgc.pp._search import approximate as _approximate
 from spahgc.pp._search import neighbors as _search
-from spahgc.pp._search import recall as _recall
+from spahgc.pp._search.approximate import Index, index_cache
 from spahgc.pp._search.exact import cosine_neighbors
-from spahgc.pp._search.index import Index
 from spahgc.pp._search.neighbors import search_neighbors
 
 K = 7
@@ -39,7 +38,7 @@ def query() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _no_index_is_kept():
-    _index_kept._last.forget()
+    index_cache.clear()
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def approximate(monkeypatch):
 @pytest.fixture
 def no_faiss(monkeypatch):
     monkeypatch.setattr(_search, "faiss_or_none", lambda: None)
-    monkeypatch.setattr("spahgc.pp._search.index.faiss_or_none", lambda: None)
+    monkeypatch.setattr("spahgc.pp._search.approximate.faiss_or_none", lambda: None)
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def share_found(graph, exact) -> float:
 
 
 def test_most_of_the_true_neighbours_are_found_and_the_record_says_how_many(query, bank, approximate, monkeypatch):
-    monkeypatch.setattr(_recall, "SAMPLE", len(query))
+    monkeypatch.setattr(_approximate, "RECALL_QUERIES", len(query))
     found = search_neighbors(query, bank, K)
     true = share_found(found.graph, cosine_neighbors(query, bank, K))
     assert true >= 0.95
@@ -84,14 +83,14 @@ def test_most_of_the_true_neighbours_are_found_and_the_record_says_how_many(quer
 
 
 def test_the_recall_is_measured_on_a_sample_of_the_query_spots(query, bank, approximate, monkeypatch):
-    monkeypatch.setattr(_recall, "SAMPLE", 50)
+    monkeypatch.setattr(_approximate, "RECALL_QUERIES", 50)
     compared = []
 
     def spy(sample, part, *args, **kwargs):
         compared.append((len(sample), part.shape[0]))
         return cosine_neighbors(sample, part, *args, **kwargs)
 
-    monkeypatch.setattr(_recall, "cosine_neighbors", spy)
+    monkeypatch.setattr(_approximate, "cosine_neighbors", spy)
     assert search_neighbors(query, bank, K).record["recall_queries"] == 50
     assert compared == [(50, 4000)]
 
@@ -99,12 +98,12 @@ def test_the_recall_is_measured_on_a_sample_of_the_query_spots(query, bank, appr
 @pytest.mark.parametrize("lost", [0.0, 0.03, 0.2, 1.0])
 @pytest.mark.parametrize("part", [4000, 500])
 def test_the_recall_of_a_part_of_the_bank_is_that_of_all_of_it(bank, monkeypatch, part, lost):
-    for name, value in {"SAMPLE": 2000, "SAMPLED_BANK": part, "STRETCH": 10}.items():
-        monkeypatch.setattr(_recall, name, value)
+    for name, value in {"RECALL_QUERIES": 2000, "RECALL_BANK_SIZE": part, "RECALL_BANK_RUN": 10}.items():
+        monkeypatch.setattr(_approximate, name, value)
     query, rng = embeddings(2000, seed=1), np.random.default_rng(0)
-    sample = _recall.Sample.of(query, bank, K, False, "cpu")
+    sample = _approximate.RecallSample.draw(query, bank, K, False, "cpu")
     assert sample.n_bank == part
-    values, columns = _recall.best_of(cosine_neighbors(query, bank, 60), None, 60)
+    values, columns = _approximate.top_k_of_graph(cosine_neighbors(query, bank, 60), None, 60)
     order = np.argsort(rng.random(columns.shape) < lost, axis=1, kind="stable")[:, :K]  # the first seven not lost
     found = [np.take_along_axis(array, order, axis=1) for array in (values, columns)]
     if lost == 1:
@@ -113,12 +112,12 @@ def test_the_recall_of_a_part_of_the_bank_is_that_of_all_of_it(bank, monkeypatch
     assert sample.recall(*found) == pytest.approx(true, abs=1e-3 if part == 4000 else 0.02)
 
 
-def test_the_part_of_a_bank_is_an_eighth_of_all_its_stretches():
-    rows = _recall._stretches(2_000_000)
+def test_the_part_of_a_bank_is_an_eighth_of_all_its_runs():
+    rows = _approximate._recall_rows(2_000_000)
     assert len(rows) == pytest.approx(250_000, rel=0.01)
     assert (np.diff(rows) > 0).all()
     assert np.diff(rows[::1024]).max() < 16 * 1024 and rows[-1] < 2_000_000
-    np.testing.assert_array_equal(_recall._stretches(1000), np.arange(1000))
+    np.testing.assert_array_equal(_approximate._recall_rows(1000), np.arange(1000))
 
 
 def test_similarities_to_the_neighbours_are_exact(query, bank, approximate):
@@ -148,8 +147,8 @@ def test_wide_embeddings_are_compared_on_their_principal_axes(approximate):
 
 
 def test_more_lists_are_looked_through_where_too_few_neighbours_are_found(query, bank, approximate, monkeypatch):
-    monkeypatch.setattr(_search, "FIRST_PROBES", 1)
-    monkeypatch.setattr(_search, "MAX_SHARE", 1)
+    monkeypatch.setattr(_approximate, "FIRST_PROBES", 1)
+    monkeypatch.setattr(_approximate, "MAX_PROBED_SHARE", 1)
     noise = (
         np.random.default_rng(0).normal(size=(4000, 24)).astype(np.float32)
     )  # no clusters, so that lists cut anywhere
@@ -195,9 +194,9 @@ def test_a_small_search_is_exact_and_makes_no_index(query, bank, builds):
 def test_a_search_beyond_the_documented_size_is_approximate(query, bank, builds, monkeypatch):
     pytest.importorskip("faiss")
     products = len(query) * len(bank) * bank.shape[1]
-    monkeypatch.setattr(_search, "MAX_EXACT", products)
+    monkeypatch.setattr(_search, "MAX_EXACT_PRODUCTS", products)
     assert search_neighbors(query, bank, K).record["search"] == "exact"
-    monkeypatch.setattr(_search, "MAX_EXACT", products - 1)
+    monkeypatch.setattr(_search, "MAX_EXACT_PRODUCTS", products - 1)
     assert search_neighbors(query, bank, K).record["search"] == "approximate"
     monkeypatch.setattr(sp.settings, "search", "exact")
     assert search_neighbors(query, bank, K).record["search"] == "exact"
@@ -205,11 +204,11 @@ def test_a_search_beyond_the_documented_size_is_approximate(query, bank, builds,
 
 
 def test_the_documented_size_lies_between_a_large_bank_in_memory_and_one_of_millions():
-    assert 20_000 * 200_000 * 1024 <= _search.MAX_EXACT < 5_000 * 2_000_000 * 1024
+    assert 20_000 * 200_000 * 1024 <= _search.MAX_EXACT_PRODUCTS < 5_000 * 2_000_000 * 1024
 
 
 def test_a_large_search_without_faiss_goes_on_exactly_and_names_the_extra(query, bank, no_faiss, monkeypatch):
-    monkeypatch.setattr(_search, "MAX_EXACT", 0)
+    monkeypatch.setattr(_search, "MAX_EXACT_PRODUCTS", 0)
     with pytest.warns(UserWarning, match=r'300 spots .* 4000.*pip install "spahgc\[faiss\]".*goes on exactly'):
         found = search_neighbors(query, bank, K)
     assert (found.graph != cosine_neighbors(query, bank, K)).nnz == 0
@@ -254,7 +253,7 @@ def test_an_index_in_memory_serves_the_next_slide_until_the_bank_is_changed(quer
 
 def test_an_index_in_memory_goes_with_its_bank(query, approximate):
     search_neighbors(query, embeddings(4000), K)
-    assert _index_kept._last.index is None
+    assert index_cache.index is None
 
 
 # Beside a bank on disk.
@@ -269,7 +268,7 @@ def rows(tmp_path, bank):
 
     def first(n: int, **options) -> StoredRows:
         append_rows(array, bank[array.shape[0] : n].astype(np.float16))
-        return StoredRows(tmp_path / "z", home=tmp_path, **options)
+        return StoredRows(tmp_path / "z", bank_folder=tmp_path, **options)
 
     return first
 
@@ -277,7 +276,7 @@ def rows(tmp_path, bank):
 def test_an_index_lies_beside_the_bank_and_is_used_again(query, rows, approximate, builds, tmp_path):
     first = search_neighbors(query, rows(4000), K).graph
     assert len(list((tmp_path / "index").iterdir())) == 1
-    _index_kept._last.forget()  # as in another process
+    index_cache.clear()  # as in another process
     again = search_neighbors(query, rows(4000), K).graph
     assert builds == [4000]
     assert (first != again).nnz == 0
@@ -287,7 +286,7 @@ def test_an_index_is_extended_when_the_bank_has_grown(query, bank, rows, approxi
     search_neighbors(query, rows(3000), K)
     [before] = (tmp_path / "index").iterdir()
     for _ in range(2):
-        _index_kept._last.forget()
+        index_cache.clear()
         graph = search_neighbors(query, rows(4000), K).graph
         assert (graph.indices >= 3000).any()
         assert share_found(graph, cosine_neighbors(query, bank.astype(np.float16), K)) >= 0.95

@@ -17,6 +17,8 @@ import pytest
 from anndata import AnnData
 
 import spahgc as sp
+from spahgc.pp._bank import formats, store
+from spahgc.pp._bank.store import stored_rows
 
 EMBEDDING = "X_sim"
 SAVED = Path(__file__).parent / "saved"
@@ -84,16 +86,66 @@ def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, ba
     np.testing.assert_allclose(predicted.layers["spahgc"], expected["bank.expression"], **CLOSE)
 
 
-def test_a_slide_can_be_added_to_a_bank(version, bank, cohort):
-    more = cohort[0]
-    open_references = sp.pp.open_bank(bank)
+def test_a_bank_that_an_earlier_version_wrote_comes_into_memory_whole(version, bank):
+    stored = sp.pp.open_bank(bank)
+    in_memory = stored.to_memory()
+    for matrix in (in_memory.X, in_memory.obsm["spahgc_transcriptome"]):
+        assert matrix.indices.dtype == matrix.indptr.dtype
+        assert matrix.sum() == pytest.approx(matrix.toarray().sum(), rel=1e-5)
+    np.testing.assert_array_equal(in_memory.X.toarray(), stored.X[:].toarray())
+    assert in_memory.obsm[EMBEDDING].shape == (stored.n_obs, 24)
+
+
+@pytest.fixture
+def more(bank: Path, cohort: list[AnnData]) -> AnnData:
+    """A slide that can be added to the bank."""
+    genes = list(sp.pp.open_bank(bank).uns["spahgc"]["bank"]["transcriptome"])
+    slide = cohort[0][:, : len(genes)].copy()
+    slide.var_names = genes
+    slide.obs["slide"] = "added"
+    return slide
+
+
+def test_a_slide_can_be_added_to_a_bank(version, bank, more):
+    before = sp.pp.open_bank(bank)
     with pytest.raises(KeyError, match="genes of the new references"):
         sp.pp.reference_bank([more[:, :5].copy()], path=bank, append=True)
-    more.var_names = [f"other {i}" for i in range(more.n_vars)]
-    genes = list(open_references.uns["spahgc"]["bank"]["transcriptome"])
-    more = more[:, : len(genes)].copy()
-    more.var_names = genes
-    more.obs["slide"] = "added"
     grown = sp.pp.reference_bank([more], path=bank, append=True)
-    assert grown.n_obs > open_references.n_obs
+    assert grown.n_obs == before.n_obs + more.n_obs
     assert list(grown.uns["spahgc"]["bank"]["slides"])[-1] == "added"
+
+
+def test_a_bank_that_has_grown_is_of_the_newest_format_and_holds_what_it_held(version, bank, more):
+    before = sp.pp.open_bank(bank)
+    assert formats.current_version(bank).format < formats.FORMAT
+    grown = sp.pp.reference_bank([more], path=bank, append=True)
+    assert formats.current_version(bank).format == formats.FORMAT
+    # What was opened before goes on, and the new version has the same rows, digests (which name the index) and spots.
+    digests = [stored_rows(opened.obsm[EMBEDDING]).digests for opened in (before, grown)]
+    assert digests[1][: len(digests[0])] == digests[0] and len(digests[1]) == len(digests[0]) + 1
+    before, grown = before.to_memory(), grown[: before.n_obs].to_memory()
+    np.testing.assert_array_equal(grown.obsm[EMBEDDING], before.obsm[EMBEDDING])
+    np.testing.assert_array_equal(grown.obsm["spatial"], before.obsm["spatial"])
+    np.testing.assert_array_equal(grown.X.toarray(), before.X.toarray())
+    for name in ("obs", "var"):
+        assert list(getattr(grown, name).index) == list(getattr(before, name).index)
+    assert list(grown.obs["slide"]) == list(before.obs["slide"])
+    parts = [opened.obsm["spahgc_transcriptome"].toarray() for opened in (before, grown)]
+    np.testing.assert_array_equal(*parts)
+
+
+@pytest.mark.parametrize("step", ["append_rows", "_commit"])
+def test_a_bank_that_could_not_grow_is_of_the_format_that_it_was(version, bank, more, step, monkeypatch):
+    def contents() -> dict[str, bytes]:
+        files = (file for file in bank.rglob("*") if file.is_file() and file.name != ".lock")
+        return {str(file): file.read_bytes() for file in files}
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    before = contents()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, step, fail)
+        with pytest.raises(KeyboardInterrupt):
+            sp.pp.reference_bank([more], path=bank, append=True)
+    assert contents() == before

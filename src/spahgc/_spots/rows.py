@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._spots.plane import nearest_in_plane
@@ -18,11 +19,22 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
-    def __getitem__(self, rows: Any, /) -> Any: ...
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
+
+
+class LazyRows(Rows, Protocol):
+    """What all classes of rows have beside ``shape`` and ``[rows]``: a length, and all rows as an array."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """All of it in memory, for code that works on nothing less."""
+        return np.asarray(self[:], dtype=dtype)
 
 
 @dataclass(frozen=True)
-class SomeRows:
+class SomeRows(LazyRows):
     """Some rows of an array, each read when it is asked for.
 
     Parameters
@@ -41,18 +53,12 @@ class SomeRows:
         """Chosen rows, and columns."""
         return (len(self.chosen), *self.rows.shape[1:])
 
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return read(self.rows, self.chosen[rows])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
 
 @dataclass(frozen=True)
-class DenseRows:
+class DenseRows(LazyRows):
     """A sparse matrix whose rows are dense when they are read."""
 
     matrix: csr_matrix
@@ -62,20 +68,17 @@ class DenseRows:
         """That of the matrix."""
         return tuple(self.matrix.shape)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return np.asarray(self.matrix[rows].toarray())
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
-
-def dense(rows: Any) -> Rows:
+def dense(rows: Rows | csr_matrix) -> Rows:
     """Rows that are dense where they are read: of a sparse matrix, or as they are."""
     return DenseRows(rows) if issparse(rows) else rows
 
 
 @dataclass(frozen=True)
-class SomeColumns:
+class SomeColumns(LazyRows):
     """Some columns of an array, taken from each row when it is read."""
 
     rows: Rows
@@ -86,8 +89,31 @@ class SomeColumns:
         """Rows, and chosen columns."""
         return self.rows.shape[0], len(self.chosen)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return np.asarray(self.rows[rows][:, self.chosen])
+
+
+class Joined(LazyRows):
+    """Two arrays side by side, joined block by block: ``[embedding ; expression]`` without a dense matrix of either.
+
+    Parameters
+    ----------
+    z
+        Spots x dim.
+    y
+        Spots x genes, dense or CSR.
+    """
+
+    def __init__(self, z: Rows, y: Rows | csr_matrix) -> None:
+        self.z, self.y = z, dense(y)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and the columns of both."""
+        return self.z.shape[0], self.z.shape[1] + self.y.shape[1]
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        return np.hstack([self.z[rows], self.y[rows]], dtype=np.float32)
 
 
 def read(z: Rows, rows: np.ndarray) -> np.ndarray:
@@ -97,7 +123,7 @@ def read(z: Rows, rows: np.ndarray) -> np.ndarray:
     return np.asarray(z[rows])
 
 
-def in_float(z: Any) -> Rows:
+def in_float(z: Rows) -> Rows:
     """An array in memory as float32, without a copy where it is so already; what lies on disk as it is."""
     on_disk = isinstance(z, np.memmap) or not isinstance(z, np.ndarray)
     return z if on_disk and hasattr(z, "shape") else np.asarray(z, dtype=np.float32)
@@ -211,7 +237,7 @@ HELD_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class StandardizedRows:
+class StandardizedRows(LazyRows):
     """Embedding (or expression) of the spots, standardised and weighed; float32, held as a whole only where it is small.
 
     Parameters
@@ -259,7 +285,7 @@ class StandardizedRows:
     def _held(self) -> np.ndarray | None:
         return self._standardized(slice(None)) if np.prod(self.shape) <= HELD_NUMBERS else None
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return self._standardized(rows) if self._held is None else self._held[rows]
 
     def _standardized(self, rows: slice | np.ndarray) -> np.ndarray:
@@ -269,49 +295,43 @@ class StandardizedRows:
             out[number == i] = self.scales[i].transform(part[number == i])
         return out * self.weight
 
-    def __len__(self) -> int:
-        return len(self.slide)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
-
 
 @dataclass(frozen=True)
-class NeighbourMeanRows:
+class NeighbourMeanRows(LazyRows):
     """Mean look of the nearest spots of the same slide, times a weight; computed block by block.
 
     Parameters
     ----------
-    rows_standardized
+    spots_rows
         Of the spots themselves.
     near
         Spots x spots, CSR, rows sum to the weight.
     """
 
-    rows_standardized: StandardizedRows
+    spots_rows: StandardizedRows
     near: csr_matrix
 
     @classmethod
     def fit(
-        cls, rows_standardized: StandardizedRows, xy: np.ndarray, slide: np.ndarray, k: int, weight: float
+        cls, spots_rows: StandardizedRows, xy: np.ndarray, slide: np.ndarray, k: int, weight: float
     ) -> NeighbourMeanRows:
         """The ``k`` nearest other spots of the same slide, or all others if fewer."""
         near, _ = nearest_in_plane(xy, k, slide)
         near = csr_matrix(near, dtype=np.float32)
         near.data *= np.repeat(weight / np.diff(near.indptr), np.diff(near.indptr)).astype(np.float32)
-        return cls(rows_standardized, near)
+        return cls(spots_rows, near)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Spots and dimensions."""
-        return self.rows_standardized.shape
+        return self.spots_rows.shape
 
     @cached_property
     def _held(self) -> np.ndarray | None:
-        return sum_over(self.near, self.rows_standardized) if np.prod(self.shape) <= HELD_NUMBERS else None
+        return sum_over(self.near, self.spots_rows) if np.prod(self.shape) <= HELD_NUMBERS else None
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return sum_over(self.near[rows], self.rows_standardized) if self._held is None else self._held[rows]
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        return sum_over(self.near[rows], self.spots_rows) if self._held is None else self._held[rows]
 
 
 def sum_over(near: csr_matrix, x: Rows) -> np.ndarray:

@@ -17,7 +17,8 @@ from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, U
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.placed import placed_tables
 from spahgc._slides.split import canonical_order
-from spahgc._spots.stored_rows import Joined, StoredRows
+from spahgc._spots.rows import Joined
+from spahgc._spots.stored_rows import StoredRows
 from spahgc._validate import (
     check_genes,
     check_same_encoder,

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
+from filelock import FileLock, Timeout
 from scipy.sparse import csr_matrix
 
-from spahgc._files import write_text
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
-from spahgc._spots.stored_rows import MARKS, StoredRows, chunk_shape
+from spahgc._spots.rows import Rows
+from spahgc._spots.stored_rows import DIGESTS, StoredRows
+from spahgc.pp._bank.formats import FORMAT, ZARR_FILE, BankVersion, current_version, write_manifest
 from spahgc.pp._search.exact import BANK_BLOCK
 
-FORMAT = 1
-"""Version of the folder that holds a bank."""
-
-ZARR_FILE, BANK = "zarr.json", "spahgc_bank"
-"""Description of a group or array of zarr, and the attribute in that of the folder which names the valid version."""
+if TYPE_CHECKING:
+    import zarr
 
 LOCK = ".lock"
 """File that the process holds which appends."""
 
 CHUNK_ENTRIES = 2**20
 """Entries of a sparse matrix in one chunk."""
+
+MAX_SHORT_INDEX = np.iinfo(np.int32).max
+"""Entries of a sparse matrix up to which both its index arrays are of 32 bits; beyond that both are of 64."""
 
 MAX_ROUNDING = 1e-3
 """What half precision may take from an embedding, as a share of its length; more where numbers are out of its range."""
@@ -64,61 +64,27 @@ def open_bank(path: str | Path) -> AnnData:
     FileNotFoundError
         If there is no bank.
     ValueError
-        If the folder holds something else, or a format that this version does not know.
+        If the folder holds something else, or a format that this version of the package does not know. Those of earlier
+        versions it knows.
     """
-    import zarr
-    from anndata.io import read_elem, sparse_dataset
-
-    folder = current_version(Path(path))
-    group: Any = zarr.open_group(folder, mode="r")
-    uns = _lists(read_elem(group["uns"]))
-    key = uns[UNS][Uns.bank]["embedding"]
-    return AnnData(
-        sparse_dataset(group["X"]),
-        obs=read_elem(group["obs"]),
-        var=read_elem(group["var"]),
-        obsm={
-            key: group["obsm"][key],
-            SPATIAL: read_elem(group["obsm"][SPATIAL]),
-            Obsm.transcriptome: sparse_dataset(group["obsm"][Obsm.transcriptome]),
-        },
-        obsp=read_elem(group["obsp"]),
-        uns=uns,
-    )
+    return current_version(Path(path)).open()
 
 
-def stored_rows(z: Any) -> StoredRows | None:
+def stored_rows(z: object) -> StoredRows | None:
     """The embedding of an opened bank, to be read in blocks; ``None`` for any other array."""
     import zarr
 
     if not isinstance(z, zarr.Array) or not isinstance(z.store, zarr.storage.LocalStore):
         return None
     version = Path(z.store.root)
-    return StoredRows(version / z.path, home=version.parent) if (version.parent / ZARR_FILE).is_file() else None
+    bank = version.parent
+    return StoredRows(version / z.path, bank_folder=bank) if (bank / ZARR_FILE).is_file() else None
 
 
-def as_rows(z: Any) -> Any:
+def as_rows(z: Rows) -> Rows:
     """The embedding of an opened bank as rows that are read in blocks; any other array as it is."""
     stored = stored_rows(z)
     return z if stored is None else stored
-
-
-def current_version(path: Path) -> Path:
-    """Folder of the valid version of a bank."""
-    try:
-        manifest = json.loads((path / ZARR_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f'"{path}" is no bank of references. Write one with spahgc.pp.reference_bank(refs, path="{path}").'
-        ) from None
-    bank = manifest.get("attributes", {}).get(BANK)
-    if bank is None or bank.get("format") != FORMAT:
-        found = "no bank of references" if bank is None else f"format {bank.get('format')!r}"
-        raise ValueError(
-            f'"{path}" holds {found}; this version of spahgc reads banks of format {FORMAT}, as '
-            "spahgc.pp.reference_bank writes them. Write the bank again."
-        )
-    return path / str(bank["version"])
 
 
 @contextmanager
@@ -149,18 +115,18 @@ def appended_bank(path: Path) -> Iterator[Version]:
     current_version(path)  # a folder that holds something else is left alone
     with _locked(path):
         current = current_version(path)
-        folder = path / _name(int(current.name[1:]) + 1)
+        folder = path / _name(int(current.folder.name[1:]) + 1)
         shutil.rmtree(folder, ignore_errors=True)  # what a process left behind that was ended half-way
         try:
             version = Version(folder, current)
             yield version
             _commit(path, version)
         except BaseException:
-            if current_version(path) != folder:  # it may have been interrupted just after it had become valid
+            if current_version(path).folder != folder:  # it may have been interrupted just after it had become valid
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         for other in path.glob("v*"):
-            if other not in (current, folder):
+            if other not in (current.folder, folder):
                 shutil.rmtree(other, ignore_errors=True)
 
 
@@ -176,12 +142,12 @@ class Version:
     folder
         Folder to be made.
     before
-        Version that it continues.
+        Version that it continues. What both have in common lies on disk once; a version of an older format is written
+        anew, slide by slide.
     """
 
-    def __init__(self, folder: Path, before: Path | None = None) -> None:
+    def __init__(self, folder: Path, before: BankVersion | None = None) -> None:
         import zarr
-        from anndata.io import read_elem
 
         self.folder = folder
         self._group: Any = zarr.open_group(folder, mode="w-", zarr_format=3)
@@ -189,14 +155,19 @@ class Version:
         for name in ("obsm", "obsp", "varm", "varp", "layers"):
             _write(self._group, name, {})
         self._obs: list[pd.DataFrame] = []
-        self._xy: list[NDArray[Any]] = []
-        if before is not None:
-            old: Any = zarr.open_group(before, mode="r")
-            self._var, self._obs = read_elem(old["var"]), [read_elem(old["obs"])]
-            self._xy = [read_elem(old["obsm"][SPATIAL])]
-            self._key = str(read_elem(old["uns"])[UNS][Uns.bank]["embedding"])
-            for name in ("X", f"obsm/{self._key}", f"obsm/{Obsm.transcriptome}"):
-                _share(before / name, folder / name)
+        self._xy: list[np.ndarray] = []
+        if before is None:
+            return
+        bank = before.open()
+        key = str(bank.uns[UNS][Uns.bank]["embedding"])
+        if before.format != FORMAT:
+            slide = bank.obs[Obs.slide].astype(str).to_numpy()
+            for rows in np.split(np.arange(bank.n_obs), np.flatnonzero(slide[1:] != slide[:-1]) + 1):
+                self.add(bank[rows[0] : rows[-1] + 1].to_memory(), key)
+            return
+        self._key, self._var, self._obs, self._xy = key, bank.var, [bank.obs], [bank.obsm[SPATIAL]]
+        for name in ("X", f"obsm/{key}", f"obsm/{Obsm.transcriptome}"):
+            _share(before.folder / name, folder / name)
 
     def add(self, part: AnnData, key: str) -> None:
         """Add the spots of a slide; the embedding lies under the key."""
@@ -213,10 +184,15 @@ class Version:
     def _add_sparse(self, name: str, matrix: csr_matrix) -> None:
         from anndata.io import sparse_dataset
 
-        if name in self._group:
-            sparse_dataset(self._group[name]).append(csr_matrix(matrix))
-        else:
-            _write(self._group, name, csr_matrix(matrix), chunks=(CHUNK_ENTRIES,), indptr_dtype=np.int64)
+        matrix = csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)  # indices of one type
+        if name not in self._group:
+            _write(self._group, name, matrix, chunks=(CHUNK_ENTRIES,))
+            return
+        group: Any = self._group[name]
+        if group["indptr"].dtype == np.int32 and group["indices"].shape[0] + matrix.nnz > MAX_SHORT_INDEX:
+            for array in ("indices", "indptr"):
+                _widen(self.folder / name / array)
+        sparse_dataset(group).append(matrix)
 
     @property
     def n_spots(self) -> int:
@@ -233,7 +209,7 @@ class Version:
 
         return csr_matrix(read_elem(self._group["X"]))
 
-    def finish(self, uns: dict[str, Any], peers: csr_matrix | None) -> None:
+    def finish(self, uns: Mapping[str, object], peers: csr_matrix | None) -> None:
         """Write what is known of all spots together: their names, the records, the RS graph if there is one."""
         obs = pd.concat(self._obs).astype({Obs.slide: str}).astype({Obs.slide: "category"})
         for name, part in (("obs", obs), ("var", self._var), ("uns", uns)):
@@ -243,7 +219,7 @@ class Version:
             _write(self._group, f"obsp/{Obsp.reference_connectivities}", peers)
 
 
-def in_half(z: NDArray[Any], label: str) -> NDArray[np.float16]:
+def in_half(z: np.ndarray, label: str) -> np.ndarray:
     """An embedding in half precision; refuses numbers that are too large or too small for it."""
     with np.errstate(over="ignore", invalid="ignore"):
         half = z.astype(np.float16)
@@ -259,30 +235,29 @@ def in_half(z: NDArray[Any], label: str) -> NDArray[np.float16]:
     return half
 
 
-def new_rows(group: Any, name: str, width: int) -> Any:
+def new_rows(group: zarr.Group, name: str, width: int) -> zarr.Array:
     """An array of zarr for embeddings, without rows so far, whose chunks can be mapped into memory."""
-    array = group.create_array(
+    return group.create_array(
         name,
         shape=(0, width),
         chunks=(BANK_BLOCK, width),
         dtype="float16",
         compressors=None,
+        attributes={"encoding-type": "array", "encoding-version": "0.2.0", DIGESTS: []},
         config={"write_empty_chunks": True},
     )
-    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0", MARKS: []})
-    return array
 
 
-def append_rows(array: Any, half: NDArray[np.float16]) -> None:
+def append_rows(array: zarr.Array, half: np.ndarray) -> None:
     """Append to such an array, and note by a digest of all rows what it holds now."""
-    marks = list(array.attrs[MARKS])
-    digest = hashlib.sha256(marks[-1][1].encode() if marks else b"")
+    digests: Any = array.attrs[DIGESTS]
+    digest = hashlib.sha256(digests[-1][1].encode() if digests else b"")
     digest.update(np.ascontiguousarray(half).data)
     array.append(half)
-    array.attrs[MARKS] = [*marks, [int(array.shape[0]), digest.hexdigest()]]
+    array.attrs[DIGESTS] = [*digests, [int(array.shape[0]), digest.hexdigest()]]
 
 
-def _write(group: Any, name: str, part: Any, **options: Any) -> None:
+def _write(group: zarr.Group, name: str, part: object, **options: object) -> None:
     from anndata.io import write_elem
 
     with warnings.catch_warnings():
@@ -297,66 +272,56 @@ def _name(number: int) -> str:
 
 
 def _commit(path: Path, version: Version) -> None:
-    """Make a version the valid one: a single file, which is replaced at once, tells readers so."""
-    attributes = {BANK: {"format": FORMAT, "version": version.folder.name, "spots": version.n_spots}}
-    manifest = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    write_text(path / ZARR_FILE, json.dumps(manifest, indent=1))
+    """Make a version the valid one."""
+    write_manifest(path, version.folder.name, version.n_spots)
 
 
 def _share(old: Path, new: Path) -> None:
-    """The same array, or group of arrays, in another folder; chunks that are full are shared, since they stay as they are."""
-    new.mkdir(parents=True)
-    shutil.copyfile(old / ZARR_FILE, new / ZARR_FILE)
-    description = json.loads((old / ZARR_FILE).read_text(encoding="utf-8"))
-    if description["node_type"] == "group":
-        for member in old.iterdir():
-            if member.is_dir():
-                _share(member, new / member.name)
-        return
-    full = description["shape"][0] // chunk_shape(description)[0]
-    for chunk in (old / "c").rglob("*"):
-        if chunk.is_file():
-            place = chunk.relative_to(old)
-            (new / place).parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(chunk, new / place, link=int(place.parts[1]) < full)
+    """The same array, or group of arrays, in another folder; all chunks but the last stay as they are and are shared."""
+    chunks = (list(folder.iterdir()) for folder in old.rglob("c"))
+    last = {max(numbered, key=lambda chunk: int(chunk.name)) for numbered in chunks if numbered}
+
+    def link_or_copy(source: str, target: str) -> None:
+        path = Path(source)
+        if path.name != ZARR_FILE and not last & {path, path.parent}:
+            try:
+                os.link(source, target)
+                return
+            except OSError:  # a file system without hard links
+                pass
+        shutil.copyfile(source, target)
+
+    shutil.copytree(old, new, copy_function=link_or_copy)
 
 
-def _link_or_copy(old: Path, new: Path, *, link: bool) -> None:
-    if link:
-        try:
-            os.link(old, new)
-            return
-        except OSError:  # a file system without hard links
-            pass
-    shutil.copyfile(old, new)
+def _widen(folder: Path) -> None:
+    """An array of indices of 32 bits becomes one of 64, chunk by chunk."""
+    import zarr
+
+    narrow, part = zarr.open_array(folder, mode="r"), folder.with_name(f".{folder.name}")
+    wide = zarr.create_array(
+        part, shape=narrow.shape, chunks=narrow.chunks, dtype=np.int64, attributes=narrow.attrs.asdict()
+    )
+    for start in range(0, narrow.shape[0], narrow.chunks[0]):
+        wide[start : start + narrow.chunks[0]] = narrow[start : start + narrow.chunks[0]]
+    shutil.rmtree(folder)
+    part.rename(folder)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep other processes from appending; the system takes the lock back from a process that ends, however it ends."""
-    with (path / LOCK).open("a") as file:
-        try:
-            _lock(file.fileno())
-        except OSError as error:
-            raise RuntimeError(f'another process is appending to "{path}". Wait until it has finished.') from error
-        yield
-
-
-def _lock(descriptor: int) -> None:
+    lock = FileLock(path / LOCK)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lists(value: Any) -> Any:
-    """Arrays of one dimension, as which zarr keeps lists, as lists again."""
-    if isinstance(value, dict):
-        return {str(key): _lists(part) for key, part in value.items()}
-    if isinstance(value, np.ndarray):
-        return [str(part) for part in value] if value.dtype.kind in "TOUS" else value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(f'another process is appending to "{path}". Wait until it has finished.') from error
+    except OSError as error:
+        raise PermissionError(
+            f'"{path}" cannot be written ({error}), so no slide can be appended to it. Ask for the right to write there, '
+            "or append to a copy of it."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
