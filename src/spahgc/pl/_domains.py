@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import quoted
-from spahgc.pl._drawn_slides import drawn_slides, drawn_tissues
+from spahgc.pl._figure_slides import figure_slides, figure_tissues
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import (
     COLUMN_IN,
@@ -26,13 +26,13 @@ from spahgc.pl._style import (
     SCALE_BAR_IN,
     TITLE_LINE_IN,
     category_colours,
-    check_look,
-    drawn_in,
-    ink,
+    check_style,
     panel_height,
+    rc_context,
     shorten,
+    text_colour,
 )
-from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue
+from spahgc.pl._tissue import SpatialKeys, Tissue, draw_scale_bar, draw_tissue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,8 +155,8 @@ def domains(
     >>> axes[0].get_title()
     'predicted domains'
     """
-    check_look(None, None, size, img_alpha)
-    slides = drawn_slides(adata, table_key)
+    check_style(None, None, size, img_alpha)
+    slides = figure_slides(adata, table_key)
     if len(slides) > 1:
         raise ValueError(
             f"domains of {len(slides)} slides have nothing in common but their numbers. Draw one slide at a time, on axes "
@@ -164,18 +164,10 @@ def domains(
         )
     panels = _panels(slides[0].table, key, column, label, palette)
     path = save_path(save, "domains")
-    given = None if ax is None else given_axes(ax, 1, len(panels), "domains and annotation" if label else "domains")
-    (tissue,) = drawn_tissues(
-        slides,
-        table_key=table_key,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        library_id=library_id,
-        size=size,
-        crop_coord=crop_coord,
-        n_panels=len(panels),
-    )
-    with drawn_in(RC):
+    given = given_axes(ax, 1, len(panels), "domains and annotation" if label else "domains")
+    keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
+    (tissue,) = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=len(panels))
+    with rc_context(RC):
         axes = _new_axes(panels, tissue) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)
@@ -285,7 +277,7 @@ def _draw(ax: Axes, panel: Categories, tissue: Tissue, img_alpha: float) -> None
     values = np.where(panel.codes < 0, np.nan, panel.codes)
     norm = Normalize(-0.5, len(colours) - 0.5)
     draw_tissue(ax, tissue, values, cmap=ListedColormap(colours), norm=norm, img_alpha=img_alpha)
-    ax.set_title(panel.title, color=ink(ax))
+    ax.set_title(panel.title, color=text_colour(ax))
     present = [place for place in range(len(colours)) if (panel.codes == place).any()]
     edge_dot = [
         Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[place], mec="none") for place in present
@@ -300,5 +292,5 @@ def _draw(ax: Axes, panel: Categories, tissue: Tissue, img_alpha: float) -> None
         handletextpad=0.2,
         borderaxespad=0.3,
         columnspacing=0.8,
-        labelcolor=ink(ax),
+        labelcolor=text_colour(ax),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -14,7 +13,7 @@ from scipy.sparse import issparse
 from spahgc._keys import UNITS, Layers, Var
 from spahgc._slides.expression import in_memory, log_expression, zero_spots
 from spahgc._validate import check_genes, quoted
-from spahgc.pl._drawn_slides import DrawnSlide
+from spahgc.pl._figure_slides import FigureSlide
 from spahgc.tl._prediction import prediction_record
 
 
@@ -40,7 +39,7 @@ def gene_list(genes: str | Sequence[str]) -> list[str]:
     return wanted
 
 
-def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | None, spread: bool) -> GeneValues:
+def gene_values(slide: FigureSlide, genes: list[str], *, key: str, layer: str | None, spread: bool) -> GeneValues:
     """Read what is drawn of some genes.
 
     Parameters
@@ -70,7 +69,7 @@ def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | N
     )
 
 
-def shared_units(values: Sequence[GeneValues], slides: Sequence[DrawnSlide]) -> str:
+def shared_units(values: Sequence[GeneValues], slides: Sequence[FigureSlide]) -> str:
     """The units of all slides; refuses different ones, which no common scale could show."""
     units = {one.units: slide.label for one, slide in zip(values, slides, strict=True)}
     if len(units) > 1:
@@ -105,10 +104,10 @@ def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, label: str = 
     return names
 
 
-def columns(values: Any) -> np.ndarray:
+def columns(values: object) -> np.ndarray:
     """Dense values, float32."""
-    values = in_memory(values)
-    return np.asarray(values.toarray() if issparse(values) else values, dtype=np.float32)
+    matrix = in_memory(values)
+    return np.asarray(matrix.toarray() if issparse(matrix) else matrix, dtype=np.float32)
 
 
 def _spread(adata: AnnData, genes: list[str], key: str, label: str) -> np.ndarray:
@@ -140,12 +139,12 @@ def measured_expression(
     return values
 
 
-def _has_measurement(x: Any, label: str) -> bool:
+def _has_measurement(x: object, label: str) -> bool:
     """Whether ``X`` has values, none of them NaN: a slide that was never measured is often filled with NaN."""
     if x is None:
         return False
-    x = in_memory(x)
-    values = x.data if issparse(x) else np.asarray(x)
+    matrix = in_memory(x)
+    values = matrix.data if issparse(matrix) else np.asarray(matrix)
     missing = int(np.count_nonzero(np.isnan(values)))
     if 0 < missing < values.size:
         warnings.warn(

@@ -24,6 +24,8 @@ LABEL_PT = 6.5
 
 POINTS, MARKS, QUIET = CATEGORY_COLOURS[0], CATEGORY_COLOURS[5], "#707070"
 """Points, what is marked among them, and lines that guide the eye; told apart by colour-blind readers too."""
+POINT_AREA, MARK_AREA = 7.0, 12.0
+"""Areas of a point and of one that is marked, square points."""
 MAX_VECTOR_POINTS = 3000
 """More points than this become pixels in vector files, which no viewer would open otherwise."""
 
@@ -112,6 +114,13 @@ def measured_spots(adata: AnnData, layer: str | None) -> tuple[csr_matrix, np.nd
     if not len(spots):
         raise ValueError(f"{SLIDE} holds no counts: nothing was measured on it. Pass layer= if they are not in X.")
     return expression, spots
+
+
+def extremes(values: np.ndarray, n: int) -> tuple[list[int], list[int]]:
+    """Positions of the `n` lowest and of the `n` highest values, ascending each; none twice where there are few."""
+    order = np.argsort(values, kind="stable").tolist()
+    n = min(n, len(order) // 2)
+    return order[:n], order[len(order) - n :]
 
 
 def count(n: int, thing: str) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spahgc.pl._output import whole_figure
-from spahgc.pl._scores import LABEL_PT, QUIET
+from spahgc.pl._scores import LABEL_PT, MARK_AREA, MARKS, QUIET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patheffects import AbstractPathEffect
 
 POINTS_PER_INCH = 72.0
 DISTANCES_PT = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0)
@@ -30,31 +31,33 @@ LETTER_EM = 0.62
 """Width of a letter, as a share of the size of the text: capitals and digits of gene names."""
 
 
-def width_in(n_letters: int) -> float:
+def label_width(n_letters: int) -> float:
     """Width of a name of so many letters, inches."""
     return n_letters * LETTER_EM * LABEL_PT / POINTS_PER_INCH
 
 
-def apart(places: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
-    """Places in ascending order moved as little as possible (least squares) until all are a gap apart and in range.
+def spread_labels(positions: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Positions in ascending order moved as little as possible (least squares) until all are a gap apart and in range.
 
     Parameters
     ----------
-    places
-        Where the names would stand, ascending.
+    positions
+        Where the labels would stand, ascending.
     gap
-        Least distance of two names.
+        Least distance of two labels.
     low, high
-        Range in which they have to stand. It must have room for all of them.
+        Range in which they stand; where it has no room for such a gap, the gap is smaller.
     """
     from scipy.optimize import isotonic_regression
 
-    steps = gap * np.arange(len(places))
+    room = max(len(positions) - 1, 1)
+    gap = min(gap, (high - low) / room)
+    steps = gap * np.arange(len(positions))
     # With the gaps taken out, "a gap apart" is "in ascending order".
-    return np.clip(isotonic_regression(places - steps).x, low, max(high - gap * (len(places) - 1), low)) + steps
+    return np.clip(isotonic_regression(positions - steps).x, low, high - gap * (len(positions) - 1)) + steps
 
 
-def name_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) -> None:
+def label_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) -> None:
     """Write names below each other at one `x`, each joined with its point by a line.
 
     Parameters
@@ -74,13 +77,33 @@ def name_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) ->
     height_pt = _size_pt(ax)[1]
     gap = (high - low) * LABEL_PT * LINE_SPACING / height_pt
     order = np.argsort(points[:, 1], kind="stable")
-    heights = apart(points[order, 1], gap, low + gap / 2, high - gap / 2)
+    heights = spread_labels(points[order, 1], gap, low + gap / 2, high - gap / 2)
     for which, height in zip(order, heights, strict=True):
         ax.plot([points[which, 0], x], [points[which, 1], height], color=QUIET, linewidth=0.4, zorder=1.5)
         ax.text(x, height, f" {names[which]}", fontsize=LABEL_PT, ha="left", va="center", path_effects=_halo(ax))
 
 
-def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.ndarray) -> None:
+def mark_points(ax: Axes, points: np.ndarray, marked: Sequence[int], names: Sequence[str]) -> None:
+    """Mark some points of a scatter plot and write their names near them.
+
+    Parameters
+    ----------
+    ax
+        Axes whose limits are settled.
+    points
+        All points of the plot, points x 2, data coordinates.
+    marked
+        Which of them get a mark and a name, in the order in which their names look for a free place.
+    names
+        One a point.
+    """
+    whole_figure(ax).draw_without_rendering()
+    chosen = points[marked]
+    ax.scatter(chosen[:, 0], chosen[:, 1], s=MARK_AREA, color=MARKS, linewidths=0, zorder=4)
+    label_points(ax, chosen, [names[i] for i in marked], points)
+
+
+def label_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.ndarray) -> None:
     """Write names near their points in a scatter plot, joined with them by a line.
 
     Parameters
@@ -115,7 +138,7 @@ def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.n
         taken.append((*(at + offset - half), *(at + offset + half)))
 
 
-def _halo(ax: Axes) -> list[Any]:
+def _halo(ax: Axes) -> list[AbstractPathEffect]:
     """Sets a name off from lines below it."""
     from matplotlib.patheffects import withStroke
 
