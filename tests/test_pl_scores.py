@@ -20,9 +20,10 @@ from scipy.sparse import csr_matrix
 from tests.conftest import EMBEDDING
 
 import spahgc as sp
-from spahgc._keys import Layers, Uns, Var
+from spahgc._keys import SCORES, Layers, Uns, Var
 from spahgc.pl._gene_scores import _description
 from spahgc.pl._labels import label_points, spread_labels
+from spahgc.pl._scores import find_metric
 from spahgc.pl._trust import ValuesWithSpread, error_by_spread, share_by_expected
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
@@ -516,3 +517,9 @@ def test_names_in_a_scatter_cover_neither_each_other_nor_leave_the_axes():
 )
 def test_long_names_of_methods_are_broken_where_their_words_end(name, lines):
     assert _description(name, pd.Series([0.5])).splitlines()[:-2] == lines
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_of_an_evaluation_can_be_drawn_and_names_its_units(score):
+    metric = find_metric(score, units="counts")
+    assert metric.higher_is_better == ("counts" not in metric.label)

@@ -32,7 +32,7 @@ from spahgc.pl._spot_panels import (
     slide_colours,
     target_tissue,
 )
-from spahgc.pl._style import RC, TEXT_PT, rc_context
+from spahgc.pl._style import RC, TEXT_PT, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._embed.slide_image import SlideImage, Source
 from spahgc.tl._attribution import attended_record, spot_position
@@ -175,10 +175,8 @@ def attribution(
     >>> len(axes)
     7
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
-    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
-        raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns.")
+    n = check_count("n", n, "reference spots, at least 1")
+    check_positive("patch_um", patch_um, "number of microns")
     references = attribution_table(adata, spot, key=key, table_key=table_key).head(n)
     meaning = f"tissue, the spot's patch, bars, {len(references)} reference spots"
     given = given_axes(ax, 1, len(references) + 3, meaning)

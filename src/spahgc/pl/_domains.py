@@ -15,7 +15,7 @@ from anndata import AnnData
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import quoted
 from spahgc.pl._figure_slides import figure_slides, figure_tissues
-from spahgc.pl._output import finish, given_axes, save_path
+from spahgc.pl._output import finish, given_axes, new_axes, save_path
 from spahgc.pl._style import (
     COLUMN_IN,
     LEGEND_CHAR_IN,
@@ -179,25 +179,25 @@ def _panels(
     adata: AnnData, key: str, column: str | None, label: str | None, palette: Sequence[str] | None
 ) -> list[Categories]:
     """The domains, and the annotation in matching colours."""
-    own = Obs.domain(key) if column is None else column
-    if own not in adata.obs:
+    name = Obs.domain(key) if column is None else column
+    if name not in adata.obs:
         raise KeyError(
-            f'obs["{own}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
+            f'obs["{name}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
             "first, or pass column= with the name that it was given."
         )
-    names, codes = _categories(adata, own)
+    names, codes = _categories(adata, name)
     if label is None:
-        return [Categories("predicted domains", names, codes, _colours(adata, own, palette, len(names), len(names)))]
+        return [Categories("predicted domains", names, codes, _colours(adata, name, palette, len(names), len(names)))]
     if label not in adata.obs:
         raise KeyError(f'obs["{label}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Pass one of its columns.')
     label_names, label_codes = _categories(adata, label)
-    colours = _colours(adata, own, palette, len(names), max(len(names), len(label_names)))
-    kept = _kept_colours(adata, label, len(label_names)) if palette is None else []
-    matched = [colours[place] for place in _matched(label_codes, len(label_names), codes, len(names))]
+    colours = _colours(adata, name, palette, len(names), max(len(names), len(label_names)))
+    stored = _stored_colours(adata, label, len(label_names)) if palette is None else []
+    matched = [colours[i] for i in _matched(label_codes, len(label_names), codes, len(names))]
     title = _label_title(adata, key if column is None else column, label)
     return [
         Categories("predicted domains", names, codes, colours),
-        Categories(title, label_names, label_codes, kept or matched),
+        Categories(title, label_names, label_codes, stored or matched),
     ]
 
 
@@ -219,14 +219,14 @@ def _colours(adata: AnnData, column: str, palette: Sequence[str] | None, n_own: 
         if isinstance(palette, str) or len(palette) < n:
             raise ValueError(f"palette must hold at least {n} colours, one for each category, found {palette!r}.")
         return list(palette[:n])
-    kept = _kept_colours(adata, column, n_own)
-    return (kept + [colour for colour in category_colours(len(kept) + n) if colour not in kept])[:n]
+    stored = _stored_colours(adata, column, n_own)
+    return (stored + [colour for colour in category_colours(len(stored) + n) if colour not in stored])[:n]
 
 
-def _kept_colours(adata: AnnData, column: str, n: int) -> list[str]:
+def _stored_colours(adata: AnnData, column: str, n: int) -> list[str]:
     """The colours that scanpy keeps for a column, none if they are not as many."""
-    kept = [str(colour) for colour in adata.uns.get(f"{column}_colors", [])]
-    return kept if len(kept) == n else []
+    stored = [str(colour) for colour in adata.uns.get(f"{column}_colors", [])]
+    return stored if len(stored) == n else []
 
 
 def _matched(codes: np.ndarray, n: int, other: np.ndarray, n_other: int) -> list[int]:
@@ -237,8 +237,8 @@ def _matched(codes: np.ndarray, n: int, other: np.ndarray, n_other: int) -> list
     both = (codes >= 0) & (other >= 0)
     np.add.at(shared, (codes[both], other[both]), 1)
     pairs = {int(a): int(b) for a, b in zip(*linear_sum_assignment(-shared), strict=True) if shared[a, b]}
-    left_over = iter([place for place in range(max(n, n_other)) if place not in pairs.values()])
-    return [pairs[place] if place in pairs else next(left_over) for place in range(n)]
+    left_over = iter([i for i in range(max(n, n_other)) if i not in pairs.values()])
+    return [pairs[i] if i in pairs else next(left_over) for i in range(n)]
 
 
 def _label_title(adata: AnnData, name: str, label: str) -> str:
@@ -252,15 +252,12 @@ def _label_title(adata: AnnData, name: str, label: str) -> str:
 
 def _new_axes(panels: Sequence[Categories], tissue: Tissue) -> list[Axes]:
     """Axes of a new figure, side by side, with room for their legends."""
-    from matplotlib import pyplot as plt
-
     legends = sum(_legend_width(panel) for panel in panels)
     width = max(COLUMN_IN if len(panels) == 1 else PAGE_IN, legends + len(panels) * MIN_PANEL_IN)
     lines = max(1 + panel.title.count("\n") for panel in panels)
     height = panel_height((width - legends) / len(panels), tissue.aspect)
     height += lines * TITLE_LINE_IN + ROW_ROOM_IN + SCALE_BAR_IN
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    return list(figure.subplots(1, len(panels), squeeze=False)[0])
+    return new_axes(width, len(panels), height)
 
 
 def _legend_width(panel: Categories) -> float:
@@ -278,13 +275,11 @@ def _draw(ax: Axes, panel: Categories, tissue: Tissue, img_alpha: float) -> None
     norm = Normalize(-0.5, len(colours) - 0.5)
     draw_tissue(ax, tissue, values, cmap=ListedColormap(colours), norm=norm, img_alpha=img_alpha)
     ax.set_title(panel.title, color=text_colour(ax))
-    present = [place for place in range(len(colours)) if (panel.codes == place).any()]
-    edge_dot = [
-        Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[place], mec="none") for place in present
-    ]
+    present = [i for i in range(len(colours)) if (panel.codes == i).any()]
+    dots = [Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[i], mec="none") for i in present]
     ax.legend(
-        edge_dot,
-        [shorten(panel.names[place]) for place in present],
+        dots,
+        [shorten(panel.names[i]) for i in present],
         loc="center left",
         bbox_to_anchor=(1, 0.5),
         ncols=ceil(len(present) / LEGEND_ROWS),

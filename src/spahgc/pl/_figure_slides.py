@@ -18,7 +18,8 @@ from spahgc.pl._tissue import Crop, SpatialKeys, Tissue, View, check_crop, slide
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    Slides: TypeAlias = AnnData | SpatialData | Iterable[AnnData | SpatialData]
+    Slide: TypeAlias = AnnData | SpatialData
+    Slides: TypeAlias = Slide | Iterable[Slide]
 
 MANY_PANELS = 8
 """A figure of more panels than this gets pictures of half the pixels, or it would take gigabytes."""
@@ -31,7 +32,7 @@ class FigureSlide:
     name: str
     label: str
     """How messages call it."""
-    data: AnnData | SpatialData
+    data: Slide
     """What the caller passed."""
     table: AnnData
 
@@ -53,17 +54,16 @@ def figure_slides(data: Slides, table_key: str | None) -> list[FigureSlide]:
         table = table_of(items[0], table_key, "the slide")
         check_anndata(table, "the slide")
         return [FigureSlide("", "the slide", items[0], table)]
-    tables = [table_of(item, table_key, f"slide number {place + 1}") for place, item in enumerate(items)]
-    names = {
-        place: name for name, (place, _) in located_slides(placed_tables(items, table_key, "slide"), "slide").items()
-    }
+    tables = [table_of(item, table_key, f"slide number {i + 1}") for i, item in enumerate(items)]
+    located = located_slides(placed_tables(items, table_key, "slide"), "slide")
+    names = {i: name for name, (i, _) in located.items()}
     return [
-        FigureSlide(names[place], f'slide "{names[place]}"', item, table)
-        for place, (item, table) in enumerate(zip(items, tables, strict=True))
+        FigureSlide(names[i], f'slide "{names[i]}"', item, table)
+        for i, (item, table) in enumerate(zip(items, tables, strict=True))
     ]
 
 
-def as_list(data: Slides) -> list[AnnData | SpatialData]:
+def as_list(data: Slides) -> list[Slide]:
     """The slides as a list; what is neither a slide nor several of them is left to the checks of a slide."""
     if is_spatialdata(data) or isinstance(data, AnnData | str | bytes | dict) or not isinstance(data, Iterable):
         return [data]

@@ -12,24 +12,22 @@ import pandas as pd
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import quoted
 from spahgc.pl._labels import label_column, label_width
-from spahgc.pl._output import finish_single, given_axes, save_path, whole_figure
+from spahgc.pl._output import finish_single, given_axes, new_axes, save_path, whole_figure
 from spahgc.pl._scores import (
     MARKS,
     MAX_VECTOR_POINTS,
     PLOT_RC,
     POINTS,
-    QUIET,
     SLIDE,
     Metric,
-    check_n_label,
     count,
+    draw_zero_line,
     evaluated,
     extremes,
     find_metric,
-    new_axes,
     panel_of,
 )
-from spahgc.pl._style import COLUMN_IN, PAGE_IN, rc_context, shorten, text_colour
+from spahgc.pl._style import COLUMN_IN, PAGE_IN, check_count, rc_context, shorten, text_colour
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
 if TYPE_CHECKING:
@@ -132,8 +130,8 @@ def gene_scores(
     >>> [label.get_text().split()[0] for label in ax.get_xticklabels()]
     ['ridge', 'nearest']
     """
-    found = find_metric(metric)
-    check_n_label(n_label)
+    shown = find_metric(metric)
+    check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     by_method = _chosen(_by_method(scores, key, metric, table_key), methods)
     path = save_path(save, "gene_scores")
     given = given_axes(ax, 1, 1, "scores of genes")
@@ -141,8 +139,8 @@ def gene_scores(
         letters = max((len(name) for values in by_method.values() for name in _extremes(values, n_label)), default=0)
         width = AXIS_IN + len(by_method) * (VIOLIN_IN + label_width(letters))
         axes = new_axes(float(np.clip(width, COLUMN_IN, PAGE_IN)), height=HEIGHT_IN) if given is None else given
-        _draw(axes[0], by_method, found, n_label, letters)
-        axes[0].set_ylabel(found.label + _over_slides(scores))
+        _draw(axes[0], by_method, shown, n_label, letters)
+        axes[0].set_ylabel(shown.label + _over_slides(scores))
         return finish_single(axes[0], path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
@@ -163,12 +161,12 @@ def _by_method(
             raise TypeError(f"scores holds {quoted(wrong)}, which are no tables. Pass those of spahgc.tl.evaluate.")
         return {str(name): _of_genes(table, metric, str(name)) for name, table in scores.items()}
     adata = table_of(scores, table_key, SLIDE)
-    found = {}
+    by_key = {}
     for one in [key] if isinstance(key, str) else list(key):
         values = evaluated(adata, one, metric)
         inside = panel_of(adata, one, values)
-        found[one] = pd.Series(values[inside], index=adata.var_names[inside].astype(str))
-    return found
+        by_key[one] = pd.Series(values[inside], index=adata.var_names[inside].astype(str))
+    return by_key
 
 
 def _of_table(table: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
@@ -234,7 +232,7 @@ def _draw(ax: Axes, by_method: dict[str, pd.Series], metric: Metric, n_label: in
     ax.set_xlim(0, len(by_method))
     ax.margins(y=0.06)
     if metric.higher_is_better and ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
-        ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
+        draw_zero_line(ax)
     ax.set_ylim(ax.get_ylim())
     whole_figure(ax).draw_without_rendering()
     cell_in = ax.get_window_extent().width / whole_figure(ax).dpi / len(by_method)

@@ -14,7 +14,7 @@ from spahgc._validate import check_anndata, quoted
 from spahgc.pl._graph_content import EgoGraph, GraphRequest, SpatialGraph, graph_panels
 from spahgc.pl._graph_figure import draw_ego_graph, draw_spatial_graph, new_axes
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import RC, rc_context
+from spahgc.pl._style import RC, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys
 from spahgc.pp._bank.build import check_bank, is_bank
 from spahgc.pp._embed.slide_image import Source
@@ -171,10 +171,8 @@ def _request(
     unknown = [one for one in kinds if one not in KINDS]
     if unknown or not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(f"kind is {kind!r}; pass one of {quoted(KINDS)}, or a list of them, each once.")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
-    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
-        raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns.")
+    n = check_count("n", n, "reference spots, at least 1")
+    check_positive("patch_um", patch_um, "number of microns")
     adata = placed_table(data, keys.table_key, "the slide")
     check_anndata(adata, "the slide")
     if is_bank(adata) and kinds != ["RS"]:
@@ -192,7 +190,7 @@ def _request(
     position = None if spot is None else spot_position(adata, spot)
     if bank is not None:
         check_bank(bank)
-    return GraphRequest(data, adata, refs, kinds, position, key, bank, int(n), image, patch_um, keys)
+    return GraphRequest(data, adata, refs, kinds, position, key, bank, n, image, patch_um, keys)
 
 
 def _panel_names(parts: list[SpatialGraph | EgoGraph]) -> str:

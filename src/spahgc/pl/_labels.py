@@ -78,9 +78,9 @@ def label_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) -
     gap = (high - low) * LABEL_PT * LINE_SPACING / height_pt
     order = np.argsort(points[:, 1], kind="stable")
     heights = spread_labels(points[order, 1], gap, low + gap / 2, high - gap / 2)
-    for which, height in zip(order, heights, strict=True):
-        ax.plot([points[which, 0], x], [points[which, 1], height], color=QUIET, linewidth=0.4, zorder=1.5)
-        ax.text(x, height, f" {names[which]}", fontsize=LABEL_PT, ha="left", va="center", path_effects=_halo(ax))
+    for i, height in zip(order, heights, strict=True):
+        ax.plot([points[i, 0], x], [points[i, 1], height], color=QUIET, linewidth=0.4, zorder=1.5)
+        ax.text(x, height, f" {names[i]}", fontsize=LABEL_PT, ha="left", va="center", path_effects=_halo(ax))
 
 
 def mark_points(ax: Axes, points: np.ndarray, marked: Sequence[int], names: Sequence[str]) -> None:
@@ -121,18 +121,18 @@ def label_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.
 
     if not len(names):
         return
-    edge_dot, named = _in_points(ax, others), _in_points(ax, points)
+    dots, named = _in_points(ax, others), _in_points(ax, points)
     size = _size_pt(ax)
     taken: list[tuple[float, float, float, float]] = []
-    for place, (name, point) in enumerate(zip(names, points, strict=True)):
+    for i, (name, point) in enumerate(zip(names, points, strict=True)):
         line = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2, "zorder": 1.5}
         text = ax.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", arrowprops=line)
         text.set(fontsize=LABEL_PT, path_effects=_halo(ax), zorder=5)
         extent = Text.get_window_extent(text)  # its own would hold the line as well
         scale = POINTS_PER_INCH / whole_figure(ax).dpi
         half = np.array([extent.width, extent.height]) * scale / 2 + PADDING_PT
-        at, rest = named[place], np.delete(named, place, axis=0)
-        cost = partial(_cost, half=half, edge_dot=edge_dot, rest=rest, taken=taken, size=size)
+        at, rest = named[i], np.delete(named, i, axis=0)
+        cost = partial(_cost, half=half, dots=dots, rest=rest, taken=taken, size=size)
         offset = min(_offsets(half), key=lambda offset: cost(at + offset))
         text.set_position(tuple(offset))
         taken.append((*(at + offset - half), *(at + offset + half)))
@@ -153,7 +153,7 @@ def _offsets(half: np.ndarray) -> list[np.ndarray]:
 def _cost(
     middle: np.ndarray,
     half: np.ndarray,
-    edge_dot: np.ndarray,
+    dots: np.ndarray,
     rest: np.ndarray,
     taken: Sequence[tuple[float, float, float, float]],
     size: np.ndarray,
@@ -162,7 +162,7 @@ def _cost(
     (left, bottom), (right, top) = middle - half, middle + half
     overlaps = sum(left < r and right > l and bottom < t and top > b for l, b, r, t in taken)
     leaves = left < 0 or bottom < 0 or right > size[0] or top > size[1]
-    covered = (np.abs(edge_dot - middle) < half).all(axis=1).sum()
+    covered = (np.abs(dots - middle) < half).all(axis=1).sum()
     misleading = (np.abs(rest - middle) < half + CLEAR_PT).all(axis=1).sum()
     return float(covered) + MISLEADING * float(misleading) + OVERLAP * overlaps + OUTSIDE * leaves
 

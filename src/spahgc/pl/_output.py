@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ROW_HEIGHT_IN = 2.6
+"""Height of a figure of one row of axes."""
 SAVE_DPI = 300
 """Dots per inch of saved pictures."""
 
@@ -119,6 +121,14 @@ def _is_autoshown() -> bool:
     from scanpy import settings
 
     return bool(settings.autoshow) and matplotlib.get_backend().lower() not in SILENT_BACKENDS
+
+
+def new_axes(width: float, n_panels: int = 1, height: float = ROW_HEIGHT_IN) -> list[Axes]:
+    """Axes side by side in a new figure of this size, inches."""
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    return list(figure.subplots(1, n_panels, squeeze=False).ravel())
 
 
 def given_axes(

@@ -10,25 +10,21 @@ import numpy as np
 from spahgc._slides.tables import table_of
 from spahgc.pl._gene_values import units_of
 from spahgc.pl._labels import mark_points
-from spahgc.pl._output import finish_single, given_axes, save_path
+from spahgc.pl._output import finish_single, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
-    MAX_VECTOR_POINTS,
     PLOT_RC,
-    POINT_AREA,
-    POINTS,
-    QUIET,
     SLIDE,
-    check_n_label,
     count,
+    draw_points,
+    draw_zero_line,
     evaluated,
     extremes,
     find_metric,
     measured_spots,
-    new_axes,
     panel_of,
     plain_numbers,
 )
-from spahgc.pl._style import COLUMN_IN, TEXT_PT, rc_context, text_colour
+from spahgc.pl._style import COLUMN_IN, TEXT_PT, check_count, rc_context, text_colour
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,7 +113,7 @@ def score_vs_abundance(
     'PCC with the measurement'
     """
     adata = table_of(adata, table_key, SLIDE)
-    check_n_label(n_label)
+    check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     find_metric(metric)
     scores = evaluated(adata, key, metric)
     label = find_metric(metric, units_of(adata, key))
@@ -153,21 +149,12 @@ def _description(inside: np.ndarray, defined: np.ndarray, drawn: np.ndarray) -> 
 
 def _draw(ax: Axes, points: np.ndarray, genes: list[str], metric: Metric, n_label: int) -> None:
     """Points, the line through them, and the names of the best and worst genes."""
-    ax.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=POINT_AREA,
-        color=POINTS,
-        alpha=0.5,
-        linewidths=0,
-        zorder=2,
-        rasterized=len(points) > MAX_VECTOR_POINTS,
-    )
+    draw_points(ax, points, alpha=0.5)
     line = _medians(points)
     if len(line) > 1:
         ax.plot(*line.T, color=text_colour(ax), linewidth=1.4, zorder=3)
     if metric.higher_is_better and points[:, 1].min() < 0:
-        ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
+        draw_zero_line(ax)
     # Most genes are rare: on a linear axis they would be one upright stripe.
     ax.set_xscale("log")
     plain_numbers(ax.xaxis)

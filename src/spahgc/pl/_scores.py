@@ -9,7 +9,8 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SCORES, UNITS, Var
 from spahgc._slides.expression import log_expression, zero_spots
-from spahgc._validate import check_anndata, quoted
+from spahgc._validate import check_anndata
+from spahgc.pl._gene_values import check_predicted
 from spahgc.pl._style import CATEGORY_COLOURS, RC
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-HEIGHT_IN = 2.6
-"""Height of a figure of one row."""
 LABEL_PT = 6.5
 """Size of gene names beside their points."""
 
@@ -67,25 +66,9 @@ def find_metric(metric: str, units: str = UNITS) -> Metric:
         "rmse": Metric(f"RMSE ({units})", False),
         "mae": Metric(f"mean absolute error ({units})", False),
     }
-    if metric not in known:
+    if metric not in SCORES:
         raise ValueError(f'metric="{metric}" is not known. Choose one of {", ".join(SCORES)}.')
     return known[metric]
-
-
-def check_n_label(n_label: int) -> None:
-    """Refuse what is no number of labels."""
-    if isinstance(n_label, bool) or not isinstance(n_label, int | np.integer) or n_label < 0:
-        raise ValueError(f"n_label is {n_label!r}; pass a whole number of genes to name, 0 for none.")
-
-
-def check_predicted(adata: AnnData, key: str) -> None:
-    """Refuse a slide without a prediction under this key."""
-    check_anndata(adata, SLIDE)
-    if key not in adata.layers:
-        raise KeyError(
-            f'layer "{key}" not found in {SLIDE}, layers are: {quoted(adata.layers)}. '
-            "Run spahgc.tl.predict(adata, refs) first."
-        )
 
 
 def evaluated(adata: AnnData, key: str, metric: str) -> np.ndarray:
@@ -128,12 +111,16 @@ def count(n: int, thing: str) -> str:
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
-def new_axes(width: float, n_panels: int = 1, height: float = HEIGHT_IN) -> list[Axes]:
-    """Axes side by side in a figure of this size, inches."""
-    from matplotlib import pyplot as plt
+def draw_points(ax: Axes, points: np.ndarray, *, alpha: float) -> None:
+    """A point a gene; `points` holds data coordinates, genes x 2."""
+    x, y = points.T
+    as_pixels = len(points) > MAX_VECTOR_POINTS
+    ax.scatter(x, y, s=POINT_AREA, color=POINTS, alpha=alpha, linewidths=0, zorder=2, rasterized=as_pixels)
 
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    return list(figure.subplots(1, n_panels, squeeze=False).ravel())
+
+def draw_zero_line(ax: Axes) -> None:
+    """A line at a score of 0, below which a prediction is worse than none."""
+    ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -12,7 +12,7 @@ from spahgc.pl._figure_slides import figure_slides, figure_tissues
 from spahgc.pl._gene_grid import GeneMaps, Grid, Style, draw_genes
 from spahgc.pl._gene_values import GeneValues, gene_list, gene_values, shared_units
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_style, rc_context
+from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_count, check_style, rc_context
 from spahgc.pl._tissue import SpatialKeys
 
 if TYPE_CHECKING:
@@ -146,13 +146,12 @@ def spatial_genes(
     >>> part = sp.pl.spatial_genes(slide, "MORPH001", crop_coord=(0, 500, 0, 500), show=False)
     """
     check_style(vmin, vmax, size, img_alpha)
-    if isinstance(ncols, bool) or not isinstance(ncols, int | np.integer) or ncols < 1:
-        raise ValueError(f"ncols is {ncols!r}; pass a whole number of genes side by side, at least 1.")
+    ncols = check_count("ncols", ncols, "genes side by side, at least 1")
     slides, names = figure_slides(adata, table_key), gene_list(genes)
     path = save_path(save, "spatial_genes")
     values = [gene_values(slide, names, key=key, layer=layer, spread=spread) for slide in slides]
     units = shared_units(values, slides)
-    grid = Grid(len(names), len(slides), _kinds(values, spread), int(ncols))
+    grid = Grid(len(names), len(slides), _kinds(values, spread), ncols)
     given = _given_axes(ax, grid)
     if given is None:
         grid.check()

@@ -110,6 +110,19 @@ def check_style(vmin: float | None, vmax: float | None, size: float, img_alpha: 
         raise ValueError(f"img_alpha must be between 0 (no image) and 1 (full colours), found {img_alpha:g}.")
 
 
+def check_count(name: str, value: object, meaning: str, least: int = 1) -> int:
+    """A whole number of what the caller asks for; refuses anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; pass a whole number of {meaning}.")
+    return int(value)
+
+
+def check_positive(name: str, value: float | None, meaning: str) -> None:
+    """Refuse a number that is not above 0; ``None`` leaves it to the function."""
+    if value is not None and not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; pass a positive {meaning}.")
+
+
 def figure_width(n_across: int) -> float:
     """Width in inches of a figure with so many panels side by side."""
     return {1: COLUMN_IN, 2: PAIR_IN}.get(n_across, PAGE_IN)
@@ -248,12 +261,8 @@ def shared_limits(panels: Sequence[np.ndarray], vmin: float | None, vmax: float 
     low, high = low if vmin is None else float(vmin), high if vmax is None else float(vmax)
     if low >= high:
         low, high = (high - 1.0, high) if vmin is None and vmax is not None else (low, low + 1.0)
-    below, above = bool(values.min() < low), bool(values.max() > high)
-    return (
-        low,
-        high,
-        {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both"),
-    )
+    extend = ("neither", "min", "max", "both")[int(values.min() < low) + 2 * int(values.max() > high)]
+    return low, high, extend
 
 
 def draw_colour_bar(

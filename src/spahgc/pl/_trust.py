@@ -14,26 +14,23 @@ from scipy.sparse import csr_matrix
 from spahgc._keys import Layers, Var
 from spahgc._slides.tables import table_of
 from spahgc._spots.rows import blocks_of
-from spahgc.pl._gene_values import columns, units_of
+from spahgc.pl._gene_values import check_predicted, dense, units_of
 from spahgc.pl._labels import mark_points
-from spahgc.pl._output import finish, given_axes, save_path
+from spahgc.pl._output import finish, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
     MAX_VECTOR_POINTS,
     PLOT_RC,
-    POINT_AREA,
     POINTS,
     QUIET,
     SLIDE,
-    check_n_label,
-    check_predicted,
     count,
+    draw_points,
     evaluated,
     extremes,
     measured_spots,
-    new_axes,
     panel_of,
 )
-from spahgc.pl._style import rc_context
+from spahgc.pl._style import check_count, rc_context
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -202,7 +199,7 @@ def trust(
     """
     if calibration not in CALIBRATIONS:
         raise ValueError(f'calibration="{calibration}" is not known. Choose one of {", ".join(CALIBRATIONS)}.')
-    check_n_label(n_label)
+    check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     adata = table_of(adata, table_key, SLIDE)
     pcc = _gene_pcc(adata, key)
     path = save_path(save, "trust")
@@ -247,10 +244,10 @@ def _gene_pcc(adata: AnnData, key: str) -> GenePCC:
 def _values(adata: AnnData, key: str, layer: str | None) -> ValuesWithSpread:
     """Measured and predicted values of the panel, over the spots that have counts."""
     measured, spots = measured_spots(adata, layer)
-    spread = columns(adata.layers[Layers.spread(key)])
+    spread = dense(adata.layers[Layers.spread(key)])
     return ValuesWithSpread(
         measured=measured,
-        predicted=columns(adata.layers[key]),
+        predicted=dense(adata.layers[key]),
         spread=spread,
         spots=spots,
         genes=np.flatnonzero(np.isfinite(spread).any(axis=0)),
@@ -293,11 +290,10 @@ def share_by_expected(values: ValuesWithSpread) -> np.ndarray:
 def _draw_pcc(ax: Axes, pcc: GenePCC, n_label: int) -> None:
     """Expected against achieved PCC, the names of the genes that are furthest from the diagonal."""
     points = np.column_stack([pcc.expected, pcc.achieved])
-    many = len(points) > MAX_VECTOR_POINTS
-    ax.hlines(pcc.achieved, pcc.low, pcc.high, color=QUIET, alpha=0.25, linewidth=0.5, zorder=1, rasterized=many)
-    ax.scatter(
-        points[:, 0], points[:, 1], s=POINT_AREA, color=POINTS, alpha=0.6, linewidths=0, zorder=2, rasterized=many
-    )
+    as_pixels = len(points) > MAX_VECTOR_POINTS
+    bars = ax.hlines(pcc.achieved, pcc.low, pcc.high, color=QUIET, alpha=0.25, linewidth=0.5, zorder=1)
+    bars.set_rasterized(as_pixels)
+    draw_points(ax, points, alpha=0.6)
     # The intervals of a few rare genes are wide; points decide what is shown.
     _diagonal(ax, points)
     rest = f", {pcc.n_undefined:,} undefined" if pcc.n_undefined else ""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from anndata import AnnData
 
 from spahgc._files import write_text
@@ -19,6 +18,7 @@ from spahgc.pl._report._build import Sources, build
 from spahgc.pl._report._content import collect
 from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
 from spahgc.pl._report._retrieved import cut_reference_patches, retrieved
+from spahgc.pl._style import check_positive
 from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.tl._prediction import prediction_record
 
@@ -130,7 +130,8 @@ def report(
     'report.html'
     """
     path = _checked_path(path)
-    _check_numbers(max_mb, patch_um)
+    check_positive("max_mb", max_mb, "number")
+    check_positive("patch_um", patch_um, "number")
     keys = SpatialKeys(table_key, image_key, coordinate_system)
     table = placed_table(adata, table_key, "the slide")
     check_anndata(table, "the slide")
@@ -169,12 +170,6 @@ def _checked_path(path: str | Path) -> Path:
         )
     check_writable_folder(path.parent)
     return path
-
-
-def _check_numbers(max_mb: float, patch_um: float | None) -> None:
-    for name, value in (("max_mb", max_mb), ("patch_um", patch_um)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value!r}; pass a positive number.")
 
 
 def _patch_width(slide: SlideImage | None, embedding: str, patch_um: float | None, tissue: Tissue) -> float | None:

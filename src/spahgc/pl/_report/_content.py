@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Layers, Obs, Var
-from spahgc.pl._gene_values import columns, drawable_genes, gene_list, measured_expression, units_of
+from spahgc.pl._gene_values import dense, drawable_genes, gene_list, measured_expression, units_of
 from spahgc.pl._tissue import SpatialKeys, Tissue, slide_tissue
 from spahgc.pp._embed.resolution import library
 from spahgc.tl._prediction import prediction_and_panel
@@ -95,9 +95,9 @@ def collect(
         spots=[str(name) for name in adata.obs_names],
         genes=shown,
         n_predicted=len(panel),
-        predicted=columns(adata.layers[key])[:, positions],
+        predicted=dense(adata.layers[key])[:, positions],
         measured=measured_expression(adata, shown, layer, SLIDE),
-        spread=columns(adata.layers[spread])[:, positions] if spread in adata.layers else None,
+        spread=dense(adata.layers[spread])[:, positions] if spread in adata.layers else None,
         trust=_trust(adata, shown, key),
         achieved=_numbers(adata.var.loc[shown], Var.score(key, "pearson")),
         support=_numbers(adata.obs, Obs.support(key)),
