@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_writable_folder
-from spahgc.cli._files import embed_missing, read_slide
-from spahgc.cli._requests import SlidesRequest
-from spahgc.cli._scores import SUMMARY_COLUMNS, check_methods, of_each_slide, scores_for_json, table_text, write_scores
+from spahgc.cli._slide_files import embed_missing, read_slide
+from spahgc.cli._validation_request import SlidesRequest
+from spahgc.cli._validation_scores import (
+    check_methods,
+    per_slide_lines,
+    scores_for_json,
+    summary_table,
+    table_text,
+    write_scores,
+)
 
 if TYPE_CHECKING:
+    from spahgc.cli._slide_files import Slide
     from spahgc.tl import CrossValidation
 
 FOLDS = "folds"
@@ -29,25 +37,24 @@ class SlidesOutcome:
 
     def text(self) -> str:
         """For a terminal."""
-        asked = self.request
-        table = self.validation.summary[list(SUMMARY_COLUMNS)].rename(columns=SUMMARY_COLUMNS)
+        request = self.request
         lines = [
-            f"{len(self.slides)} slides, one {asked.group_by} held out at a time, preset {asked.preset}",
+            f"{len(self.slides)} slides, one {request.group_by} held out at a time, preset {request.preset}",
             "",
-            table_text(table.rename_axis("method")),
+            table_text(summary_table(self.validation)),
             "",
-            *of_each_slide(self.validation),
+            *per_slide_lines(self.validation),
         ]
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For a program."""
-        asked = self.request
+        request = self.request
         return {
             "slides": self.slides,
-            "preset": asked.preset,
-            "group_by": asked.group_by,
-            "seed": asked.seed,
+            "preset": request.preset,
+            "group_by": request.group_by,
+            "seed": request.seed,
             **scores_for_json(self.validation),
         }
 
@@ -105,7 +112,7 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
     return outcome
 
 
-def _named(slide: Any, path: Path, table_key: str | None) -> Any:
+def _named(slide: Slide, path: Path, table_key: str | None) -> Slide:
     """A slide that says nothing of its name is called by its file."""
     table = table_of(slide, table_key, f"--slide {path}")
     if Obs.slide not in table.obs and len(table.uns.get(SPATIAL, {})) != 1 and not is_spatialdata(slide):
