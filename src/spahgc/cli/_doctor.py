@@ -63,10 +63,7 @@ def _lines(info: SystemInfo, problems: list[str]) -> Iterator[str]:
     sections = {
         "packages": _packages(info),
         "machine": [*_compute(info.compute, info.processors), _memory(info.memory)],
-        "folders": [
-            _folder("downloads", info.cache),
-            _folder("weights", info.hub_cache),
-        ],
+        "folders": [_folder("downloads", info.cache), _folder("weights", info.hub_cache)],
         "hub": list(_hub(info.hub)),
         "encoders": list(_encoders(info)),
     }
@@ -109,13 +106,10 @@ def _compute(compute: Compute, processors: int) -> Iterator[tuple[str, str]]:
     elif not compute.devices:
         yield NOTE, "no accelerator: networks run on the processor"
     if compute.chosen is not None:
-        yield FINE, f"device that is used: {compute.chosen}; {_count(processors, 'processor')}, {_threads(compute)}"
+        threads = f"{_count(compute.threads or 0, 'thread')} of torch"
+        yield FINE, f"device that is used: {compute.chosen}; {_count(processors, 'processor')}, {threads}"
     if compute.threads is not None and compute.threads > processors:
         yield NOTE, f"more threads than processors slow each other down: set OMP_NUM_THREADS={processors}"
-
-
-def _threads(compute: Compute) -> str:
-    return f"{_count(compute.threads or 0, 'thread')} of torch"
 
 
 def _count(number: int, label: str) -> str:

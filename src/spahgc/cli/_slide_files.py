@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spahgc._slides.tables import is_spatialdata
@@ -66,7 +65,13 @@ def _read_store(path: Path, option: str) -> Slide:
             import anndata as ad
 
             return ad.read_zarr(path)
-        return _spatialdata(path).read_zarr(path)
+        import spatialdata
+
+        return spatialdata.read_zarr(path)
+    except ImportError as error:
+        raise ImportError(
+            f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
+        ) from error
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{option} {path} cannot be read as a {kind} ({error}). Write it again.") from error
 
@@ -77,16 +82,6 @@ def _kind(path: Path) -> str | None:
         return "AnnData"
     is_store = (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
     return "SpatialData" if is_store and any((path / name).is_dir() for name in ELEMENTS) else None
-
-
-def _spatialdata(path: Path) -> ModuleType:
-    try:
-        import spatialdata
-    except ImportError as error:
-        raise ImportError(
-            f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
-        ) from error
-    return spatialdata
 
 
 def read_references(paths: Sequence[Path] | None, bank: Path | None) -> list[Slide] | Path | None:

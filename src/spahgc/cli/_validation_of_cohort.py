@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -15,11 +14,12 @@ from spahgc._keys import UNS, Obs, Obsm, Uns
 from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, quoted
 from spahgc.cli._validation_request import PAPER_ENCODER, PAPER_GROUP, PAPER_PRESET, CohortRequest
 from spahgc.cli._validation_scores import (
+    FOLDS,
     check_methods,
-    per_slide_lines,
+    folds_name,
+    score_lines,
     scores_for_json,
     summary_table,
-    table_text,
     write_scores,
 )
 
@@ -35,8 +35,8 @@ PROTOCOL = (
     "The reported figure chose the epoch on the slide held out, and its genes over all slides; "
     "here nothing that learns sees that slide."
 )
-SLIDES, FOLDS = "slides", "folds"
-"""Folders within the output."""
+SLIDES = "slides"
+"""Folder of the embedded slides within the output."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ class CohortOutcome:
             f"one {request.group_by} held out at a time",
             f"encoder {request.encoder}, preset {request.preset}",
             "",
-            table_text(self.table()),
-            "",
-            *per_slide_lines(self.validation),
+            *score_lines(self.table(), self.validation),
             "",
             PROTOCOL,
         ]
@@ -274,11 +272,7 @@ def _key(request: CohortRequest) -> str:
 
 
 def _folds_name(request: CohortRequest, sections: list[str], slide: AnnData, key: str) -> str:
-    """Folder of the finished folds: another one for other slides, another encoder or another seed."""
-    from spahgc.tl._cross_validation.folds import digest
-
     record = encoder_records(slide)[key]
     # Plain texts: lists come back from files as arrays.
     encoder = [str(record[field]) for field in ("name", "revision", "context")]
-    inputs = [sorted(sections), encoder, request.preset, request.seed]
-    return f"{request.group_by}-{digest(json.dumps(inputs).encode())}"
+    return folds_name(request.group_by, sorted(sections), encoder, request.preset, request.seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +12,18 @@ from spahgc._validate import check_writable_folder
 from spahgc.cli._slide_files import embed_missing, read_slide
 from spahgc.cli._validation_request import SlidesRequest
 from spahgc.cli._validation_scores import (
+    FOLDS,
     check_methods,
-    per_slide_lines,
+    folds_name,
+    score_lines,
     scores_for_json,
     summary_table,
-    table_text,
     write_scores,
 )
 
 if TYPE_CHECKING:
     from spahgc.cli._slide_files import Slide
     from spahgc.tl import CrossValidation
-
-FOLDS = "folds"
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,7 @@ class SlidesOutcome:
         lines = [
             f"{len(self.slides)} slides, one {request.group_by} held out at a time, preset {request.preset}",
             "",
-            table_text(summary_table(self.validation)),
-            "",
-            *per_slide_lines(self.validation),
+            *score_lines(summary_table(self.validation), self.validation),
         ]
         return "\n".join(lines)
 
@@ -92,6 +88,9 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         context=request.context,
         device=request.device,
     )
+    names = sorted(str(path.resolve()) for path in request.paths)
+    chosen = (request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed)
+    folds = folds_name(request.group_by, names, *chosen)
     validation = cross_validate(
         slides,
         group_by=request.group_by,
@@ -102,7 +101,7 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         preset=request.preset,
         seed=request.seed,
         n_jobs=request.n_jobs,
-        checkpoint=None if folder is None else folder / FOLDS / _folds_name(request),
+        checkpoint=None if folder is None else folder / FOLDS / folds,
         device=request.device,
         table_key=request.table_key,
     )
@@ -118,12 +117,3 @@ def _named(slide: Slide, path: Path, table_key: str | None) -> Slide:
     if Obs.slide not in table.obs and len(table.uns.get(SPATIAL, {})) != 1 and not is_spatialdata(slide):
         table.obs[Obs.slide] = path.stem
     return slide
-
-
-def _folds_name(request: SlidesRequest) -> str:
-    """Folder of the finished folds: another one for other slides, another seed or other genes."""
-    from spahgc.tl._cross_validation.folds import digest
-
-    names = sorted(str(path.resolve()) for path in request.paths)
-    chosen = [request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed]
-    return f"{request.group_by}-{digest(json.dumps([names, *chosen]).encode())}"

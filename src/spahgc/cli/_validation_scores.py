@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from spahgc.tl import CrossValidation
 
+FOLDS = "folds"
+"""Folder of the finished folds within the output."""
 SUMMARY_COLUMNS = {"pearson": "mean PCC", "low": "low", "high": "high", "n_genes": "genes", "seconds": "seconds"}
 """Columns of a summary that a terminal is shown, and how it calls them."""
 
@@ -38,16 +40,13 @@ def summary_table(validation: CrossValidation) -> pd.DataFrame:
     return validation.summary[list(SUMMARY_COLUMNS)].rename(columns=SUMMARY_COLUMNS).rename_axis("method")
 
 
-def table_text(table: pd.DataFrame) -> str:
-    """The same as text."""
-    return table.to_string(
-        na_rep="", formatters={"genes": _whole, "seconds": _whole}, float_format="{:.4f}".format, index_names=False
-    )
-
-
-def per_slide_lines(validation: CrossValidation) -> list[str]:
-    """A heading and one row a slide."""
-    return ["mean PCC of each slide", validation.per_slide.T.to_string(float_format="{:.4f}".format, index_names=False)]
+def score_lines(table: pd.DataFrame, validation: CrossValidation) -> list[str]:
+    """A table with one row a method, then a heading and one row a slide."""
+    figure = "{:.4f}".format
+    formats = {"genes": _whole, "seconds": _whole}
+    methods = table.to_string(na_rep="", formatters=formats, float_format=figure, index_names=False)
+    slides = validation.per_slide.T.to_string(float_format=figure, index_names=False)
+    return [methods, "", "mean PCC of each slide", slides]
 
 
 def scores_for_json(validation: CrossValidation) -> dict[str, object]:
@@ -63,6 +62,13 @@ def write_scores(folder: Path, validation: CrossValidation, outcome: Mapping[str
     write_text(folder / "scores.csv", validation.scores.to_csv(index=False))
     write_text(folder / "per_slide.csv", validation.per_slide.to_csv())
     write_text(folder / "result.json", json.dumps(outcome, indent=1))
+
+
+def folds_name(group_by: str, *inputs: object) -> str:
+    """Folder of the finished folds: another one for other inputs, which go into its name."""
+    from spahgc.tl._cross_validation.folds import digest
+
+    return f"{group_by}-{digest(json.dumps(inputs).encode())}"
 
 
 def _whole(value: float) -> str:
