@@ -15,8 +15,7 @@ import pytest
 import typer
 
 from spahgc import cli
-from spahgc.cli._completion import LAYOUTS, METHODS, STAINS
-from spahgc.cli._show import plain
+from spahgc.cli._output import EXIT_ERROR, plain
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 NAMES = [
@@ -172,15 +171,56 @@ def test_the_shell_completes_commands_and_names(
     assert completed(capsys, monkeypatch, line) == expected
 
 
-def test_the_names_that_are_completed_are_those_that_the_functions_know() -> None:
-    from spahgc.image._grid import LAYOUTS as KNOWN_LAYOUTS
-    from spahgc.pp._embed.stain import METHODS as KNOWN_STAINS
+def test_the_names_that_are_completed_are_those_that_the_functions_know(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spahgc.datasets._cohort import COHORTS
+    from spahgc.encoders._cards import CARDS
+    from spahgc.image._grid import LAYOUTS
+    from spahgc.pp._embed.stain import METHODS as STAINS
     from spahgc.tl._baselines import BASELINES
     from spahgc.tl._predict import NETWORK
 
-    assert list(METHODS) == [NETWORK, *BASELINES]
-    assert list(STAINS) == list(KNOWN_STAINS)
-    assert list(LAYOUTS) == list(KNOWN_LAYOUTS)
+    for line, names in {
+        "predict --method": [NETWORK, *BASELINES],
+        "cross-validate --method": [NETWORK, *BASELINES],
+        "cross-validate --cohort": list(COHORTS),
+        "embed --encoder": list(CARDS),
+        "embed --stain": list(STAINS),
+        "tile --layout": list(LAYOUTS),
+    }.items():
+        assert completed(capsys, monkeypatch, f"spahgc {line} ") == names
+
+
+@pytest.mark.parametrize(
+    "line", ["predict --method ", "cross-validate --cohort ", "embed --encoder ", "embed --stain "]
+)
+def test_completing_a_name_does_not_load_torch(line: str) -> None:
+    words = ["spahgc", *line.split()]
+    environment = os.environ | {
+        "_SPAHGC_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"spahgc {line}",
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, check=True)
+    assert {"torch", "timm"}.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "--target", "a", "--output", "b", "--method", "magic"], "--method magic is not known"),
+        (["fit", "--output", "b", "--preset", "magic"], "--preset magic is not known. Choose one of paper, default."),
+        (["embed", "a", "--output", "b", "--stain", "blue"], "--stain blue is not known. Choose one of macenko,"),
+        (["tile", "a", "--output", "b", "--layout", "round"], "--layout round is not known. Choose one of hexagonal,"),
+    ],
+)
+def test_a_name_that_no_registry_has_is_refused_with_those_that_it_has(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (EXIT_ERROR, "")
+    assert message in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

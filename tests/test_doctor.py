@@ -19,9 +19,8 @@ import pytest
 
 import spahgc as sp
 from spahgc import cli
-from spahgc.cli import _facts as _doctor
-from spahgc.cli import _facts_hub as _doctor_hub
-from spahgc.cli._facts import Compute, Device, cgroup_limits, folder, gather, problems
+from spahgc.cli import _encoder_status, _system_info
+from spahgc.cli._system_info import Compute, Device, cgroup_limits, folder, problems, system_info
 from spahgc.encoders import EncoderUnavailableError
 from spahgc.encoders._cards import CARDS
 
@@ -114,7 +113,7 @@ def hub(weights: Path, at: Any, registered: None) -> Iterator[Any]:
 
 
 def states(names: tuple[str, ...] = ENCODERS) -> dict[str, str]:
-    return {each.name: each.state for each in gather(names).encoders}
+    return {each.name: each.state for each in system_info(names).encoders}
 
 
 def test_the_state_of_an_encoder_is_what_loading_it_meets(
@@ -129,7 +128,7 @@ def test_the_state_of_an_encoder_is_what_loading_it_meets(
     }
     assert states() == expected
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    facts = gather(ENCODERS)
+    facts = system_info(ENCODERS)
     assert {each.name: each.state for each in facts.encoders} == expected | {"granted": "download"}
     assert facts.hub.reachable and facts.hub.logged_in
     for each in facts.encoders:
@@ -143,7 +142,7 @@ def test_the_state_of_an_encoder_is_what_loading_it_meets(
 
 
 def test_looking_downloads_nothing(hub: Any, tmp_path: Path) -> None:
-    gather(ENCODERS)
+    system_info(ENCODERS)
     assert hub.requests and not [request for request in hub.requests if not request.startswith("HEAD ")]
     assert not (tmp_path / "hub").exists() and not (tmp_path / "cache").exists()
 
@@ -152,7 +151,7 @@ def test_offline_mode_asks_nobody_and_finds_what_is_cached(hub: Any, at: Any) ->
     sp.encoders.load_encoder("open")
     at(hub.url, offline=True)
     hub.requests.clear()
-    facts = gather(("open", "locked", "efficientnet_lite0"))
+    facts = system_info(("open", "locked", "efficientnet_lite0"))
     assert [each.state for each in facts.encoders] == ["cached", "offline", "installed"]
     assert facts.hub.offline and facts.hub.reachable is None
     assert not hub.requests
@@ -163,7 +162,7 @@ def test_a_hub_that_cannot_be_reached_is_not_asked_for_every_encoder(at: Any, re
         taken.bind(("127.0.0.1", 0))
         at(f"http://127.0.0.1:{taken.getsockname()[1]}")
         started = time.perf_counter()
-        facts = gather()
+        facts = system_info()
     assert time.perf_counter() - started < MAX_SECONDS
     assert facts.hub.reachable is False and "cannot be reached" in str(facts.hub.reason)
     loadable = [each.name for each in facts.encoders if each.loadable]
@@ -172,13 +171,13 @@ def test_a_hub_that_cannot_be_reached_is_not_asked_for_every_encoder(at: Any, re
 
 
 def test_a_hub_that_says_nothing_is_not_waited_for(at: Any, registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_doctor_hub, "HUB_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(_encoder_status, "HUB_TIMEOUT_S", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         at(f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.perf_counter()
-        facts = gather(("open",))
+        facts = system_info(("open",))
         assert time.perf_counter() - started < MAX_SECONDS / 2
     assert facts.hub.reachable is False and "in time" in facts.encoders[0].detail
 
@@ -199,7 +198,7 @@ def test_what_is_not_a_hub_is_told_from_one(at: Any, registered: None) -> None:
     server = HTTPServer(("127.0.0.1", 0), Portal)
     Thread(target=server.serve_forever, daemon=True).start()
     at(f"http://127.0.0.1:{server.server_address[1]}")
-    facts = gather(("open",))
+    facts = system_info(("open",))
     server.shutdown()
     server.server_close()
     assert facts.hub.reachable is False and "does not come from a Hugging Face hub" in facts.encoders[0].detail
@@ -252,7 +251,7 @@ def test_a_device_that_is_not_there_needs_mending(at: Any, capsys: pytest.Captur
 
 def test_this_installation_has_what_it_needs(at: Any) -> None:
     at("http://127.0.0.1:9", offline=True)
-    facts = gather(("efficientnet_lite0",))
+    facts = system_info(("efficientnet_lite0",))
     assert {"torch", "anndata", "scanpy", "timm", "huggingface-hub"} <= {package.name for package in facts.packages}
     assert all(package.fits for package in facts.packages) and problems(facts) == []
 
@@ -272,25 +271,25 @@ def test_packages_are_held_against_what_the_package_needs(
     extras = Message()
     for name in ("wsi", "hd", "test"):
         extras["Provides-Extra"] = name
-    real = _doctor.metadata.version
+    real = _system_info.metadata.version
     versions = {"timm": "0.1", "torch": "2.9.0+cu128", "pyarrow": "21.0.0"}
 
     def version(name: str) -> str:
         if name not in versions:
-            raise _doctor.metadata.PackageNotFoundError(name)
+            raise _system_info.metadata.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(_doctor.metadata, "requires", lambda _: needs)
-    monkeypatch.setattr(_doctor.metadata, "metadata", lambda _: extras)
-    monkeypatch.setattr(_doctor.metadata, "version", version)
-    found, of_users = _doctor.requirements()
+    monkeypatch.setattr(_system_info.metadata, "requires", lambda _: needs)
+    monkeypatch.setattr(_system_info.metadata, "metadata", lambda _: extras)
+    monkeypatch.setattr(_system_info.metadata, "version", version)
+    found, of_users = _system_info.requirements()
     assert [(each.name, each.version, each.fits) for each in found] == [
         ("timm", "0.1", False),
         ("torch", "2.9.0+cu128", True),
     ]
     assert [(each.name, each.present) for each in of_users] == [("wsi", False), ("hd", True)]
-    monkeypatch.setattr(_doctor.metadata, "version", real)
-    monkeypatch.setattr(_doctor, "requirements", lambda: (found, of_users))
+    monkeypatch.setattr(_system_info.metadata, "version", real)
+    monkeypatch.setattr(_system_info, "requirements", lambda: (found, of_users))
     code, out, _ = run(capsys, "doctor", "--encoder", "efficientnet_lite0")
     assert code == 1
     assert 'timm 0.1, needed is >=1.0.9: run `pip install "timm>=1.0.9"`' in out
@@ -321,7 +320,7 @@ def test_memory_is_what_a_job_may_use(tmp_path: Path) -> None:
     assert cgroup_limits(tmp_path / "root", own) == [(4000, 1000)]
     own.write_text("4:memory:/old\n")
     assert cgroup_limits(tmp_path / "root", own) == []
-    found = _doctor.memory()
+    found = _system_info.memory()
     assert found.total is None or found.free is None or 0 < found.free <= found.total
 
 

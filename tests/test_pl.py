@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, issparse
 from scipy.stats import pearsonr
 
 import spahgc as sp
-from spahgc.pl._style import RC, drawn_in, shared_limits, titles
+from spahgc.pl._style import RC, rc_context, shared_limits, titles
 from spahgc.pl._tissue import round_length, tissue_of
 
 GENES = ["MORPH001", "FLAT001"]
@@ -486,7 +486,7 @@ def test_importing_the_figures_loads_no_pyplot():
 def test_a_backend_that_is_loaded_by_a_figure_stays_interactive(monkeypatch, fails):
     monkeypatch.setitem(matplotlib.rcParams, "interactive", False)
     try:
-        with drawn_in(RC):
+        with rc_context(RC):
             matplotlib.interactive(True)  # what the backend of a notebook does when the first figure loads it
             if fails:
                 raise RuntimeError

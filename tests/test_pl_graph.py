@@ -16,7 +16,8 @@ from matplotlib.patches import ConnectionPatch
 
 import spahgc as sp
 from spahgc.image import cut_patch, open_image
-from spahgc.pl._graph_figure import COLOURS, TARGET_COLOUR, spread_out
+from spahgc.pl._labels import spread_labels
+from spahgc.pl._spot_panels import COLOURS, TARGET_COLOUR
 
 EMBEDDING = "X_sim"
 K, Q = 7, 5
@@ -341,9 +342,10 @@ def test_spatialdata_is_drawn_as_its_table(target, refs, bank):
 
 
 def test_numbers_are_spread_in_their_order_and_stay_within():
-    heights = np.array([0.99, 0.98, 0.5, 0.5, 0.02])
-    placed = spread_out(heights, 0.12)
-    assert (np.diff(placed) <= -0.12 + 1e-9).all()
+    heights = np.array([0.02, 0.5, 0.5, 0.98, 0.99])
+    placed = spread_labels(heights, 0.12, 0, 1)
+    assert (np.diff(placed) >= 0.12 - 1e-9).all()
     assert placed.max() <= 1 and placed.min() >= 0
-    np.testing.assert_allclose(spread_out(np.array([0.9, 0.5, 0.1]), 0.12), [0.9, 0.5, 0.1])
-    assert spread_out(np.linspace(1, 0.9, 40), 0.12).min() >= -1e-9
+    np.testing.assert_allclose(spread_labels(np.array([0.1, 0.5, 0.9]), 0.12, 0, 1), [0.1, 0.5, 0.9])
+    crowded = spread_labels(np.linspace(0.9, 1, 40), 0.12, 0, 1)
+    assert crowded.min() >= -1e-9 and crowded.max() <= 1 + 1e-9

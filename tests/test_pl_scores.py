@@ -20,10 +20,11 @@ from scipy.sparse import csr_matrix
 from tests.conftest import EMBEDDING
 
 import spahgc as sp
-from spahgc._keys import Layers, Uns, Var
+from spahgc._keys import SCORES, Layers, Uns, Var
 from spahgc.pl._gene_scores import _description
-from spahgc.pl._names import apart, name_points
-from spahgc.pl._trust import Compared, error_by_spread, share_by_expected
+from spahgc.pl._labels import label_points, spread_labels
+from spahgc.pl._scores import find_metric
+from spahgc.pl._trust import ValuesWithSpread, error_by_spread, share_by_expected
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
 LINEAR = sp.Parameters(n_axes=8, line=True, epochs=0)
@@ -292,12 +293,12 @@ def test_both_axes_of_a_panel_have_one_range(slide):
         assert ax.get_xlim() == ax.get_ylim()
 
 
-def made_up(factor: float, n_spots: int = 300, n_genes: int = 40) -> Compared:
+def made_up(factor: float, n_spots: int = 300, n_genes: int = 40) -> ValuesWithSpread:
     """Normal errors that are `factor` times as large as the spread says."""
     rng = np.random.default_rng(0)
     spread = rng.uniform(0.5, 2.0, size=(n_spots, n_genes))
     measured = rng.normal(size=spread.shape) * spread * factor
-    return Compared(csr_matrix(measured), np.zeros_like(spread), spread, np.arange(n_spots), np.arange(n_genes))
+    return ValuesWithSpread(csr_matrix(measured), np.zeros_like(spread), spread, np.arange(n_spots), np.arange(n_genes))
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
@@ -491,9 +492,9 @@ def test_figures_take_the_table_of_a_spatialdata(trained):
 
 
 def test_names_are_moved_apart_as_little_as_possible():
-    np.testing.assert_allclose(apart(np.array([0.0, 0.1, 5.0]), 1.0, -10, 10), [-0.45, 0.55, 5.0])
-    np.testing.assert_allclose(apart(np.array([9.8, 9.9, 10.0]), 1.0, 0, 10), [8.0, 9.0, 10.0])
-    np.testing.assert_allclose(apart(np.array([0.0, 1.0, 2.0]), 0.5, -10, 10), [0.0, 1.0, 2.0])
+    np.testing.assert_allclose(spread_labels(np.array([0.0, 0.1, 5.0]), 1.0, -10, 10), [-0.45, 0.55, 5.0])
+    np.testing.assert_allclose(spread_labels(np.array([9.8, 9.9, 10.0]), 1.0, 0, 10), [8.0, 9.0, 10.0])
+    np.testing.assert_allclose(spread_labels(np.array([0.0, 1.0, 2.0]), 0.5, -10, 10), [0.0, 1.0, 2.0])
 
 
 def test_names_in_a_scatter_cover_neither_each_other_nor_leave_the_axes():
@@ -502,7 +503,7 @@ def test_names_in_a_scatter_cover_neither_each_other_nor_leave_the_axes():
     _, ax = plt.subplots(figsize=(3, 3))
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.figure.draw_without_rendering()
-    name_points(ax, crowd, [f"GENE{i}" for i in range(12)], crowd)
+    label_points(ax, crowd, [f"GENE{i}" for i in range(12)], crowd)
     ax.figure.draw_without_rendering()
     extents = [Text.get_window_extent(text) for text in ax.texts]  # without the lines to the points
     frame = ax.get_window_extent()
@@ -516,3 +517,9 @@ def test_names_in_a_scatter_cover_neither_each_other_nor_leave_the_axes():
 )
 def test_long_names_of_methods_are_broken_where_their_words_end(name, lines):
     assert _description(name, pd.Series([0.5])).splitlines()[:-2] == lines
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_of_an_evaluation_can_be_drawn_and_names_its_units(score):
+    metric = find_metric(score, units="counts")
+    assert metric.higher_is_better == ("counts" not in metric.label)

@@ -16,8 +16,8 @@ from tests.tissue_figures import assert_nothing_overlaps, bars, name_of, part_of
 
 import spahgc as sp
 from spahgc._slides.spatialdata import SpotsOnImage
-from spahgc.pl._style import ink, shared_limits, shorten
-from spahgc.pl._tissue import Part, tissue_of, tissue_on_image
+from spahgc.pl._style import shared_limits, shorten, text_colour
+from spahgc.pl._tissue import View, tissue_of, tissue_on_image
 
 GENES = ["MORPH001", "FLAT001"]
 MPP, SPOT_UM = 0.8, 55
@@ -181,7 +181,7 @@ def test_a_part_of_an_image_lies_under_its_spots(monkeypatch, held_at_once):
     pixels = np.zeros((800, 1000, 3), dtype=np.uint8)
     pixels[360:400, 600:640] = 255
     xy = np.array([[620.0, 380.0], [700.0, 300.0], [90.0, 80.0]])
-    tissue = tissue_on_image(SpotsOnImage(xy, pixels, "he", 0.5, 40.0), 1.0, Part(crop=(500, 800, 200, 500)))
+    tissue = tissue_on_image(SpotsOnImage(xy, pixels, "he", 0.5, 40.0), 1.0, View(crop=(500, 800, 200, 500)))
     left, right, bottom, top = tissue.extent
     rows, columns = np.nonzero(tissue.image[..., 0] > 127)
     height, width = tissue.image.shape[:2]
@@ -274,7 +274,7 @@ def test_text_is_seen_on_a_dark_figure(slide):
     assert [to_hex(patch.get_facecolor()) for patch in axes[0].patches] == ["#ffffff"]
     assert not draw(slide, GENES[0])[0].patches
     with plt.style.context("dark_background"):
-        assert ink(draw(slide, GENES[0])[0]) == "#ffffff"
+        assert text_colour(draw(slide, GENES[0])[0]) == "#ffffff"
 
 
 def test_values_that_are_all_missing_have_limits():

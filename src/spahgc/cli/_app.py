@@ -18,10 +18,10 @@ from spahgc.cli._doctor import doctor
 from spahgc.cli._embed import embed
 from spahgc.cli._evaluate import evaluate
 from spahgc.cli._fit import fit
+from spahgc.cli._output import EXIT_CLOSED_PIPE, EXIT_ERROR, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, Printed
 from spahgc.cli._predict import predict
 from spahgc.cli._registries import cohorts, encoders
 from spahgc.cli._report import report
-from spahgc.cli._show import EXIT_CLOSED_PIPE, EXIT_ERROR, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, Printed
 from spahgc.cli._tile import tile
 
 COMMANDS: tuple[Callable[..., Printed], ...] = (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spahgc.cli._completion import cohort_names, encoder_names, preset_names, section_names
+from spahgc.cli._choices import choice, cohort_names, complete_section, encoder_names, preset_names
 from spahgc.cli._options import (
     AsJson,
     Checkpoint,
@@ -20,33 +20,40 @@ from spahgc.cli._options import (
     chosen_genes,
     refuse,
 )
-from spahgc.cli._requests import METHODS, PAPER_ENCODER, PAPER_PRESET, SCORE_FILES, CohortRequest, SlidesRequest
-from spahgc.cli._show import Printed, note, result
+from spahgc.cli._output import Printed, note, result
+from spahgc.cli._validation_request import (
+    METHODS,
+    PAPER_ENCODER,
+    PAPER_PRESET,
+    SCORE_FILES,
+    CohortRequest,
+    SlidesRequest,
+)
+
+if TYPE_CHECKING:
+    from spahgc.cli._validation_of_cohort import CohortOutcome
+    from spahgc.cli._validation_of_slides import SlidesOutcome
 
 
 def cross_validate(
     cohort: Annotated[
         str | None,
-        typer.Option(
-            help="A cohort of the paper: cscc, her2st, alex, visium_bc, hest_...", autocompletion=cohort_names
-        ),
+        choice("A cohort of the paper: cscc, her2st, alex, visium_bc, hest_...", cohort_names, closed=False),
     ] = None,
     slide: Annotated[
         list[Path] | None, typer.Option(help="A measured slide of your own instead, .h5ad or .zarr; at least two.")
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(
-            help="Encoder of the patches; uni for a cohort if left out. Slides that have an embedding keep it.",
-            autocompletion=encoder_names,
+        choice(
+            "Encoder of the patches; uni for a cohort if left out. Slides that have an embedding keep it.",
+            encoder_names,
+            closed=False,
         ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="paper or default; if left out, paper for a cohort and default for slides.",
-            autocompletion=preset_names,
-        ),
+        choice("paper or default; if left out, paper for a cohort and default for slides.", preset_names),
     ] = None,
     path: Annotated[
         Path | None, typer.Option(help="Folder with a copy of the cohort; it is downloaded if left out.")
@@ -54,7 +61,7 @@ def cross_validate(
     section: Annotated[
         list[str] | None,
         typer.Option(
-            help="A section of the cohort, repeat; all that are there if left out.", autocompletion=section_names
+            help="A section of the cohort, repeat; all that are there if left out.", autocompletion=complete_section
         ),
     ] = None,
     method: Methods = None,
@@ -92,61 +99,50 @@ def cross_validate(
       spahgc cross-validate --slide A.h5ad --slide B.h5ad --slide C.h5ad --output validation
     """
     if (cohort is None) == (not slide):
-        found = "none" if cohort is None else "both"
-        raise ValueError(f"{found} of --cohort and --slide was given. Pass --cohort NAME, or --slide for each slide.")
+        given = "none" if cohort is None else "both"
+        raise ValueError(f"{given} of --cohort and --slide was given. Pass --cohort NAME, or --slide for each slide.")
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "context": context,
+        "methods": method or METHODS,
+        "group_by": group_by,
+        "seed": seed,
+        "n_jobs": jobs,
+        "device": device,
+    }
+    outcome: CohortOutcome | SlidesOutcome
     if cohort is not None:
+        from spahgc.cli._validation_of_cohort import validate_cohort
+
         refuse(
             {"--gene": gene, "--embedding": embedding, "--layer": layer, "--table-key": table_key},
             "goes with --slide; a cohort is run as in the paper. Leave it out.",
         )
-        asked = CohortRequest(
+        request = CohortRequest(
             cohort=cohort,
             path=path,
             sections=section or None,
             encoder=encoder or PAPER_ENCODER,
-            checkpoint=checkpoint,
-            context=context,
-            methods=method or METHODS,
             preset=preset or PAPER_PRESET,
-            group_by=group_by,
-            seed=seed,
-            n_jobs=jobs,
-            device=device,
+            **options,
         )
-        return _of_cohort(asked, output, as_json)
-    refuse({"--path": path, "--section": section}, "goes with --cohort. Leave it out.")
-    of_slides = SlidesRequest(
-        paths=slide or [],
-        encoder=encoder,
-        checkpoint=checkpoint,
-        context=context,
-        methods=method or METHODS,
-        preset=preset or "default",
-        group_by=group_by,
-        genes=chosen_genes(gene),
-        embedding=embedding,
-        layer=layer,
-        table_key=table_key,
-        seed=seed,
-        n_jobs=jobs,
-        device=device,
-    )
-    return _of_slides(of_slides, output, as_json)
+        output = Path(f"{cohort}-{request.encoder}".replace("/", "_")) if output is None else output
+        outcome = validate_cohort(request, output)
+    else:
+        from spahgc.cli._validation_of_slides import validate_slides
 
-
-def _of_cohort(asked: CohortRequest, output: Path | None, as_json: bool) -> Printed:
-    from spahgc.cli._validate_cohort import validate_cohort
-
-    folder = Path(f"{asked.cohort}-{asked.encoder}".replace("/", "_")) if output is None else output
-    outcome = validate_cohort(asked, folder)
-    note(f"\nWritten to {folder}: {', '.join(SCORE_FILES)}")
-    return result(outcome.text(), outcome.to_dict(), as_json)
-
-
-def _of_slides(asked: SlidesRequest, output: Path | None, as_json: bool) -> Printed:
-    from spahgc.cli._validate_slides import validate_slides
-
-    outcome = validate_slides(asked, output)
+        refuse({"--path": path, "--section": section}, "goes with --cohort. Leave it out.")
+        of_slides = SlidesRequest(
+            paths=slide or [],
+            encoder=encoder,
+            preset=preset or "default",
+            genes=chosen_genes(gene),
+            embedding=embedding,
+            layer=layer,
+            table_key=table_key,
+            **options,
+        )
+        outcome = validate_slides(of_slides, output)
     if output is not None:
         note(f"\nWritten to {output}: {', '.join(SCORE_FILES)}")
     return result(outcome.text(), outcome.to_dict(), as_json)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spahgc.cli._options import AsJson, Device, Preset, Seed
-from spahgc.cli._show import Printed, note, records, result
+from spahgc.cli._output import Printed, note, records, result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,7 @@ ENCODER = "efficientnet_lite0"
 N_SLIDES, N_PATIENTS, N_SPOTS, N_GENES = 4, 2, 200, 120
 N_SHOWN_GENES = 3
 METHODS = ("spahgc", "ridge", "nearest", "mean")
+"""What is compared."""
 FOLLOWS = "morphology"
 SLIDE, SCORES, FIGURE = "target.h5ad", "scores.csv", "spatial_genes.png"
 
@@ -84,7 +85,7 @@ def run_demo(output: Path, *, preset: str, n_spots: int, seed: int, device: str 
     return table
 
 
-def _score(target: AnnData, method: str) -> dict[str, Any]:
+def _score(target: AnnData, method: str) -> dict[str, object]:
     import spahgc as sp
 
     scores = sp.tl.evaluate(target, key=method)

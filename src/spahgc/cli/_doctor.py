@@ -1,4 +1,4 @@
-"""``spahgc doctor``: what was found out about this machine, in words."""
+"""``spahgc doctor``: the state of this machine in words."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from spahgc.cli._completion import encoder_names
-from spahgc.cli._facts_hub import GATED
+from spahgc.cli._choices import choice, encoder_names
+from spahgc.cli._encoder_status import GATED
 from spahgc.cli._options import AsJson, Device
-from spahgc.cli._show import EXIT_FINDINGS, EXIT_OK, Printed, result
+from spahgc.cli._output import EXIT_FINDINGS, EXIT_OK, Printed, result
 
 if TYPE_CHECKING:
-    from spahgc.cli._facts import Compute, Extra, Facts, Folder, Memory
-    from spahgc.cli._facts_hub import EncoderState, Hub
+    from spahgc.cli._encoder_status import EncoderState, Hub
+    from spahgc.cli._system_info import Compute, Extra, Folder, Memory, SystemInfo
 
 SHOWN_PACKAGES = ("torch", "torch-geometric", "timm", "anndata", "scanpy", "huggingface-hub")
 BYTES_PER_GB = 1e9
@@ -30,9 +28,8 @@ NAMES_WIDTH = 90
 def doctor(
     encoder: Annotated[
         list[str] | None,
-        typer.Option(
-            help="An encoder that must be loadable here, repeat; all are listed if left out.",
-            autocompletion=encoder_names,
+        choice(
+            "An encoder that must be loadable here, repeat; all are listed if left out.", encoder_names, closed=False
         ),
     ] = None,
     device: Device = None,
@@ -40,37 +37,35 @@ def doctor(
 ) -> Printed:
     """See what works on this machine, and what to mend.
 
-    It looks at packages, device, memory, folders, the hub, and which encoders can be loaded here. Nothing is downloaded. Exit code 1 where something needs mending: a package of the wrong version, a device or a
-    folder that cannot be used, or an encoder named with --encoder that cannot be loaded. What is only worth knowing is
-    marked as a note. A login for the hub is looked for, and never shown.
+    It looks at packages, device, memory, folders, the hub, and which encoders can be loaded here. Nothing is
+    downloaded. Exit code 1 where something needs mending: a package of the wrong version, a device or a folder that
+    cannot be used, or an encoder named with --encoder that cannot be loaded. What is only worth knowing is marked as a
+    note. A login for the hub is looked for, and never shown.
 
     Example:
       spahgc doctor
       spahgc doctor --encoder uni --device cuda
     """
-    from spahgc.cli._facts import gather, problems
+    from spahgc.cli._system_info import problems, system_info
 
-    facts = gather(encoder or None, device=device)
-    found = problems(facts, encoders=encoder)
-    values = asdict(facts) | {
-        "extras": [asdict(extra) | {"present": extra.present} for extra in facts.extras],
-        "encoders": [asdict(state) | {"loadable": state.loadable} for state in facts.encoders],
-        "problems": found,
+    info = system_info(encoder or None, device=device)
+    to_mend = problems(info, encoders=encoder)
+    values = asdict(info) | {
+        "extras": [asdict(extra) | {"present": extra.present} for extra in info.extras],
+        "encoders": [asdict(state) | {"loadable": state.loadable} for state in info.encoders],
+        "problems": to_mend,
     }
-    return result("\n".join(_lines(facts, found)), values, as_json, exit_code=EXIT_FINDINGS if found else EXIT_OK)
+    return result("\n".join(_lines(info, to_mend)), values, as_json, exit_code=EXIT_FINDINGS if to_mend else EXIT_OK)
 
 
-def _lines(facts: Facts, problems: list[str]) -> Iterator[str]:
-    yield f"spahgc {facts.version}, Python {facts.python}, {facts.system}"
+def _lines(info: SystemInfo, problems: list[str]) -> Iterator[str]:
+    yield f"spahgc {info.version}, Python {info.python}, {info.system}"
     sections = {
-        "packages": _packages(facts),
-        "machine": [*_compute(facts.compute, facts.processors), _memory(facts.memory)],
-        "folders": [
-            _folder("downloads", facts.cache),
-            _folder("weights", facts.hub_cache),
-        ],
-        "hub": list(_hub(facts.hub)),
-        "encoders": list(_encoders(facts)),
+        "packages": _packages(info),
+        "machine": [*_compute(info.compute, info.processors), _memory(info.memory)],
+        "folders": [_folder("downloads", info.cache), _folder("weights", info.hub_cache)],
+        "hub": list(_hub(info.hub)),
+        "encoders": list(_encoders(info)),
     }
     for title, rows in sections.items():
         yield f"\n{title}"
@@ -84,15 +79,15 @@ def _lines(facts: Facts, problems: list[str]) -> Iterator[str]:
         yield "Nothing needs mending."
 
 
-def _packages(facts: Facts) -> list[tuple[str, str]]:
-    wrong = [package for package in facts.packages if not package.fits]
-    shown = [package for package in facts.packages if package.name in SHOWN_PACKAGES and package.fits]
+def _packages(info: SystemInfo) -> list[tuple[str, str]]:
+    wrong = [package for package in info.packages if not package.fits]
+    shown = [package for package in info.packages if package.name in SHOWN_PACKAGES and package.fits]
     shown.sort(key=lambda package: SHOWN_PACKAGES.index(package.name))
     rows = [(FINE, ", ".join(f"{package.name} {package.version}" for package in shown))]
     rows += [(MEND, f"{each.name} {each.version or 'is missing'}, needs {each.needs}") for each in wrong]
-    present = [extra.name for extra in facts.extras if extra.present]
+    present = [extra.name for extra in info.extras if extra.present]
     rows += [(FINE, f"extras: {', '.join(present)}")] if present else []
-    return rows + [_absent(extra) for extra in facts.extras if not extra.present]
+    return rows + [_absent(extra) for extra in info.extras if not extra.present]
 
 
 def _absent(extra: Extra) -> tuple[str, str]:
@@ -111,13 +106,10 @@ def _compute(compute: Compute, processors: int) -> Iterator[tuple[str, str]]:
     elif not compute.devices:
         yield NOTE, "no accelerator: networks run on the processor"
     if compute.chosen is not None:
-        yield FINE, f"device that is used: {compute.chosen}; {_count(processors, 'processor')}, {_threads(compute)}"
+        threads = f"{_count(compute.threads or 0, 'thread')} of torch"
+        yield FINE, f"device that is used: {compute.chosen}; {_count(processors, 'processor')}, {threads}"
     if compute.threads is not None and compute.threads > processors:
         yield NOTE, f"more threads than processors slow each other down: set OMP_NUM_THREADS={processors}"
-
-
-def _threads(compute: Compute) -> str:
-    return f"{_count(compute.threads or 0, 'thread')} of torch"
 
 
 def _count(number: int, label: str) -> str:
@@ -154,10 +146,10 @@ def _hub(hub: Hub) -> Iterator[tuple[str, str]]:
         yield NOTE, "nobody is logged in: gated weights need `hf auth login`"
 
 
-def _encoders(facts: Facts) -> Iterator[tuple[str, str]]:
+def _encoders(info: SystemInfo) -> Iterator[tuple[str, str]]:
     """Encoders in the same state share a heading."""
     groups: dict[tuple[str, str], list[EncoderState]] = {}
-    for each in facts.encoders:
+    for each in info.encoders:
         groups.setdefault((each.state, each.detail), []).append(each)
     for (state, detail), members in sorted(groups.items(), key=lambda item: not item[1][0].loadable):
         gated = state == GATED

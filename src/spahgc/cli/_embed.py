@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spahgc.cli._completion import stain_names
+from spahgc.cli._choices import choice, stain_names
 from spahgc.cli._options import AsJson, Checkpoint, Device, Encoder, Overwrite, TableKey, refuse
-from spahgc.cli._show import Printed, records, result
+from spahgc.cli._output import Printed, records, result
 
 
 def embed(
@@ -30,9 +30,7 @@ def embed(
     context: Annotated[
         bool, typer.Option(help="Embed several patch sizes and depths; 12 times the work, more accurate.")
     ] = False,
-    stain: Annotated[
-        str | None, typer.Option(help="Normalise the stain: macenko or reinhard.", autocompletion=stain_names)
-    ] = None,
+    stain: Annotated[str | None, choice("Normalise the stain: macenko or reinhard.", stain_names)] = None,
     key_added: Annotated[str | None, typer.Option(help="Key in obsm; X_ENCODER if left out.")] = None,
     batch_size: Annotated[int, typer.Option(help="Patches that are in memory at once.")] = 64,
     allow_upsampling: Annotated[
@@ -59,7 +57,7 @@ def embed(
       spahgc embed C2.h5ad --output C2-embedded.h5ad --encoder efficientnet_lite0
       spahgc embed C2.h5ad C3.h5ad C4.h5ad --output embedded --encoder uni --context
     """
-    from spahgc.cli._files import SLIDE_ENDINGS
+    from spahgc.cli._slide_files import SLIDE_ENDINGS
 
     options = {
         "encoder": encoder,
@@ -91,7 +89,7 @@ def _one(path: Path, output: Path, options: dict[str, Any], overwrite: bool, as_
     from spahgc._keys import Obsm
     from spahgc._slides.tables import table_of
     from spahgc._validate import encoder_records
-    from spahgc.cli._files import SLIDE_ENDINGS, check_container, check_output, read_slide, write_slide
+    from spahgc.cli._slide_files import SLIDE_ENDINGS, check_container, check_output, read_slide, write_slide
     from spahgc.encoders._record import key_name
 
     check_output(output, SLIDE_ENDINGS, overwrite=overwrite)

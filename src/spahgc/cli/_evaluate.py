@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spahgc.cli._options import AsJson, Key, Overwrite, TableKey
-from spahgc.cli._show import Printed, records, result
+from spahgc.cli._output import Printed, records, result
 
 TABLE_ENDINGS = (".csv",)
 
@@ -33,7 +33,7 @@ def evaluate(
     from spahgc._files import write_text
     from spahgc._keys import UNS, Uns
     from spahgc._slides.tables import table_of
-    from spahgc.cli._files import check_output, read_slide
+    from spahgc.cli._slide_files import check_output, read_slide
 
     if output is not None:
         check_output(output, TABLE_ENDINGS, overwrite=overwrite)

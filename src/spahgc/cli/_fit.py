@@ -20,7 +20,7 @@ from spahgc.cli._options import (
     TableKey,
     chosen_genes,
 )
-from spahgc.cli._show import Printed, result
+from spahgc.cli._output import Printed, result
 
 
 def fit(
@@ -49,7 +49,7 @@ def fit(
     import spahgc as sp
     from spahgc._training.model_files import is_model_folder
     from spahgc._validate import check_writable_folder
-    from spahgc.cli._files import read_references
+    from spahgc.cli._slide_files import read_references
 
     check_writable_folder(output.parent)
     if output.exists() and not (overwrite and is_model_folder(output)):

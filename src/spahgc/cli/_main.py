@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from spahgc.cli._app import app
-from spahgc.cli._show import EXIT_ERROR, EXIT_INTERRUPTED
+from spahgc.cli._output import EXIT_ERROR, EXIT_INTERRUPTED
 
 ANYWHERE = ("--debug", "--quiet")
 """Options of all commands, which may stand before the command or after it."""

@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
-from spahgc.cli._completion import devices, encoder_names, method_names, preset_names
+from spahgc.cli._choices import choice, device_kinds, encoder_names, method_names, preset_names
 
 Device = Annotated[
-    str | None,
-    typer.Option(help="cpu, cuda, cuda:1 or mps; the first accelerator if left out.", autocompletion=devices),
+    str | None, choice("cpu, cuda, cuda:1 or mps; the first accelerator if left out.", device_kinds, closed=False)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
-Preset = Annotated[str, typer.Option(help="paper or default.", autocompletion=preset_names)]
-Encoder = Annotated[
-    str, typer.Option(help="Encoder of the patches, see spahgc encoders.", autocompletion=encoder_names)
-]
+Preset = Annotated[str, choice("paper or default.", preset_names)]
+Encoder = Annotated[str, choice("Encoder of the patches, see spahgc encoders.", encoder_names, closed=False)]
 MissingEncoder = Annotated[
     str | None,
-    typer.Option(help="Embed the slides that have no embedding with this encoder first.", autocompletion=encoder_names),
+    choice("Embed the slides that have no embedding with this encoder first.", encoder_names, closed=False),
 ]
 Checkpoint = Annotated[Path | None, typer.Option(help="File with the encoder's weights.")]
 Embedding = Annotated[str | None, typer.Option(help="Key of the embedding in obsm.")]
@@ -40,9 +37,8 @@ Overwrite = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Methods = Annotated[
     list[str] | None,
-    typer.Option(
-        help="A method to compare, repeat; spahgc, ridge and nearest if left out.", autocompletion=method_names
-    ),
+    # Open, since a method may have its preset with it: spahgc:paper.
+    choice("A method to compare, repeat; spahgc, ridge and nearest if left out.", method_names, closed=False),
 ]
 
 

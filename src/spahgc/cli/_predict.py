@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spahgc.cli._completion import method_names
+from spahgc.cli._choices import choice, method_names
 from spahgc.cli._options import (
     AsJson,
     Bank,
@@ -23,7 +23,7 @@ from spahgc.cli._options import (
     TableKey,
     chosen_genes,
 )
-from spahgc.cli._show import Printed, result
+from spahgc.cli._output import Printed, result
 
 
 def predict(
@@ -33,10 +33,7 @@ def predict(
     bank: Bank = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a saved model, instead of references.")] = None,
     method: Annotated[
-        str,
-        typer.Option(
-            help="spahgc, or a baseline: ridge_components, bleep, mlp, ridge, ...", autocompletion=method_names
-        ),
+        str, choice("spahgc, or a baseline: ridge_components, bleep, mlp, ridge, ...", method_names)
     ] = "spahgc",
     gene: Genes = None,
     embedding: Embedding = None,
@@ -65,7 +62,7 @@ def predict(
     import spahgc as sp
     from spahgc._keys import Var
     from spahgc._slides.tables import table_of
-    from spahgc.cli._files import (
+    from spahgc.cli._slide_files import (
         SLIDE_ENDINGS,
         check_container,
         check_output,

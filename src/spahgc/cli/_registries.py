@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spahgc.cli._options import AsJson
-from spahgc.cli._show import Printed, columns, records, result
+from spahgc.cli._output import Printed, columns, records, result
 
 ENCODER_COLUMNS = {
     "name": "name",

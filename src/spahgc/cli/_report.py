@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spahgc.cli._options import AsJson, Key, Overwrite, TableKey
-from spahgc.cli._show import Printed, result
+from spahgc.cli._output import Printed, result
 
 PAGE_ENDINGS = (".html", ".htm")
 BYTES_PER_MB = 1e6
@@ -43,7 +43,7 @@ def report(
       spahgc report OUT.h5ad --output report.html --reference C2.h5ad --reference C3.h5ad
     """
     import spahgc as sp
-    from spahgc.cli._files import check_output, read_slide
+    from spahgc.cli._slide_files import check_output, read_slide
 
     check_output(output, PAGE_ENDINGS, overwrite=overwrite)
     data = read_slide(slide, "slide")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from spahgc.cli._completion import layout_names
+from spahgc.cli._choices import choice, layout_names
 from spahgc.cli._options import AsJson, Overwrite
-from spahgc.cli._show import Printed, result
+from spahgc.cli._output import Printed, result
 
 
 def tile(
@@ -18,7 +18,7 @@ def tile(
     mpp: Annotated[float | None, typer.Option(help="Microns per pixel; as the file says if left out.")] = None,
     spacing_um: Annotated[float, typer.Option(help="Distance of a tile to the nearest others, microns.")] = 100.0,
     spot_um: Annotated[float | None, typer.Option(help="Diameter of a tile, microns; 0.55 of the spacing.")] = None,
-    layout: Annotated[str, typer.Option(help="hexagonal or square.", autocompletion=layout_names)] = "hexagonal",
+    layout: Annotated[str, choice("hexagonal or square.", layout_names)] = "hexagonal",
     min_tissue: Annotated[float, typer.Option(help="Share of a tile that must be tissue, up to 1.")] = 0.5,
     threshold: Annotated[
         float | None, typer.Option(help="Stain from which on a place is tissue; found if left out.")
@@ -38,7 +38,7 @@ def tile(
     """
     import spahgc as sp
     from spahgc._keys import UNS, Uns
-    from spahgc.cli._files import SLIDE_ENDINGS, check_output, write_slide
+    from spahgc.cli._slide_files import SLIDE_ENDINGS, check_output, write_slide
 
     check_output(output, SLIDE_ENDINGS, overwrite=overwrite)
     slide = sp.pp.tile(

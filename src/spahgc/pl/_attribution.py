@@ -6,35 +6,34 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from spahgc._slides.placed import placed_table
-from spahgc.pl._graph_figure import (
-    COLOURS,
-    TARGET_COLOUR,
-    draw_patch,
-    draw_picture,
-    draw_ring,
-    home_tissue,
-    short,
-    slide_colours,
-)
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._patches import (
-    AS_SCANNED,
     cut_patches,
     patch_lines,
     reference_patches,
     reference_slides,
     slide_image,
-    stain_note,
+    unrepeated_stains,
 )
-from spahgc.pl._style import RC, TEXT_PT, drawn_in
-from spahgc.pl._tissue import Tissue
+from spahgc.pl._spot_panels import (
+    COLOURS,
+    TARGET_COLOUR,
+    draw_patch,
+    draw_slide,
+    mark_spot,
+    short_name,
+    slide_colours,
+    target_tissue,
+)
+from spahgc.pl._style import RC, TEXT_PT, check_count, check_positive, rc_context
+from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._embed.slide_image import SlideImage, Source
 from spahgc.tl._attribution import attended_record, spot_position
 from spahgc.tl._attribution import attribution as attribution_table
@@ -51,19 +50,20 @@ MAX_BARS = 7
 
 
 @dataclass(frozen=True)
-class Content:
-    """What is drawn."""
+class Attended:
+    """The spot in question and the reference spots to which its prediction attended."""
 
     tissue: Tissue
     position: int
-    own_title: str
-    own: np.ndarray
+    title: str
+    """Above the patch of the spot."""
+    patch: np.ndarray
     references: pd.DataFrame
     """The drawn reference spots, as :func:`spahgc.tl.attribution` lists them."""
     patches: list[np.ndarray | None]
     """Their patches, uint8; ``None`` without an image."""
     notes: list[str]
-    """What is to be said of the stain of each; mostly empty."""
+    """On the stain of each; mostly empty."""
     slides: pd.DataFrame
     """Reference slides with a retrieved spot, as :func:`spahgc.tl.attribution` lists them."""
     all_references: list[str]
@@ -104,7 +104,7 @@ def attribution(
 
     The weights say which reference spots the graph listened to, and attention is no explanation of the values. In
     ``preset="default"`` moreover a linear path from the image carries most of the prediction; the graph adds to it.
-    Where all weights are near one over the number of retrieved spots, the networks hardly tell these apart, and the
+    Where all weights are near one over the number of retrieved spots, the networks hardly tell these spread_labels, and the
     retrieval is what has chosen.
 
     Parameters
@@ -175,56 +175,54 @@ def attribution(
     >>> len(axes)
     7
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
-    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
-        raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns.")
+    n = check_count("n", n, "reference spots, at least 1")
+    check_positive("patch_um", patch_um, "number of microns")
     references = attribution_table(adata, spot, key=key, table_key=table_key).head(n)
     meaning = f"tissue, the spot's patch, bars, {len(references)} reference spots"
-    given = None if ax is None else given_axes(ax, 1, len(references) + 3, meaning)
+    given = given_axes(ax, 1, len(references) + 3, meaning)
     path = save_path(save, "attribution")
-    where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
-    content = _content(adata, where, spot, refs, key, references, image, patch_um)
-    with drawn_in(RC):
+    keys = SpatialKeys(table_key, image_key, coordinate_system)
+    content = _content(adata, keys, spot, refs, key, references, image, patch_um)
+    with rc_context(RC):
         axes = _new_axes(len(references), content.tissue.aspect) if given is None else given
         _draw(axes, content)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
 def _content(
-    data: Any,
-    where: dict[str, str | None],
+    data: AnnData | SpatialData,
+    keys: SpatialKeys,
     spot: str | int,
-    refs: Any,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None,
     key: str,
     references: pd.DataFrame,
     image: Source | None,
     patch_um: float | None,
-) -> Content:
+) -> Attended:
     """Collect all that is drawn; after it nothing can fail."""
-    table_key = where["table_key"]
-    adata = placed_table(data, table_key, "the slide")
+    adata = placed_table(data, keys.table_key, "the slide")
     record = attended_record(adata, key)
     embedding = str(record["embedding"])
     position = spot_position(adata, spot)
-    slides = reference_slides(refs, record["references"], table_key)
-    target = slide_image(data, adata, image, where)
-    (own,) = cut_patches(target, [position], embedding, patch_um)
-    return Content(
-        tissue=home_tissue(data, adata, where),
+    slides = reference_slides(refs, record["references"], keys.table_key)
+    target = slide_image(data, adata, image, keys)
+    patches = reference_patches(references, slides, embedding, patch_um)
+    (patch,) = cut_patches(target, [position], embedding, patch_um)
+    return Attended(
+        tissue=target_tissue(data, adata, keys),
         position=position,
-        own_title=_own_title(target, str(adata.obs_names[position]), embedding, patch_um),
-        own=own,
+        title=_patch_title(target, str(adata.obs_names[position]), embedding, patch_um),
+        patch=patch,
         references=references,
-        patches=reference_patches(references, slides, embedding, patch_um),
-        notes=[stain_note(slides[name][1], embedding) if name in slides else "" for name in references["slide"]],
+        patches=patches,
+        notes=unrepeated_stains(references, patches, slides, embedding),
         slides=attribution_table(adata, spot, key=key, by="slide"),
         all_references=[str(name) for name in record["references"]],
     )
 
 
-def _own_title(target: SlideImage, spot: str, embedding: str, patch_um: float | None) -> str:
-    return "\n".join([f"target {short(target.name)}", short(spot), *patch_lines(target, embedding, patch_um)])
+def _patch_title(target: SlideImage, spot: str, embedding: str, patch_um: float | None) -> str:
+    return "\n".join([f"target {short_name(target.name)}", short_name(spot), *patch_lines(target, embedding, patch_um)])
 
 
 def _new_axes(n_references: int, aspect: float) -> list[Axes]:
@@ -237,25 +235,26 @@ def _new_axes(n_references: int, aspect: float) -> list[Axes]:
     height = max(2 * ROW_IN, TISSUE_IN * min(aspect, 2.0)) + MARGIN_IN
     figure = plt.figure(figsize=(width, height), layout="constrained")
     grid = figure.add_gridspec(2, 2 + n_columns, width_ratios=[TISSUE_IN, *[PATCH_IN] * (1 + n_columns)])
-    places = [grid[i // n_columns, 2 + i % n_columns] for i in range(n_references)]
-    return [figure.add_subplot(place) for place in (grid[:, 0], grid[0, 1], grid[1, 1], *places)]
+    cells = [grid[i // n_columns, 2 + i % n_columns] for i in range(n_references)]
+    return [figure.add_subplot(cell) for cell in (grid[:, 0], grid[0, 1], grid[1, 1], *cells)]
 
 
-def _draw(axes: list[Axes], content: Content) -> None:
-    tissue, own, bars, *frames = axes
-    draw_picture(tissue, content.tissue)
-    draw_ring(tissue, content.tissue, content.position)
-    draw_patch(own, content.own, content.own_title, TARGET_COLOUR)
+def _draw(axes: list[Axes], content: Attended) -> None:
+    tissue, spot, bars, *references = axes
+    draw_slide(tissue, content.tissue)
+    mark_spot(tissue, content.tissue, content.position)
+    draw_patch(spot, content.patch, content.title, TARGET_COLOUR)
     _draw_bars(bars, content)
     colours = content.colours
-    shown = zip(frames, content.references.itertuples(), content.patches, content.notes, strict=True)
+    shown = zip(references, content.references.itertuples(), content.patches, content.notes, strict=True)
     for ax, row, patch, note in shown:
-        title = f"{row.rank}. {short(str(row.slide))}\nattention {row.attention:.3f}\nsimilarity {row.similarity:.2f}"
-        scanned = f"\n{note}" if note == AS_SCANNED and patch is not None else ""
-        draw_patch(ax, patch, title + scanned, colours[str(row.slide)])
+        title = (
+            f"{row.rank}. {short_name(str(row.slide))}\nattention {row.attention:.3f}\nsimilarity {row.similarity:.2f}"
+        )
+        draw_patch(ax, patch, f"{title}\n{note}" if note else title, colours[str(row.slide)])
 
 
-def _draw_bars(ax: Axes, content: Content) -> None:
+def _draw_bars(ax: Axes, content: Attended) -> None:
     """Attention of every reference slide, the names on the bars."""
     weights = content.slides.set_index("slide")["attention"]
     if len(weights) > MAX_BARS:
@@ -264,8 +263,8 @@ def _draw_bars(ax: Axes, content: Content) -> None:
     colours = [content.colours.get(str(name), COLOURS[-1]) for name in weights.index]
     # Bars under their names, so that no long name pushes the patch above out of its place.
     ax.barh(np.arange(len(weights)) + 0.25, weights.to_numpy(), height=0.3, color=colours)
-    for place, (name, weight) in enumerate(weights.items()):
-        ax.text(0, place, f"{short(str(name))} {weight:.2f}", ha="left", va="bottom")
+    for row, (name, weight) in enumerate(weights.items()):
+        ax.text(0, row, f"{short_name(str(name))} {weight:.2f}", ha="left", va="bottom")
     ax.set(xlim=(0, 1), xticks=[], yticks=[])
     ax.set_ylim(max(len(weights), 4) - 0.5, -0.5)
     ax.set_title("attention by slide", fontsize=TEXT_PT)

@@ -14,8 +14,8 @@ from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import quoted
-from spahgc.pl._drawn_slides import drawn_slides, drawn_tissues
-from spahgc.pl._output import finish, given_axes, save_path
+from spahgc.pl._figure_slides import figure_slides, figure_tissues
+from spahgc.pl._output import finish, given_axes, new_axes, save_path
 from spahgc.pl._style import (
     COLUMN_IN,
     LEGEND_CHAR_IN,
@@ -26,13 +26,13 @@ from spahgc.pl._style import (
     SCALE_BAR_IN,
     TITLE_LINE_IN,
     category_colours,
-    check_look,
-    drawn_in,
-    ink,
+    check_style,
     panel_height,
+    rc_context,
     shorten,
+    text_colour,
 )
-from spahgc.pl._tissue import Tissue, draw_scale_bar, draw_tissue
+from spahgc.pl._tissue import SpatialKeys, Tissue, draw_scale_bar, draw_tissue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,8 +155,8 @@ def domains(
     >>> axes[0].get_title()
     'predicted domains'
     """
-    check_look(None, None, size, img_alpha)
-    slides = drawn_slides(adata, table_key)
+    check_style(None, None, size, img_alpha)
+    slides = figure_slides(adata, table_key)
     if len(slides) > 1:
         raise ValueError(
             f"domains of {len(slides)} slides have nothing in common but their numbers. Draw one slide at a time, on axes "
@@ -164,18 +164,10 @@ def domains(
         )
     panels = _panels(slides[0].table, key, column, label, palette)
     path = save_path(save, "domains")
-    given = None if ax is None else given_axes(ax, 1, len(panels), "domains and annotation" if label else "domains")
-    (tissue,) = drawn_tissues(
-        slides,
-        table_key=table_key,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        library_id=library_id,
-        size=size,
-        crop_coord=crop_coord,
-        n_panels=len(panels),
-    )
-    with drawn_in(RC):
+    given = given_axes(ax, 1, len(panels), "domains and annotation" if label else "domains")
+    keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
+    (tissue,) = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=len(panels))
+    with rc_context(RC):
         axes = _new_axes(panels, tissue) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)
@@ -187,25 +179,25 @@ def _panels(
     adata: AnnData, key: str, column: str | None, label: str | None, palette: Sequence[str] | None
 ) -> list[Categories]:
     """The domains, and the annotation in matching colours."""
-    own = Obs.domain(key) if column is None else column
-    if own not in adata.obs:
+    name = Obs.domain(key) if column is None else column
+    if name not in adata.obs:
         raise KeyError(
-            f'obs["{own}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
+            f'obs["{name}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
             "first, or pass column= with the name that it was given."
         )
-    names, codes = _categories(adata, own)
+    names, codes = _categories(adata, name)
     if label is None:
-        return [Categories("predicted domains", names, codes, _colours(adata, own, palette, len(names), len(names)))]
+        return [Categories("predicted domains", names, codes, _colours(adata, name, palette, len(names), len(names)))]
     if label not in adata.obs:
         raise KeyError(f'obs["{label}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Pass one of its columns.')
     label_names, label_codes = _categories(adata, label)
-    colours = _colours(adata, own, palette, len(names), max(len(names), len(label_names)))
-    kept = _kept_colours(adata, label, len(label_names)) if palette is None else []
-    matched = [colours[place] for place in _matched(label_codes, len(label_names), codes, len(names))]
+    colours = _colours(adata, name, palette, len(names), max(len(names), len(label_names)))
+    stored = _stored_colours(adata, label, len(label_names)) if palette is None else []
+    matched = [colours[i] for i in _matched(label_codes, len(label_names), codes, len(names))]
     title = _label_title(adata, key if column is None else column, label)
     return [
         Categories("predicted domains", names, codes, colours),
-        Categories(title, label_names, label_codes, kept or matched),
+        Categories(title, label_names, label_codes, stored or matched),
     ]
 
 
@@ -227,14 +219,14 @@ def _colours(adata: AnnData, column: str, palette: Sequence[str] | None, n_own: 
         if isinstance(palette, str) or len(palette) < n:
             raise ValueError(f"palette must hold at least {n} colours, one for each category, found {palette!r}.")
         return list(palette[:n])
-    kept = _kept_colours(adata, column, n_own)
-    return (kept + [colour for colour in category_colours(len(kept) + n) if colour not in kept])[:n]
+    stored = _stored_colours(adata, column, n_own)
+    return (stored + [colour for colour in category_colours(len(stored) + n) if colour not in stored])[:n]
 
 
-def _kept_colours(adata: AnnData, column: str, n: int) -> list[str]:
+def _stored_colours(adata: AnnData, column: str, n: int) -> list[str]:
     """The colours that scanpy keeps for a column, none if they are not as many."""
-    kept = [str(colour) for colour in adata.uns.get(f"{column}_colors", [])]
-    return kept if len(kept) == n else []
+    stored = [str(colour) for colour in adata.uns.get(f"{column}_colors", [])]
+    return stored if len(stored) == n else []
 
 
 def _matched(codes: np.ndarray, n: int, other: np.ndarray, n_other: int) -> list[int]:
@@ -245,8 +237,8 @@ def _matched(codes: np.ndarray, n: int, other: np.ndarray, n_other: int) -> list
     both = (codes >= 0) & (other >= 0)
     np.add.at(shared, (codes[both], other[both]), 1)
     pairs = {int(a): int(b) for a, b in zip(*linear_sum_assignment(-shared), strict=True) if shared[a, b]}
-    left_over = iter([place for place in range(max(n, n_other)) if place not in pairs.values()])
-    return [pairs[place] if place in pairs else next(left_over) for place in range(n)]
+    left_over = iter([i for i in range(max(n, n_other)) if i not in pairs.values()])
+    return [pairs[i] if i in pairs else next(left_over) for i in range(n)]
 
 
 def _label_title(adata: AnnData, name: str, label: str) -> str:
@@ -260,15 +252,12 @@ def _label_title(adata: AnnData, name: str, label: str) -> str:
 
 def _new_axes(panels: Sequence[Categories], tissue: Tissue) -> list[Axes]:
     """Axes of a new figure, side by side, with room for their legends."""
-    from matplotlib import pyplot as plt
-
     legends = sum(_legend_width(panel) for panel in panels)
     width = max(COLUMN_IN if len(panels) == 1 else PAGE_IN, legends + len(panels) * MIN_PANEL_IN)
     lines = max(1 + panel.title.count("\n") for panel in panels)
     height = panel_height((width - legends) / len(panels), tissue.aspect)
     height += lines * TITLE_LINE_IN + ROW_ROOM_IN + SCALE_BAR_IN
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    return list(figure.subplots(1, len(panels), squeeze=False)[0])
+    return new_axes(width, len(panels), height)
 
 
 def _legend_width(panel: Categories) -> float:
@@ -285,14 +274,12 @@ def _draw(ax: Axes, panel: Categories, tissue: Tissue, img_alpha: float) -> None
     values = np.where(panel.codes < 0, np.nan, panel.codes)
     norm = Normalize(-0.5, len(colours) - 0.5)
     draw_tissue(ax, tissue, values, cmap=ListedColormap(colours), norm=norm, img_alpha=img_alpha)
-    ax.set_title(panel.title, color=ink(ax))
-    present = [place for place in range(len(colours)) if (panel.codes == place).any()]
-    edge_dot = [
-        Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[place], mec="none") for place in present
-    ]
+    ax.set_title(panel.title, color=text_colour(ax))
+    present = [i for i in range(len(colours)) if (panel.codes == i).any()]
+    dots = [Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=colours[i], mec="none") for i in present]
     ax.legend(
-        edge_dot,
-        [shorten(panel.names[place]) for place in present],
+        dots,
+        [shorten(panel.names[i]) for i in present],
         loc="center left",
         bbox_to_anchor=(1, 0.5),
         ncols=ceil(len(present) / LEGEND_ROWS),
@@ -300,5 +287,5 @@ def _draw(ax: Axes, panel: Categories, tissue: Tissue, img_alpha: float) -> None
         handletextpad=0.2,
         borderaxespad=0.3,
         columnspacing=0.8,
-        labelcolor=ink(ax),
+        labelcolor=text_colour(ax),
     )

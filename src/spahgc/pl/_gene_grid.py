@@ -19,9 +19,9 @@ from spahgc.pl._style import (
     draw_colour_bar,
     draw_side_name,
     figure_width,
-    ink,
     panel_height,
     shared_limits,
+    text_colour,
     titles,
 )
 from spahgc.pl._tissue import Tissue, draw_note, draw_scale_bar, draw_tissue
@@ -37,7 +37,7 @@ MIN_PANEL_IN = 0.9
 
 
 @dataclass(frozen=True)
-class Content:
+class GeneMaps:
     """What is drawn."""
 
     genes: Sequence[str]
@@ -50,7 +50,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How it is drawn."""
 
     cmap: str | Colormap
@@ -97,7 +97,7 @@ class Grid:
         names = SIDE_NAME_IN if self.n_slides > 1 else 0.0
         return (self.width - bars * COLOUR_BAR_IN - names) / self.across
 
-    def place(self, gene: int, slide: int) -> tuple[int, int]:
+    def position(self, gene: int, slide: int) -> tuple[int, int]:
         """Row and column of the first panel of a gene on a slide."""
         return gene // self.ncols * self.n_slides + slide, gene % self.ncols * len(self.kinds)
 
@@ -131,12 +131,12 @@ def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int) -> list[Ax
     axes = []
     for gene in range(grid.n_genes):
         for slide in range(grid.n_slides):
-            row, column = grid.place(gene, slide)
+            row, column = grid.position(gene, slide)
             axes += [figure.add_subplot(cells[row, column + panel]) for panel in range(len(grid.kinds))]
     return axes
 
 
-def draw_genes(axes: Sequence[Axes] | None, grid: Grid, content: Content, look: Look) -> list[Axes]:
+def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: Style) -> list[Axes]:
     """Draw all panels; returns them gene by gene, slide by slide, panel by panel.
 
     Parameters
@@ -145,65 +145,65 @@ def draw_genes(axes: Sequence[Axes] | None, grid: Grid, content: Content, look: 
         The caller's axes in this order; ``None`` makes a figure.
     grid
         Where they stand.
-    content
+    maps
         What is drawn.
-    look
+    style
         How it is drawn.
     """
-    written = _titles(grid, content)
+    written = _titles(grid, maps)
     title_lines = 1 + max(title.count("\n") for row in written for title in row)
-    axes = new_axes(grid, content.tissues, title_lines) if axes is None else axes
+    axes = new_axes(grid, maps.tissues, title_lines) if axes is None else axes
     width = len(grid.kinds)
     rows = [list(axes[start : start + width]) for start in range(0, grid.n_panels, width)]
     for row, names in zip(rows, written, strict=True):
         for ax, name in zip(row, names, strict=True):
-            ax.set_title(name, color=ink(ax))
+            ax.set_title(name, color=text_colour(ax))
     for gene in range(grid.n_genes):
         block = rows[gene * grid.n_slides : (gene + 1) * grid.n_slides]
         for group in (("measured", "predicted"), ("spread",)):
             kinds = [kind for kind in group if kind in grid.kinds]
             if kinds:
                 panels = [[row[grid.kinds.index(kind)] for kind in kinds] for row in block]
-                _draw_group(panels, kinds, gene, content, look)
-        _draw_edges([row[0] for row in block], gene, grid, content)
+                _draw_group(panels, kinds, gene, maps, style)
+        _draw_edges([row[0] for row in block], gene, grid, maps)
     return [ax for row in rows for ax in row]
 
 
-def _titles(grid: Grid, content: Content) -> list[list[str]]:
+def _titles(grid: Grid, maps: GeneMaps) -> list[list[str]]:
     """Titles of all panels, a list a row."""
     return titles(
-        [gene for gene in content.genes for _ in content.values],
-        [one.scores[gene] for gene in range(grid.n_genes) for one in content.values],
+        [gene for gene in maps.genes for _ in maps.values],
+        [one.scores[gene] for gene in range(grid.n_genes) for one in maps.values],
         kinds=grid.kinds,
         width=grid.panel_width,
     )
 
 
-def _draw_group(panels: list[list[Axes]], kinds: Sequence[str], gene: int, content: Content, look: Look) -> None:
+def _draw_group(panels: list[list[Axes]], kinds: Sequence[str], gene: int, maps: GeneMaps, style: Style) -> None:
     """Draw the panels of a gene that share a colour scale, on all slides, and their colour bar."""
     from matplotlib.colors import Normalize
 
     is_spread = kinds == ["spread"]
-    values = [[_column(one, kind, gene) for kind in kinds] for one in content.values]
+    values = [[_column(one, kind, gene) for kind in kinds] for one in maps.values]
     present = [column for row in values for column in row if column is not None]
-    low, high, extend = shared_limits(present, *((None, None) if is_spread else (look.vmin, look.vmax)))
-    cmap = look.spread_cmap if is_spread else look.cmap
-    for row, columns, tissue in zip(panels, values, content.tissues, strict=True):
+    low, high, extend = shared_limits(present, *((None, None) if is_spread else (style.vmin, style.vmax)))
+    cmap = style.spread_cmap if is_spread else style.cmap
+    for row, columns, tissue in zip(panels, values, maps.tissues, strict=True):
         for ax, column in zip(row, columns, strict=True):
             shown = np.full(len(tissue.xy), np.nan) if column is None else column
-            spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=look.img_alpha)
+            spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=style.img_alpha)
             if column is None:
                 draw_note(ax, "not measured")
     flat = [ax for row in panels for ax in row]
-    draw_colour_bar(flat, spots, label=content.units, extend=extend, n_rows=len(panels))
+    draw_colour_bar(flat, spots, label=maps.units, extend=extend, n_rows=len(panels))
 
 
-def _draw_edges(first: list[Axes], gene: int, grid: Grid, content: Content) -> None:
+def _draw_edges(first: list[Axes], gene: int, grid: Grid, maps: GeneMaps) -> None:
     """Write the names of the slides beside the first panels of a row, and scale bars below those of the last genes."""
     if gene % grid.ncols:
         return
     is_last = gene // grid.ncols == (grid.n_genes - 1) // grid.ncols
-    for ax, name, tissue in zip(first, content.names, content.tissues, strict=True):
+    for ax, name, tissue in zip(first, maps.names, maps.tissues, strict=True):
         if name:
             draw_side_name(ax, name)
         # The panels of a slide have one scale; below the last row of genes there is nothing that a bar could touch.

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import quoted
-from spahgc.pl._names import name_column, width_in
-from spahgc.pl._output import finish, given_axes, save_path, whole_figure
+from spahgc.pl._labels import label_column, label_width
+from spahgc.pl._output import finish_single, given_axes, new_axes, save_path, whole_figure
 from spahgc.pl._scores import (
     MARKS,
     MAX_VECTOR_POINTS,
     PLOT_RC,
     POINTS,
-    QUIET,
     SLIDE,
     Metric,
-    check_n_label,
     count,
+    draw_zero_line,
     evaluated,
+    extremes,
     find_metric,
-    new_axes,
     panel_of,
 )
-from spahgc.pl._style import COLUMN_IN, PAGE_IN, drawn_in, ink, shorten
+from spahgc.pl._style import COLUMN_IN, PAGE_IN, check_count, rc_context, shorten, text_colour
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ GOLDEN = (np.sqrt(5) - 1) / 2
 """Multiples of it, modulo 1, spread evenly however many there are: points of similar scores lie side by side."""
 N_OUTLINE = 200
 """Points of a violin's outline."""
-POINT_AREA, ALPHA = (2.0, 9.0), (0.05, 0.6)
+AREA, ALPHA = (2.0, 9.0), (0.05, 0.6)
 """Least and greatest area of a point, square points, and its opacity; many points are small and pale."""
 NAME_LETTERS = 13
 """Longest line of a method's name below its violin."""
@@ -131,39 +130,43 @@ def gene_scores(
     >>> [label.get_text().split()[0] for label in ax.get_xticklabels()]
     ['ridge', 'nearest']
     """
-    found = find_metric(metric)
-    check_n_label(n_label)
+    shown = find_metric(metric)
+    check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     by_method = _chosen(_by_method(scores, key, metric, table_key), methods)
     path = save_path(save, "gene_scores")
-    given = None if ax is None else given_axes(ax, 1, 1, "scores of genes")
-    with drawn_in(PLOT_RC):
+    given = given_axes(ax, 1, 1, "scores of genes")
+    with rc_context(PLOT_RC):
         letters = max((len(name) for values in by_method.values() for name in _extremes(values, n_label)), default=0)
-        width = AXIS_IN + len(by_method) * (VIOLIN_IN + width_in(letters))
+        width = AXIS_IN + len(by_method) * (VIOLIN_IN + label_width(letters))
         axes = new_axes(float(np.clip(width, COLUMN_IN, PAGE_IN)), height=HEIGHT_IN) if given is None else given
-        _draw(axes[0], by_method, found, n_label, letters)
-        axes[0].set_ylabel(found.label + _over_slides(scores))
-        result = finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
-    return result[0] if isinstance(result, list) else result
+        _draw(axes[0], by_method, shown, n_label, letters)
+        axes[0].set_ylabel(shown.label + _over_slides(scores))
+        return finish_single(axes[0], path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
-def _by_method(scores: Any, key: str | Sequence[str], metric: str, table_key: str | None) -> dict[str, pd.Series]:
+def _by_method(
+    scores: CrossValidation | pd.DataFrame | Mapping[str, pd.DataFrame] | AnnData | SpatialData,
+    key: str | Sequence[str],
+    metric: str,
+    table_key: str | None,
+) -> dict[str, pd.Series]:
     """Score of every gene by method; NaN where it has none."""
     if isinstance(scores, CrossValidation):
         scores = scores.scores
     if isinstance(scores, pd.DataFrame):
         return _of_table(scores, metric)
     if isinstance(scores, Mapping) and not is_spatialdata(scores):
-        strange = [str(name) for name, table in scores.items() if not isinstance(table, pd.DataFrame)]
-        if strange:
-            raise TypeError(f"scores holds {quoted(strange)}, which are no tables. Pass those of spahgc.tl.evaluate.")
+        wrong = [str(name) for name, table in scores.items() if not isinstance(table, pd.DataFrame)]
+        if wrong:
+            raise TypeError(f"scores holds {quoted(wrong)}, which are no tables. Pass those of spahgc.tl.evaluate.")
         return {str(name): _of_genes(table, metric, str(name)) for name, table in scores.items()}
     adata = table_of(scores, table_key, SLIDE)
-    found = {}
+    by_key = {}
     for one in [key] if isinstance(key, str) else list(key):
         values = evaluated(adata, one, metric)
         inside = panel_of(adata, one, values)
-        found[one] = pd.Series(values[inside], index=adata.var_names[inside].astype(str))
-    return found
+        by_key[one] = pd.Series(values[inside], index=adata.var_names[inside].astype(str))
+    return by_key
 
 
 def _of_table(table: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
@@ -200,7 +203,7 @@ def _chosen(by_method: dict[str, pd.Series], methods: Sequence[str] | None) -> d
     return chosen
 
 
-def _over_slides(scores: Any) -> str:
+def _over_slides(scores: object) -> str:
     """What the label adds where a score is a mean over slides."""
     table = scores.scores if isinstance(scores, CrossValidation) else scores
     n_slides = table["slide"].nunique() if isinstance(table, pd.DataFrame) and "slide" in table else 1
@@ -209,14 +212,14 @@ def _over_slides(scores: Any) -> str:
 
 def _extremes(values: pd.Series, n: int) -> list[str]:
     """Genes of the highest and lowest scores, no gene twice."""
-    ordered = values.dropna().sort_values(kind="stable").index
-    n = min(n, len(ordered) // 2)
-    return [str(gene) for gene in [*ordered[:n], *ordered[len(ordered) - n :]]]
+    values = values.dropna()
+    lowest, highest = extremes(values.to_numpy(), n)
+    return [str(values.index[i]) for i in (*lowest, *highest)]
 
 
 def _draw(ax: Axes, by_method: dict[str, pd.Series], metric: Metric, n_label: int, letters: int) -> None:
     """Violins first, so that the layout is known when the names are placed."""
-    room = VIOLIN_IN / (VIOLIN_IN + width_in(letters))
+    room = VIOLIN_IN / (VIOLIN_IN + label_width(letters))
     cell_in = ax.get_window_extent().width / whole_figure(ax).dpi / len(by_method)
     half_width = min(HALF_WIDTH * room, MAX_HALF_WIDTH_IN / cell_in)
     centres = [place + room / 2 for place in range(len(by_method))]
@@ -229,16 +232,16 @@ def _draw(ax: Axes, by_method: dict[str, pd.Series], metric: Metric, n_label: in
     ax.set_xlim(0, len(by_method))
     ax.margins(y=0.06)
     if metric.higher_is_better and ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
-        ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
+        draw_zero_line(ax)
     ax.set_ylim(ax.get_ylim())
     whole_figure(ax).draw_without_rendering()
     cell_in = ax.get_window_extent().width / whole_figure(ax).dpi / len(by_method)
-    fitting = max(int((1 - room) * cell_in / width_in(1)), 4)
+    fitting = max(int((1 - room) * cell_in / label_width(1)), 4)
     for place, (name, values) in enumerate(by_method.items()):
         genes = _extremes(values, n_label)
         where = points[name].loc[genes].to_numpy()
-        ax.scatter(where[:, 0], where[:, 1], s=POINT_AREA[1], color=MARKS, linewidths=0, zorder=3)
-        name_column(ax, where, [shorten(gene, fitting) for gene in genes], place + room)
+        ax.scatter(where[:, 0], where[:, 1], s=AREA[1], color=MARKS, linewidths=0, zorder=3)
+        label_column(ax, where, [shorten(gene, fitting) for gene in genes], place + room)
 
 
 def _draw_violin(ax: Axes, centre: float, half_width: float, values: pd.Series) -> pd.DataFrame:
@@ -253,10 +256,12 @@ def _draw_violin(ax: Axes, centre: float, half_width: float, values: pd.Series) 
         )
     side = 2 * ((np.arange(len(y)) * GOLDEN) % 1) - 1
     x = centre + 0.92 * half_width * width * side
-    area, alpha = np.clip(1500 / max(len(y), 1), *POINT_AREA), np.clip(600 / max(len(y), 1), *ALPHA)
+    area, alpha = np.clip(1500 / max(len(y), 1), *AREA), np.clip(600 / max(len(y), 1), *ALPHA)
     ax.scatter(x, y, s=area, color=POINTS, alpha=alpha, linewidths=0, zorder=2, rasterized=len(y) > MAX_VECTOR_POINTS)
     if len(y):
-        ax.hlines(np.median(y), centre - half_width, centre + half_width, color=ink(ax), linewidth=1.4, zorder=4)
+        ax.hlines(
+            np.median(y), centre - half_width, centre + half_width, color=text_colour(ax), linewidth=1.4, zorder=4
+        )
     return pd.DataFrame({"x": x, "y": y}, index=values.index)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -13,8 +12,8 @@ from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, Layers, Var
 from spahgc._slides.expression import in_memory, log_expression, zero_spots
-from spahgc._validate import check_genes, quoted
-from spahgc.pl._drawn_slides import DrawnSlide
+from spahgc._validate import check_anndata, check_genes, quoted
+from spahgc.pl._figure_slides import FigureSlide
 from spahgc.tl._prediction import prediction_record
 
 
@@ -40,7 +39,7 @@ def gene_list(genes: str | Sequence[str]) -> list[str]:
     return wanted
 
 
-def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | None, spread: bool) -> GeneValues:
+def gene_values(slide: FigureSlide, genes: list[str], *, key: str, layer: str | None, spread: bool) -> GeneValues:
     """Read what is drawn of some genes.
 
     Parameters
@@ -58,7 +57,7 @@ def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | N
     """
     adata, label = slide.table, slide.label
     names = drawable_genes(adata, genes, key, label)
-    predicted = columns(adata[:, names].layers[key])
+    predicted = dense(adata[:, names].layers[key])
     spreads = _spread(adata, names, key, label) if spread else None
     measured = measured_expression(adata, names, layer, label)
     return GeneValues(
@@ -70,7 +69,7 @@ def gene_values(slide: DrawnSlide, genes: list[str], *, key: str, layer: str | N
     )
 
 
-def shared_units(values: Sequence[GeneValues], slides: Sequence[DrawnSlide]) -> str:
+def shared_units(values: Sequence[GeneValues], slides: Sequence[FigureSlide]) -> str:
     """The units of all slides; refuses different ones, which no common scale could show."""
     units = {one.units: slide.label for one, slide in zip(values, slides, strict=True)}
     if len(units) > 1:
@@ -81,19 +80,15 @@ def shared_units(values: Sequence[GeneValues], slides: Sequence[DrawnSlide]) -> 
 
 def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, label: str = "the slide") -> list[str]:
     """The genes; refuses a missing prediction and genes that it does not hold."""
-    if key not in adata.layers:
-        raise KeyError(
-            f'layer "{key}" not found in {label}, layers are: {quoted(adata.layers)}. '
-            "Run spahgc.tl.predict(adata, refs) first."
-        )
+    check_predicted(adata, key, label)
     names = check_genes(genes, adata.var_names, label)
     panel = Var.panel(key)
     if panel in adata.var:
         inside = adata.var[panel].to_numpy(dtype=bool)
     else:
-        inside = np.isfinite(columns(adata.layers[key])).any(axis=0)
+        inside = np.isfinite(dense(adata.layers[key])).any(axis=0)
     # A gene of the panel may still be NaN, in a layer that was changed since.
-    filled = np.isfinite(columns(adata[:, names].layers[key])).any(axis=0)
+    filled = np.isfinite(dense(adata[:, names].layers[key])).any(axis=0)
     drawable = inside[adata.var_names.get_indexer(names)] & filled
     outside = [name for name, is_drawable in zip(names, drawable, strict=True) if not is_drawable]
     if outside:
@@ -105,10 +100,20 @@ def drawable_genes(adata: AnnData, genes: Sequence[str], key: str, label: str = 
     return names
 
 
-def columns(values: Any) -> np.ndarray:
+def check_predicted(adata: AnnData, key: str, label: str = "the slide") -> None:
+    """Refuse a slide without a prediction under this key."""
+    check_anndata(adata, label)
+    if key not in adata.layers:
+        raise KeyError(
+            f'layer "{key}" not found in {label}, layers are: {quoted(adata.layers)}. '
+            "Run spahgc.tl.predict(adata, refs) first."
+        )
+
+
+def dense(values: object) -> np.ndarray:
     """Dense values, float32."""
-    values = in_memory(values)
-    return np.asarray(values.toarray() if issparse(values) else values, dtype=np.float32)
+    matrix = in_memory(values)
+    return np.asarray(matrix.toarray() if issparse(matrix) else matrix, dtype=np.float32)
 
 
 def _spread(adata: AnnData, genes: list[str], key: str, label: str) -> np.ndarray:
@@ -120,7 +125,7 @@ def _spread(adata: AnnData, genes: list[str], key: str, label: str) -> np.ndarra
             'spahgc.tl.predict(adata, refs, preset="default"); other methods have none. Leave out spread=True to draw '
             "the rest."
         )
-    return columns(adata[:, genes].layers[layer])
+    return dense(adata[:, genes].layers[layer])
 
 
 def measured_expression(
@@ -134,18 +139,18 @@ def measured_expression(
     empty = zero_spots(expression)
     if empty.all():
         return None
-    values = columns(expression[:, adata.var_names.get_indexer(genes)])
+    values = dense(expression[:, adata.var_names.get_indexer(genes)])
     # Where no gene was seen, a zero is no measurement of this one.
     values[empty] = np.nan
     return values
 
 
-def _has_measurement(x: Any, label: str) -> bool:
+def _has_measurement(x: object, label: str) -> bool:
     """Whether ``X`` has values, none of them NaN: a slide that was never measured is often filled with NaN."""
     if x is None:
         return False
-    x = in_memory(x)
-    values = x.data if issparse(x) else np.asarray(x)
+    matrix = in_memory(x)
+    values = matrix.data if issparse(matrix) else np.asarray(matrix)
     missing = int(np.count_nonzero(np.isnan(values)))
     if 0 < missing < values.size:
         warnings.warn(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from anndata import AnnData
 
 from spahgc._slides.placed import placed_table
 from spahgc._validate import check_anndata, quoted
-from spahgc.pl._graph_content import Request, parts_of
-from spahgc.pl._graph_figure import Plane, Star, draw_plane, draw_star, new_axes
+from spahgc.pl._graph_content import EgoGraph, GraphRequest, SpatialGraph, graph_panels
+from spahgc.pl._graph_figure import draw_ego_graph, draw_spatial_graph, new_axes
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import RC, drawn_in
+from spahgc.pl._style import RC, check_count, check_positive, rc_context
+from spahgc.pl._tissue import SpatialKeys
 from spahgc.pp._bank.build import check_bank, is_bank
 from spahgc.pp._embed.slide_image import Source
 from spahgc.tl._attribution import spot_position
@@ -51,7 +52,7 @@ def graph(
     - ``kind="TS"``: the edges between neighbours on the tissue, all of them; those of `spot` stand out.
     - ``kind="CS"``: from a spot of the target to the reference spots that look like it. The spot in a ring on its
       tissue and its patch; below it the patches of the reference spots, the most similar first, each framed in the
-      colour of its slide; and their places, by the same numbers, on the reference slides.
+      colour of its slide; and their slides, by the same numbers, on the reference slides.
     - ``kind="RS"``: from a reference spot to its peers, which look and express alike, drawn likewise.
 
     ``["TS", "CS"]`` draws the neighbours of the spot and its reference spots in one figure. With `bank`, ``"RS"`` may
@@ -136,45 +137,43 @@ def graph(
     >>> len(sp.pl.graph(bank, refs, kind="RS", spot=0, n=3, show=False)) > 5
     True
     """
-    where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
+    keys = SpatialKeys(table_key, image_key, coordinate_system)
     path = save_path(save, "graph")
-    parts = parts_of(_request(adata, refs, kind, spot, key, bank, n, image, patch_um, where))
+    parts = graph_panels(_request(adata, refs, kind, spot, key, bank, n, image, patch_um, keys))
     needed = sum(part.n_axes for part in parts)
-    given = None if ax is None else given_axes(ax, 1, needed, _meaning(parts))
-    with drawn_in(RC):
+    given = given_axes(ax, 1, needed, _panel_names(parts))
+    with rc_context(RC):
         axes = new_axes(parts) if given is None else given
         rest = list(axes)
         for part in parts:
-            own, rest = rest[: part.n_axes], rest[part.n_axes :]
-            if isinstance(part, Plane):
-                draw_plane(own[0], part)
+            panels, rest = rest[: part.n_axes], rest[part.n_axes :]
+            if isinstance(part, SpatialGraph):
+                draw_spatial_graph(panels[0], part)
             else:
-                draw_star(own, part)
+                draw_ego_graph(panels, part)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
 def _request(
-    data: Any,
-    refs: Any,
-    kind: Any,
+    data: AnnData | SpatialData,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None,
+    kind: str | Sequence[str],
     spot: str | int | None,
     key: str,
     bank: AnnData | None,
     n: int,
     image: Source | None,
     patch_um: float | None,
-    where: dict[str, str | None],
-) -> Request:
+    keys: SpatialKeys,
+) -> GraphRequest:
     """Check what is asked for, before any image is read."""
     kinds = [kind] if isinstance(kind, str) else list(kind)
     unknown = [one for one in kinds if one not in KINDS]
     if unknown or not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(f"kind is {kind!r}; pass one of {quoted(KINDS)}, or a list of them, each once.")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}; pass a whole number of reference spots, at least 1.")
-    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
-        raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns.")
-    adata = placed_table(data, where["table_key"], "the slide")
+    n = check_count("n", n, "reference spots, at least 1")
+    check_positive("patch_um", patch_um, "number of microns")
+    adata = placed_table(data, keys.table_key, "the slide")
     check_anndata(adata, "the slide")
     if is_bank(adata) and kinds != ["RS"]:
         raise ValueError(
@@ -191,15 +190,15 @@ def _request(
     position = None if spot is None else spot_position(adata, spot)
     if bank is not None:
         check_bank(bank)
-    return Request(data, adata, refs, kinds, position, key, bank, int(n), image, patch_um, where)
+    return GraphRequest(data, adata, refs, kinds, position, key, bank, n, image, patch_um, keys)
 
 
-def _meaning(parts: list[Plane | Star]) -> str:
+def _panel_names(parts: list[SpatialGraph | EgoGraph]) -> str:
     """What the axes are for."""
     words = [
         "the tissue"
-        if isinstance(part, Plane)
-        else f"tissue, the spot's patch, {len(part.edges)} reference spots, {len(part.places)} reference slides"
+        if isinstance(part, SpatialGraph)
+        else f"tissue, the spot's patch, {len(part.edges)} reference spots, {len(part.slides)} reference slides"
         for part in parts
     ]
     return "; ".join(words)

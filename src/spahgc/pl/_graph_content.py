@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,28 +13,226 @@ from scipy.sparse import csr_matrix, triu
 
 from spahgc._keys import UNS, Obs, Obsm, Obsp, Uns
 from spahgc._validate import quoted
-from spahgc.pl._graph_figure import Home, Place, Plane, Star, home_tissue, reference_tissue, short
 from spahgc.pl._patches import (
-    AS_SCANNED,
     cut_patches,
-    found_image,
+    find_image,
     patch_lines,
     reference_patches,
     reference_slides,
     slide_image,
-    stain_note,
+    unrepeated_stains,
 )
-from spahgc.pl._tissue import Tissue
+from spahgc.pl._spot_panels import reference_tissue, short_name, target_tissue
+from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._bank.build import is_bank
 from spahgc.pp._bank.references import bank_embedding
 from spahgc.pp._embed.slide_image import SlideImage, Source
 from spahgc.tl._attribution import reference_names, sorted_graph, stored_edges
 from spahgc.tl._prediction import prediction_record
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from spatialdata import SpatialData
+
+    from spahgc.pl._patches import References
+
 MAKE_CROSS = "Run spahgc.tl.predict(adata, refs), or spahgc.pp.cross_graph(adata, bank), first."
 
 
-def plane_graph(adata: AnnData) -> csr_matrix:
+@dataclass(frozen=True)
+class SpatialGraph:
+    """TS edges."""
+
+    tissue: Tissue
+    pairs: np.ndarray
+    """Joined spots, pairs x 2."""
+    position: int | None
+    """The spot in question, and its neighbours."""
+    neighbors: np.ndarray
+    title: str
+
+    @property
+    def n_axes(self) -> int:
+        """How many axes it takes."""
+        return 1
+
+
+@dataclass(frozen=True)
+class ReferenceSlide:
+    """A reference slide and where on it the edges end."""
+
+    name: str
+    tissue: Tissue | None
+    """``None`` where the slide was not handed over."""
+    positions: np.ndarray
+    ranks: list[int]
+
+
+@dataclass(frozen=True)
+class CentreSpot:
+    """The spot in question, on its own slide."""
+
+    titles: tuple[str, str]
+    """Above the tissue and above the patch."""
+    tissue: Tissue | None
+    """``None`` where its slide was not handed over."""
+    position: int
+    patch: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class EgoGraph:
+    """A spot and those to which its edges lead."""
+
+    centre: CentreSpot
+    edges: pd.DataFrame
+    """Columns ``rank``, ``slide``, ``spot``, ``similarity``."""
+    patches: list[np.ndarray | None]
+    notes: list[str]
+    """On the stain of each patch; mostly empty."""
+    slides: list[ReferenceSlide]
+    references: list[str]
+    """Names of all references, also of those to which no edge leads."""
+    spatial: SpatialGraph | None = None
+    """TS edges on the same tissue."""
+
+    @property
+    def n_axes(self) -> int:
+        """How many axes it takes."""
+        return 2 + len(self.edges) + len(self.slides)
+
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """What is asked for, checked."""
+
+    data: AnnData | SpatialData
+    adata: AnnData
+    """Its table, with the places of the spots."""
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None
+    kinds: list[str]
+    position: int | None
+    key: str
+    bank: AnnData | None
+    n: int
+    image: Source | None
+    patch_um: float | None
+    spatial_keys: SpatialKeys
+
+    @property
+    def row(self) -> int:
+        """Position of the spot, where the kind needs one."""
+        if self.position is None:
+            raise ValueError(f"kind={self.kinds!r} needs spot=, the name of a spot or its position, such as spot=0.")
+        return self.position
+
+
+def graph_panels(request: GraphRequest) -> list[SpatialGraph | EgoGraph]:
+    """Collect all that is drawn; after it nothing can fail."""
+    if is_bank(request.adata):
+        return [_reference_graph(request, request.adata, request.row)]
+    # Edges first: what is missing is told before an image is opened.
+    spatial = spatial_edges(request.adata) if "TS" in request.kinds else None
+    edges = None
+    if "CS" in request.kinds:
+        edges = cross_edges(request.adata, request.row, request.key, request.bank)
+    tissue = target_tissue(request.data, request.adata, request.spatial_keys)
+    drawn = None if spatial is None else _spatial_graph(request, spatial, tissue)
+    if edges is None:
+        return [] if drawn is None else [drawn]
+    parts: list[SpatialGraph | EgoGraph] = [replace(_target_graph(request, edges, tissue), spatial=drawn)]
+    if "RS" in request.kinds and request.bank is not None:
+        first = edges.iloc[0]
+        row = int(request.bank.obs_names.get_indexer([f"{first['slide']}:{first['spot']}"])[0])
+        parts.append(_reference_graph(request, request.bank, row))
+    return parts
+
+
+def _spatial_graph(request: GraphRequest, edges: csr_matrix, tissue: Tissue) -> SpatialGraph:
+    pairs = edge_pairs(edges)
+    row = request.position
+    counts = np.unique(np.diff(edges.indptr))
+    each = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    title = f"TS: {each} neighbours a spot"
+    if tissue.microns is not None and len(pairs):
+        lengths = np.linalg.norm(np.subtract(*tissue.xy[pairs].transpose(1, 0, 2)), axis=1) * tissue.microns
+        title += f"\nmedian distance {np.median(lengths):.0f} µm"
+    neighbors = np.empty(0, dtype=np.int64) if row is None else edges[row].indices
+    return SpatialGraph(tissue=tissue, pairs=pairs, position=row, neighbors=neighbors, title=title)
+
+
+def _target_graph(request: GraphRequest, edges: pd.DataFrame, tissue: Tissue) -> EgoGraph:
+    """The graph of a target spot."""
+    adata, row = request.adata, request.row
+    record = prediction_record(adata, request.key)
+    embedding = str(record["embedding"]) if request.bank is None else bank_embedding(request.bank)
+    names = [str(name) for name in record["references"]] if request.bank is None else bank_slides(request.bank)
+    image = _target_image(request)
+    patch = None if image is None else cut_patches(image, [row], embedding, request.patch_um)[0]
+    lines = ["target spot", short_name(str(adata.obs_names[row]))]
+    if image is not None:
+        lines += patch_lines(image, embedding, request.patch_um)
+    name = f"target {short_name(str(adata.obs[Obs.slide].iloc[0]))}" if Obs.slide in adata.obs else "target"
+    slides = reference_slides(request.refs, names, request.spatial_keys.table_key)
+    centre = CentreSpot((name, "\n".join(lines)), tissue, row, patch)
+    return _ego_graph(request, centre, edges, slides, names, embedding)
+
+
+def _reference_graph(request: GraphRequest, bank: AnnData, row: int) -> EgoGraph:
+    """The graph of a reference spot."""
+    edges = peer_edges(bank, row)
+    embedding = bank_embedding(bank)
+    slide, spot = reference_name(bank, row)
+    names = bank_slides(bank)
+    slides = reference_slides(request.refs, names, request.spatial_keys.table_key, "the bank")
+    centre = pd.DataFrame({"slide": [slide], "spot": [spot]})
+    (patch,) = reference_patches(centre, slides, embedding, request.patch_um)
+    tissue, position = None, 0
+    if slide in slides:
+        tissue = reference_tissue(*slides[slide])
+        position = int(slides[slide][1].obs_names.get_loc(spot))
+    titles = f"reference {short_name(slide)}", f"reference spot\n{short_name(spot)}"
+    return _ego_graph(request, CentreSpot(titles, tissue, position, patch), edges, slides, names, embedding)
+
+
+def _ego_graph(
+    request: GraphRequest,
+    centre: CentreSpot,
+    edges: pd.DataFrame,
+    slides: References,
+    references: list[str],
+    embedding: str,
+) -> EgoGraph:
+    """A spot with the first of its edges, and what is known of their ends."""
+    edges = edges.head(request.n)
+    patches = reference_patches(edges, slides, embedding, request.patch_um)
+    return EgoGraph(
+        centre=centre,
+        edges=edges,
+        patches=patches,
+        notes=unrepeated_stains(edges, patches, slides, embedding),
+        slides=[_reference_slide(str(name), rows, slides) for name, rows in edges.groupby("slide", sort=False)],
+        references=references,
+    )
+
+
+def _reference_slide(name: str, rows: pd.DataFrame, slides: References) -> ReferenceSlide:
+    ranks = [int(rank) for rank in rows["rank"]]
+    if name not in slides:
+        return ReferenceSlide(name, None, np.empty(0, dtype=np.int64), ranks)
+    data, table = slides[name]
+    return ReferenceSlide(name, reference_tissue(data, table), table.obs_names.get_indexer(rows["spot"]), ranks)
+
+
+def _target_image(request: GraphRequest) -> SlideImage | None:
+    """The image of the target, where one is known."""
+    if request.image is not None or request.spatial_keys.choose_image:
+        return slide_image(request.data, request.adata, request.image, request.spatial_keys)
+    return find_image(request.data, request.adata, "the target")
+
+
+def spatial_edges(adata: AnnData) -> csr_matrix:
     """TS: stored values at ``(i, j)`` where spot j is a neighbour of spot i."""
     if Obsp.spatial_connectivities not in adata.obsp:
         raise KeyError(
@@ -47,7 +245,7 @@ def plane_graph(adata: AnnData) -> csr_matrix:
     return graph
 
 
-def pairs_of(graph: csr_matrix) -> np.ndarray:
+def edge_pairs(graph: csr_matrix) -> np.ndarray:
     """Joined spots, pairs x 2; those that are neighbours of each other stand there once."""
     return np.column_stack(triu(abs(graph) + abs(graph).T, k=1).nonzero())
 
@@ -126,132 +324,3 @@ def _edge_table(edges: csr_matrix, names: np.ndarray, slides: Sequence[str]) -> 
     table = table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for, checked."""
-
-    data: Any
-    adata: AnnData
-    refs: Any
-    kinds: list[str]
-    position: int | None
-    key: str
-    bank: AnnData | None
-    n: int
-    image: Source | None
-    patch_um: float | None
-    where: dict[str, str | None]
-
-    @property
-    def row(self) -> int:
-        """Position of the spot, where the kind needs one; that one was named has been checked."""
-        return cast(int, self.position)
-
-
-def parts_of(request: Request) -> list[Plane | Star]:
-    """Collect all that is drawn; after it nothing can fail."""
-    if is_bank(request.adata):
-        return [_rs_graph_of_bank(request, request.adata, request.row)]
-    # Edges first: what is missing is told before an image is opened.
-    plane = plane_graph(request.adata) if "TS" in request.kinds else None
-    edges = None
-    if "CS" in request.kinds:
-        edges = cross_edges(request.adata, request.row, request.key, request.bank)
-    tissue = home_tissue(request.data, request.adata, request.where)
-    drawn = None if plane is None else _plane(request, plane, tissue)
-    if edges is None:
-        return [] if drawn is None else [drawn]
-    parts: list[Plane | Star] = [replace(_cross(request, edges, tissue), plane=drawn)]
-    if "RS" in request.kinds and request.bank is not None:
-        first = edges.iloc[0]
-        row = int(request.bank.obs_names.get_indexer([f"{first['slide']}:{first['spot']}"])[0])
-        parts.append(_rs_graph_of_bank(request, request.bank, row))
-    return parts
-
-
-def _plane(request: Request, edges: Any, tissue: Tissue) -> Plane:
-    pairs = pairs_of(edges)
-    row = request.position
-    counts = np.unique(np.diff(edges.indptr))
-    each = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    words = f"TS: {each} neighbours a spot"
-    if tissue.microns is not None and len(pairs):
-        lengths = np.linalg.norm(np.subtract(*tissue.xy[pairs].transpose(1, 0, 2)), axis=1) * tissue.microns
-        words += f"\nmedian distance {np.median(lengths):.0f} µm"
-    neighbors = np.empty(0, dtype=np.int64) if row is None else edges[row].indices
-    return Plane(tissue=tissue, pairs=pairs, position=row, neighbors=neighbors, title=words)
-
-
-def _cross(request: Request, edges: pd.DataFrame, tissue: Tissue) -> Star:
-    """The star of a target spot."""
-    adata, row = request.adata, request.row
-    record = prediction_record(adata, request.key)
-    embedding = str(record["embedding"]) if request.bank is None else bank_embedding(request.bank)
-    names = [str(name) for name in record["references"]] if request.bank is None else bank_slides(request.bank)
-    image = _target_image(request)
-    patch = None if image is None else cut_patches(image, [row], embedding, request.patch_um)[0]
-    lines = ["target spot", short(str(adata.obs_names[row]))]
-    if image is not None:
-        lines += patch_lines(image, embedding, request.patch_um)
-    own = f"target {short(str(adata.obs[Obs.slide].iloc[0]))}" if Obs.slide in adata.obs else "target"
-    slides = reference_slides(request.refs, names, request.where["table_key"])
-    home = Home((own, "\n".join(lines)), tissue, row, patch)
-    return _star(request, home, edges, slides, names, embedding)
-
-
-def _rs_graph_of_bank(request: Request, bank: AnnData, row: int) -> Star:
-    """The star of a reference spot."""
-    edges = peer_edges(bank, row)
-    embedding = bank_embedding(bank)
-    slide, spot = reference_name(bank, row)
-    names = bank_slides(bank)
-    slides = reference_slides(request.refs, names, request.where["table_key"], "the bank")
-    own = pd.DataFrame({"slide": [slide], "spot": [spot]})
-    (patch,) = reference_patches(own, slides, embedding, request.patch_um)
-    tissue, position = None, 0
-    if slide in slides:
-        tissue = reference_tissue(*slides[slide])
-        position = int(slides[slide][1].obs_names.get_loc(spot))
-    titles = f"reference {short(slide)}", f"reference spot\n{short(spot)}"
-    return _star(request, Home(titles, tissue, position, patch), edges, slides, names, embedding)
-
-
-def _star(
-    request: Request,
-    home: Home,
-    edges: pd.DataFrame,
-    slides: dict[str, tuple[Any, AnnData]],
-    references: list[str],
-    embedding: str,
-) -> Star:
-    """A spot with the first of its edges, and what is known of their ends."""
-    edges = edges.head(request.n)
-    patches = reference_patches(edges, slides, embedding, request.patch_um)
-    notes = [stain_note(slides[name][1], embedding) if name in slides else "" for name in edges["slide"]]
-    return Star(
-        home=home,
-        edges=edges,
-        patches=patches,
-        notes=[
-            note if note == AS_SCANNED and drawn is not None else "" for note, drawn in zip(notes, patches, strict=True)
-        ],
-        places=[_place(str(name), rows, slides) for name, rows in edges.groupby("slide", sort=False)],
-        references=references,
-    )
-
-
-def _place(name: str, rows: pd.DataFrame, slides: dict[str, tuple[Any, AnnData]]) -> Place:
-    ranks = [int(rank) for rank in rows["rank"]]
-    if name not in slides:
-        return Place(name, None, np.empty(0, dtype=np.int64), ranks)
-    data, table = slides[name]
-    return Place(name, reference_tissue(data, table), table.obs_names.get_indexer(rows["spot"]), ranks)
-
-
-def _target_image(request: Request) -> SlideImage | None:
-    """The image of the target, where one is known."""
-    if request.image is not None or any(request.where[name] for name in ("image_key", "coordinate_system")):
-        return slide_image(request.data, request.adata, request.image, request.where)
-    return found_image(request.data, request.adata, "the target")

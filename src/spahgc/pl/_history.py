@@ -12,16 +12,15 @@ from spahgc._keys import Uns
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata
 from spahgc.model import SpaHGC
-from spahgc.pl._output import finish, given_axes, save_path
+from spahgc.pl._gene_values import check_predicted
+from spahgc.pl._output import finish_single, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
     PLOT_RC,
     SLIDE,
-    check_predicted,
     count,
-    new_axes,
     plain_numbers,
 )
-from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, drawn_in, ink
+from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, rc_context, text_colour
 from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:
@@ -116,12 +115,11 @@ def history(
     record = model.record() if isinstance(model, SpaHGC) else _record_of(table_of(model, table_key, SLIDE), key)
     losses = _losses(record, "the model" if isinstance(model, SpaHGC) else f'the prediction "{key}"')
     path = save_path(save, "history")
-    given = None if ax is None else given_axes(ax, 1, 1, "losses")
-    with drawn_in(PLOT_RC):
+    given = given_axes(ax, 1, 1, "losses")
+    with rc_context(PLOT_RC):
         axes = new_axes(COLUMN_IN) if given is None else given
         _draw(axes[0], losses, int(record.get("parameters", {}).get("epochs", 0)), log)
-        result = finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
-    return result[0] if isinstance(result, list) else result
+        return finish_single(axes[0], path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
 def _record_of(adata: AnnData, key: str) -> dict[str, Any]:
@@ -156,15 +154,15 @@ def _draw(ax: Axes, losses: pd.DataFrame, planned: int, log: bool) -> None:
     # A term whose weight is zero was not computed; the total is of interest where it has several parts.
     parts = [name for name in TERMS if name != "total" and (losses[name] != 0).any()]
     shown = parts if len(parts) == 1 else ["total", *parts]
-    networks = [own for _, own in losses.groupby("network")]
-    ended = [own.iloc[-1] for own in networks if own["epoch"].iloc[-1] < planned]
+    networks = [network for _, network in losses.groupby("network")]
+    ended = [network.iloc[-1] for network in networks if network["epoch"].iloc[-1] < planned]
     marker = "o" if losses["epoch"].max() <= MAX_MARKED else None
     for name in shown:
-        colour = ink(ax) if name == "total" else CATEGORY_COLOURS[parts.index(name)]
-        for place, own in enumerate(networks):
+        colour = text_colour(ax) if name == "total" else CATEGORY_COLOURS[parts.index(name)]
+        for i, network in enumerate(networks):
             ax.plot(
-                own["epoch"], own[name], color=colour, linewidth=LINE_PT[len(networks) > 1], marker=marker, markersize=2.5,
-                label=None if place else TERMS[name],
+                network["epoch"], network[name], color=colour, linewidth=LINE_PT[len(networks) > 1], marker=marker, markersize=2.5,
+                label=None if i else TERMS[name],
             )  # fmt: skip
         ax.scatter([end["epoch"] for end in ended], [end[name] for end in ended], s=18, color=colour, marker="x")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))

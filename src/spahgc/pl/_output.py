@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ROW_HEIGHT_IN = 2.6
+"""Height of a figure of one row of axes."""
 SAVE_DPI = 300
 """Dots per inch of saved pictures."""
 
@@ -65,45 +67,12 @@ def _check_format(path: Path) -> None:
         )
 
 
-def is_shown(show: bool | None, own_figure: bool) -> bool:
-    """Whether the figure goes to the screen.
-
-    Parameters
-    ----------
-    show
-        The caller's wish; ``None`` follows ``scanpy.settings.autoshow`` where there is a screen.
-    own_figure
-        False where the caller gave axes: the rest of that figure may still be missing.
-    """
-    if not own_figure:
-        return False
-    if show is not None:
-        return show
-    import matplotlib
-    from scanpy import settings
-
-    return bool(settings.autoshow) and matplotlib.get_backend().lower() not in SILENT_BACKENDS
-
-
 def whole_figure(ax: Axes) -> Figure:
     """The figure of the axes, also of those that stand in a figure's part."""
     figure: Any = ax.figure
     while figure.figure is not figure:
         figure = figure.figure
     return figure
-
-
-def hand_over(figure: Figure, path: Path | None, shown: bool, own_figure: bool) -> None:
-    """Save and show the figure as asked."""
-    from matplotlib import pyplot as plt
-
-    if path is not None:
-        figure.savefig(path, dpi=SAVE_DPI)
-    if shown:
-        plt.show()
-    if path is not None and own_figure:
-        # As scanpy does: a saved figure is not drawn again at the end of a notebook's cell, and loops stay small.
-        plt.close(figure)
 
 
 def finish(
@@ -120,18 +89,52 @@ def finish(
     show, return_fig
         The caller's wishes.
     own_figure
-        False where the caller gave axes.
+        False where the caller gave axes: that figure is not shown, since the rest of it may still be missing.
     """
+    from matplotlib import pyplot as plt
+
     figure = whole_figure(axes[0])
-    shown = is_shown(False if return_fig else show, own_figure)
-    hand_over(figure, path, shown, own_figure)
+    shown = own_figure and not return_fig and (_is_autoshown() if show is None else show)
+    if path is not None:
+        figure.savefig(path, dpi=SAVE_DPI)
+    if shown:
+        plt.show()
+    if path is not None and own_figure:
+        # As scanpy does: a saved figure is not drawn again at the end of a notebook's cell, and loops stay small.
+        plt.close(figure)
     if return_fig:
         return figure
     return None if shown else axes
 
 
-def given_axes(ax: Any, n_rows: int, n_columns: int, content: str) -> list[Axes]:
-    """The caller's axes as a list; refuses other things, a wrong number, and axes of several figures.
+def finish_single(
+    ax: Axes, path: Path | None, *, show: bool | None, return_fig: bool, own_figure: bool
+) -> Axes | Figure | None:
+    """The same for a figure of one panel, whose caller gets the axes themselves."""
+    result = finish([ax], path, show=show, return_fig=return_fig, own_figure=own_figure)
+    return ax if isinstance(result, list) else result
+
+
+def _is_autoshown() -> bool:
+    """Whether scanpy's settings ask for figures to be shown, and there is a screen."""
+    import matplotlib
+    from scanpy import settings
+
+    return bool(settings.autoshow) and matplotlib.get_backend().lower() not in SILENT_BACKENDS
+
+
+def new_axes(width: float, n_panels: int = 1, height: float = ROW_HEIGHT_IN) -> list[Axes]:
+    """Axes side by side in a new figure of this size, inches."""
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    return list(figure.subplots(1, n_panels, squeeze=False).ravel())
+
+
+def given_axes(
+    ax: Axes | Sequence[Axes] | np.ndarray | None, n_rows: int, n_columns: int, content: str
+) -> list[Axes] | None:
+    """The caller's axes as a list, ``None`` for none; refuses other things, a wrong number, axes of several figures.
 
     Parameters
     ----------
@@ -144,10 +147,12 @@ def given_axes(ax: Any, n_rows: int, n_columns: int, content: str) -> list[Axes]
     """
     from matplotlib.axes import Axes
 
-    flat: Sequence[Any] = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
-    strange = [type(one).__name__ for one in flat if not isinstance(one, Axes)]
-    if strange:
-        raise TypeError(f"ax must be matplotlib Axes or a sequence of them, found {quoted(strange)}.")
+    if ax is None:
+        return None
+    flat = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
+    wrong = [type(one).__name__ for one in flat if not isinstance(one, Axes)]
+    if wrong:
+        raise TypeError(f"ax must be matplotlib Axes or a sequence of them, found {quoted(wrong)}.")
     needed = n_rows * n_columns
     if len(flat) != needed:
         raise ValueError(
@@ -156,4 +161,4 @@ def given_axes(ax: Any, n_rows: int, n_columns: int, content: str) -> list[Axes]
         )
     if len({id(one.figure) for one in flat}) > 1:
         raise ValueError("the axes in ax belong to several figures. Pass axes of one figure.")
-    return list(flat)
+    return flat

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,33 +14,42 @@ from spahgc._keys import SPATIAL, UNS, Uns
 from spahgc._slides.placed import placed_tables
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import located_slides
-from spahgc._slides.tables import is_spatialdata
 from spahgc._validate import check_anndata, encoder_records, quoted
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.image._resample import FILTERS
+from spahgc.pl._figure_slides import as_list
+from spahgc.pl._tissue import SpatialKeys, has_image
 from spahgc.pp._bank.build import is_bank
 from spahgc.pp._embed.embed import DEFAULT_INTERPOLATION
 from spahgc.pp._embed.patches import Cutter
 from spahgc.pp._embed.slide_image import SlideImage, Source, check_slide, find_source, opened_image
 from spahgc.pp._embed.stain import METHODS, Stain
 
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    References: TypeAlias = Mapping[str, tuple[AnnData | SpatialData, AnnData]]
+
 DRAWN_PX = 224
 """Side of a drawn patch where no encoder record names its input."""
 AS_SCANNED = "as scanned"
-"""Said of patches whose stain was changed for the encoder in a way that cannot be repeated here."""
+"""Note at patches whose stain was changed for the encoder in a way that cannot be repeated here."""
 
 
 def reference_slides(
-    refs: Any, names: Sequence[str], table_key: str | None, of: str = "the prediction"
-) -> dict[str, tuple[Any, AnnData]]:
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None,
+    names: Sequence[str],
+    table_key: str | None,
+    of: str = "the prediction",
+) -> References:
     """The references that were handed over, by name: object and table; refuses those of another prediction or bank."""
     if refs is None:
         return {}
     if is_bank(refs):
         raise ValueError("refs is a bank, which holds no images. Pass the slides from which it was made.")
-    items = [refs] if is_spatialdata(refs) or isinstance(refs, AnnData) else list(refs)
+    items = as_list(refs)
     located = located_slides(placed_tables(items, table_key, "reference"))
-    slides = {name: (items[place], table) for name, (place, table) in located.items()}
+    slides = {name: (items[i], table) for name, (i, table) in located.items()}
     if not set(slides) & {str(name) for name in names}:
         raise ValueError(
             f"none of refs is a reference of {of}: they are called {quoted(slides)}, its references "
@@ -49,20 +58,15 @@ def reference_slides(
     return slides
 
 
-def has_image(data: Any) -> bool:
-    """Whether this is a SpatialData with an image of its own."""
-    return is_spatialdata(data) and bool(data.images)
-
-
-def slide_image(data: Any, table: AnnData, image: Source | None, where: Mapping[str, str | None]) -> SlideImage:
+def slide_image(data: AnnData | SpatialData, table: AnnData, image: Source | None, keys: SpatialKeys) -> SlideImage:
     """A slide with its image: the one that was passed, that of the SpatialData, or the one that the table names."""
     if image is not None or not has_image(data):
         return check_slide(table, image, _known_mpp(table), 0)
-    within = {name: where[name] for name in ("image_key", "coordinate_system")}
-    return check_slide(table, None, None, 0, spots=spots_on_image(data, table, **within))
+    spots = spots_on_image(data, table, image_key=keys.image_key, coordinate_system=keys.coordinate_system)
+    return check_slide(table, None, None, 0, spots=spots)
 
 
-def found_image(data: Any, table: AnnData, label: str) -> SlideImage | None:
+def find_image(data: AnnData | SpatialData, table: AnnData, label: str) -> SlideImage | None:
     """The same where an image is welcome but need not be there; ``None`` with a warning without one."""
     try:
         # What is wrong with an image that was found is an error, below.
@@ -126,7 +130,7 @@ def _stain(table: AnnData, embedding: str) -> Stain | None:
 
 
 def reference_patches(
-    references: pd.DataFrame, slides: Mapping[str, tuple[Any, AnnData]], embedding: str, patch_um: float | None
+    references: pd.DataFrame, slides: References, embedding: str, patch_um: float | None
 ) -> list[np.ndarray | None]:
     """Patch of every reference spot, ``None`` where there is no image; a slide is opened once.
 
@@ -153,13 +157,23 @@ def reference_patches(
                 f'{quoted(missing)} not found in reference "{name}", whose spots are {quoted(slide.obs_names)}. '
                 "Pass the slides as they were when the graph was made."
             )
-        found = found_image(data, slide, f'reference "{name}"')
-        if found is None:
+        image = find_image(data, slide, f'reference "{name}"')
+        if image is None:
             continue
-        cut = cut_patches(found, slide.obs_names.get_indexer(rows["spot"]), embedding, patch_um)
-        for place, patch in zip(rows.index, cut, strict=True):
-            patches[place] = patch
+        cut = cut_patches(image, slide.obs_names.get_indexer(rows["spot"]), embedding, patch_um)
+        for i, patch in zip(rows.index, cut, strict=True):
+            patches[i] = patch
     return patches
+
+
+def unrepeated_stains(
+    references: pd.DataFrame, patches: Sequence[np.ndarray | None], slides: References, embedding: str
+) -> list[str]:
+    """A note for every patch that is drawn with another stain than the encoder saw; empty for all others."""
+    return [
+        AS_SCANNED if patch is not None and stain_note(slides[name][1], embedding) == AS_SCANNED else ""
+        for name, patch in zip(references["slide"], patches, strict=True)
+    ]
 
 
 def _known_mpp(adata: AnnData) -> float | None:

@@ -9,25 +9,22 @@ import numpy as np
 
 from spahgc._slides.tables import table_of
 from spahgc.pl._gene_values import units_of
-from spahgc.pl._names import name_points
-from spahgc.pl._output import finish, given_axes, save_path, whole_figure
+from spahgc.pl._labels import mark_points
+from spahgc.pl._output import finish_single, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
-    MARKS,
-    MAX_VECTOR_POINTS,
     PLOT_RC,
-    POINTS,
-    QUIET,
     SLIDE,
-    check_n_label,
     count,
+    draw_points,
+    draw_zero_line,
     evaluated,
+    extremes,
     find_metric,
     measured_spots,
-    new_axes,
     panel_of,
     plain_numbers,
 )
-from spahgc.pl._style import COLUMN_IN, TEXT_PT, drawn_in, ink
+from spahgc.pl._style import COLUMN_IN, TEXT_PT, check_count, rc_context, text_colour
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
 
 GENES_PER_GROUP, MAX_GROUPS = 15, 12
 """Genes of similar abundance whose median is a step of the line: at least so many, in at most so many groups."""
-POINT_AREA, MARK_AREA = 7.0, 12.0
-"""Areas of points, square points."""
 
 
 def score_vs_abundance(
@@ -118,7 +113,7 @@ def score_vs_abundance(
     'PCC with the measurement'
     """
     adata = table_of(adata, table_key, SLIDE)
-    check_n_label(n_label)
+    check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     find_metric(metric)
     scores = evaluated(adata, key, metric)
     label = find_metric(metric, units_of(adata, key))
@@ -130,18 +125,17 @@ def score_vs_abundance(
             'as measured or as predicted. Pass metric="rmse", which is always defined.'
         )
     path = save_path(save, "score_vs_abundance")
-    given = None if ax is None else given_axes(ax, 1, 1, "scores against abundance")
+    given = given_axes(ax, 1, 1, "scores against abundance")
     expression, spots = measured_spots(adata, layer)
     abundance = np.asarray(expression[spots].mean(axis=0)).ravel()
     drawn = defined & (abundance > 0)
     points = np.column_stack([abundance, scores])[drawn]
-    with drawn_in(PLOT_RC):
+    with rc_context(PLOT_RC):
         axes = new_axes(COLUMN_IN) if given is None else given
         axes[0].set_xlabel(f"mean measured expression ({units_of(adata, key)})")
         axes[0].set_title(_description(inside, defined, drawn), fontsize=TEXT_PT)
         _draw(axes[0], points, adata.var_names[drawn].astype(str).tolist(), label, n_label)
-        result = finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
-    return result[0] if isinstance(result, list) else result
+        return finish_single(axes[0], path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
 def _description(inside: np.ndarray, defined: np.ndarray, drawn: np.ndarray) -> str:
@@ -155,33 +149,20 @@ def _description(inside: np.ndarray, defined: np.ndarray, drawn: np.ndarray) -> 
 
 def _draw(ax: Axes, points: np.ndarray, genes: list[str], metric: Metric, n_label: int) -> None:
     """Points, the line through them, and the names of the best and worst genes."""
-    ax.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=POINT_AREA,
-        color=POINTS,
-        alpha=0.5,
-        linewidths=0,
-        zorder=2,
-        rasterized=len(points) > MAX_VECTOR_POINTS,
-    )
+    draw_points(ax, points, alpha=0.5)
     line = _medians(points)
     if len(line) > 1:
-        ax.plot(*line.T, color=ink(ax), linewidth=1.4, zorder=3)
+        ax.plot(*line.T, color=text_colour(ax), linewidth=1.4, zorder=3)
     if metric.higher_is_better and points[:, 1].min() < 0:
-        ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
+        draw_zero_line(ax)
     # Most genes are rare: on a linear axis they would be one upright stripe.
     ax.set_xscale("log")
     plain_numbers(ax.xaxis)
     ax.margins(0.08)
     ax.set_ylabel(metric.label)
     ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
-    whole_figure(ax).draw_without_rendering()
-    order = np.argsort(points[:, 1], kind="stable")
-    n = min(n_label, len(order) // 2)
-    ends = [*order[:n], *order[len(order) - n :][::-1]]
-    ax.scatter(points[ends][:, 0], points[ends][:, 1], s=MARK_AREA, color=MARKS, linewidths=0, zorder=4)
-    name_points(ax, points[ends], [genes[place] for place in ends], points)
+    lowest, highest = extremes(points[:, 1], n_label)
+    mark_points(ax, points, [*lowest, *highest[::-1]], genes)
 
 
 def _medians(points: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SCORES, UNITS, Var
 from spahgc._slides.expression import log_expression, zero_spots
-from spahgc._validate import check_anndata, quoted
+from spahgc._validate import check_anndata
+from spahgc.pl._gene_values import check_predicted
 from spahgc.pl._style import CATEGORY_COLOURS, RC
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-HEIGHT_IN = 2.6
-"""Height of a figure of one row."""
 LABEL_PT = 6.5
 """Size of gene names beside their points."""
 
 POINTS, MARKS, QUIET = CATEGORY_COLOURS[0], CATEGORY_COLOURS[5], "#707070"
 """Points, what is marked among them, and lines that guide the eye; told apart by colour-blind readers too."""
+POINT_AREA, MARK_AREA = 7.0, 12.0
+"""Areas of a point and of one that is marked, square points."""
 MAX_VECTOR_POINTS = 3000
 """More points than this become pixels in vector files, which no viewer would open otherwise."""
 
@@ -65,25 +66,9 @@ def find_metric(metric: str, units: str = UNITS) -> Metric:
         "rmse": Metric(f"RMSE ({units})", False),
         "mae": Metric(f"mean absolute error ({units})", False),
     }
-    if metric not in known:
+    if metric not in SCORES:
         raise ValueError(f'metric="{metric}" is not known. Choose one of {", ".join(SCORES)}.')
     return known[metric]
-
-
-def check_n_label(n_label: int) -> None:
-    """Refuse what is no number of labels."""
-    if isinstance(n_label, bool) or not isinstance(n_label, int | np.integer) or n_label < 0:
-        raise ValueError(f"n_label is {n_label!r}; pass a whole number of genes to name, 0 for none.")
-
-
-def check_predicted(adata: AnnData, key: str) -> None:
-    """Refuse a slide without a prediction under this key."""
-    check_anndata(adata, SLIDE)
-    if key not in adata.layers:
-        raise KeyError(
-            f'layer "{key}" not found in {SLIDE}, layers are: {quoted(adata.layers)}. '
-            "Run spahgc.tl.predict(adata, refs) first."
-        )
 
 
 def evaluated(adata: AnnData, key: str, metric: str) -> np.ndarray:
@@ -114,17 +99,28 @@ def measured_spots(adata: AnnData, layer: str | None) -> tuple[csr_matrix, np.nd
     return expression, spots
 
 
+def extremes(values: np.ndarray, n: int) -> tuple[list[int], list[int]]:
+    """Positions of the `n` lowest and of the `n` highest values, ascending each; none twice where there are few."""
+    order = np.argsort(values, kind="stable").tolist()
+    n = min(n, len(order) // 2)
+    return order[:n], order[len(order) - n :]
+
+
 def count(n: int, thing: str) -> str:
     """A number and what it counts: 1 gene, 2 genes."""
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
-def new_axes(width: float, n_panels: int = 1, height: float = HEIGHT_IN) -> list[Axes]:
-    """Axes side by side in a figure of this size, inches."""
-    from matplotlib import pyplot as plt
+def draw_points(ax: Axes, points: np.ndarray, *, alpha: float) -> None:
+    """A point a gene; `points` holds data coordinates, genes x 2."""
+    x, y = points.T
+    as_pixels = len(points) > MAX_VECTOR_POINTS
+    ax.scatter(x, y, s=POINT_AREA, color=POINTS, alpha=alpha, linewidths=0, zorder=2, rasterized=as_pixels)
 
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    return list(figure.subplots(1, n_panels, squeeze=False).ravel())
+
+def draw_zero_line(ax: Axes) -> None:
+    """A line at a score of 0, below which a prediction is worse than none."""
+    ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc.pl._drawn_slides import drawn_slides, drawn_tissues
-from spahgc.pl._gene_grid import Content, Grid, Look, draw_genes
+from spahgc.pl._figure_slides import figure_slides, figure_tissues
+from spahgc.pl._gene_grid import GeneMaps, Grid, Style, draw_genes
 from spahgc.pl._gene_values import GeneValues, gene_list, gene_values, shared_units
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_look, drawn_in
+from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_count, check_style, rc_context
+from spahgc.pl._tissue import SpatialKeys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -144,30 +145,21 @@ def spatial_genes(
     ['MORPH001, measured', 'FLAT001, measured']
     >>> part = sp.pl.spatial_genes(slide, "MORPH001", crop_coord=(0, 500, 0, 500), show=False)
     """
-    check_look(vmin, vmax, size, img_alpha)
-    if isinstance(ncols, bool) or not isinstance(ncols, int | np.integer) or ncols < 1:
-        raise ValueError(f"ncols is {ncols!r}; pass a whole number of genes side by side, at least 1.")
-    slides, names = drawn_slides(adata, table_key), gene_list(genes)
+    check_style(vmin, vmax, size, img_alpha)
+    ncols = check_count("ncols", ncols, "genes side by side, at least 1")
+    slides, names = figure_slides(adata, table_key), gene_list(genes)
     path = save_path(save, "spatial_genes")
     values = [gene_values(slide, names, key=key, layer=layer, spread=spread) for slide in slides]
     units = shared_units(values, slides)
-    grid = Grid(len(names), len(slides), _kinds(values, spread), int(ncols))
-    given = None if ax is None else _given_axes(ax, grid)
+    grid = Grid(len(names), len(slides), _kinds(values, spread), ncols)
+    given = _given_axes(ax, grid)
     if given is None:
         grid.check()
-    tissues = drawn_tissues(
-        slides,
-        table_key=table_key,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        library_id=library_id,
-        size=size,
-        crop_coord=crop_coord,
-        n_panels=grid.n_panels,
-    )
-    content = Content(names, [slide.name for slide in slides], values, tissues, units)
-    with drawn_in(RC):
-        axes = draw_genes(given, grid, content, Look(cmap, spread_cmap, vmin, vmax, img_alpha))
+    keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
+    tissues = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=grid.n_panels)
+    maps = GeneMaps(names, [slide.name for slide in slides], values, tissues, units)
+    with rc_context(RC):
+        axes = draw_genes(given, grid, maps, Style(cmap, spread_cmap, vmin, vmax, img_alpha))
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
@@ -177,8 +169,8 @@ def _kinds(values: Sequence[GeneValues], spread: bool) -> tuple[str, ...]:
     return (*(["measured"] if measured else []), "predicted", *(["spread"] if spread else []))
 
 
-def _given_axes(ax: Axes | Sequence[Axes] | np.ndarray, grid: Grid) -> list[Axes]:
-    """The caller's axes; refuses a wrong number."""
+def _given_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, grid: Grid) -> list[Axes] | None:
+    """The caller's axes, if there are any; refuses a wrong number."""
     slides = f" on {grid.n_slides} slides" if grid.n_slides > 1 else ""
     panels = ", ".join(grid.kinds[:-1]) + f" and {grid.kinds[-1]}" if len(grid.kinds) > 1 else "predicted alone"
     why = "" if "measured" in grid.kinds else ", since nothing was measured"

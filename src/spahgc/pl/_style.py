@@ -80,7 +80,7 @@ RC: Any = {
 
 
 @contextmanager
-def drawn_in(style: Mapping[str, Any]) -> Iterator[None]:
+def rc_context(style: Mapping[str, Any]) -> Iterator[None]:
     """Settings of matplotlib for the figures that are drawn meanwhile.
 
     In a notebook the first figure loads the backend, which makes matplotlib interactive. That is no setting of this figure,
@@ -100,7 +100,7 @@ def drawn_in(style: Mapping[str, Any]) -> Iterator[None]:
         matplotlib.interactive(interactive)
 
 
-def check_look(vmin: float | None, vmax: float | None, size: float, img_alpha: float) -> None:
+def check_style(vmin: float | None, vmax: float | None, size: float, img_alpha: float) -> None:
     """Refuse limits of the colours, a size of the spots or an opacity of the image that cannot be drawn."""
     if vmin is not None and vmax is not None and vmin >= vmax:
         raise ValueError(f"vmin must be below vmax, found vmin={vmin:g} and vmax={vmax:g}.")
@@ -108,6 +108,19 @@ def check_look(vmin: float | None, vmax: float | None, size: float, img_alpha: f
         raise ValueError(f"size must be above 0, found {size:g}. 1 draws the spots in their true size.")
     if not 0 <= img_alpha <= 1:
         raise ValueError(f"img_alpha must be between 0 (no image) and 1 (full colours), found {img_alpha:g}.")
+
+
+def check_count(name: str, value: object, meaning: str, least: int = 1) -> int:
+    """A whole number of what the caller asks for; refuses anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; pass a whole number of {meaning}.")
+    return int(value)
+
+
+def check_positive(name: str, value: float | None, meaning: str) -> None:
+    """Refuse a number that is not above 0; ``None`` leaves it to the function."""
+    if value is not None and not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; pass a positive {meaning}.")
 
 
 def figure_width(n_across: int) -> float:
@@ -121,7 +134,7 @@ def panel_height(width: float, aspect: float, share: int = 1) -> float:
     return float(np.clip(width * aspect, least / share, most))
 
 
-def ink(ax: Axes) -> str:
+def text_colour(ax: Axes) -> str:
     """Colour of what is written beside the panels: that of the caller's style, unless it would hardly be seen."""
     from matplotlib import rcParams
     from matplotlib.colors import to_hex, to_rgba
@@ -137,7 +150,7 @@ def on_dark(ax: Axes) -> bool:
     """Whether what is written beside the panels is light, so that the page must be dark."""
     from matplotlib.colors import to_rgba
 
-    return _brightness(to_rgba(ink(ax))) > 0.5
+    return _brightness(to_rgba(text_colour(ax))) > 0.5
 
 
 def _brightness(colour: Sequence[float]) -> float:
@@ -162,7 +175,7 @@ def draw_side_name(ax: Axes, name: str) -> None:
         ha="right",
         va="center",
         fontsize=TITLE_PT,
-        color=ink(ax),
+        color=text_colour(ax),
     )
 
 
@@ -248,12 +261,8 @@ def shared_limits(panels: Sequence[np.ndarray], vmin: float | None, vmax: float 
     low, high = low if vmin is None else float(vmin), high if vmax is None else float(vmax)
     if low >= high:
         low, high = (high - 1.0, high) if vmin is None and vmax is not None else (low, low + 1.0)
-    below, above = bool(values.min() < low), bool(values.max() > high)
-    return (
-        low,
-        high,
-        {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both"),
-    )
+    extend = ("neither", "min", "max", "both")[int(values.min() < low) + 2 * int(values.max() > high)]
+    return low, high, extend
 
 
 def draw_colour_bar(
@@ -298,6 +307,6 @@ def draw_colour_bar(
         extendfrac=0.03,
     )
     # The dark end of a map would be lost on a dark page.
-    bar.outline.set(visible=on_dark(panels[0]), edgecolor=ink(panels[0]), linewidth=0.5)
-    bar.set_label(label, color=ink(panels[0]))
-    bar_ax.tick_params(colors=ink(panels[0]))
+    bar.outline.set(visible=on_dark(panels[0]), edgecolor=text_colour(panels[0]), linewidth=0.5)
+    bar.set_label(label, color=text_colour(panels[0]))
+    bar_ax.tick_params(colors=text_colour(panels[0]))

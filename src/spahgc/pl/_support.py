@@ -11,7 +11,7 @@ import numpy as np
 
 from spahgc._keys import Obs
 from spahgc._validate import quoted
-from spahgc.pl._drawn_slides import DrawnSlide, drawn_slides, drawn_tissues
+from spahgc.pl._figure_slides import FigureSlide, figure_slides, figure_tissues
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import (
     COLOUR_BAR_IN,
@@ -20,16 +20,16 @@ from spahgc.pl._style import (
     SCALE_BAR_IN,
     SUPPORT_CMAP,
     TITLE_LINE_IN,
-    check_look,
+    check_style,
     draw_colour_bar,
-    drawn_in,
     figure_width,
-    ink,
     panel_height,
+    rc_context,
     shared_limits,
     shorten,
+    text_colour,
 )
-from spahgc.pl._tissue import Tissue, draw_rings, draw_scale_bar, draw_tissue
+from spahgc.pl._tissue import SpatialKeys, Tissue, draw_rings, draw_scale_bar, draw_tissue
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -139,38 +139,30 @@ def support(
     """
     from matplotlib.colors import Normalize
 
-    check_look(vmin, vmax, size, img_alpha)
+    check_style(vmin, vmax, size, img_alpha)
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold!r}; support lies between 0 and 1, so pass a number between them.")
-    slides = drawn_slides(adata, table_key)
+    slides = figure_slides(adata, table_key)
     values = [_support(slide, key) for slide in slides]
     path = save_path(save, "support")
-    given = None if ax is None else given_axes(ax, 1, len(slides), f"one for each of {len(slides)} slides")
-    tissues = drawn_tissues(
-        slides,
-        table_key=table_key,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        library_id=library_id,
-        size=size,
-        crop_coord=crop_coord,
-        n_panels=len(slides),
-    )
+    given = given_axes(ax, 1, len(slides), f"one for each of {len(slides)} slides")
+    keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
+    tissues = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=len(slides))
     titles = [_title(slide, value, threshold) for slide, value in zip(slides, values, strict=True)]
-    with drawn_in(RC):
+    with rc_context(RC):
         axes = _new_axes(tissues, titles) if given is None else given
         low, high, extend = shared_limits(values, vmin, vmax)
         for ax, title, value, tissue in zip(axes, titles, values, tissues, strict=True):
             spots = draw_tissue(ax, tissue, value, cmap=cmap, norm=Normalize(low, high), img_alpha=img_alpha)
             if threshold is not None:
                 draw_rings(ax, tissue, value < threshold)
-            ax.set_title(title, color=ink(ax))
+            ax.set_title(title, color=text_colour(ax))
             draw_scale_bar(ax, tissue, spot=True)
         draw_colour_bar(axes, spots, label=LABEL, extend=extend, n_rows=ceil(len(axes) / MAX_ACROSS))
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
-def _support(slide: DrawnSlide, key: str) -> np.ndarray:
+def _support(slide: FigureSlide, key: str) -> np.ndarray:
     """Support of the spots; refuses a slide that has none."""
     column = Obs.support(key)
     if column not in slide.table.obs:
@@ -181,7 +173,7 @@ def _support(slide: DrawnSlide, key: str) -> np.ndarray:
     return slide.table.obs[column].to_numpy(dtype=np.float64)
 
 
-def _title(slide: DrawnSlide, values: np.ndarray, threshold: float | None) -> str:
+def _title(slide: FigureSlide, values: np.ndarray, threshold: float | None) -> str:
     """Name of the slide where there are several, and how many spots are below the threshold."""
     lines = [shorten(slide.name)] if slide.name else []
     if threshold is not None:

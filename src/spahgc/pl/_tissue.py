@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._resample import resample
 from spahgc.pl._library import best_image, find_library, known_mpp, positive, spot_diameter
-from spahgc.pl._style import TEXT_PT, ink, on_dark
+from spahgc.pl._style import TEXT_PT, on_dark, text_colour
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Colormap, Normalize
+    from spatialdata import SpatialData
 
 Crop: TypeAlias = tuple[float, float, float, float]
 """Left, right, top and bottom edge of a part of a slide, in full-resolution pixels."""
@@ -51,7 +52,22 @@ UM_PER_MM = 1000.0
 
 
 @dataclass(frozen=True)
-class Part:
+class SpatialKeys:
+    """Where a slide has its table, its image and their common coordinates; ``None`` takes the only one there is."""
+
+    table_key: str | None = None
+    image_key: str | None = None
+    coordinate_system: str | None = None
+    library_id: str | None = None
+
+    @property
+    def choose_image(self) -> bool:
+        """Whether an image of a SpatialData is asked for."""
+        return self.image_key is not None or self.coordinate_system is not None
+
+
+@dataclass(frozen=True)
+class View:
     """What is shown of a slide."""
 
     crop: Crop | None = None
@@ -60,7 +76,7 @@ class Part:
     """Share of the pixels along the picture's longest side that are kept: many panels need fewer."""
 
 
-WHOLE = Part()
+WHOLE = View()
 
 
 @dataclass(frozen=True)
@@ -97,38 +113,34 @@ class Tissue:
         return abs(self.ylim[0] - self.ylim[1]) / (self.xlim[1] - self.xlim[0])
 
 
-def slide_tissue(
-    data: Any,
-    part: Part = WHOLE,
-    /,
-    *,
-    table_key: str | None,
-    image_key: str | None,
-    coordinate_system: str | None,
-    library_id: str | None,
-    size: float,
-) -> Tissue:
+def has_image(data: AnnData | SpatialData) -> TypeGuard[SpatialData]:
+    """Whether this is a SpatialData with an image of its own."""
+    return is_spatialdata(data) and bool(getattr(data, "images", None))
+
+
+def slide_tissue(data: AnnData | SpatialData, keys: SpatialKeys, *, size: float = 1.0, view: View = WHOLE) -> Tissue:
     """Tissue of an AnnData, or of a SpatialData: that of its image unless a library of the table is asked for.
 
     Parameters
     ----------
     data
-        An AnnData or SpatialData.
-    part
+        A slide.
+    keys
+        Where its table and its image are.
+    size
+        Factor on the spots' diameter.
+    view
         What is shown of it.
-    table_key, image_key, coordinate_system, library_id, size
-        As `spahgc.pl.spatial_genes` takes them.
     """
-    named = image_key is not None or coordinate_system is not None
-    if named and not is_spatialdata(data):
+    if keys.choose_image and not is_spatialdata(data):
         raise ValueError(f"image_key= and coordinate_system= choose within a SpatialData, found {type(data).__name__}.")
-    if named and library_id is not None:
+    if keys.choose_image and keys.library_id is not None:
         raise ValueError("library_id= asks for the picture in the table, image_key= for an image beside it: pass one.")
-    if not is_spatialdata(data) or library_id is not None or not (data.images or named):
-        return tissue_of(placed_table(data, table_key, "the slide"), library_id, size, part)
-    table = table_of(data, table_key, "the slide")
-    spots = spots_on_image(data, table, image_key=image_key, coordinate_system=coordinate_system)
-    return tissue_on_image(spots, size, part)
+    if keys.library_id is None and (has_image(data) or keys.choose_image):
+        table = table_of(data, keys.table_key, "the slide")
+        spots = spots_on_image(data, table, image_key=keys.image_key, coordinate_system=keys.coordinate_system)
+        return tissue_on_image(spots, size, view)
+    return tissue_of(placed_table(data, keys.table_key, "the slide"), keys.library_id, size, view)
 
 
 def check_crop(crop: Sequence[float]) -> Crop:
@@ -145,7 +157,7 @@ def check_crop(crop: Sequence[float]) -> Crop:
     return left, right, top, bottom
 
 
-def tissue_of(adata: AnnData, library_id: str | None, size: float, part: Part = WHOLE) -> Tissue:
+def tissue_of(adata: AnnData, library_id: str | None, size: float, view: View = WHOLE) -> Tissue:
     """Find image, scale and spot size of a slide.
 
     Parameters
@@ -156,7 +168,7 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float, part: Part = 
         Entry of ``uns["spatial"]``; ``None`` takes the only one, or the one that ``obs["slide"]`` names.
     size
         Factor on the spots' diameter.
-    part
+    view
         What is shown of it.
     """
     xy = check_coordinates(adata, "the slide")
@@ -164,11 +176,11 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float, part: Part = 
     factors = library.get("scalefactors", {})
     image, scale = best_image(library, factors)
     known = positive(factors.get("spot_diameter_fullres"))
-    measures = Measures(spot_diameter(factors, xy), known is not None, scale, known_mpp(adata, factors), size)
-    return _tissue(xy, image, measures, part)
+    geometry = Geometry(spot_diameter(factors, xy), known is not None, scale, known_mpp(adata, factors), size)
+    return _tissue(xy, image, geometry, view)
 
 
-def tissue_on_image(spots: SpotsOnImage, size: float, part: Part = WHOLE) -> Tissue:
+def tissue_on_image(spots: SpotsOnImage, size: float, view: View = WHOLE) -> Tissue:
     """The same of spots on an image of a SpatialData, of which a small version is read.
 
     Parameters
@@ -177,18 +189,18 @@ def tissue_on_image(spots: SpotsOnImage, size: float, part: Part = WHOLE) -> Tis
         The spots and their image.
     size
         Factor on the spots' diameter.
-    part
+    view
         What is shown of it.
     """
     with open_image(spots.image) as image:
-        small, scale, (left, top) = _picture(image, spots.xy, part.crop)
+        small, scale, (left, top) = _picture(image, spots.xy, view.crop)
     known = positive(spots.diameter_px) is not None
     diameter = spot_diameter({"spot_diameter_fullres": spots.diameter_px}, spots.xy)
     origin = (left + PIXEL_CENTRE, top + PIXEL_CENTRE)
-    return _tissue(spots.xy, small, Measures(diameter, known, scale, spots.mpp, size, origin), part)
+    return _tissue(spots.xy, small, Geometry(diameter, known, scale, spots.mpp, size, origin), view)
 
 
-def _picture(image: ImageSource, xy: np.ndarray, crop: Crop | None) -> tuple[Any, float, tuple[int, int]]:
+def _picture(image: ImageSource, xy: np.ndarray, crop: Crop | None) -> tuple[np.ndarray, float, tuple[int, int]]:
     """A small version of an image, its pixels per pixel of the large one, and where it begins in that."""
     shown = max(float(np.ptp(xy, axis=0).max()), 1.0)
     if crop is not None:
@@ -206,7 +218,7 @@ def _picture(image: ImageSource, xy: np.ndarray, crop: Crop | None) -> tuple[Any
 
 
 @dataclass(frozen=True)
-class Measures:
+class Geometry:
     """What the sizes in a figure follow from."""
 
     diameter: float
@@ -223,44 +235,44 @@ class Measures:
     """Where the picture begins, full-resolution pixels."""
 
 
-def _tissue(xy: np.ndarray, image: Any, measures: Measures, part: Part) -> Tissue:
-    """What is shown of a picture, in its pixels; `xy` and `part` are those of the full resolution."""
-    scale, mpp, diameter = measures.scale, measures.mpp, measures.diameter * measures.scale
-    x, y = measures.origin
-    edges = part.crop or _limits(xy, measures)
+def _tissue(xy: np.ndarray, image: np.ndarray | None, geometry: Geometry, view: View) -> Tissue:
+    """What is shown of a picture, in its pixels; `xy` and `view` are those of the full resolution."""
+    scale, mpp, diameter = geometry.scale, geometry.mpp, geometry.diameter * geometry.scale
+    x, y = geometry.origin
+    edges = view.crop or _limits(xy, geometry)
     left, right, top, bottom = (float((edge - start) * scale) for edge, start in zip(edges, (x, x, y, y), strict=True))
     cut, extent = None, (0.0, 0.0, 0.0, 0.0)
     if image is not None:
-        cut, extent = _cut_out(image, (left, right), (top, bottom), scale, int(MAX_IMAGE_PX * part.detail))
+        cut, extent = _cut_out(image, (left, right), (top, bottom), scale, int(MAX_IMAGE_PX * view.detail))
     tissue = Tissue(
-        xy=(xy - measures.origin) * scale,
-        diameter=diameter * measures.size,
+        xy=(xy - geometry.origin) * scale,
+        diameter=diameter * geometry.size,
         xlim=(left, right),
         ylim=(bottom, top),
         image=cut,
         extent=extent,
         microns=None if mpp is None else mpp / scale,
-        spot_um=measures.diameter * mpp if mpp is not None and measures.diameter_is_known else None,
-        magnified=measures.size,
+        spot_um=geometry.diameter * mpp if mpp is not None and geometry.diameter_is_known else None,
+        magnified=geometry.size,
     )
     if not tissue.in_view.any():
         (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
         raise ValueError(
-            f"crop_coord={part.crop} holds none of the {len(xy)} spots, which lie from x={x0:g} to {x1:g} and from y={y0:g} "
+            f"crop_coord={view.crop} holds none of the {len(xy)} spots, which lie from x={x0:g} to {x1:g} and from y={y0:g} "
             f"to {y1:g}. Pass (left, right, top, bottom) in full-resolution pixels."
         )
     return tissue
 
 
-def _limits(xy: np.ndarray, measures: Measures) -> Crop:
+def _limits(xy: np.ndarray, geometry: Geometry) -> Crop:
     """The part that holds all spots and some room around them."""
-    room = measures.diameter * max(measures.size, 1.0) / 2 + MARGIN * float(np.ptp(xy, axis=0).max())
+    room = geometry.diameter * max(geometry.size, 1.0) / 2 + MARGIN * float(np.ptp(xy, axis=0).max())
     (left, top), (right, bottom) = xy.min(axis=0) - room, xy.max(axis=0) + room
     return left, right, top, bottom
 
 
 def _cut_out(
-    image: Any, xlim: tuple[float, float], ylim: tuple[float, float], scale: float, longest: int
+    image: np.ndarray, xlim: tuple[float, float], ylim: tuple[float, float], scale: float, longest: int
 ) -> tuple[np.ndarray | None, tuple[float, float, float, float]]:
     """The shown part of the image, thinned to what print can show, and its edges (left, right, bottom, top).
 
@@ -321,7 +333,7 @@ def draw_rings(ax: Axes, tissue: Tissue, ringed: np.ndarray) -> None:
     _circles(ax, tissue, ringed & tissue.in_view, facecolors="none", edgecolors=RING_COLOUR, linewidths=RING_PT)
 
 
-def _circles(ax: Axes, tissue: Tissue, chosen: np.ndarray, **look: Any) -> EllipseCollection:
+def _circles(ax: Axes, tissue: Tissue, chosen: np.ndarray, **style: Any) -> EllipseCollection:
     """Draw circles of true size at some spots."""
     from matplotlib.collections import EllipseCollection
 
@@ -335,7 +347,7 @@ def _circles(ax: Axes, tissue: Tissue, chosen: np.ndarray, **look: Any) -> Ellip
         offsets=tissue.xy[chosen],
         offset_transform=ax.transData,
         rasterized=n_spots > MAX_VECTOR_SPOTS,
-        **look,
+        **style,
     )
     ax.add_collection(circles, autolim=False)
     return circles
@@ -366,10 +378,10 @@ def draw_scale_bar(ax: Axes, tissue: Tissue, *, spot: bool = False) -> None:
 
     width = tissue.xlim[1] - tissue.xlim[0]
     length = round_length(SCALE_BAR_SHARE * width * tissue.microns)
-    text = {"size": TEXT_PT, "color": ink(ax)}
+    text = {"size": TEXT_PT, "color": text_colour(ax)}
     bar = AuxTransformBox(ax.transData)
     ends = [0, length / tissue.microns]
-    bar.add_artist(Line2D(ends, [0, 0], linewidth=SCALE_BAR_PT, color=ink(ax), solid_capstyle="butt"))
+    bar.add_artist(Line2D(ends, [0, 0], linewidth=SCALE_BAR_PT, color=text_colour(ax), solid_capstyle="butt"))
     below = f"{length / UM_PER_MM:g} mm" if length >= UM_PER_MM else f"{length:g} µm"
     parts: list[Artist] = [VPacker(children=[bar, TextArea(below, textprops=text)], align="center", pad=0, sep=2)]
     if spot and tissue.spot_um is not None:

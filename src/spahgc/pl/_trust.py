@@ -14,25 +14,23 @@ from scipy.sparse import csr_matrix
 from spahgc._keys import Layers, Var
 from spahgc._slides.tables import table_of
 from spahgc._spots.rows import blocks_of
-from spahgc.pl._gene_values import columns, units_of
-from spahgc.pl._names import name_points
-from spahgc.pl._output import finish, given_axes, save_path, whole_figure
+from spahgc.pl._gene_values import check_predicted, dense, units_of
+from spahgc.pl._labels import mark_points
+from spahgc.pl._output import finish, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
-    MARKS,
     MAX_VECTOR_POINTS,
     PLOT_RC,
     POINTS,
     QUIET,
     SLIDE,
-    check_n_label,
-    check_predicted,
     count,
+    draw_points,
     evaluated,
+    extremes,
     measured_spots,
-    new_axes,
     panel_of,
 )
-from spahgc.pl._style import drawn_in
+from spahgc.pl._style import check_count, rc_context
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,18 +38,49 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+CALIBRATIONS = ("error", "share")
+"""What the second panel may show."""
 N_BINS = 12
 """Groups of values of similar spread."""
-
 MAX_SAMPLE = 500_000
 """Values from which the bounds of the groups are taken, evenly spaced over all."""
-
 EXPECTED = np.round(np.arange(0.05, 1.0, 0.05), 2)
 """Shares of values: what normal errors would have within so many spreads."""
 
+WIDTH_IN, HEIGHT_IN = 5.9, 2.9
+"""Two square panels with their labels."""
+N_TICKS = 5
+"""Most intervals of an axis, the same on both of a panel."""
+MARGIN = 0.05
+"""Room around the points, as a share of their range."""
+
 
 @dataclass(frozen=True)
-class Compared:
+class GenePCC:
+    """Expected and achieved PCC of the genes that have both, and how many have not.
+
+    Parameters
+    ----------
+    genes
+        Names.
+    expected, low, high
+        PCC on references held out, and its interval.
+    achieved
+        PCC with the slide's own measurement.
+    n_undefined
+        Genes of the panel that lack one of the two.
+    """
+
+    genes: list[str]
+    expected: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    achieved: np.ndarray
+    n_undefined: int
+
+
+@dataclass(frozen=True)
+class ValuesWithSpread:
     """Values that were measured and predicted with a spread.
 
     Parameters
@@ -84,79 +113,6 @@ class Compared:
             error, spread = np.abs(measured - self.predicted[corner]), self.spread[corner]
             known = np.isfinite(error) & (spread > 0)
             yield error[known], spread[known]
-
-
-def error_by_spread(values: Compared) -> np.ndarray:
-    """Root mean square of spread and of error in groups of similar spread, groups x 2; those without a value left out.
-
-    A calibrated spread gives two equal columns, whatever the shape of the errors.
-    """
-    step = ceil(values.n / MAX_SAMPLE)
-    sample = np.concatenate([spread[::step] for _, spread in values.parts()])
-    bounds = np.unique(np.quantile(sample, np.linspace(0, 1, N_BINS + 1)[1:-1])) if len(sample) else np.zeros(0)
-    sums = np.zeros((3, len(bounds) + 1))
-    for error, spread in values.parts():
-        group = np.searchsorted(bounds, spread, side="right")
-        for row, numbers in enumerate((np.ones(len(spread)), np.square(spread), np.square(error))):
-            sums[row] += np.bincount(group, weights=numbers, minlength=len(bounds) + 1)
-    n, squared_spread, squared_error = sums[:, sums[0] > 0]
-    return np.sqrt(np.column_stack([squared_spread / n, squared_error / n]))
-
-
-def share_by_expected(values: Compared) -> np.ndarray:
-    """Expected and found share of values within so many spreads, shares x 2.
-
-    Expected is what normal errors would have. Counts are not normal: most of a rare gene's are zero, and then more values
-    than expected are close to the prediction although the spread is right.
-    """
-    from scipy.stats import norm
-
-    limits = norm.ppf((1 + EXPECTED) / 2)
-    inside, total = np.zeros(len(limits)), 0
-    for error, spread in values.parts():
-        inside += np.searchsorted(np.sort(error / spread), limits, side="right")
-        total += len(error)
-    return np.column_stack([EXPECTED, inside / max(total, 1)])
-
-
-CALIBRATIONS = ("error", "share")
-"""What the second panel may show."""
-
-WIDTH_IN, HEIGHT_IN = 5.9, 2.9
-"""Two square panels with their labels."""
-
-POINT_AREA, MARK_AREA = 7.0, 12.0
-"""Areas of points, square points."""
-
-N_TICKS = 5
-"""Most intervals of an axis, the same on both of a panel."""
-
-MARGIN = 0.05
-"""Room around the points, as a share of their range."""
-
-
-@dataclass(frozen=True)
-class Promise:
-    """Expected and achieved PCC of the genes that have both, and how many have not.
-
-    Parameters
-    ----------
-    genes
-        Names.
-    expected, low, high
-        PCC on references held out, and its interval.
-    achieved
-        PCC with the slide's own measurement.
-    n_undefined
-        Genes of the panel that lack one of the two.
-    """
-
-    genes: list[str]
-    expected: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    achieved: np.ndarray
-    n_undefined: int
 
 
 def trust(
@@ -243,24 +199,24 @@ def trust(
     """
     if calibration not in CALIBRATIONS:
         raise ValueError(f'calibration="{calibration}" is not known. Choose one of {", ".join(CALIBRATIONS)}.')
-    check_n_label(n_label)
+    check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     adata = table_of(adata, table_key, SLIDE)
-    promise = _promise(adata, key)
+    pcc = _gene_pcc(adata, key)
     path = save_path(save, "trust")
-    given = None if ax is None else given_axes(ax, 1, 2, "PCC of genes, spread")
+    given = given_axes(ax, 1, 2, "PCC of genes, spread")
     values = _values(adata, key, layer)
     units = units_of(adata, key)
-    with drawn_in(PLOT_RC):
+    with rc_context(PLOT_RC):
         axes = new_axes(WIDTH_IN, 2, HEIGHT_IN) if given is None else given
         if calibration == "error":
             _draw_errors(axes[1], error_by_spread(values), values.n, units)
         else:
             _draw_shares(axes[1], share_by_expected(values), values.n)
-        _draw_promise(axes[0], promise, n_label)
+        _draw_pcc(axes[0], pcc, n_label)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
-def _promise(adata: AnnData, key: str) -> Promise:
+def _gene_pcc(adata: AnnData, key: str) -> GenePCC:
     """What was expected and what was achieved; refuses a prediction without either."""
     check_predicted(adata, key)
     columns = Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)
@@ -282,45 +238,70 @@ def _promise(adata: AnnData, key: str) -> Promise:
         )
     inside = panel_of(adata, key, achieved)
     genes = adata.var_names[both].astype(str).tolist()
-    return Promise(genes, expected[both], low[both], high[both], achieved[both], int((inside & ~both).sum()))
+    return GenePCC(genes, expected[both], low[both], high[both], achieved[both], int((inside & ~both).sum()))
 
 
-def _values(adata: AnnData, key: str, layer: str | None) -> Compared:
+def _values(adata: AnnData, key: str, layer: str | None) -> ValuesWithSpread:
     """Measured and predicted values of the panel, over the spots that have counts."""
     measured, spots = measured_spots(adata, layer)
-    spread = columns(adata.layers[Layers.spread(key)])
-    return Compared(
+    spread = dense(adata.layers[Layers.spread(key)])
+    return ValuesWithSpread(
         measured=measured,
-        predicted=columns(adata.layers[key]),
+        predicted=dense(adata.layers[key]),
         spread=spread,
         spots=spots,
         genes=np.flatnonzero(np.isfinite(spread).any(axis=0)),
     )
 
 
-def _draw_promise(ax: Axes, promise: Promise, n_label: int) -> None:
+def error_by_spread(values: ValuesWithSpread) -> np.ndarray:
+    """Root mean square of spread and of error in groups of similar spread, groups x 2; those without a value left out.
+
+    A calibrated spread gives two equal columns, whatever the shape of the errors.
+    """
+    step = ceil(values.n / MAX_SAMPLE)
+    sample = np.concatenate([spread[::step] for _, spread in values.parts()])
+    bounds = np.unique(np.quantile(sample, np.linspace(0, 1, N_BINS + 1)[1:-1])) if len(sample) else np.zeros(0)
+    sums = np.zeros((3, len(bounds) + 1))
+    for error, spread in values.parts():
+        group = np.searchsorted(bounds, spread, side="right")
+        for row, numbers in enumerate((np.ones(len(spread)), np.square(spread), np.square(error))):
+            sums[row] += np.bincount(group, weights=numbers, minlength=len(bounds) + 1)
+    n, squared_spread, squared_error = sums[:, sums[0] > 0]
+    return np.sqrt(np.column_stack([squared_spread / n, squared_error / n]))
+
+
+def share_by_expected(values: ValuesWithSpread) -> np.ndarray:
+    """Expected and found share of values within so many spreads, shares x 2.
+
+    Expected is what normal errors would have. Counts are not normal: most of a rare gene's are zero, and then more values
+    than expected are close to the prediction although the spread is right.
+    """
+    from scipy.stats import norm
+
+    limits = norm.ppf((1 + EXPECTED) / 2)
+    inside, total = np.zeros(len(limits)), 0
+    for error, spread in values.parts():
+        inside += np.searchsorted(np.sort(error / spread), limits, side="right")
+        total += len(error)
+    return np.column_stack([EXPECTED, inside / max(total, 1)])
+
+
+def _draw_pcc(ax: Axes, pcc: GenePCC, n_label: int) -> None:
     """Expected against achieved PCC, the names of the genes that are furthest from the diagonal."""
-    points = np.column_stack([promise.expected, promise.achieved])
-    many = len(points) > MAX_VECTOR_POINTS
-    ax.hlines(
-        promise.achieved, promise.low, promise.high, color=QUIET, alpha=0.25, linewidth=0.5, zorder=1, rasterized=many
-    )
-    ax.scatter(
-        points[:, 0], points[:, 1], s=POINT_AREA, color=POINTS, alpha=0.6, linewidths=0, zorder=2, rasterized=many
-    )
+    points = np.column_stack([pcc.expected, pcc.achieved])
+    as_pixels = len(points) > MAX_VECTOR_POINTS
+    bars = ax.hlines(pcc.achieved, pcc.low, pcc.high, color=QUIET, alpha=0.25, linewidth=0.5, zorder=1)
+    bars.set_rasterized(as_pixels)
+    draw_points(ax, points, alpha=0.6)
     # The intervals of a few rare genes are wide; points decide what is shown.
     _diagonal(ax, points)
-    rest = f", {promise.n_undefined:,} undefined" if promise.n_undefined else ""
+    rest = f", {pcc.n_undefined:,} undefined" if pcc.n_undefined else ""
     ax.set_title(f"{count(len(points), 'gene')}{rest}")
     ax.set_xlabel("PCC expected from references held out\n(bars: 95 % interval)")
     ax.set_ylabel("achieved PCC")
-    whole_figure(ax).draw_without_rendering()
-    surplus = points[:, 1] - points[:, 0]
-    order = np.argsort(surplus, kind="stable")
-    n = min(n_label, len(order) // 2)
-    ends = [*order[:n], *order[len(order) - n :]]
-    ax.scatter(points[ends][:, 0], points[ends][:, 1], s=MARK_AREA, color=MARKS, linewidths=0, zorder=4)
-    name_points(ax, points[ends], [promise.genes[place] for place in ends], points)
+    lowest, highest = extremes(points[:, 1] - points[:, 0], n_label)
+    mark_points(ax, points, [*lowest, *highest], pcc.genes)
 
 
 def _draw_errors(ax: Axes, groups: np.ndarray, n_values: int, units: str) -> None:

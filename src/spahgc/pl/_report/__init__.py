@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from anndata import AnnData
 
 from spahgc._files import write_text
@@ -19,12 +18,13 @@ from spahgc.pl._report._build import Sources, build
 from spahgc.pl._report._content import collect
 from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
 from spahgc.pl._report._retrieved import cut_reference_patches, retrieved
+from spahgc.pl._style import check_positive
+from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from spahgc.pl._tissue import Tissue
     from spahgc.pp._embed.slide_image import SlideImage, Source
 
 SUFFIXES = (".html", ".htm")
@@ -130,23 +130,24 @@ def report(
     'report.html'
     """
     path = _checked_path(path)
-    _check_numbers(max_mb, patch_um)
-    where = {"table_key": table_key, "image_key": image_key, "coordinate_system": coordinate_system}
+    check_positive("max_mb", max_mb, "number")
+    check_positive("patch_um", patch_um, "number")
+    keys = SpatialKeys(table_key, image_key, coordinate_system)
     table = placed_table(adata, table_key, "the slide")
     check_anndata(table, "the slide")
-    content = collect(adata, table, key=key, genes=genes, layer=layer, where=where)
+    content = collect(adata, table, key=key, genes=genes, layer=layer, keys=keys)
     record = prediction_record(table, key)
     embedding = str(record.get("embedding", ""))
-    found = retrieved(table, key)
+    spots = retrieved(table, key)
     # Patches are those of a graph; without one the references have nothing to show.
-    slides = {} if found is None else reference_slides(refs, list(record["references"]), table_key)
-    slide = full_image(adata, table, image, where)
+    slides = {} if spots is None else reference_slides(refs, list(record["references"]), table_key)
+    slide = full_image(adata, table, image, keys)
     sources = Sources(
         adata=table,
         content=content,
         title=f"Predicted gene expression of {content.slide}" if title is None else str(title),
-        found=found,
-        patches=cut_reference_patches(found, slides, embedding, patch_um) if found is not None and slides else None,
+        retrieved=spots,
+        patches=cut_reference_patches(spots, slides, embedding, patch_um) if spots is not None and slides else None,
         pixels=read_pixels(slide, content.tissue),
         patch_width=_patch_width(slide, embedding, patch_um, content.tissue),
     )
@@ -171,18 +172,14 @@ def _checked_path(path: str | Path) -> Path:
     return path
 
 
-def _check_numbers(max_mb: float, patch_um: float | None) -> None:
-    for name, value in (("max_mb", max_mb), ("patch_um", patch_um)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value!r}; pass a positive number.")
-
-
 def _patch_width(slide: SlideImage | None, embedding: str, patch_um: float | None, tissue: Tissue) -> float | None:
     """Width of a patch in units of the tissue; ``None`` where nothing says it."""
     if slide is None:
         return None
     record = encoder_records(slide.adata).get(embedding, {})
-    noted = embedding in slide.adata.uns.get(UNS, {}).get(Uns.patch_um, {})
-    native = str(record.get("mpp")) == NATIVE_MPP and not noted and patch_um is None
-    known = native or (slide.mpp is not None and (patch_um is not None or noted or {"input_px", "mpp"} <= set(record)))
+    is_recorded = embedding in slide.adata.uns.get(UNS, {}).get(Uns.patch_um, {})
+    native = str(record.get("mpp")) == NATIVE_MPP and not is_recorded and patch_um is None
+    known = native or (
+        slide.mpp is not None and (patch_um is not None or is_recorded or {"input_px", "mpp"} <= set(record))
+    )
     return patch_width_px(slide, embedding, patch_um) * units_per_pixel(slide, tissue) if known else None

@@ -10,13 +10,13 @@ import numpy as np
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from spahgc.pl._graph_figure import COLOURS
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import TEXT_PER_BYTE, Block, Codes, bytes_block, number_block, plain, quantised
 from spahgc.pl._report._page import page
 from spahgc.pl._report._picture import Picture, Pixels, fitted
 from spahgc.pl._report._provenance import origin, reading_notes, sections, subtitle
 from spahgc.pl._report._retrieved import Patches, Retrieved, fitted_patches
+from spahgc.pl._spot_panels import COLOURS
 from spahgc.pl._style import EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP, category_colours, shared_limits
 from spahgc.pl._tissue import Tissue
 from spahgc.tl._prediction import prediction_record
@@ -36,7 +36,7 @@ class Sources:
     adata: AnnData
     content: Content
     title: str
-    found: Retrieved | None
+    retrieved: Retrieved | None
     patches: list[np.ndarray | None] | None
     """``None`` where no reference slide was handed over."""
     pixels: Pixels | None
@@ -52,7 +52,7 @@ def build(sources: Sources, max_mb: float) -> str:
     ValueError
         If the numbers alone take more, or leave no room for the coarsest picture.
     """
-    numbers = number_blocks(sources.content, sources.found)
+    numbers = number_blocks(sources.content, sources.retrieved)
     description = _description(sources, numbers)
     plain_page = page(sources.title, description, list(numbers.values()))
     room = max_mb * BYTES_PER_MB - len(plain_page.encode()) - NOTE_BYTES
@@ -73,7 +73,7 @@ def build(sources: Sources, max_mb: float) -> str:
     return page(sources.title, description | _pictures(description, picture, patches), blocks)
 
 
-def number_blocks(content: Content, found: Retrieved | None) -> dict[str, Block]:
+def number_blocks(content: Content, retrieved: Retrieved | None) -> dict[str, Block]:
     """All arrays of numbers by name."""
     blocks = {"places": number_block("places", content.tissue.xy.astype(np.float32))}
     for name, codes in _layers(content).items():
@@ -82,8 +82,8 @@ def number_blocks(content: Content, found: Retrieved | None) -> dict[str, Block]
         blocks["support"] = number_block("support", content.support.astype(np.float32))
     if content.domains is not None:
         blocks["domains"] = number_block("domains", np.asarray(content.domains.codes, dtype=np.int16))
-    if found is not None:
-        arrays = {"edges": found.edges, "similarity": found.similarity, "attention": found.attention}
+    if retrieved is not None:
+        arrays = {"edges": retrieved.edges, "similarity": retrieved.similarity, "attention": retrieved.attention}
         blocks |= {name: number_block(name, values) for name, values in arrays.items()}
     return blocks
 
@@ -120,7 +120,7 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
         "achieved": None if content.achieved is None else plain(content.achieved),
         "hasSupport": content.support is not None,
         "domains": _domains(content),
-        "retrieved": _references(sources.found),
+        "retrieved": _references(sources.retrieved),
         "palettes": _palettes(),
         "slideColours": list(COLOURS),
         "view": {"left": left, "top": top, "right": right, "bottom": bottom},
@@ -135,23 +135,25 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
 
 
 def _pictures(description: Mapping[str, Any], picture: Picture | None, patches: Patches | None) -> dict[str, Any]:
-    """What is said of the pictures, in the place of what stood there before they were made."""
-    said: dict[str, Any] = {"notes": list(description["notes"])}
+    """What the page says of the pictures, in the place of what stood there before they were made."""
+    entries: dict[str, Any] = {"notes": list(description["notes"])}
     if picture is not None:
-        said["picture"] = dict(zip(("left", "top", "right", "bottom"), picture.extent, strict=True))
-        said["notes"].append(f"The picture of the slide is kept at {picture.size[0]:,} x {picture.size[1]:,} pixels.")
+        entries["picture"] = dict(zip(("left", "top", "right", "bottom"), picture.extent, strict=True))
+        entries["notes"].append(
+            f"The picture of the slide is kept at {picture.size[0]:,} x {picture.size[1]:,} pixels."
+        )
     if patches is not None:
         lengths = [len(jpeg) for jpeg in patches.jpegs]
-        said["retrieved"] = description["retrieved"] | {"patchBytes": lengths, "note": _patch_note(patches)}
-    return said
+        entries["retrieved"] = description["retrieved"] | {"patchBytes": lengths, "note": _patch_note(patches)}
+    return entries
 
 
-def _limits(panels: list[np.ndarray]) -> list[Any]:
+def _limits(panels: list[np.ndarray]) -> list[float | bool]:
     low, high, extend = shared_limits(panels, None, None)
     return [low, high, extend in ("min", "both"), extend in ("max", "both")]
 
 
-def _domains(content: Content) -> dict[str, Any] | None:
+def _domains(content: Content) -> dict[str, object] | None:
     if content.domains is None:
         return None
     names = [str(name) for name in content.domains.categories]
@@ -159,18 +161,18 @@ def _domains(content: Content) -> dict[str, Any] | None:
     return {"names": names, "colours": category_colours(len(names)), "counts": counts.tolist()}
 
 
-def _references(found: Retrieved | None) -> dict[str, Any] | None:
+def _references(retrieved: Retrieved | None) -> dict[str, object] | None:
     """The reference spots by number, as the page says it without patches."""
-    if found is None:
+    if retrieved is None:
         return None
-    slides = list(dict.fromkeys(found.references["slide"]))
-    number = {slide: place for place, slide in enumerate(slides)}
+    slides = list(dict.fromkeys(retrieved.references["slide"]))
+    number = {slide: i for i, slide in enumerate(slides)}
     return {
-        "k": found.edges.shape[1],
+        "k": retrieved.edges.shape[1],
         "slides": slides,
-        "slideOf": [number[slide] for slide in found.references["slide"]],
-        "names": list(found.references["spot"]),
-        "patchBytes": [0] * len(found.references),
+        "slideOf": [number[slide] for slide in retrieved.references["slide"]],
+        "names": list(retrieved.references["spot"]),
+        "patchBytes": [0] * len(retrieved.references),
         "note": "Reference spots to which the graph attended, most attention first. Attention is no explanation of the "
         "values. The page was written without the reference slides, so there are no patches.",
     }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Layers, Obs, Var
-from spahgc.pl._gene_values import columns, drawable_genes, gene_list, measured_expression, units_of
-from spahgc.pl._tissue import Tissue, slide_tissue
+from spahgc.pl._gene_values import dense, drawable_genes, gene_list, measured_expression, units_of
+from spahgc.pl._tissue import SpatialKeys, Tissue, slide_tissue
 from spahgc.pp._embed.resolution import library
 from spahgc.tl._prediction import prediction_and_panel
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 SLIDE = "the slide"
 """How messages call it."""
@@ -48,13 +51,13 @@ class Content:
 
 
 def collect(
-    data: Any,
+    data: AnnData | SpatialData,
     adata: AnnData,
     *,
     key: str,
     genes: Sequence[str] | None,
     layer: str | None,
-    where: dict[str, str | None],
+    keys: SpatialKeys,
 ) -> Content:
     """Read what a page shows.
 
@@ -70,8 +73,8 @@ def collect(
         Genes to show; ``None`` takes the most trusted ones of the panel, at most :data:`MAX_GENES`.
     layer
         Layer of the counts.
-    where
-        ``table_key``, ``image_key`` and ``coordinate_system`` of a SpatialData.
+    keys
+        Where its image is.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def collect(
     panel = _panel(adata, key)
     shown = _by_trust(adata, panel if genes is None else drawable_genes(adata, gene_list(genes), key, SLIDE), key)
     shown = shown[:MAX_GENES] if genes is None else shown
-    places = adata.var_names.get_indexer(shown)
+    positions = adata.var_names.get_indexer(shown)
     spread = Layers.spread(key)
     return Content(
         slide=slide_name(adata),
@@ -92,14 +95,14 @@ def collect(
         spots=[str(name) for name in adata.obs_names],
         genes=shown,
         n_predicted=len(panel),
-        predicted=columns(adata.layers[key])[:, places],
+        predicted=dense(adata.layers[key])[:, positions],
         measured=measured_expression(adata, shown, layer, SLIDE),
-        spread=columns(adata.layers[spread])[:, places] if spread in adata.layers else None,
+        spread=dense(adata.layers[spread])[:, positions] if spread in adata.layers else None,
         trust=_trust(adata, shown, key),
         achieved=_numbers(adata.var.loc[shown], Var.score(key, "pearson")),
         support=_numbers(adata.obs, Obs.support(key)),
         domains=_domains(adata, key),
-        tissue=slide_tissue(data, **where, library_id=None, size=1.0),
+        tissue=slide_tissue(data, keys),
     )
 
 
@@ -107,8 +110,8 @@ def slide_name(adata: AnnData) -> str:
     """Name of a slide: that in ``obs``, else of its library, else what it is."""
     if Obs.slide in adata.obs and adata.obs[Obs.slide].nunique() == 1:
         return str(adata.obs[Obs.slide].dropna().iloc[0])
-    found = library(adata)
-    return "slide" if found is None else found[0]
+    named = library(adata)
+    return "slide" if named is None else named[0]
 
 
 def _panel(adata: AnnData, key: str) -> list[str]:

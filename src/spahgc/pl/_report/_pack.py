@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STEPS = 254
 """Steps from the least to the greatest value of a gene."""
@@ -91,7 +94,7 @@ def bytes_block(name: str, content: bytes) -> Block:
     return Block(name, "u1", "raw", _text(content))
 
 
-def plain(values: Any, digits: int = 6) -> list[float | None]:
+def plain(values: np.ndarray | pd.Series, digits: int = 6) -> list[float | None]:
     """Numbers for JSON, which knows no NaN, to some significant digits."""
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float)]
 

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
 
 from spahgc import __version__
 from spahgc.pl._report._pack import Block
@@ -41,7 +40,7 @@ ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 """What could end a block of data, or begin markup in it. json.dumps writes all but ASCII as escapes anyway."""
 
 
-def page(title: str, content: Mapping[str, Any], blocks: Sequence[Block]) -> str:
+def page(title: str, content: Mapping[str, object], blocks: Sequence[Block]) -> str:
     """Join the parts of a page.
 
     Parameters
@@ -90,7 +89,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _data(content: Mapping[str, Any]) -> str:
+def _data(content: Mapping[str, object]) -> str:
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     for letter, escape in ESCAPES.items():
         text = text.replace(letter, escape)

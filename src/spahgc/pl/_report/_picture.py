@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -13,9 +12,12 @@ from PIL import Image
 
 from spahgc.image import ImageSource
 from spahgc.image._resample import resample
-from spahgc.pl._patches import has_image, slide_image
-from spahgc.pl._tissue import Tissue
+from spahgc.pl._patches import slide_image
+from spahgc.pl._tissue import SpatialKeys, Tissue, has_image
 from spahgc.pp._embed.slide_image import SlideImage, Source, find_source, opened_image
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 QUALITIES = ((4096, 82), (3072, 80), (2400, 78), (1800, 75), (1200, 72), (800, 65))
 """Longest side in pixels and JPEG quality, the finest first."""
@@ -47,14 +49,16 @@ class Picture:
     extent: tuple[float, float, float, float]
 
 
-def full_image(data: Any, adata: AnnData, image: Source | None, where: Mapping[str, str | None]) -> SlideImage | None:
+def full_image(
+    data: AnnData | SpatialData, adata: AnnData, image: Source | None, keys: SpatialKeys
+) -> SlideImage | None:
     """The slide's full-resolution image, where there is one; what is wrong with it is an error."""
     if image is None and not has_image(data):
         try:
             find_source(adata, "the slide")
         except (FileNotFoundError, ValueError):
             return None
-    return slide_image(data, adata, image, where)
+    return slide_image(data, adata, image, keys)
 
 
 def read_pixels(slide: SlideImage | None, tissue: Tissue) -> Pixels | None:

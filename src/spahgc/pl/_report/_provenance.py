@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from anndata import AnnData
@@ -13,6 +13,9 @@ from spahgc import __version__
 from spahgc._keys import UNS, Uns
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import STEPS
+
+Record: TypeAlias = Mapping[str, Any]
+"""The record of a prediction, or a part of it."""
 
 PREDICTION = {
     "method": "Method",
@@ -40,14 +43,14 @@ MAX_NAMED = 40
 """References or genes that are named one by one."""
 
 
-def origin(record: Mapping[str, Any]) -> str:
+def origin(record: Record) -> str:
     """One line on where a page comes from."""
     references = _names(record.get("references", []))
     of = f", predicted from {_counted(len(references), 'reference')}" if references else ""
     return f"Made with spahgc {__version__} on {_today()}{of}."
 
 
-def subtitle(content: Content, record: Mapping[str, Any]) -> str:
+def subtitle(content: Content, record: Record) -> str:
     """What the page shows, in a line."""
     references = _names(record.get("references", []))
     shown = _counted(len(content.genes), "gene")
@@ -62,9 +65,9 @@ def subtitle(content: Content, record: Mapping[str, Any]) -> str:
     return " \u00b7 ".join(parts)
 
 
-def sections(adata: AnnData, content: Content, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def sections(adata: AnnData, content: Content, record: Record) -> list[dict[str, object]]:
     """What is known of the prediction's origin: titles with rows of names and values."""
-    found: list[dict[str, Any]] = [
+    listed: list[dict[str, object]] = [
         {"title": "Prediction", "rows": _prediction(content, record)},
         {"title": "Encoder of the patches", "rows": _encoder(adata, record)},
         {"title": "How it was evaluated", "rows": _evaluation(adata, content, record)},
@@ -72,7 +75,7 @@ def sections(adata: AnnData, content: Content, record: Mapping[str, Any]) -> lis
         {"title": "Parameters", "rows": _rows(record.get("parameters", {})), "folded": True},
         {"title": "Versions", "rows": _rows(record.get("versions", {})), "folded": True},
     ]
-    return [{"folded": False} | section for section in found if section["rows"]]
+    return [{"folded": False} | section for section in listed if section["rows"]]
 
 
 def reading_notes(content: Content) -> list[str]:
@@ -115,7 +118,7 @@ def reading_notes(content: Content) -> list[str]:
     return notes
 
 
-def _prediction(content: Content, record: Mapping[str, Any]) -> list[list[str]]:
+def _prediction(content: Content, record: Record) -> list[list[str]]:
     rows = [["Slide", content.slide], ["Key", content.key], *_named(record, PREDICTION), ["Units", content.units]]
     references = _names(record.get("references", []))
     if references:
@@ -126,23 +129,23 @@ def _prediction(content: Content, record: Mapping[str, Any]) -> list[list[str]]:
     return [*rows, ["Page", f"written on {_today()} by spahgc {__version__}"]]
 
 
-def _encoder(adata: AnnData, record: Mapping[str, Any]) -> list[list[str]]:
+def _encoder(adata: AnnData, record: Record) -> list[list[str]]:
     rows = _named(record.get("encoder", {}), ENCODER)
     width = adata.uns.get(UNS, {}).get(Uns.patch_um, {}).get(str(record.get("embedding", "")))
     return rows if width is None else [*rows, ["Patch, microns", f"{float(width):.4g}"]]
 
 
-def _evaluation(adata: AnnData, content: Content, record: Mapping[str, Any]) -> list[list[str]]:
+def _evaluation(adata: AnnData, content: Content, record: Record) -> list[list[str]]:
     rows = []
     if content.trust is not None:
         n = len(_names(record.get("references", [])))
         of = f"each of the {n} references" if n else "each reference"
         rows.append(["Held out", f"{of} in turn, predicted from the others; a gene's PCC is their mean"])
-    found = adata.uns.get(UNS, {}).get(Uns.evaluations, {}).get(content.key)
-    if content.achieved is not None and found:
-        median, n_spots = float(found["median_pearson"]), int(found["n_spots"])
+    scores = adata.uns.get(UNS, {}).get(Uns.evaluations, {}).get(content.key)
+    if content.achieved is not None and scores:
+        median, n_spots = float(scores["median_pearson"]), int(scores["n_spots"])
         rows.append(
-            ["On this slide", f"median PCC {median:.2f} over {int(found['n_genes']):,} genes and {n_spots:,} spots"]
+            ["On this slide", f"median PCC {median:.2f} over {int(scores['n_genes']):,} genes and {n_spots:,} spots"]
         )
     return rows or [["Evaluation", "none"]]
 
@@ -158,22 +161,22 @@ def _genes(content: Content) -> list[list[str]]:
     ]
 
 
-def _named(record: Mapping[str, Any], fields: Mapping[str, str]) -> list[list[str]]:
+def _named(record: Record, fields: Mapping[str, str]) -> list[list[str]]:
     return [[title, _text(record[name])] for name, title in fields.items() if name in record]
 
 
-def _rows(record: Mapping[str, Any]) -> list[list[str]]:
+def _rows(record: Record) -> list[list[str]]:
     return [[str(name), _text(value)] for name, value in record.items()]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A value of a record, which may come back from a file as an array or a numpy number."""
     if isinstance(value, np.ndarray | list | tuple):
         return ", ".join(_text(item) for item in list(value))
     return f"{float(value):.6g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def _names(values: Iterable[Any]) -> list[str]:
+def _names(values: Iterable[object]) -> list[str]:
     return [str(value) for value in values]
 
 

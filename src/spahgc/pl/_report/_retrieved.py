@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,9 @@ from spahgc.pl._patches import reference_patches
 from spahgc.pl._report._picture import as_jpeg
 from spahgc.tl._attribution import reference_names, stored_edges
 from spahgc.tl._prediction import NETWORK, prediction_record
+
+if TYPE_CHECKING:
+    from spahgc.pl._patches import References
 
 PATCH_SIZES = ((112, 78), (88, 74), (64, 70))
 """Side in pixels and JPEG quality of the patches, the finest first."""
@@ -65,8 +67,8 @@ def retrieved(adata: AnnData, key: str) -> Retrieved | None:
     weight = np.asarray(attention.sum(axis=0)).ravel()
     used = np.unique(similarity.indices)
     used = used[np.argsort(-weight[used], kind="stable")]
-    place = np.full(len(names), -1, dtype=np.int32)
-    place[used] = np.arange(len(used))
+    position = np.full(len(names), -1, dtype=np.int32)
+    position[used] = np.arange(len(used))
     slides, spots = reference_names(names[used], record["references"])
 
     length = np.diff(similarity.indptr)
@@ -74,25 +76,25 @@ def retrieved(adata: AnnData, key: str) -> Retrieved | None:
     row = np.repeat(np.arange(adata.n_obs), length)
     order = np.lexsort((-similarity.data, -attention.data, row))
     column = np.arange(len(row)) - np.repeat(similarity.indptr[:-1], length)
-    edges, near, heard = np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for table, values in ((edges, place[similarity.indices]), (near, similarity.data), (heard, attention.data)):
+    edges, cosine, weights = np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for table, values in ((edges, position[similarity.indices]), (cosine, similarity.data), (weights, attention.data)):
         table[row, column] = values[order]
-    return Retrieved(pd.DataFrame({"slide": slides, "spot": spots}), edges, near, heard)
+    return Retrieved(pd.DataFrame({"slide": slides, "spot": spots}), edges, cosine, weights)
 
 
 def cut_reference_patches(
-    found: Retrieved, slides: Mapping[str, tuple[Any, AnnData]], embedding: str, patch_um: float | None
+    spots: Retrieved, slides: References, embedding: str, patch_um: float | None
 ) -> list[np.ndarray | None]:
     """Small patches of the reference spots of most attention; ``None`` without an image, and for all the others."""
     side = PATCH_SIZES[0][0]
-    small: list[np.ndarray | None] = [None] * len(found.references)
+    small: list[np.ndarray | None] = [None] * len(spots.references)
     # A slide at a time: patches as the encoder saw them are larger than what is kept of them.
-    for name, rows in found.references.head(MAX_PATCHES).groupby("slide", sort=False):
+    for name, rows in spots.references.head(MAX_PATCHES).groupby("slide", sort=False):
         if name not in slides:
             continue
         patches = reference_patches(rows.reset_index(drop=True), slides, embedding, patch_um)
-        for place, patch in zip(rows.index, patches, strict=True):
-            small[int(place)] = None if patch is None else _shrunk(patch, side)
+        for i, patch in zip(rows.index, patches, strict=True):
+            small[int(i)] = None if patch is None else _shrunk(patch, side)
     return small
 
 
@@ -102,8 +104,8 @@ def fitted_patches(patches: list[np.ndarray | None], budget: int) -> Patches:
         jpegs = [b"" if patch is None else as_jpeg(patch, (side, side), quality) for patch in patches]
         if sum(map(len, jpegs)) <= budget:
             return Patches(jpegs, side)
-    kept = np.cumsum([len(jpeg) for jpeg in jpegs]) <= budget
-    return Patches([jpeg if keep else b"" for jpeg, keep in zip(jpegs, kept, strict=True)], side)
+    fits = np.cumsum([len(jpeg) for jpeg in jpegs]) <= budget
+    return Patches([jpeg if has_room else b"" for jpeg, has_room in zip(jpegs, fits, strict=True)], side)
 
 
 def _shrunk(patch: np.ndarray, side: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from anndata import AnnData
 
+from spahgc._keys import SCORES
 from spahgc._parameters import find_preset
 from spahgc._settings import progress_bar, settings
 from spahgc._slides.measured import MeasuredSlide
@@ -24,7 +25,7 @@ from spahgc.tl._cross_validation.shuffle import shuffled
 from spahgc.tl._evaluate import gene_scores
 from spahgc.tl._predict import NETWORK, predict_baseline
 
-FOLD_COLUMNS = ["slide", "gene", "pearson", "spearman", "rmse", "n"]
+FOLD_COLUMNS = ["slide", "gene", *(score for score in SCORES if score != "mae"), "n"]
 """What is kept of a fold."""
 
 _banks: dict[tuple[str, tuple[object, ...]], tuple[AnnData, float]] = {}

@@ -13,30 +13,31 @@ from spahgc._slides.placed import placed_tables
 from spahgc._slides.split import located_slides
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_anndata
-from spahgc.pl._tissue import Crop, Part, Tissue, check_crop, slide_tissue
+from spahgc.pl._tissue import Crop, SpatialKeys, Tissue, View, check_crop, slide_tissue
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    Slides: TypeAlias = AnnData | SpatialData | Iterable[AnnData | SpatialData]
+    Slide: TypeAlias = AnnData | SpatialData
+    Slides: TypeAlias = Slide | Iterable[Slide]
 
 MANY_PANELS = 8
 """A figure of more panels than this gets pictures of half the pixels, or it would take gigabytes."""
 
 
 @dataclass(frozen=True)
-class DrawnSlide:
+class FigureSlide:
     """One slide of a figure."""
 
     name: str
     label: str
     """How messages call it."""
-    data: Any
+    data: Slide
     """What the caller passed."""
     table: AnnData
 
 
-def drawn_slides(data: Slides, table_key: str | None) -> list[DrawnSlide]:
+def figure_slides(data: Slides, table_key: str | None) -> list[FigureSlide]:
     """The slides in the caller's order; refuses what is none, and two of one name.
 
     Parameters
@@ -46,33 +47,33 @@ def drawn_slides(data: Slides, table_key: str | None) -> list[DrawnSlide]:
     table_key
         Key of the table of every SpatialData; ``None`` takes the only one.
     """
-    if is_spatialdata(data) or isinstance(data, AnnData | str | bytes | dict) or not isinstance(data, Iterable):
-        items: list[Any] = [data]
-    else:
-        items = list(data)
+    items = as_list(data)
     if not items:
         raise ValueError("no slide was given. Pass an AnnData or a SpatialData with a prediction, or a list of them.")
     if len(items) == 1:
         table = table_of(items[0], table_key, "the slide")
         check_anndata(table, "the slide")
-        return [DrawnSlide("", "the slide", items[0], table)]
-    tables = [table_of(item, table_key, f"slide number {place + 1}") for place, item in enumerate(items)]
-    names = {
-        place: name for name, (place, _) in located_slides(placed_tables(items, table_key, "slide"), "slide").items()
-    }
+        return [FigureSlide("", "the slide", items[0], table)]
+    tables = [table_of(item, table_key, f"slide number {i + 1}") for i, item in enumerate(items)]
+    located = located_slides(placed_tables(items, table_key, "slide"), "slide")
+    names = {i: name for name, (i, _) in located.items()}
     return [
-        DrawnSlide(names[place], f'slide "{names[place]}"', item, table)
-        for place, (item, table) in enumerate(zip(items, tables, strict=True))
+        FigureSlide(names[i], f'slide "{names[i]}"', item, table)
+        for i, (item, table) in enumerate(zip(items, tables, strict=True))
     ]
 
 
-def drawn_tissues(
-    slides: Sequence[DrawnSlide],
+def as_list(data: Slides) -> list[Slide]:
+    """The slides as a list; what is neither a slide nor several of them is left to the checks of a slide."""
+    if is_spatialdata(data) or isinstance(data, AnnData | str | bytes | dict) or not isinstance(data, Iterable):
+        return [data]
+    return list(data)
+
+
+def figure_tissues(
+    slides: Sequence[FigureSlide],
+    keys: SpatialKeys,
     *,
-    table_key: str | None,
-    image_key: str | None,
-    coordinate_system: str | None,
-    library_id: str | None,
     size: float,
     crop_coord: Crop | Sequence[Crop | None] | None,
     n_panels: int,
@@ -83,29 +84,23 @@ def drawn_tissues(
     ----------
     slides
         The slides.
-    table_key, image_key, coordinate_system, library_id, size
-        As `spahgc.pl.spatial_genes` takes them.
+    keys
+        Where tables and images are.
+    size
+        Factor on the spots' diameter.
     crop_coord
         One part for all slides, or one for each.
     n_panels
         Panels of the whole figure.
     """
-    if library_id is not None and len(slides) > 1:
+    if keys.library_id is not None and len(slides) > 1:
         raise ValueError(
-            f'library_id="{library_id}" names the picture of one slide, {len(slides)} slides were given. Leave it out: '
+            f'library_id="{keys.library_id}" names the picture of one slide, {len(slides)} slides were given. Leave it out: '
             'each slide takes its only library, or the one that its obs["slide"] names.'
         )
     detail = 0.5 if n_panels > MANY_PANELS else 1.0
     return [
-        slide_tissue(
-            slide.data,
-            Part(crop, detail),
-            table_key=table_key,
-            image_key=image_key,
-            coordinate_system=coordinate_system,
-            library_id=library_id,
-            size=size,
-        )
+        slide_tissue(slide.data, keys, size=size, view=View(crop, detail))
         for slide, crop in zip(slides, _crops(crop_coord, len(slides)), strict=True)
     ]
 

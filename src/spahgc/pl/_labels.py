@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spahgc.pl._output import whole_figure
-from spahgc.pl._scores import LABEL_PT, QUIET
+from spahgc.pl._scores import LABEL_PT, MARK_AREA, MARKS, QUIET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patheffects import AbstractPathEffect
 
 POINTS_PER_INCH = 72.0
 DISTANCES_PT = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0)
@@ -30,31 +31,33 @@ LETTER_EM = 0.62
 """Width of a letter, as a share of the size of the text: capitals and digits of gene names."""
 
 
-def width_in(n_letters: int) -> float:
+def label_width(n_letters: int) -> float:
     """Width of a name of so many letters, inches."""
     return n_letters * LETTER_EM * LABEL_PT / POINTS_PER_INCH
 
 
-def apart(places: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
-    """Places in ascending order moved as little as possible (least squares) until all are a gap apart and in range.
+def spread_labels(positions: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Positions in ascending order moved as little as possible (least squares) until all are a gap apart and in range.
 
     Parameters
     ----------
-    places
-        Where the names would stand, ascending.
+    positions
+        Where the labels would stand, ascending.
     gap
-        Least distance of two names.
+        Least distance of two labels.
     low, high
-        Range in which they have to stand. It must have room for all of them.
+        Range in which they stand; where it has no room for such a gap, the gap is smaller.
     """
     from scipy.optimize import isotonic_regression
 
-    steps = gap * np.arange(len(places))
+    room = max(len(positions) - 1, 1)
+    gap = min(gap, (high - low) / room)
+    steps = gap * np.arange(len(positions))
     # With the gaps taken out, "a gap apart" is "in ascending order".
-    return np.clip(isotonic_regression(places - steps).x, low, max(high - gap * (len(places) - 1), low)) + steps
+    return np.clip(isotonic_regression(positions - steps).x, low, high - gap * (len(positions) - 1)) + steps
 
 
-def name_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) -> None:
+def label_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) -> None:
     """Write names below each other at one `x`, each joined with its point by a line.
 
     Parameters
@@ -74,13 +77,33 @@ def name_column(ax: Axes, points: np.ndarray, names: Sequence[str], x: float) ->
     height_pt = _size_pt(ax)[1]
     gap = (high - low) * LABEL_PT * LINE_SPACING / height_pt
     order = np.argsort(points[:, 1], kind="stable")
-    heights = apart(points[order, 1], gap, low + gap / 2, high - gap / 2)
-    for which, height in zip(order, heights, strict=True):
-        ax.plot([points[which, 0], x], [points[which, 1], height], color=QUIET, linewidth=0.4, zorder=1.5)
-        ax.text(x, height, f" {names[which]}", fontsize=LABEL_PT, ha="left", va="center", path_effects=_halo(ax))
+    heights = spread_labels(points[order, 1], gap, low + gap / 2, high - gap / 2)
+    for i, height in zip(order, heights, strict=True):
+        ax.plot([points[i, 0], x], [points[i, 1], height], color=QUIET, linewidth=0.4, zorder=1.5)
+        ax.text(x, height, f" {names[i]}", fontsize=LABEL_PT, ha="left", va="center", path_effects=_halo(ax))
 
 
-def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.ndarray) -> None:
+def mark_points(ax: Axes, points: np.ndarray, marked: Sequence[int], names: Sequence[str]) -> None:
+    """Mark some points of a scatter plot and write their names near them.
+
+    Parameters
+    ----------
+    ax
+        Axes whose limits are settled.
+    points
+        All points of the plot, points x 2, data coordinates.
+    marked
+        Which of them get a mark and a name, in the order in which their names look for a free place.
+    names
+        One a point.
+    """
+    whole_figure(ax).draw_without_rendering()
+    chosen = points[marked]
+    ax.scatter(chosen[:, 0], chosen[:, 1], s=MARK_AREA, color=MARKS, linewidths=0, zorder=4)
+    label_points(ax, chosen, [names[i] for i in marked], points)
+
+
+def label_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.ndarray) -> None:
     """Write names near their points in a scatter plot, joined with them by a line.
 
     Parameters
@@ -98,24 +121,24 @@ def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.n
 
     if not len(names):
         return
-    edge_dot, named = _in_points(ax, others), _in_points(ax, points)
+    dots, named = _in_points(ax, others), _in_points(ax, points)
     size = _size_pt(ax)
     taken: list[tuple[float, float, float, float]] = []
-    for place, (name, point) in enumerate(zip(names, points, strict=True)):
+    for i, (name, point) in enumerate(zip(names, points, strict=True)):
         line = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2, "zorder": 1.5}
         text = ax.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", arrowprops=line)
         text.set(fontsize=LABEL_PT, path_effects=_halo(ax), zorder=5)
         extent = Text.get_window_extent(text)  # its own would hold the line as well
         scale = POINTS_PER_INCH / whole_figure(ax).dpi
         half = np.array([extent.width, extent.height]) * scale / 2 + PADDING_PT
-        at, rest = named[place], np.delete(named, place, axis=0)
-        cost = partial(_cost, half=half, edge_dot=edge_dot, rest=rest, taken=taken, size=size)
+        at, rest = named[i], np.delete(named, i, axis=0)
+        cost = partial(_cost, half=half, dots=dots, rest=rest, taken=taken, size=size)
         offset = min(_offsets(half), key=lambda offset: cost(at + offset))
         text.set_position(tuple(offset))
         taken.append((*(at + offset - half), *(at + offset + half)))
 
 
-def _halo(ax: Axes) -> list[Any]:
+def _halo(ax: Axes) -> list[AbstractPathEffect]:
     """Sets a name off from lines below it."""
     from matplotlib.patheffects import withStroke
 
@@ -130,7 +153,7 @@ def _offsets(half: np.ndarray) -> list[np.ndarray]:
 def _cost(
     middle: np.ndarray,
     half: np.ndarray,
-    edge_dot: np.ndarray,
+    dots: np.ndarray,
     rest: np.ndarray,
     taken: Sequence[tuple[float, float, float, float]],
     size: np.ndarray,
@@ -139,7 +162,7 @@ def _cost(
     (left, bottom), (right, top) = middle - half, middle + half
     overlaps = sum(left < r and right > l and bottom < t and top > b for l, b, r, t in taken)
     leaves = left < 0 or bottom < 0 or right > size[0] or top > size[1]
-    covered = (np.abs(edge_dot - middle) < half).all(axis=1).sum()
+    covered = (np.abs(dots - middle) < half).all(axis=1).sum()
     misleading = (np.abs(rest - middle) < half + CLEAR_PT).all(axis=1).sum()
     return float(covered) + MISLEADING * float(misleading) + OVERLAP * overlaps + OUTSIDE * leaves
 

@@ -6,13 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spahgc._slides.tables import is_spatialdata
-from spahgc._validate import check_writable_folder
+from spahgc._validate import check_writable_folder, encoder_records
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
+
+    Slide: TypeAlias = AnnData | SpatialData
 
 FILE, STORE = ".h5ad", ".zarr"
 SLIDE_ENDINGS = (FILE, STORE)
@@ -20,7 +23,7 @@ ELEMENTS = ("tables", "images", "labels", "points", "shapes")
 """Folders of a SpatialData on disk."""
 
 
-def read_slide(path: Path, option: str) -> Any:
+def read_slide(path: Path, option: str) -> Slide:
     """The slide in memory; pixels of a SpatialData stay on disk.
 
     Parameters
@@ -51,7 +54,7 @@ def read_slide(path: Path, option: str) -> Any:
         ) from error
 
 
-def _read_store(path: Path, option: str) -> Any:
+def _read_store(path: Path, option: str) -> Slide:
     kind = _kind(path)
     if kind is None:
         raise ValueError(
@@ -62,7 +65,13 @@ def _read_store(path: Path, option: str) -> Any:
             import anndata as ad
 
             return ad.read_zarr(path)
-        return _spatialdata(path).read_zarr(path)
+        import spatialdata
+
+        return spatialdata.read_zarr(path)
+    except ImportError as error:
+        raise ImportError(
+            f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
+        ) from error
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{option} {path} cannot be read as a {kind} ({error}). Write it again.") from error
 
@@ -75,17 +84,7 @@ def _kind(path: Path) -> str | None:
     return "SpatialData" if is_store and any((path / name).is_dir() for name in ELEMENTS) else None
 
 
-def _spatialdata(path: Path) -> Any:
-    try:
-        import spatialdata
-    except ImportError as error:
-        raise ImportError(
-            f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
-        ) from error
-    return spatialdata
-
-
-def read_references(paths: Sequence[Path] | None, bank: Path | None) -> list[Any] | Path | None:
+def read_references(paths: Sequence[Path] | None, bank: Path | None) -> list[Slide] | Path | None:
     """What the functions take as references: slides, the path of a bank, or nothing."""
     if bank is None:
         return [read_slide(path, "--reference") for path in paths or []] or None
@@ -122,13 +121,13 @@ def check_output(output: Path, endings: Sequence[str], *, overwrite: bool) -> No
         raise FileExistsError(f"--output {output} holds something else, and is not replaced. Pass another name.")
 
 
-def check_container(slide: Any, output: Path) -> None:
+def check_container(slide: Slide, output: Path) -> None:
     """Refuse to write a SpatialData into a file that holds one table only."""
     if is_spatialdata(slide) and output.suffix != STORE:
         raise ValueError(f"--output {output}: a SpatialData is written as {STORE}. Pass a name that ends in {STORE}.")
 
 
-def write_slide(slide: Any, output: Path) -> None:
+def write_slide(slide: Slide, output: Path) -> None:
     """Write a slide, by the ending of the name, whole or not at all."""
     from spahgc._files import write_h5ad
     from spahgc._many.stores import write_slide as write_store
@@ -141,7 +140,7 @@ def write_slide(slide: Any, output: Path) -> None:
         write_h5ad(slide, output)
 
 
-def _write_spatialdata(sdata: Any, output: Path) -> None:
+def _write_spatialdata(sdata: SpatialData, output: Path) -> None:
     """Write beside the output and change places, since the pixels may still lie in what is to be replaced."""
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=".part", dir=output.parent))
     store, replaced = folder / "new", folder / "old"
@@ -159,20 +158,16 @@ def _write_spatialdata(sdata: Any, output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_embedded(adata: AnnData) -> bool:
-    """Whether a slide has an embedding that says of which encoder it is."""
-    from spahgc._validate import encoder_records
-
-    return any(key in adata.obsm for key in encoder_records(adata))
-
-
-def embed_missing(slides: Sequence[Any], encoder: str | None, table_key: str | None, **options: Any) -> None:
-    """Embed those slides that have no embedding; none of them where no encoder is named."""
+def embed_missing(slides: Sequence[Slide], encoder: str | None, table_key: str | None, **options: Any) -> None:
+    """Embed those slides that have no embedding with its record; none of them where no encoder is named."""
     if encoder is None:
         return
     import spahgc as sp
     from spahgc._slides.tables import table_of
 
-    missing = [each for each in slides if not is_embedded(table_of(each, table_key, "a slide"))]
+    tables = [table_of(slide, table_key, "a slide") for slide in slides]
+    missing = [
+        slide for slide, table in zip(slides, tables, strict=True) if not encoder_records(table).keys() & table.obsm
+    ]
     if missing:
         sp.pp.embed(missing, encoder=encoder, table_key=table_key, **options)

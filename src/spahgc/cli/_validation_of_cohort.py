@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 from spahgc._files import write_h5ad
 from spahgc._keys import UNS, Obs, Obsm, Uns
 from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, quoted
-from spahgc.cli._requests import PAPER_ENCODER, PAPER_GROUP, PAPER_PRESET, CohortRequest
-from spahgc.cli._scores import SUMMARY_COLUMNS, check_methods, of_each_slide, scores_for_json, table_text, write_scores
+from spahgc.cli._validation_request import PAPER_ENCODER, PAPER_GROUP, PAPER_PRESET, CohortRequest
+from spahgc.cli._validation_scores import (
+    FOLDS,
+    check_methods,
+    folds_name,
+    score_lines,
+    scores_for_json,
+    summary_table,
+    write_scores,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +35,8 @@ PROTOCOL = (
     "The reported figure chose the epoch on the slide held out, and its genes over all slides; "
     "here nothing that learns sees that slide."
 )
-SLIDES, FOLDS = "slides", "folds"
-"""Folders within the output."""
+SLIDES = "slides"
+"""Folder of the embedded slides within the output."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,39 +53,36 @@ class CohortOutcome:
     @property
     def differences(self) -> list[str]:
         """In what this run differs from the paper's setting."""
-        asked = self.request
-        found = []
+        request = self.request
+        differences = []
         if len(self.sections) < len(self.cohort.sections):
-            found.append(f"{len(self.sections)} of {len(self.cohort.sections)} sections")
-        if asked.encoder != PAPER_ENCODER:
-            found.append(f"encoder {asked.encoder} instead of {PAPER_ENCODER}")
-        if asked.context:
-            found.append("patches of several sizes instead of one")
-        if asked.preset != PAPER_PRESET:
-            found.append(f"preset {asked.preset} instead of {PAPER_PRESET}")
-        if asked.group_by != PAPER_GROUP:
-            found.append(f"one {asked.group_by} held out at a time instead of one {PAPER_GROUP}")
-        return found
+            differences.append(f"{len(self.sections)} of {len(self.cohort.sections)} sections")
+        if request.encoder != PAPER_ENCODER:
+            differences.append(f"encoder {request.encoder} instead of {PAPER_ENCODER}")
+        if request.context:
+            differences.append("patches of several sizes instead of one")
+        if request.preset != PAPER_PRESET:
+            differences.append(f"preset {request.preset} instead of {PAPER_PRESET}")
+        if request.group_by != PAPER_GROUP:
+            differences.append(f"one {request.group_by} held out at a time instead of one {PAPER_GROUP}")
+        return differences
 
     def table(self) -> pd.DataFrame:
         """The paper's figure, then one row a method: mean PCC over slides and genes, with its 95 % interval."""
         import pandas as pd
 
         reported = pd.DataFrame({"mean PCC": self.cohort.paper_pcc}, index=[REPORTED])
-        own = self.validation.summary[list(SUMMARY_COLUMNS)].rename(columns=SUMMARY_COLUMNS)
-        return pd.concat([reported, own]).rename_axis("method")
+        return pd.concat([reported, summary_table(self.validation)]).rename_axis("method")
 
     def text(self) -> str:
         """For a terminal."""
-        asked = self.request
+        request = self.request
         lines = [
             f"{self.cohort.name} ({self.cohort.title}), {len(self.sections)} of {len(self.cohort.sections)} sections, "
-            f"one {asked.group_by} held out at a time",
-            f"encoder {asked.encoder}, preset {asked.preset}",
+            f"one {request.group_by} held out at a time",
+            f"encoder {request.encoder}, preset {request.preset}",
             "",
-            table_text(self.table()),
-            "",
-            *of_each_slide(self.validation),
+            *score_lines(self.table(), self.validation),
             "",
             PROTOCOL,
         ]
@@ -87,17 +92,17 @@ class CohortOutcome:
             lines.append(self.cohort.note)
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For a program; NaN becomes null."""
-        asked = self.request
+        request = self.request
         return {
             "cohort": self.cohort.to_uns(),
             "sections": self.sections,
             "sections_of_cohort": len(self.cohort.sections),
-            "encoder": asked.encoder,
-            "preset": asked.preset,
-            "group_by": asked.group_by,
-            "seed": asked.seed,
+            "encoder": request.encoder,
+            "preset": request.preset,
+            "group_by": request.group_by,
+            "seed": request.seed,
             "paper_pcc": self.cohort.paper_pcc,
             "differences": self.differences,
             **scores_for_json(self.validation),
@@ -173,22 +178,22 @@ def _check(request: CohortRequest, cohort: Cohort, sections: list[str]) -> None:
 
 def embedded_slides(request: CohortRequest, sections: list[str], folder: Path) -> list[AnnData]:
     """The sections with their embedding: read back where a file in the folder has it, embedded and kept there if not."""
-    kept = {section: _read_back(folder / f"{section}.h5ad", section, request) for section in sections}
-    missing = [section for section in sections if kept[section] is None]
+    stored = {section: _read_back(folder / f"{section}.h5ad", section, request) for section in sections}
+    missing = [section for section in sections if stored[section] is None]
     if not missing:
-        return [slide for slide in kept.values() if slide is not None]
+        return [slide for slide in stored.values() if slide is not None]
     embed = _embedder(request, sections, folder)
     slides = {section: embed(section) for section in missing}
     key = _key(request)
     record = encoder_records(slides[missing[0]])[key]
-    for section, slide in kept.items():
+    for section, slide in stored.items():
         if slide is not None:
             # Weights may have changed between two calls without a change of the encoder's name.
-            slides[section] = slide if _same(encoder_records(slide)[key], record) else embed(section)
+            slides[section] = slide if _same_encoder(encoder_records(slide)[key], record) else embed(section)
     return [slides[section] for section in sections]
 
 
-def _embedder(request: CohortRequest, sections: list[str], folder: Path) -> Any:
+def _embedder(request: CohortRequest, sections: list[str], folder: Path) -> Callable[[str], AnnData]:
     """A function that reads a section, embeds it and keeps it; weights and files are fetched now."""
     import spahgc as sp
     from spahgc._settings import resolve_device
@@ -227,10 +232,10 @@ def _read_back(path: Path, section: str, request: CohortRequest) -> AnnData | No
     record = encoder_records(slide).get(_key(request))
     if cohort != request.cohort or record is None or set(slide.obs[Obs.slide]) != {section}:
         return None
-    return slide if _fits(record, request) else None
+    return slide if _is_of_encoder(record, request) else None
 
 
-def _fits(record: dict[str, Any], request: CohortRequest) -> bool:
+def _is_of_encoder(record: dict[str, Any], request: CohortRequest) -> bool:
     """Whether a record is of the encoder that is asked for, as far as is known before its weights are read."""
     from spahgc.encoders import describe_encoder
     from spahgc.encoders._checkpoint import file_revision
@@ -248,10 +253,10 @@ def _fits(record: dict[str, Any], request: CohortRequest) -> bool:
         return True
     fields = {"name", "dim", "input_px", "mpp", "mean", "std", "pooling", "precision"}
     wanted = {name: value for name, value in described.to_uns().items() if name in fields}
-    return _same({name: record[name] for name in wanted}, wanted)
+    return _same_encoder({name: record[name] for name in wanted}, wanted)
 
 
-def _same(record: dict[str, Any], other: dict[str, Any]) -> bool:
+def _same_encoder(record: dict[str, Any], other: dict[str, Any]) -> bool:
     try:
         check_same_encoder(record, other, "", "", "")
     except ValueError:
@@ -267,11 +272,7 @@ def _key(request: CohortRequest) -> str:
 
 
 def _folds_name(request: CohortRequest, sections: list[str], slide: AnnData, key: str) -> str:
-    """Folder of the finished folds: another one for other slides, another encoder or another seed."""
-    from spahgc.tl._cross_validation.checkpoint import digest
-
     record = encoder_records(slide)[key]
     # Plain texts: lists come back from files as arrays.
     encoder = [str(record[field]) for field in ("name", "revision", "context")]
-    inputs = [sorted(sections), encoder, request.preset, request.seed]
-    return f"{request.group_by}-{digest(json.dumps(inputs).encode())}"
+    return folds_name(request.group_by, sorted(sections), encoder, request.preset, request.seed)

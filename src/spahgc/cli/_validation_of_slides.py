@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_writable_folder
-from spahgc.cli._files import embed_missing, read_slide
-from spahgc.cli._requests import SlidesRequest
-from spahgc.cli._scores import SUMMARY_COLUMNS, check_methods, of_each_slide, scores_for_json, table_text, write_scores
+from spahgc.cli._slide_files import embed_missing, read_slide
+from spahgc.cli._validation_request import SlidesRequest
+from spahgc.cli._validation_scores import (
+    FOLDS,
+    check_methods,
+    folds_name,
+    score_lines,
+    scores_for_json,
+    summary_table,
+    write_scores,
+)
 
 if TYPE_CHECKING:
+    from spahgc.cli._slide_files import Slide
     from spahgc.tl import CrossValidation
-
-FOLDS = "folds"
 
 
 @dataclass(frozen=True)
@@ -29,25 +35,22 @@ class SlidesOutcome:
 
     def text(self) -> str:
         """For a terminal."""
-        asked = self.request
-        table = self.validation.summary[list(SUMMARY_COLUMNS)].rename(columns=SUMMARY_COLUMNS)
+        request = self.request
         lines = [
-            f"{len(self.slides)} slides, one {asked.group_by} held out at a time, preset {asked.preset}",
+            f"{len(self.slides)} slides, one {request.group_by} held out at a time, preset {request.preset}",
             "",
-            table_text(table.rename_axis("method")),
-            "",
-            *of_each_slide(self.validation),
+            *score_lines(summary_table(self.validation), self.validation),
         ]
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For a program."""
-        asked = self.request
+        request = self.request
         return {
             "slides": self.slides,
-            "preset": asked.preset,
-            "group_by": asked.group_by,
-            "seed": asked.seed,
+            "preset": request.preset,
+            "group_by": request.group_by,
+            "seed": request.seed,
             **scores_for_json(self.validation),
         }
 
@@ -85,6 +88,9 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         context=request.context,
         device=request.device,
     )
+    names = sorted(str(path.resolve()) for path in request.paths)
+    chosen = (request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed)
+    folds = folds_name(request.group_by, names, *chosen)
     validation = cross_validate(
         slides,
         group_by=request.group_by,
@@ -95,7 +101,7 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         preset=request.preset,
         seed=request.seed,
         n_jobs=request.n_jobs,
-        checkpoint=None if folder is None else folder / FOLDS / _folds_name(request),
+        checkpoint=None if folder is None else folder / FOLDS / folds,
         device=request.device,
         table_key=request.table_key,
     )
@@ -105,18 +111,9 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
     return outcome
 
 
-def _named(slide: Any, path: Path, table_key: str | None) -> Any:
+def _named(slide: Slide, path: Path, table_key: str | None) -> Slide:
     """A slide that says nothing of its name is called by its file."""
     table = table_of(slide, table_key, f"--slide {path}")
     if Obs.slide not in table.obs and len(table.uns.get(SPATIAL, {})) != 1 and not is_spatialdata(slide):
         table.obs[Obs.slide] = path.stem
     return slide
-
-
-def _folds_name(request: SlidesRequest) -> str:
-    """Folder of the finished folds: another one for other slides, another seed or other genes."""
-    from spahgc.tl._cross_validation.checkpoint import digest
-
-    names = sorted(str(path.resolve()) for path in request.paths)
-    chosen = [request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed]
-    return f"{request.group_by}-{digest(json.dumps([names, *chosen]).encode())}"

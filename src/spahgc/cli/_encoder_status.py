@@ -66,7 +66,7 @@ class EncoderState:
 
 
 class Answer(NamedTuple):
-    """What the hub said of weights, and whether it was a hub that said it."""
+    """State of weights by the answer to a request, and whether a hub gave that answer."""
 
     state: EncoderState
     from_hub: bool
@@ -79,8 +79,8 @@ def hub_and_encoders(cards: Iterable[EncoderCard]) -> tuple[Hub, list[EncoderSta
     from spahgc.encoders._cards import CARDS
 
     cards = list(cards)
-    here = {card.name: _here(card) for card in cards}
-    missing = [card for card in cards if here[card.name] is None]
+    local = {card.name: _local_state(card) for card in cards}
+    missing = [card for card in cards if local[card.name] is None]
     offline = bool(constants.HF_HUB_OFFLINE)
     reachable, reason = None, None
     states: dict[str, EncoderState] = {}
@@ -97,7 +97,7 @@ def hub_and_encoders(cards: Iterable[EncoderCard]) -> tuple[Hub, list[EncoderSta
             reason = answer.state.detail
             states = {card.name: _state(card, UNREACHABLE, reason) for card in missing}
     hub = Hub(_without_login(constants.ENDPOINT), offline, get_token() is not None, reachable, reason)
-    return hub, [here[card.name] or states[card.name] for card in cards]
+    return hub, [local[card.name] or states[card.name] for card in cards]
 
 
 def _without_login(address: str) -> str:
@@ -113,7 +113,7 @@ def _state(card: EncoderCard, state: str, detail: str, size: int | None = None) 
     return EncoderState(card.name, state, detail, page, card.gated, size)
 
 
-def _here(card: EncoderCard) -> EncoderState | None:
+def _local_state(card: EncoderCard) -> EncoderState | None:
     """State of weights that need no hub; ``None`` for those that do."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -122,18 +122,20 @@ def _here(card: EncoderCard) -> EncoderState | None:
     weights = card.weights
     if isinstance(weights, HubFile):
         cached = try_to_load_from_cache(weights.repo_id, weights.filename, revision=weights.revision)
-        there = isinstance(cached, str) and Path(cached).is_file()
-        return _state(card, CACHED, "in the cache of the hub") if there else None
+        exists = isinstance(cached, str) and Path(cached).is_file()
+        return _state(card, CACHED, "in the cache of the hub") if exists else None
     if isinstance(weights, BuiltIn):
         return _state(card, LOCAL, str(weights))
     if isinstance(weights, LocalFile):
-        there = weights.path.is_file()
-        return _state(card, *((LOCAL, "a file on this machine") if there else (MISSING, f"there is no {weights.path}")))
+        exists = weights.path.is_file()
+        return _state(
+            card, *((LOCAL, "a file on this machine") if exists else (MISSING, f"there is no {weights.path}"))
+        )
     try:
-        there = Path(weights.locate()).is_file()
+        exists = Path(weights.locate()).is_file()
     except ImportError:
-        there = False
-    if there:
+        exists = False
+    if exists:
         return _state(card, INSTALLED, f"comes with the package {weights.distribution}")
     return _state(card, MISSING, f"the package {weights.distribution} is not there, or not as a whole")
 

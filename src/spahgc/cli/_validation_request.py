@@ -12,8 +12,31 @@ METHODS = ("spahgc", "ridge", "nearest")
 SCORE_FILES = ("result.json", "scores.csv", "per_slide.csv")
 
 
-@dataclass(frozen=True)
-class CohortRequest:
+@dataclass(frozen=True, kw_only=True)
+class ValidationRequest:
+    """What both kinds of cross-validation are asked.
+
+    Parameters
+    ----------
+    encoder, checkpoint, context
+        With what slides are embedded, as :func:`spahgc.pp.embed` has them; ``encoder=None`` embeds none.
+    methods, preset, group_by, seed, n_jobs, device
+        As :func:`spahgc.tl.cross_validate` has them.
+    """
+
+    encoder: str | None
+    checkpoint: Path | None
+    context: bool
+    methods: Sequence[str]
+    preset: str
+    group_by: str
+    seed: int
+    n_jobs: int
+    device: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortRequest(ValidationRequest):
     """A cohort of the paper.
 
     Parameters
@@ -24,51 +47,28 @@ class CohortRequest:
         A copy of it; ``None`` downloads it.
     sections
         The sections; ``None`` takes all that are there.
-    encoder, checkpoint, context
-        As :func:`spahgc.pp.embed` has them.
-    methods, preset, group_by, seed, n_jobs, device
-        As :func:`spahgc.tl.cross_validate` has them.
     """
 
+    encoder: str
     cohort: str
     path: Path | None
     sections: Sequence[str] | None
-    encoder: str
-    checkpoint: Path | None
-    context: bool
-    methods: Sequence[str]
-    preset: str
-    group_by: str
-    seed: int
-    n_jobs: int
-    device: str | None
 
 
-@dataclass(frozen=True)
-class SlidesRequest:
-    """Measured slides of the user.
+@dataclass(frozen=True, kw_only=True)
+class SlidesRequest(ValidationRequest):
+    """Measured slides of the user, of which those without an embedding are embedded.
 
     Parameters
     ----------
     paths
         The slides on disk.
-    encoder, checkpoint, context
-        With what those are embedded that have no embedding; ``encoder=None`` embeds none.
-    methods, preset, group_by, genes, embedding, layer, table_key, seed, n_jobs, device
+    genes, embedding, layer, table_key
         As :func:`spahgc.tl.cross_validate` has them.
     """
 
     paths: Sequence[Path]
-    encoder: str | None
-    checkpoint: Path | None
-    context: bool
-    methods: Sequence[str]
-    preset: str
-    group_by: str
     genes: list[str] | str | None
     embedding: str | None
     layer: str | None
     table_key: str | None
-    seed: int
-    n_jobs: int
-    device: str | None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,7 +27,7 @@ class Printed:
     exit_code: int = EXIT_OK
 
 
-def result(text: str, values: Any, as_json: bool, *, exit_code: int = EXIT_OK) -> Printed:
+def result(text: str, values: object, as_json: bool, *, exit_code: int = EXIT_OK) -> Printed:
     """The result as text, or its values as JSON.
 
     Parameters
@@ -44,7 +44,7 @@ def result(text: str, values: Any, as_json: bool, *, exit_code: int = EXIT_OK) -
     return Printed(json.dumps(plain(values), indent=1, allow_nan=False) if as_json else text, exit_code)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """The same for JSON, which knows neither NaN nor numpy nor paths; numbers that are none become null."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
@@ -57,7 +57,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame) -> list[dict[str, object]]:
     """Rows of a table, its index among them, for JSON."""
     named = table.reset_index() if table.index.name is not None else table
     return json.loads(named.to_json(orient="records", double_precision=6))
@@ -75,7 +75,7 @@ def columns(table: pd.DataFrame, names: Mapping[str, str]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*cells, strict=True))
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     """True and False are words of programmers."""
     return {"True": "yes", "False": "no"}.get(str(value), str(value))
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spahgc.cli._facts_hub import EncoderState, Hub, hub_and_encoders
+from spahgc.cli._encoder_status import EncoderState, Hub, hub_and_encoders
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -85,8 +85,8 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """All that was found out."""
+class SystemInfo:
+    """Versions, hardware, folders and encoders, as this machine has them."""
 
     version: str
     python: str
@@ -102,7 +102,7 @@ class Facts:
     encoders: list[EncoderState]
 
 
-def gather(encoders: Sequence[str] | None = None, *, device: str | None = None) -> Facts:
+def system_info(encoders: Sequence[str] | None = None, *, device: str | None = None) -> SystemInfo:
     """Look at this machine, in seconds; nothing is downloaded or written.
 
     Parameters
@@ -114,7 +114,7 @@ def gather(encoders: Sequence[str] | None = None, *, device: str | None = None) 
 
     Returns
     -------
-    The facts.
+    What is installed, and what works.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def gather(encoders: Sequence[str] | None = None, *, device: str | None = None) 
         raise ValueError(f"there is no encoder {quoted(unknown)}. Choose from {', '.join(CARDS)}.")
     packages, extras = requirements()
     hub, states = hub_and_encoders([CARDS[name] for name in encoders or CARDS])
-    return Facts(
+    return SystemInfo(
         version=__version__,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -172,11 +172,11 @@ def requirements() -> tuple[list[Package], list[Extra]]:
 
 def _package(requirement: Requirement) -> Package:
     try:
-        found = metadata.version(requirement.name)
+        installed = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         return Package(requirement.name, str(requirement.specifier), None, False)
-    fits = requirement.specifier.contains(found, prereleases=True)
-    return Package(requirement.name, str(requirement.specifier), found, fits)
+    fits = requirement.specifier.contains(installed, prereleases=True)
+    return Package(requirement.name, str(requirement.specifier), installed, fits)
 
 
 def processors() -> int:
@@ -234,15 +234,15 @@ def cgroup_limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     inside = next((line[3:] for line in (_text(own) or "").splitlines() if line.startswith("0::")), None)
     if inside is None:
         return []
-    here = root / inside.strip("/")
-    found = []
-    for group in [here, *here.parents]:
+    group_folder = root / inside.strip("/")
+    limits = []
+    for group in [group_folder, *group_folder.parents]:
         limit, used = (_text(group / f"memory.{name}") for name in ("max", "current"))
         if limit is not None and used is not None and limit.strip() != "max":
-            found.append((int(limit), int(used)))
+            limits.append((int(limit), int(used)))
         if group == root:
             break
-    return found
+    return limits
 
 
 def _text(path: Path) -> str | None:
@@ -254,36 +254,36 @@ def _text(path: Path) -> str | None:
 
 def folder(path: Path) -> Folder:
     """Whether a folder can be written, or made where it is not there; nothing is left behind."""
-    there = next(each for each in [path.absolute(), *path.absolute().parents] if each.exists())
+    existing = next(each for each in [path.absolute(), *path.absolute().parents] if each.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             writable = True
     except OSError:
         writable = False
-    return Folder(path, writable, shutil.disk_usage(there).free)
+    return Folder(path, writable, shutil.disk_usage(existing).free)
 
 
-def problems(facts: Facts, *, encoders: Sequence[str] | None = None) -> list[str]:
+def problems(info: SystemInfo, *, encoders: Sequence[str] | None = None) -> list[str]:
     """What keeps the package from working here, each with what to do about it.
 
     Parameters
     ----------
-    facts
-        What :func:`gather` returned.
+    info
+        What :func:`system_info` returned.
     encoders
         Encoders that must be loadable; of the others nobody is reminded.
     """
     found = [
         f"{package.name} {package.version or 'is not installed'}, needed is {package.needs}: "
         f'run `pip install "{package.name}{package.needs}"`'
-        for package in facts.packages
+        for package in info.packages
         if not package.fits
     ]
-    if facts.compute.error is not None:
-        found.append(facts.compute.error)
-    if not facts.cache.writable:
-        found.append(f"{facts.cache.path} cannot be written: set XDG_CACHE_HOME, or spahgc.settings.cache_dir")
-    if not facts.hub_cache.writable:
-        found.append(f"{facts.hub_cache.path} cannot be written: set HF_HOME to another folder")
-    wanted = [state for state in facts.encoders if state.name in (encoders or ()) and not state.loadable]
+    if info.compute.error is not None:
+        found.append(info.compute.error)
+    if not info.cache.writable:
+        found.append(f"{info.cache.path} cannot be written: set XDG_CACHE_HOME, or spahgc.settings.cache_dir")
+    if not info.hub_cache.writable:
+        found.append(f"{info.hub_cache.path} cannot be written: set HF_HOME to another folder")
+    wanted = [state for state in info.encoders if state.name in (encoders or ()) and not state.loadable]
     return found + [f"encoder {state.name}: {state.detail}; {state.advice}" for state in wanted]
