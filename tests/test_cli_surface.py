@@ -21,7 +21,6 @@ COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined
 NAMES = [
     "embed", "tile", "fit", "predict", "evaluate", "cross-validate", "report", "encoders", "cohorts", "doctor", "demo",
 ]  # fmt: skip
-MAX_SECONDS = 1.0
 TERMINAL = 80
 
 
@@ -231,25 +230,18 @@ def test_the_completion_script_can_be_shown(shell: str) -> None:
     assert "_SPAHGC_COMPLETE" in done.stdout
 
 
-# --- speed
+# --- what an answer loads, which is what makes its seconds
 
 PROBE = """
-import contextlib, io, sys, time
-started = time.perf_counter()
+import contextlib, io, sys
 from spahgc.cli import main
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
     main(sys.argv[1:])
-seconds = time.perf_counter() - started
-print(seconds, *sorted({"torch", "timm", "pandas", "anndata", "scanpy", "matplotlib"} & set(sys.modules)))
+print(*sorted({"torch", "timm", "numpy", "pandas", "anndata", "scanpy", "matplotlib"} & set(sys.modules)))
 """
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["cross-validate", "--help"], ["--version"]])
-def test_help_loads_nothing_heavy_and_is_there_at_once(arguments: list[str]) -> None:
-    def probe() -> list[str]:
-        call = [sys.executable, "-c", PROBE, *arguments]
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
-
-    assert probe()[1:] == []
-    # The best of three: a machine that is busy elsewhere is not what is measured.
-    assert min(float(probe()[0]) for _ in range(3)) < MAX_SECONDS
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    call = [sys.executable, "-c", PROBE, *arguments]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.split() == []

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -37,7 +36,6 @@ TINY = {
     "pooling": "class token",
 }
 ENCODERS = ("open", "locked", "granted", "unknown", "down")
-MAX_SECONDS = 10
 
 
 def _hub_server() -> Any:
@@ -157,13 +155,16 @@ def test_offline_mode_asks_nobody_and_finds_what_is_cached(hub: Any, at: Any) ->
     assert not hub.requests
 
 
-def test_a_hub_that_cannot_be_reached_is_not_asked_for_every_encoder(at: Any, registered: None) -> None:
+def test_a_hub_that_cannot_be_reached_is_not_asked_for_every_encoder(
+    at: Any, registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = [], _encoder_status._ask
+    monkeypatch.setattr(_encoder_status, "_ask", lambda card, weights: asked.append(card.name) or ask(card, weights))
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         at(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        started = time.perf_counter()
         facts = system_info()
-    assert time.perf_counter() - started < MAX_SECONDS
+    assert len(asked) == 1
     assert facts.hub.reachable is False and "cannot be reached" in str(facts.hub.reason)
     loadable = [each.name for each in facts.encoders if each.loadable]
     assert loadable == ["efficientnet_lite0"]
@@ -176,9 +177,7 @@ def test_a_hub_that_says_nothing_is_not_waited_for(at: Any, registered: None, mo
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         at(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        started = time.perf_counter()
-        facts = system_info(("open",))
-        assert time.perf_counter() - started < MAX_SECONDS / 2
+        facts = system_info(("open",))  # would never come back if it waited for an answer
     assert facts.hub.reachable is False and "in time" in facts.encoders[0].detail
 
 
@@ -337,15 +336,13 @@ def test_accelerators_are_named_with_their_memory() -> None:
     assert any(mark == "note" and "built without CUDA" in text for mark, text in wrong_build)
 
 
-def test_it_takes_seconds_with_the_settings_of_a_shell(hub: Any, tmp_path: Path) -> None:
+def test_it_works_with_the_settings_of_a_shell(hub: Any, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN, "no_proxy": "*"}
     code = "from spahgc.cli import main; main(['doctor', '--json'])"
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["hub"]["reachable"] and found["hub"]["logged_in"]
     assert {each["name"]: each["state"] for each in found["encoders"]}["uni"] == "unreachable"  # not on this hub
     assert TOKEN not in done.stdout + done.stderr
-    assert time.perf_counter() - started < 3 * MAX_SECONDS  # torch is read from a disk that may be busy
