@@ -20,25 +20,24 @@ from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._spots.standardize import standardize
 from spahgc._training import predict as _prediction
 from spahgc._training import tasks as _training_tasks
-from spahgc._training.graphs import bank_spots, needed_references, spot_graph, training_task
+from spahgc._training.graphs import bank_spots, hetero_graph, needed_references, training_task
 from spahgc._training.tasks import most_similar, training_tasks
 from spahgc.nn import (
     Edges,
     HeteroGraph,
     SpaHGCNetwork,
     Task,
-    TrainingSettings,
     expression_loss,
     predict_and_attend,
-    predict_by_blocks,
     predict_expression,
     train,
 )
 from spahgc.pp._bank import build as _bank
 from spahgc.pp._bank.references import embedding_blocks
+from spahgc.pp._edge_types import REFERENCE, TARGET, Nodes, build_edges
 
 N_TARGET, N_BANK, DIM, GENES = 120, 90, 6, 4
-SETTINGS = TrainingSettings(epochs=1, target_hidden=0.6, reference_hidden=0.7, alignment=1.0)
+SETTINGS = Parameters(epochs=1, n_spatial=5, target_hidden=0.6, reference_hidden=0.7, alignment=1.0)
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 """Float error in double precision."""
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -63,11 +62,34 @@ def matrix_of(edges: Edges) -> csr_matrix:
     return csr_matrix((np.ones(len(ends[0])), ends), (edges.n_receiver, edges.n_source))
 
 
+def spot_graph(
+    target: np.ndarray,
+    xy: np.ndarray,
+    reference: np.ndarray,
+    expression: np.ndarray,
+    cross: csr_matrix,
+    peers: csr_matrix,
+    hops: int | None = None,
+) -> HeteroGraph:
+    """Graph of a target and a bank; with ``hops`` without the references that so many layers cannot reach."""
+    nodes = {TARGET: Nodes(target, xy), REFERENCE: Nodes(reference, expression=expression)}
+    graphs = build_edges(nodes, SETTINGS, known={"cs": cross, "rs": peers})
+    return hetero_graph(*((nodes, graphs) if hops is None else needed_references(nodes, graphs, hops)), "cpu")
+
+
+def predict_by_blocks(
+    network: SpaHGCNetwork, graph: HeteroGraph, blocks: list[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Expression, and mean attention over layers and pooling."""
+    predicted, attention = predict_and_attend(network, graph, SETTINGS, blocks)
+    return predicted, attention.mean(0)
+
+
 @pytest.fixture
 def graph() -> HeteroGraph:
     target, xy, reference, expression = arrays()
     cross, peers = nearest(target, reference, 3), nearest(reference, reference, 4)
-    graph = spot_graph(target, xy, reference, expression, cross, peers, 5, "cpu")
+    graph = spot_graph(target, xy, reference, expression, cross, peers)
     return replace(graph, **{name: getattr(graph, name).double() for name in ("target", "reference", "expression")})
 
 
@@ -87,7 +109,7 @@ def in_blocks(size: int = 13) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("size", [1, 13, N_TARGET])
 def test_a_prediction_in_blocks_is_that_of_the_whole_slide(network, graph, size):
-    predicted, attention = predict_by_blocks(network, graph, SETTINGS, in_blocks(size))
+    predicted, attention = predict_by_blocks(network, graph, in_blocks(size))
     expected, weights = predict_and_attend(network, graph, SETTINGS)
     torch.testing.assert_close(predicted, expected, **EXACT)
     torch.testing.assert_close(attention, weights.mean(0), **EXACT)
@@ -95,8 +117,8 @@ def test_a_prediction_in_blocks_is_that_of_the_whole_slide(network, graph, size)
 
 def test_which_spots_make_a_block_does_not_matter(network, graph):
     scattered = [torch.arange(first, N_TARGET, 7) for first in range(7)]
-    predicted, attention = predict_by_blocks(network, graph, SETTINGS, scattered)
-    by_place, weights = predict_by_blocks(network, graph, SETTINGS, in_blocks())
+    predicted, attention = predict_by_blocks(network, graph, scattered)
+    by_place, weights = predict_by_blocks(network, graph, in_blocks())
     torch.testing.assert_close(predicted, by_place, **EXACT)
     torch.testing.assert_close(attention, weights, **EXACT)
 
@@ -108,11 +130,12 @@ def without_halo(graph: HeteroGraph, blocks: list[torch.Tensor]) -> HeteroGraph:
         block_of[block] = number
     inside = block_of[graph.ts.source] == block_of[graph.ts.receiver]
     assert 0 < inside.sum() < len(inside)
-    return replace(graph, ts=Edges(graph.ts.source[inside], graph.ts.receiver[inside], N_TARGET, N_TARGET))
+    ts = Edges(graph.ts.source[inside], graph.ts.receiver[inside], N_TARGET, N_TARGET)
+    return replace(graph, edges={**graph.edges, "ts": ts})
 
 
 def test_a_prediction_in_blocks_whose_halo_is_cut_differs(network, graph):
-    predicted, _ = predict_by_blocks(network, without_halo(graph, in_blocks()), SETTINGS, in_blocks())
+    predicted, _ = predict_by_blocks(network, without_halo(graph, in_blocks()), in_blocks())
     assert (predicted - predict_expression(network, graph, SETTINGS)).abs().max() > 1e-3
 
 
@@ -122,12 +145,12 @@ def test_a_halo_in_the_plane_alone_would_not_do():
     cross, peers = nearest(target, reference, 3), nearest(reference, reference, 4)
     torch.manual_seed(0)
     network = SpaHGCNetwork(DIM, GENES, width=16, layers=2, heads=2)
-    whole = spot_graph(target, xy, reference, expression, cross, peers, 5, "cpu")
+    whole = spot_graph(target, xy, reference, expression, cross, peers)
     expected = predict_expression(network, whole, SETTINGS)
     near = matrix_of(whole.ts)
     block = spatial_blocks(xy, 40)[0]
     shown = with_halo(block, near, 2)
-    alone = spot_graph(target[shown], xy[shown], reference, expression, cross[shown], peers, 5, "cpu")
+    alone = spot_graph(target[shown], xy[shown], reference, expression, cross[shown], peers)
     difference = predict_expression(network, alone, SETTINGS)[: len(block)] - expected[block]
     assert difference.abs().max() > 1e-3
 
@@ -135,8 +158,8 @@ def test_a_halo_in_the_plane_alone_would_not_do():
 def test_a_reference_spot_that_all_target_spots_retrieve_is_heard_in_parts(network, graph):
     hub = torch.zeros_like(graph.cs.source)
     hub[1::3], hub[2::3] = graph.cs.source[1::3].clamp(min=1), N_BANK - 1  # two of three edges of a spot lead to hubs
-    crowded = replace(graph, cs=Edges(hub, graph.cs.receiver, N_BANK, N_TARGET))
-    predicted, _ = predict_by_blocks(network, crowded, SETTINGS, in_blocks())
+    crowded = replace(graph, edges={**graph.edges, "cs": Edges(hub, graph.cs.receiver, N_BANK, N_TARGET)})
+    predicted, _ = predict_by_blocks(network, crowded, in_blocks())
     torch.testing.assert_close(predicted, predict_expression(network, crowded, SETTINGS), **EXACT)
 
 
@@ -150,8 +173,10 @@ def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves
     seen = []
     monkeypatch.setattr(_prediction, "MAX_WHOLE_SPOTS", target.n_obs - 1)
     monkeypatch.setattr(_prediction, "PREDICTION_BLOCK_SPOTS", 16)
-    by_blocks = predict_by_blocks
-    monkeypatch.setattr("spahgc.nn.predict_by_blocks", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs))
+    by_blocks = predict_and_attend
+    monkeypatch.setattr(
+        _prediction, "predict_and_attend", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs)
+    )
     actual = sp.tl.predict(target, model=model, copy=True, device="cpu")
     assert len(seen) == 2 and max(len(block) for block in seen[0]) <= 16
     for layer in ("spahgc", "spahgc_std"):
@@ -172,23 +197,22 @@ def test_only_references_within_the_reach_of_the_network_are_looked_at(network, 
     )  # each hears the 9th on
     layers = len(network.layers)
     target, xy, reference, expression = arrays()
-    known = needed_references(reference, expression, cross, chain, layers)
-    assert len(known[0]) == len(known[1]) == 9 * (layers + 1)
-    parts = [spot_graph(target, xy, *bank, 5, "cpu") for bank in ((reference, expression, cross, chain), known)]
+    parts = [spot_graph(target, xy, reference, expression, cross, chain, hops) for hops in (None, layers)]
+    assert len(parts[1].reference) == len(parts[1].expression) == 9 * (layers + 1)
     whole, part = (
         replace(g, **{n: getattr(g, n).double() for n in ("target", "reference", "expression")}) for g in parts
     )
     expected, weights = predict_and_attend(network, whole, SETTINGS)
     for predicted, attention in (
         predict_and_attend(network, part, SETTINGS),
-        predict_by_blocks(network, part, SETTINGS, in_blocks()),
+        predict_by_blocks(network, part, in_blocks()),
     ):
         torch.testing.assert_close(predicted, expected, rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(attention, weights if attention.ndim == 2 else weights.mean(0), rtol=1e-6, atol=1e-7)
     # In blocks nothing else is computed, even where the graph holds it.
     silent = torch.arange(N_BANK) >= 9 * (layers + 1)
     poisoned = replace(whole, reference=whole.reference.masked_fill(silent[:, None], torch.nan))
-    predicted, _ = predict_by_blocks(network, poisoned, SETTINGS, in_blocks())
+    predicted, _ = predict_by_blocks(network, poisoned, in_blocks())
     torch.testing.assert_close(predicted, expected, **EXACT)
 
 
@@ -334,8 +358,8 @@ def test_the_loss_of_a_block_is_that_of_its_own_spots(graph):
     settings = replace(SETTINGS, learning_rate=0.0, target_hidden=0.0, reference_hidden=0.0, alignment=0.0)
     (record,) = train(network, [Task(graph, measured[:30])], settings, rng=np.random.default_rng(0))
     predicted = network(graph).detach()
-    assert record.expression == pytest.approx(expression_loss(predicted[:30], measured[:30]).item(), rel=1e-5)
-    assert record.expression != pytest.approx(expression_loss(predicted, measured).item(), rel=1e-3)
+    assert record.terms["expression"] == pytest.approx(expression_loss(predicted[:30], measured[:30]).item(), rel=1e-5)
+    assert record.terms["expression"] != pytest.approx(expression_loss(predicted, measured).item(), rel=1e-3)
 
 
 def test_a_model_trained_in_blocks_is_much_like_one_trained_on_whole_slides(

@@ -19,7 +19,8 @@ from spahgc._parameters import Parameters
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._spots.standardize import SlideScale, standardize
-from spahgc._training.graphs import check_sizes, spot_graph, training_task
+from spahgc._training.graphs import check_sizes, hetero_graph, training_task
+from spahgc.pp._edge_types import REFERENCE, TARGET, Nodes, build_edges
 from spahgc.pp._search.exact import cosine_neighbors
 
 EMBEDDING = "X_sim"
@@ -407,7 +408,9 @@ def test_edges_run_from_the_neighbour_to_the_spot_whose_neighbour_it_is():
     target, bank = spots[np.arange(12)], spots[np.arange(12, 32)]
     cross = cosine_neighbors(target.z, bank.z, 3)
     peers = cosine_neighbors(bank.z, bank.z, 4, exclude_self=True)
-    graph = spot_graph(target.z, target.xy, bank.z, bank.y, cross, peers, 2, "cpu")
+    nodes = {TARGET: Nodes(target.z, target.xy), REFERENCE: Nodes(bank.z, bank.xy, bank.y)}
+    known = {"cs": cross, "rs": peers}
+    graph = hetero_graph(nodes, build_edges(nodes, Parameters(n_spatial=2), known=known), "cpu")
     near = NearestNeighbors(n_neighbors=2).fit(target.xy).kneighbors(return_distance=False)
     assert edge_pairs(graph.ts) == {(source, spot) for spot in range(12) for source in near[spot]}
     assert edge_pairs(graph.cs) == neighbour_pairs(cross)

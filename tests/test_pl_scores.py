@@ -358,8 +358,10 @@ def test_history_draws_every_term_of_every_epoch(fitted):
     assert list(lines) == ["total", "expression", "alignment, target", "alignment, references"]
     np.testing.assert_array_equal(lines["total"][0], [record.epoch for record in fitted.history])
     np.testing.assert_allclose(lines["total"][1], [record.total for record in fitted.history])
-    np.testing.assert_allclose(lines["expression"][1], [record.expression for record in fitted.history])
-    np.testing.assert_allclose(lines["alignment, target"][1], [record.align_target for record in fitted.history])
+    np.testing.assert_allclose(lines["expression"][1], [record.terms["expression"] for record in fitted.history])
+    np.testing.assert_allclose(
+        lines["alignment, target"][1], [record.terms["align_target"] for record in fitted.history]
+    )
 
 
 def test_history_of_a_prediction_is_that_of_its_model_and_survives_files(fitted, target, tmp_path):

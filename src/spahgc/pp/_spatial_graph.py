@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obsp
+from spahgc._parameters import Parameters
 from spahgc._slides.placed import placed_slides
 from spahgc._slides.split import slide_labels
 from spahgc._slides.tables import with_table
-from spahgc._spots.plane import nearest_in_plane
 from spahgc._validate import check_anndata, check_coordinates
+from spahgc.pp._edge_types import TS, Nodes
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-N_SPATIAL = 5
-"""Q of the paper."""
-
 
 def spatial_graph(
-    adata: AnnData | SpatialData, *, n_neighbors: int = N_SPATIAL, table_key: str | None = None, copy: bool = False
+    adata: AnnData | SpatialData,
+    *,
+    n_neighbors: int = Parameters.n_spatial,
+    table_key: str | None = None,
+    copy: bool = False,
 ) -> AnnData | SpatialData | None:
     """Join every spot to the nearest spots of its own slide (TS edges).
 
@@ -71,8 +75,10 @@ def spatial_graph(
     xy = check_coordinates(table, "the slide")
     slides = slide_labels(table, "the slide")
     table = table.copy() if copy else table
-    connectivities, distances = nearest_in_plane(xy, n_neighbors, slides)
-    table.obsp[Obsp.spatial_connectivities] = connectivities
+    nodes = Nodes(xy=xy, slide=slides)
+    distances = TS.build(nodes, nodes, n_neighbors, "cpu").graph
+    joined = np.ones_like(distances.data), distances.indices.copy(), distances.indptr.copy()
+    table.obsp[Obsp.spatial_connectivities] = csr_matrix(joined, shape=distances.shape)
     table.obsp[Obsp.spatial_distances] = distances
     table.uns["spatial_neighbors"] = {
         "connectivities_key": Obsp.spatial_connectivities,

@@ -8,6 +8,7 @@ from spahgc._linear.principal_axes import rescale
 from spahgc._spots.spots import Spots
 from spahgc._spots.standardize import standardize
 from spahgc._training.graphs import as_tensor
+from spahgc.nn._baselines import BatchSettings, JointSpace, in_blocks
 from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.nearest import mean_of_nearest
 
@@ -27,8 +28,6 @@ def predict_bleep(references: Spots, target: Spots, seed: int) -> np.ndarray:
     they take differences between slides out of the expression with Harmony, it is standardised by slide; what is
     averaged in the end is expression as measured.
     """
-    from spahgc.nn._baselines import BatchSettings, JointSpace, in_blocks
-
     known, wanted = rescale(references.z, target.z)
     y = standardize(references.y, references.slide)
 
