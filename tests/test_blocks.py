@@ -262,6 +262,11 @@ def tiny(monkeypatch) -> None:
     monkeypatch.setattr(_training_tasks, "TASK_BLOCK_SPOTS", 12)
 
 
+def made(tasks: list) -> list[Task]:
+    """The tasks of an epoch, which asks every iterator for the next one."""
+    return [task if isinstance(task, Task) else next(task) for task in tasks]
+
+
 def own_of(spots: Spots, node_features: LowRankFeatures, task: Task) -> list[int]:
     """Which reference spots a task is judged on, found by their features."""
     places = {features.tobytes(): number for number, features in enumerate(np.asarray(node_features.features))}
@@ -286,7 +291,7 @@ def test_a_task_of_a_large_slide_is_a_block_its_halo_and_the_references_they_ret
     target, bank = leave_one_out(spots)[0]
     whole = training_task(spots, node_features, target, bank, parameters, "cpu").graph
     near, cross = matrix_of(whole.ts), matrix_of(whole.cs)
-    task = training_tasks(spots, node_features, parameters, "cpu")[0]
+    task = next(training_tasks(spots, node_features, parameters, "cpu")[0])
     block = np.searchsorted(target, own_of(spots, node_features, task))
     shown = with_halo(block, near, parameters.layers)
     assert 6 <= len(block) <= 12 < len(shown) < len(target)
@@ -306,7 +311,7 @@ def test_no_spot_of_the_slide_that_plays_the_target_is_among_its_references(refe
     spots, node_features, parameters = references
     tasks = training_tasks(spots, node_features, parameters, "cpu")
     for _ in range(3):
-        for task in tasks:
+        for task in made(tasks):
             own = {row.numpy().tobytes() for row in task.graph.target}
             assert not own & {row.numpy().tobytes() for row in task.graph.reference}
 
@@ -315,7 +320,7 @@ def test_an_epoch_takes_so_many_spots_of_a_large_slide_and_the_next_one_others(r
     spots, node_features, parameters = references
     tasks = training_tasks(spots, node_features, parameters, "cpu", seed=1)
     sizes = [len(target) for target, _ in leave_one_out(spots)]
-    epochs = [[own_of(spots, node_features, task) for task in tasks] for _ in range(4)]
+    epochs = [[own_of(spots, node_features, task) for task in made(tasks)] for _ in range(4)]
     for epoch in epochs:
         seen = sum(epoch, [])
         assert len(seen) == len(set(seen))
@@ -323,17 +328,17 @@ def test_an_epoch_takes_so_many_spots_of_a_large_slide_and_the_next_one_others(r
     assert set(sum(epochs[0], [])) != set(sum(epochs[1], []))
     assert set(sum(sum(epochs, []), [])) == set(range(len(spots)))
     again = training_tasks(spots, node_features, parameters, "cpu", seed=1)
-    assert [own_of(spots, node_features, task) for task in again] == epochs[0]
+    assert [own_of(spots, node_features, task) for task in made(again)] == epochs[0]
     other = training_tasks(spots, node_features, parameters, "cpu", seed=2)
-    assert [own_of(spots, node_features, task) for task in other] != epochs[0]
+    assert [own_of(spots, node_features, task) for task in made(other)] != epochs[0]
 
 
 def test_processes_that_share_an_epoch_train_on_the_blocks_of_one_that_has_it_all(references, tiny):
     spots, node_features, parameters = references
     alone, *shared = (training_tasks(spots, node_features, parameters, "cpu") for _ in range(3))
     for _ in range(3):
-        expected = [own_of(spots, node_features, task) for task in alone]
-        actual = [own_of(spots, node_features, shared[place % 2][place]) for place in range(len(alone))]
+        expected = [own_of(spots, node_features, task) for task in made(alone)]
+        actual = [own_of(spots, node_features, next(shared[place % 2][place])) for place in range(len(alone))]
         assert actual == expected
 
 
@@ -341,7 +346,7 @@ def test_a_large_bank_leaves_its_slides_whole_and_shows_what_they_retrieve(refer
     spots, node_features, parameters = references
     monkeypatch.setattr(_training_tasks, "MAX_TASK_BANK", 50)
     for task, (target, bank) in zip(
-        training_tasks(spots, node_features, parameters, "cpu"), leave_one_out(spots), strict=True
+        made(training_tasks(spots, node_features, parameters, "cpu")), leave_one_out(spots), strict=True
     ):
         whole = training_task(spots, node_features, target, bank, parameters, "cpu")
         assert own_of(spots, node_features, task) == target.tolist()

@@ -342,7 +342,7 @@ class SpaHGC:
             f"{NETWORKS}{name}": part for name, part in torch.nn.ModuleList(self.networks).state_dict().items()
         }
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, object]:
         return {
             "format": FORMAT,
             "preset": self.preset,

@@ -15,7 +15,7 @@ from spahgc._training.tasks import training_tasks
 from spahgc.nn import LossRecord, SpaHGCNetwork, Task, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from scipy.sparse import csr_matrix
 
@@ -110,7 +110,7 @@ def _check_same_references(node_features: NodeFeatures, processes: ProcessGroup)
 
 
 def _train(
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | Iterator[Task]],
     node_features: NodeFeatures,
     parameters: Parameters,
     seed: int | list[int],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -42,7 +43,7 @@ def training_tasks(
     *,
     seed: int = 0,
     rs_graph: csr_matrix | None = None,
-) -> Sequence[Task]:
+) -> list[Task | Iterator[Task]]:
     """Each slide (or half of a single one) in the role of the target.
 
     A slide of at most 10,000 spots is one task, whose bank are all other slides, unless these have more than 50,000
@@ -51,7 +52,10 @@ def training_tasks(
     spots retrieve, with their RS neighbours.
 
     An epoch takes 10,000 spots of a large slide: a few blocks, and others in the next epoch, in an order that the seed
-    draws. The time of a training thus does not grow with the size of a slide beyond that.
+    draws. The time of a training thus does not grow with the size of a slide beyond that. At such a position stands an
+    iterator, which makes the task of its next block when it is asked for one. Which block that is depends on how often it
+    was asked and on nothing else, so that processes that share an epoch among them, and ask each at its own positions,
+    train on the blocks of one that has all.
 
     Parameters
     ----------
@@ -68,19 +72,18 @@ def training_tasks(
     rs_graph
         RS graph of all references from :func:`spare_rs_graph`; ``None`` makes it where it is needed.
     """
-    items: list[Task | BlockRotation] = []
+    tasks: list[Task | Iterator[Task]] = []
     for number, (target, bank) in enumerate(leave_one_out(spots)):
         if not _is_large(target, bank):
-            items.append(training_task(spots, node_features, target, bank, parameters, device))
+            tasks.append(training_task(spots, node_features, target, bank, parameters, device))
             continue
         rs_graph = spare_rs_graph(node_features, parameters) if rs_graph is None else rs_graph
         slide = SlideTask.of(spots, node_features, target, bank, rs_graph, parameters, device)
         blocks = spatial_blocks(spots.xy[target], TASK_BLOCK_SPOTS if len(target) > MAX_TASK_SPOTS else MAX_TASK_SPOTS)
         np.random.default_rng([seed, number]).shuffle(blocks)
         turns = max(1, min(len(blocks), round(MAX_TASK_SPOTS * len(blocks) / len(target))))
-        items += [BlockRotation(slide, blocks[first::turns]) for first in range(turns)]
-    tasks = [item for item in items if isinstance(item, Task)]
-    return tasks if len(tasks) == len(items) else TrainingTasks(items)
+        tasks += [map(slide.task, cycle(blocks[first::turns])) for first in range(turns)]
+    return tasks
 
 
 def trains_in_blocks(spots: Spots) -> bool:
@@ -107,43 +110,6 @@ def most_similar(graph: csr_matrix, k: int) -> csr_matrix:
 
 def _is_large(target: np.ndarray, bank: np.ndarray) -> bool:
     return len(target) > MAX_TASK_SPOTS or len(bank) > MAX_TASK_BANK
-
-
-class TrainingTasks(Sequence[Task]):
-    """Tasks of an epoch. Those of large slides are made when they are read, another block each time.
-
-    Which block a position holds depends on how often it was read and on nothing else, so that processes that share an
-    epoch among them, and read each its own positions, train on the blocks of one that reads all.
-    """
-
-    def __init__(self, items: Sequence[Task | BlockRotation]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @overload
-    def __getitem__(self, position: int, /) -> Task: ...
-    @overload
-    def __getitem__(self, position: slice, /) -> TrainingTasks: ...
-    def __getitem__(self, position: int | slice, /) -> Task | TrainingTasks:
-        if isinstance(position, slice):
-            return TrainingTasks(self._items[position])
-        item = self._items[position]
-        return item.next_task() if isinstance(item, BlockRotation) else item
-
-
-class BlockRotation:
-    """Blocks of a large slide that take turns at one position of an epoch."""
-
-    def __init__(self, slide: SlideTask, blocks: list[np.ndarray]) -> None:
-        self._slide, self._blocks, self._n_read = slide, blocks, 0
-
-    def next_task(self) -> Task:
-        """The task of the block whose turn it is."""
-        block = self._blocks[self._n_read % len(self._blocks)]
-        self._n_read += 1
-        return self._slide.task(block)
 
 
 @dataclass(frozen=True)

@@ -100,20 +100,18 @@ class Edges:
             self._of_heads[heads] = SortedEdges.of(source, receiver, self.n_source * heads, self.n_receiver * heads)
         return self._of_heads[heads]
 
-    def into(self, receivers: Tensor | None) -> tuple[Edges, Tensor | None]:
+    def into(self, receivers: Tensor) -> tuple[Edges, Tensor]:
         """The edges that end at some nodes.
 
         Parameters
         ----------
         receivers
-            Numbers of the nodes; ``None`` for all, which gives these edges and ``None``.
+            Numbers of the nodes.
 
         Returns
         -------
         The edges, with the receivers numbered by their position among those asked for, and which of all edges they are.
         """
-        if receivers is None:
-            return self, None
         order, ends = self._by_receiver
         degrees = ends[receivers + 1] - ends[receivers]
         position = torch.arange(len(receivers), device=receivers.device).repeat_interleave(degrees)

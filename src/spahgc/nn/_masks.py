@@ -32,7 +32,7 @@ def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -
     -------
     The masks of view 1 and of view 2.
     """
-    shown = _shown(like, hidden, rng)
+    shown = torch.from_numpy(rng.random(like.shape, dtype=np.float32) >= hidden).to(like)
     return shown, 1 - shown
 
 
@@ -44,9 +44,9 @@ def masked_views(
     All masks are drawn with the first view; the second is made only where it is asked for.
     """
     shares = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
-    masks = {name: _shown(getattr(graph, name), hidden, rng) for name, hidden in shares.items()}
-    yield replace(graph, **{name: getattr(graph, name) * mask for name, mask in masks.items()})
-    yield replace(graph, **{name: getattr(graph, name) * (1 - mask) for name, mask in masks.items()})
+    masks = {name: complementary_masks(getattr(graph, name), hidden, rng) for name, hidden in shares.items()}
+    for view in range(2):
+        yield replace(graph, **{name: getattr(graph, name) * both[view] for name, both in masks.items()})
 
 
 def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: float) -> HeteroGraph:
@@ -57,7 +57,3 @@ def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: fl
     """
     hidden = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
     return replace(graph, hidden=hidden)
-
-
-def _shown(like: Tensor, hidden: float, rng: np.random.Generator) -> Tensor:
-    return torch.from_numpy(rng.random(like.shape, dtype=np.float32) >= hidden).to(like)

@@ -168,7 +168,7 @@ class SpaHGCLayer(nn.Module):
         ts, cs, rs = graph.edges["ts"], graph.edges["cs"], graph.edges["rs"]
         states, attention, to_references = Assembled(len(target)), Assembled(len(cs.source)), _Merged(reference)
         for rows in blocks:
-            near, (retrieving, numbers) = ts.into(rows)[0], cs.into(rows)
+            near, (retrieving, numbers) = _into(ts, rows)[0], _into(cs, rows)
             own, retrieved = _rows(target, rows), retrieving.joined_sources
             to_target, to_reference = self.cs(
                 own,
@@ -182,7 +182,7 @@ class SpaHGCLayer(nn.Module):
         cross = to_references.out
 
         def new_reference(rows: Tensor | None) -> Tensor:
-            return _activated(self.rs(reference, rs.into(rows)[0], _rows(reference, rows)), _rows(cross, rows))
+            return _activated(self.rs(reference, _into(rs, rows)[0], _rows(reference, rows)), _rows(cross, rows))
 
         return states.all, in_blocks(new_reference, needed, len(reference)), attention.all
 
@@ -258,7 +258,7 @@ class SpaHGCNetwork(nn.Module):
         """Expression of the target spots, spots x genes, from the states, and the attention of the pooling on the CS edges."""
         expression, attention = Assembled(len(target)), Assembled(len(cs.source))
         for rows in blocks:
-            edges, numbers = cs.into(rows)
+            edges, numbers = _into(cs, rows)
             retrieved = reference.index_select(0, edges.joined_sources)
             pooled, weights = self.pooling(_rows(target, rows), retrieved, edges.between_joined)
             expression.put(rows, self.head(pooled))
@@ -346,6 +346,10 @@ def _log_sum(attended: Attended) -> Tensor:
 def _times(x: Tensor, by_head: Tensor) -> Tensor:
     """Rows x width, times a number for each head."""
     return (x.view(*by_head.shape, -1) * by_head.unsqueeze(-1)).flatten(start_dim=1)
+
+
+def _into(edges: Edges, rows: Tensor | None) -> tuple[Edges, Tensor | None]:
+    return (edges, None) if rows is None else edges.into(rows)
 
 
 def _rows(x: Tensor, rows: Tensor | None) -> Tensor:

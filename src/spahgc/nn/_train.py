@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -89,7 +89,7 @@ class Alone:
 
 def train(
     network: SpaHGCNetwork,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | Iterator[Task]],
     parameters: Parameters,
     *,
     rng: np.random.Generator,
@@ -103,7 +103,7 @@ def train(
     network
         On the device of the tasks.
     tasks
-        Each slide in the role of the target. Of several processes each takes every so many-th of a step, and reads no
+        Each slide in the role of the target, or an iterator that gives another part of it in every epoch. Of several processes each takes every so many-th of a step, and reads no
         other.
     parameters
         All numbers of the fit.
@@ -138,7 +138,9 @@ def train(
             size = min(parameters.tasks_per_step, len(tasks) - start)
             optimiser.zero_grad()
             for position in range(processes.rank, size, processes.count):
-                parts = _loss_terms(network, tasks[start + position], parameters, streams[position])
+                item = tasks[start + position]
+                task = item if isinstance(item, Task) else next(item)
+                parts = _loss_terms(network, task, parameters, streams[position])
                 scaler.scale(parts.sum() / size).backward()
                 terms += parts.detach()
             if processes.count > 1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -49,21 +49,6 @@ class Nodes:
     slide: np.ndarray | None = None
 
 
-class EdgeBuilder(Protocol):
-    """Finds the neighbours of nodes."""
-
-    def __call__(self, source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
-        """Graph, receiving nodes x source nodes, whose rows receive from their columns; and how it was found."""
-
-
-class Stored(NamedTuple):
-    """Where the object of the receiving nodes keeps a graph: ``"obsp"`` or ``"obsm"``, the key, and what writes it."""
-
-    slot: str
-    key: str
-    made_by: str
-
-
 @dataclass(frozen=True)
 class EdgeType:
     """A type of edges.
@@ -77,17 +62,20 @@ class EdgeType:
     n_neighbors
         Name of the parameter that says how many sources a receiver has.
     build
-        Finds the sources.
-    stored
-        Where the functions of ``pp`` keep them.
+        Finds them: from source nodes, receiving nodes, their number of neighbours and a torch device to the graph, receiving
+        nodes x source nodes, whose rows receive from their columns, and how it was found.
+    slot, key, made_by
+        Where the object of the receiving nodes keeps the graph: ``"obsp"`` or ``"obsm"``, the key, and what writes it.
     """
 
     name: str
     source: str
     receiver: str
     n_neighbors: str
-    build: EdgeBuilder
-    stored: Stored
+    build: Callable[[Nodes, Nodes, int, str], Neighbors]
+    slot: str
+    key: str
+    made_by: str
 
 
 def _nearest_in_plane(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
@@ -102,32 +90,12 @@ def _peers(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Nei
     return Neighbors(make_rs_graph(receiver.features, receiver.expression, n_neighbors), {})
 
 
-TS = EdgeType(
-    "ts",
-    TARGET,
-    TARGET,
-    "n_spatial",
-    _nearest_in_plane,
-    Stored("obsp", Obsp.spatial_distances, "spahgc.pp.spatial_graph(target)"),
-)
+MADE_BY = "spahgc.pp.spatial_graph(target)", "spahgc.pp.cross_graph(target, bank)", "spahgc.pp.reference_bank(refs)"
+TS = EdgeType("ts", TARGET, TARGET, "n_spatial", _nearest_in_plane, "obsp", Obsp.spatial_distances, MADE_BY[0])
 """Target slice: the nearest spots in the plane; values are distances in pixels."""
-CS = EdgeType(
-    "cs",
-    REFERENCE,
-    TARGET,
-    "n_cross",
-    _most_similar,
-    Stored("obsm", Obsm.cross_graph, "spahgc.pp.cross_graph(target, bank)"),
-)
+CS = EdgeType("cs", REFERENCE, TARGET, "n_cross", _most_similar, "obsm", Obsm.cross_graph, MADE_BY[1])
 """Cross slice: the reference spots of highest cosine similarity of the features."""
-RS = EdgeType(
-    "rs",
-    REFERENCE,
-    REFERENCE,
-    "n_reference",
-    _peers,
-    Stored("obsp", Obsp.reference_connectivities, "spahgc.pp.reference_bank(refs)"),
-)
+RS = EdgeType("rs", REFERENCE, REFERENCE, "n_reference", _peers, "obsp", Obsp.reference_connectivities, MADE_BY[2])
 """Reference slice: the peers of highest cosine similarity of features and expression together."""
 
 EDGE_TYPES = {edge_type.name: edge_type for edge_type in (TS, CS, RS)}
@@ -154,10 +122,9 @@ def build_edges(
     device
         Torch device of the search.
     """
-    known = known or {}
-    return {
-        name: known[name]
-        if name in known
-        else kind.build(nodes[kind.source], nodes[kind.receiver], getattr(parameters, kind.n_neighbors), device).graph
-        for name, kind in EDGE_TYPES.items()
-    }
+    graphs = dict(known or {})
+    for name, kind in EDGE_TYPES.items():
+        if name not in graphs:
+            n_neighbors = getattr(parameters, kind.n_neighbors)
+            graphs[name] = kind.build(nodes[kind.source], nodes[kind.receiver], n_neighbors, device).graph
+    return graphs

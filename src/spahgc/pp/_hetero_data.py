@@ -98,8 +98,8 @@ def hetero_data(
     for kind, graph in graphs.items():
         if kind.source == REFERENCE and graph.shape[1] != bank.n_obs:
             raise ValueError(
-                f'{kind.stored.slot}["{kind.stored.key}"] of the {kind.receiver} leads to {graph.shape[1]} reference spots, '
-                f"the bank holds {bank.n_obs}. Run {kind.stored.made_by} with this bank."
+                f'{kind.slot}["{kind.key}"] of the {kind.receiver} leads to {graph.shape[1]} reference spots, '
+                f"the bank holds {bank.n_obs}. Run {kind.made_by} with this bank."
             )
     data = _nodes(table, bank, plain_embedding(target_z, record), plain_rows(embedding_rows(bank, key), record))
     for kind, graph in graphs.items():
@@ -128,12 +128,11 @@ def _nodes(table: AnnData, bank: AnnData, target_z: Rows, bank_z: Rows) -> Heter
 
 
 def _graph(holder: AnnData, kind: EdgeType) -> csr_matrix:
-    slot, key, made_by = kind.stored
-    graphs = getattr(holder, slot)
-    if key not in graphs:
+    graphs = getattr(holder, kind.slot)
+    if kind.key not in graphs:
         present = ", ".join(graphs) or "nothing"
-        raise KeyError(f'{slot}["{key}"] not found; there is {present}. Run {made_by} first.')
-    return csr_matrix(in_memory(graphs[key]))
+        raise KeyError(f'{kind.slot}["{kind.key}"] not found; there is {present}. Run {kind.made_by} first.')
+    return csr_matrix(in_memory(graphs[kind.key]))
 
 
 def _edges(graph: csr_matrix) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from anndata import AnnData
-from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obsp
 from spahgc._parameters import Parameters
@@ -77,8 +75,9 @@ def spatial_graph(
     table = table.copy() if copy else table
     nodes = Nodes(xy=xy, slide=slides)
     distances = TS.build(nodes, nodes, n_neighbors, "cpu").graph
-    joined = np.ones_like(distances.data), distances.indices.copy(), distances.indptr.copy()
-    table.obsp[Obsp.spatial_connectivities] = csr_matrix(joined, shape=distances.shape)
+    connectivities = distances.copy()
+    connectivities.data[:] = 1
+    table.obsp[Obsp.spatial_connectivities] = connectivities
     table.obsp[Obsp.spatial_distances] = distances
     table.uns["spatial_neighbors"] = {
         "connectivities_key": Obsp.spatial_connectivities,
