@@ -410,6 +410,14 @@ def test_losses_can_stand_on_a_logarithmic_axis(fitted):
     assert sp.pl.history(fitted, show=False).get_yscale() == "linear"
 
 
+def test_history_draws_a_term_that_it_has_no_name_for(fitted, monkeypatch):
+    records = [replace(record, terms={**record.terms, "sharpness": 0.5}) for record in fitted.history]
+    monkeypatch.setattr(fitted, "history", records)
+    lines = drawn(sp.pl.history(fitted, show=False))
+    np.testing.assert_allclose(lines["sharpness"][1], 0.5)
+    np.testing.assert_allclose(lines["total"][1], [record.total for record in records])
+
+
 def test_prediction_without_a_training_has_no_history(slide):
     with pytest.raises(ValueError, match=r'the prediction "spahgc" has no network \(epochs=0\)'):
         sp.pl.history(slide)

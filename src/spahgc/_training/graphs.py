@@ -132,12 +132,12 @@ def joined(graphs: Mapping[str, csr_matrix], source: str, receiver: str) -> csr_
 
 def subgraphs(graphs: Mapping[str, csr_matrix], chosen: Mapping[str, np.ndarray]) -> dict[str, csr_matrix]:
     """The graphs among some nodes, which are numbered anew; of a type that is not named all nodes stay."""
-    found = {}
+    parts = {}
     for name, graph in graphs.items():
         kind = EDGE_TYPES[name]
         graph = graph[chosen[kind.receiver]] if kind.receiver in chosen else graph
-        found[name] = among(graph, chosen[kind.source]) if kind.source in chosen else graph
-    return found
+        parts[name] = among(graph, chosen[kind.source]) if kind.source in chosen else graph
+    return parts
 
 
 def among(graph: csr_matrix, nodes: np.ndarray) -> csr_matrix:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LEAKY_SLOPE = 0.2
 BLOCK_REFERENCES = 4096
 """Reference nodes that are computed at a time, where a slide is computed in blocks."""
+CROSS_EDGES, REFERENCE_EDGES = ("cs",), ("rs",)
+"""Edges from reference to target nodes, and among reference nodes: along them a block finds the states that it needs."""
 WHOLE: tuple[None] = (None,)
 """One block of all nodes."""
 
@@ -273,10 +275,10 @@ class SpaHGCNetwork(nn.Module):
         """
         if blocks is WHOLE:
             return [WHOLE] * (len(self.layers) + 1)
-        needed = [graph.cs.joined_sources]
+        needed = [torch.cat([graph.edges[name].joined_sources for name in CROSS_EDGES]).unique()]
         for _ in self.layers:
-            edges, _ = graph.rs.into(needed[0])
-            needed.insert(0, torch.cat([needed[0], edges.source]).unique())
+            peers = [graph.edges[name].into(needed[0])[0].source for name in REFERENCE_EDGES]
+            needed.insert(0, torch.cat([needed[0], *peers]).unique())
         return [nodes.split(BLOCK_REFERENCES) for nodes in needed]
 
 

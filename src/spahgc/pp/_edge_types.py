@@ -65,7 +65,8 @@ class EdgeType:
         Finds them: from source nodes, receiving nodes, their number of neighbours and a torch device to the graph, receiving
         nodes x source nodes, whose rows receive from their columns, and how it was found.
     slot, key, made_by
-        Where the object of the receiving nodes keeps the graph: ``"obsp"`` or ``"obsm"``, the key, and what writes it.
+        Where the object of the receiving nodes keeps the graph: ``"obsp"`` or ``"obsm"``, the key, and what writes it; empty for
+        edges that are made only where they are needed.
     """
 
     name: str
@@ -73,9 +74,9 @@ class EdgeType:
     receiver: str
     n_neighbors: str
     build: Callable[[Nodes, Nodes, int, str], Neighbors]
-    slot: str
-    key: str
-    made_by: str
+    slot: str = ""
+    key: str = ""
+    made_by: str = ""
 
 
 def _nearest_in_plane(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:

@@ -94,7 +94,9 @@ def hetero_data(
     record = encoder_records(bank).get(key, {})
     target_z = embedding_matrix(table, key, "the target")
     check_same_encoder(encoder_records(table).get(key, {}), record, key, "the target", "the bank")
-    graphs = {kind: _graph(table if kind.receiver == TARGET else bank, kind) for kind in EDGE_TYPES.values()}
+    graphs = {
+        kind: _graph(table if kind.receiver == TARGET else bank, kind) for kind in EDGE_TYPES.values() if kind.key
+    }
     for kind, graph in graphs.items():
         if kind.source == REFERENCE and graph.shape[1] != bank.n_obs:
             raise ValueError(
