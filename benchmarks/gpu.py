@@ -24,7 +24,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -292,11 +292,11 @@ def training_row(
     name: str, slides: tuple[int, ...], tasks: list[nn.Task], precision: str, device: str
 ) -> dict[str, Any]:
     network = new_network(NODES[name], PRESETS[name], device)
-    settings = replace(training_settings(PRESETS[name]), epochs=1, precision=precision)
+    parameters = replace(PRESETS[name], epochs=1, precision=precision)
     rng = np.random.default_rng(0)
 
     def epoch() -> None:
-        nn.train(network, tasks, settings, rng=rng)
+        nn.train(network, tasks, parameters, rng=rng)
 
     products = linear_products(network, epoch)
     taken, peak = seconds(epoch, device)
@@ -315,20 +315,20 @@ def training_row(
 def prediction(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
     """Milliseconds of a prediction from a graph on the device, whole and in blocks; and how far off the CPU's it is."""
     for name in PRESETS:
-        parameters, settings = PRESETS[name], training_settings(PRESETS[name])
+        parameters = PRESETS[name]
         small, large = min(sizes.slides), sizes.large
         network = new_network(NODES[name], parameters, device)
         for spots in (small, large):
             graph = synthetic_task(NODES[name], parameters, spots, sum(sizes.slides), device).graph
             blocks = list(torch.arange(spots, device=device).split(sizes.block))
             ways: dict[str, Callable[[], torch.Tensor]] = {
-                "whole": lambda n=network, g=graph, s=settings: nn.predict_expression(n, g, s),
-                "in blocks": lambda n=network, g=graph, s=settings, b=blocks: nn.predict_by_blocks(n, g, s, b)[0],
+                "whole": lambda n=network, g=graph, p=parameters: nn.predict_expression(n, g, p),
+                "in blocks": lambda n=network, g=graph, p=parameters, b=blocks: nn.predict_and_attend(n, g, p, b)[0],
             }
             products = linear_products(network, ways["whole"])
             floor, _ = seconds(bare_products(products, device), device)
             alone = synthetic_task(NODES[name], parameters, spots, sum(sizes.slides), "cpu").graph
-            wanted = nn.predict_expression(network.cpu(), alone, settings)
+            wanted = nn.predict_expression(network.cpu(), alone, parameters)
             network.to(device)
             for way, run in ways.items():
                 taken, peak = seconds(run, device)
@@ -343,12 +343,6 @@ def prediction(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
                     "off the CPU's by": f"{(run().cpu() - wanted).abs().max() / wanted.abs().max():.1e}",
                     "peak GB": peak,
                 }
-
-
-def training_settings(parameters: Parameters) -> nn.TrainingSettings:
-    """The numbers that concern the training."""
-    names = {item.name for item in fields(nn.TrainingSettings)} & {item.name for item in fields(Parameters)}
-    return nn.TrainingSettings(**{name: getattr(parameters, name) for name in names})
 
 
 def new_network(nodes: Nodes, parameters: Parameters, device: str) -> nn.SpaHGCNetwork:
@@ -373,9 +367,7 @@ def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, 
         numbers(spots, nodes.features),
         numbers(bank, nodes.features),
         numbers(bank, nodes.expression),
-        ts=edges(near, spots, device),
-        cs=edges(cross, bank, device),
-        rs=edges(peers, bank, device),
+        {"ts": edges(near, spots, device), "cs": edges(cross, bank, device), "rs": edges(peers, bank, device)},
     )
     gene_loadings = numbers(nodes.expression, nodes.training_target) if nodes.training_target else None
     return nn.Task(graph, numbers(spots, nodes.training_target or nodes.expression), gene_loadings)

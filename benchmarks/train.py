@@ -46,7 +46,7 @@ PHASES = {
     "line": "spahgc._linear.node_features:ImageRidge.fit",
     "trust": "spahgc.model:held_out_trust",
     "graphs of the training": "spahgc._training.fit:training_tasks",
-    "training": "spahgc.nn:train",
+    "training": "spahgc._training.fit:train",
     "RS graph of the bank": "spahgc.model:make_rs_graph",
 }
 """What is timed as a phase of the fit: its name, and the function that is this phase. What one calls belongs to it."""
@@ -85,7 +85,7 @@ class Seen:
 
     network: Any = None
     tasks: Any = None
-    settings: Any = None
+    parameters: Any = None
     steps: int = 0
 
 
@@ -192,8 +192,8 @@ def timed_phases(clock: Clock, seen: Seen) -> Iterator[None]:
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*positional: Any, **named: Any) -> Any:
             if name == "training":
-                seen.network, seen.tasks, seen.settings = positional
-                seen.steps += seen.settings.epochs * len(seen.tasks)
+                seen.network, seen.tasks, seen.parameters = positional
+                seen.steps += seen.parameters.epochs * len(seen.tasks)
             with clock.phase(name):
                 return function(*positional, **named)
 
@@ -207,8 +207,8 @@ def timed_phases(clock: Clock, seen: Seen) -> Iterator[None]:
 
 def measure_step(clock: Clock, seen: Seen) -> Step:
     """CPU time of a step as it was trained, and of its products, in the median of some passes."""
-    network, settings = copy.deepcopy(seen.network), replace(seen.settings, epochs=1)
-    products = linear_products(network, lambda: nn.train(network, seen.tasks, settings, rng=np.random.default_rng(0)))
+    network, parameters = copy.deepcopy(seen.network), replace(seen.parameters, epochs=1)
+    products = linear_products(network, lambda: nn.train(network, seen.tasks, parameters, rng=np.random.default_rng(0)))
     run, passes = bare_products(products), []
     for _ in range(FLOOR_PASSES + 1):  # the first one warms up
         start = time.process_time()
@@ -225,9 +225,9 @@ def measure_step(clock: Clock, seen: Seen) -> Step:
 
 def profile_operators(seen: Seen) -> pd.DataFrame:
     """Calls and milliseconds of every operator in a step, without what it calls, the longest first."""
-    network, settings = copy.deepcopy(seen.network), replace(seen.settings, epochs=PROFILED_EPOCHS)
+    network, parameters = copy.deepcopy(seen.network), replace(seen.parameters, epochs=PROFILED_EPOCHS)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as run:
-        nn.train(network, seen.tasks, settings, rng=np.random.default_rng(0))
+        nn.train(network, seen.tasks, parameters, rng=np.random.default_rng(0))
     steps = PROFILED_EPOCHS * len(seen.tasks)
     rows = [(e.key, e.count / steps, e.self_cpu_time_total / 1e3 / steps) for e in run.key_averages()]
     table = pd.DataFrame(rows, columns=["operator", "calls", "ms"]).set_index("operator")

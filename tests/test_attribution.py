@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.image import cut_patch, open_image
-from spahgc.nn import CrossNodeAttention, cross_attention, predict_expression
+from spahgc.nn import CrossNodeAttention, predict_and_attend, predict_expression
 from spahgc.tl import attribution
 
 EMBEDDING = "X_sim"
@@ -72,14 +72,16 @@ def refs(slides) -> list[ad.AnnData]:
 
 def graph_of(model: sp.SpaHGC, target: ad.AnnData):
     """The heterogeneous graph of the target on which the model predicts, and the numbers of its training."""
-    from spahgc._training.fit import training_settings
-
     features, _ = model.node_features.transform(model._target_spots(target))
     graph = model.graph(features, np.asarray(target.obsm["spatial"], float), model.cross_graph(target), "cpu")
-    return graph, training_settings(model.parameters)
+    return graph, model.parameters
 
 
 # The weights
+
+
+def cross_attention(*inputs) -> torch.Tensor:
+    return predict_and_attend(*inputs)[1]
 
 
 def test_weights_of_every_layer_and_the_pooling_sum_to_one_at_each_target_spot(target, model):
@@ -95,14 +97,14 @@ def test_weights_are_those_that_the_prediction_used(target, model, monkeypatch):
     network = model.networks[0]
     graph, settings = graph_of(model, target)
     weights = cross_attention(network, graph, settings)
-    attend, used = CrossNodeAttention.attend, {}
+    attend, used = CrossNodeAttention.forward, {}
 
     def spy(self, *inputs):
-        output, heads = attend(self, *inputs)
-        used[self] = heads.mean(dim=1)
-        return output, heads
+        attended = attend(self, *inputs)
+        used[self] = attended.weights.mean(dim=1)
+        return attended
 
-    monkeypatch.setattr(CrossNodeAttention, "attend", spy)
+    monkeypatch.setattr(CrossNodeAttention, "forward", spy)
     predict_expression(network, graph, settings)
     parts = [layer.cs.to_target for layer in network.layers] + [network.pooling.attention]
     torch.testing.assert_close(weights, torch.stack([used[part] for part in parts]), rtol=0, atol=0)

@@ -248,8 +248,10 @@ def test_epochs_are_chosen_on_a_reference_that_was_not_trained_on(monkeypatch, s
         return real(network, x, y, settings, score=score)
 
     script = iter([0.1, 0.5, 0.4, 0.3, 0.2])
-    monkeypatch.setattr("spahgc.nn._baselines.train_in_batches", spy)
-    monkeypatch.setattr("spahgc.nn.gene_correlations", lambda *a: torch.tensor([next(script)]))
+    monkeypatch.setattr("spahgc.tl._baselines.early_stopping.train_in_batches", spy)
+    monkeypatch.setattr(
+        "spahgc.tl._baselines.early_stopping.gene_correlations", lambda *a: torch.tensor([next(script)])
+    )
     asked: list[tuple[int, int]] = []
 
     def output(network, x, bank):

@@ -19,25 +19,24 @@ from spahgc._spots.rows import SomeRows, standardize
 from spahgc._spots.spots import Spots, leave_one_out
 from spahgc._training import predict as _prediction
 from spahgc._training import tasks as _training_tasks
-from spahgc._training.graphs import bank_spots, needed_references, spot_graph, training_task
+from spahgc._training.graphs import bank_spots, hetero_graph, needed_references, training_task
 from spahgc._training.tasks import most_similar, training_tasks
 from spahgc.nn import (
     Edges,
     HeteroGraph,
     SpaHGCNetwork,
     Task,
-    TrainingSettings,
     expression_loss,
     predict_and_attend,
-    predict_by_blocks,
     predict_expression,
     train,
 )
 from spahgc.pp._bank import build as _bank
 from spahgc.pp._bank.references import embedding_blocks
+from spahgc.pp._edge_types import REFERENCE, TARGET, Nodes, build_edges
 
 N_TARGET, N_BANK, DIM, GENES = 120, 90, 6, 4
-SETTINGS = TrainingSettings(epochs=1, target_hidden=0.6, reference_hidden=0.7, alignment=1.0)
+SETTINGS = Parameters(epochs=1, n_spatial=5, target_hidden=0.6, reference_hidden=0.7, alignment=1.0)
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 """Float error in double precision."""
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -62,11 +61,34 @@ def matrix_of(edges: Edges) -> csr_matrix:
     return csr_matrix((np.ones(len(ends[0])), ends), (edges.n_receiver, edges.n_source))
 
 
+def spot_graph(
+    target: np.ndarray,
+    xy: np.ndarray,
+    reference: np.ndarray,
+    expression: np.ndarray,
+    cross: csr_matrix,
+    peers: csr_matrix,
+    hops: int | None = None,
+) -> HeteroGraph:
+    """Graph of a target and a bank; with ``hops`` without the references that so many layers cannot reach."""
+    nodes = {TARGET: Nodes(target, xy), REFERENCE: Nodes(reference, expression=expression)}
+    graphs = build_edges(nodes, SETTINGS, known={"cs": cross, "rs": peers})
+    return hetero_graph(*((nodes, graphs) if hops is None else needed_references(nodes, graphs, hops)), "cpu")
+
+
+def predict_by_blocks(
+    network: SpaHGCNetwork, graph: HeteroGraph, blocks: list[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Expression, and mean attention over layers and pooling."""
+    predicted, attention = predict_and_attend(network, graph, SETTINGS, blocks)
+    return predicted, attention.mean(0)
+
+
 @pytest.fixture
 def graph() -> HeteroGraph:
     target, xy, reference, expression = arrays()
     cross, peers = nearest(target, reference, 3), nearest(reference, reference, 4)
-    graph = spot_graph(target, xy, reference, expression, cross, peers, 5, "cpu")
+    graph = spot_graph(target, xy, reference, expression, cross, peers)
     return replace(graph, **{name: getattr(graph, name).double() for name in ("target", "reference", "expression")})
 
 
@@ -86,7 +108,7 @@ def in_blocks(size: int = 13) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("size", [1, 13, N_TARGET])
 def test_a_prediction_in_blocks_is_that_of_the_whole_slide(network, graph, size):
-    predicted, attention = predict_by_blocks(network, graph, SETTINGS, in_blocks(size))
+    predicted, attention = predict_by_blocks(network, graph, in_blocks(size))
     expected, weights = predict_and_attend(network, graph, SETTINGS)
     torch.testing.assert_close(predicted, expected, **EXACT)
     torch.testing.assert_close(attention, weights.mean(0), **EXACT)
@@ -94,8 +116,8 @@ def test_a_prediction_in_blocks_is_that_of_the_whole_slide(network, graph, size)
 
 def test_which_spots_make_a_block_does_not_matter(network, graph):
     scattered = [torch.arange(first, N_TARGET, 7) for first in range(7)]
-    predicted, attention = predict_by_blocks(network, graph, SETTINGS, scattered)
-    by_place, weights = predict_by_blocks(network, graph, SETTINGS, in_blocks())
+    predicted, attention = predict_by_blocks(network, graph, scattered)
+    by_place, weights = predict_by_blocks(network, graph, in_blocks())
     torch.testing.assert_close(predicted, by_place, **EXACT)
     torch.testing.assert_close(attention, weights, **EXACT)
 
@@ -107,11 +129,12 @@ def without_halo(graph: HeteroGraph, blocks: list[torch.Tensor]) -> HeteroGraph:
         block_of[block] = number
     inside = block_of[graph.ts.source] == block_of[graph.ts.receiver]
     assert 0 < inside.sum() < len(inside)
-    return replace(graph, ts=Edges(graph.ts.source[inside], graph.ts.receiver[inside], N_TARGET, N_TARGET))
+    ts = Edges(graph.ts.source[inside], graph.ts.receiver[inside], N_TARGET, N_TARGET)
+    return replace(graph, edges={**graph.edges, "ts": ts})
 
 
 def test_a_prediction_in_blocks_whose_halo_is_cut_differs(network, graph):
-    predicted, _ = predict_by_blocks(network, without_halo(graph, in_blocks()), SETTINGS, in_blocks())
+    predicted, _ = predict_by_blocks(network, without_halo(graph, in_blocks()), in_blocks())
     assert (predicted - predict_expression(network, graph, SETTINGS)).abs().max() > 1e-3
 
 
@@ -121,12 +144,12 @@ def test_a_halo_in_the_plane_alone_would_not_do():
     cross, peers = nearest(target, reference, 3), nearest(reference, reference, 4)
     torch.manual_seed(0)
     network = SpaHGCNetwork(DIM, GENES, width=16, layers=2, heads=2)
-    whole = spot_graph(target, xy, reference, expression, cross, peers, 5, "cpu")
+    whole = spot_graph(target, xy, reference, expression, cross, peers)
     expected = predict_expression(network, whole, SETTINGS)
     near = matrix_of(whole.ts)
     block = spatial_blocks(xy, 40)[0]
     shown = with_halo(block, near, 2)
-    alone = spot_graph(target[shown], xy[shown], reference, expression, cross[shown], peers, 5, "cpu")
+    alone = spot_graph(target[shown], xy[shown], reference, expression, cross[shown], peers)
     difference = predict_expression(network, alone, SETTINGS)[: len(block)] - expected[block]
     assert difference.abs().max() > 1e-3
 
@@ -134,8 +157,8 @@ def test_a_halo_in_the_plane_alone_would_not_do():
 def test_a_reference_spot_that_all_target_spots_retrieve_is_heard_in_parts(network, graph):
     hub = torch.zeros_like(graph.cs.source)
     hub[1::3], hub[2::3] = graph.cs.source[1::3].clamp(min=1), N_BANK - 1  # two of three edges of a spot lead to hubs
-    crowded = replace(graph, cs=Edges(hub, graph.cs.receiver, N_BANK, N_TARGET))
-    predicted, _ = predict_by_blocks(network, crowded, SETTINGS, in_blocks())
+    crowded = replace(graph, edges={**graph.edges, "cs": Edges(hub, graph.cs.receiver, N_BANK, N_TARGET)})
+    predicted, _ = predict_by_blocks(network, crowded, in_blocks())
     torch.testing.assert_close(predicted, predict_expression(network, crowded, SETTINGS), **EXACT)
 
 
@@ -149,8 +172,10 @@ def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves
     seen = []
     monkeypatch.setattr(_prediction, "MAX_WHOLE_SPOTS", target.n_obs - 1)
     monkeypatch.setattr(_prediction, "PREDICTION_BLOCK_SPOTS", 16)
-    by_blocks = predict_by_blocks
-    monkeypatch.setattr("spahgc.nn.predict_by_blocks", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs))
+    by_blocks = predict_and_attend
+    monkeypatch.setattr(
+        _prediction, "predict_and_attend", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs)
+    )
     actual = sp.tl.predict(target, model=model, copy=True, device="cpu")
     assert len(seen) == 2 and max(len(block) for block in seen[0]) <= 16
     for layer in ("spahgc", "spahgc_std"):
@@ -171,23 +196,22 @@ def test_only_references_within_the_reach_of_the_network_are_looked_at(network, 
     )  # each hears the 9th on
     layers = len(network.layers)
     target, xy, reference, expression = arrays()
-    known = needed_references(reference, expression, cross, chain, layers)
-    assert len(known[0]) == len(known[1]) == 9 * (layers + 1)
-    parts = [spot_graph(target, xy, *bank, 5, "cpu") for bank in ((reference, expression, cross, chain), known)]
+    parts = [spot_graph(target, xy, reference, expression, cross, chain, hops) for hops in (None, layers)]
+    assert len(parts[1].reference) == len(parts[1].expression) == 9 * (layers + 1)
     whole, part = (
         replace(g, **{n: getattr(g, n).double() for n in ("target", "reference", "expression")}) for g in parts
     )
     expected, weights = predict_and_attend(network, whole, SETTINGS)
     for predicted, attention in (
         predict_and_attend(network, part, SETTINGS),
-        predict_by_blocks(network, part, SETTINGS, in_blocks()),
+        predict_by_blocks(network, part, in_blocks()),
     ):
         torch.testing.assert_close(predicted, expected, rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(attention, weights if attention.ndim == 2 else weights.mean(0), rtol=1e-6, atol=1e-7)
     # In blocks nothing else is computed, even where the graph holds it.
     silent = torch.arange(N_BANK) >= 9 * (layers + 1)
     poisoned = replace(whole, reference=whole.reference.masked_fill(silent[:, None], torch.nan))
-    predicted, _ = predict_by_blocks(network, poisoned, SETTINGS, in_blocks())
+    predicted, _ = predict_by_blocks(network, poisoned, in_blocks())
     torch.testing.assert_close(predicted, expected, **EXACT)
 
 
@@ -237,6 +261,11 @@ def tiny(monkeypatch) -> None:
     monkeypatch.setattr(_training_tasks, "TASK_BLOCK_SPOTS", 12)
 
 
+def made(tasks: list) -> list[Task]:
+    """The tasks of an epoch, which asks every iterator for the next one."""
+    return [task if isinstance(task, Task) else next(task) for task in tasks]
+
+
 def own_of(spots: Spots, node_features: LowRankFeatures, task: Task) -> list[int]:
     """Which reference spots a task is judged on, found by their features."""
     places = {features.tobytes(): number for number, features in enumerate(np.asarray(node_features.features))}
@@ -261,7 +290,7 @@ def test_a_task_of_a_large_slide_is_a_block_its_halo_and_the_references_they_ret
     target, bank = leave_one_out(spots)[0]
     whole = training_task(spots, node_features, target, bank, parameters, "cpu").graph
     near, cross = matrix_of(whole.ts), matrix_of(whole.cs)
-    task = training_tasks(spots, node_features, parameters, "cpu")[0]
+    task = next(training_tasks(spots, node_features, parameters, "cpu")[0])
     block = np.searchsorted(target, own_of(spots, node_features, task))
     shown = with_halo(block, near, parameters.layers)
     assert 6 <= len(block) <= 12 < len(shown) < len(target)
@@ -281,7 +310,7 @@ def test_no_spot_of_the_slide_that_plays_the_target_is_among_its_references(refe
     spots, node_features, parameters = references
     tasks = training_tasks(spots, node_features, parameters, "cpu")
     for _ in range(3):
-        for task in tasks:
+        for task in made(tasks):
             own = {row.numpy().tobytes() for row in task.graph.target}
             assert not own & {row.numpy().tobytes() for row in task.graph.reference}
 
@@ -290,7 +319,7 @@ def test_an_epoch_takes_so_many_spots_of_a_large_slide_and_the_next_one_others(r
     spots, node_features, parameters = references
     tasks = training_tasks(spots, node_features, parameters, "cpu", seed=1)
     sizes = [len(target) for target, _ in leave_one_out(spots)]
-    epochs = [[own_of(spots, node_features, task) for task in tasks] for _ in range(4)]
+    epochs = [[own_of(spots, node_features, task) for task in made(tasks)] for _ in range(4)]
     for epoch in epochs:
         seen = sum(epoch, [])
         assert len(seen) == len(set(seen))
@@ -298,17 +327,17 @@ def test_an_epoch_takes_so_many_spots_of_a_large_slide_and_the_next_one_others(r
     assert set(sum(epochs[0], [])) != set(sum(epochs[1], []))
     assert set(sum(sum(epochs, []), [])) == set(range(len(spots)))
     again = training_tasks(spots, node_features, parameters, "cpu", seed=1)
-    assert [own_of(spots, node_features, task) for task in again] == epochs[0]
+    assert [own_of(spots, node_features, task) for task in made(again)] == epochs[0]
     other = training_tasks(spots, node_features, parameters, "cpu", seed=2)
-    assert [own_of(spots, node_features, task) for task in other] != epochs[0]
+    assert [own_of(spots, node_features, task) for task in made(other)] != epochs[0]
 
 
 def test_processes_that_share_an_epoch_train_on_the_blocks_of_one_that_has_it_all(references, tiny):
     spots, node_features, parameters = references
     alone, *shared = (training_tasks(spots, node_features, parameters, "cpu") for _ in range(3))
     for _ in range(3):
-        expected = [own_of(spots, node_features, task) for task in alone]
-        actual = [own_of(spots, node_features, shared[place % 2][place]) for place in range(len(alone))]
+        expected = [own_of(spots, node_features, task) for task in made(alone)]
+        actual = [own_of(spots, node_features, next(shared[place % 2][place])) for place in range(len(alone))]
         assert actual == expected
 
 
@@ -316,7 +345,7 @@ def test_a_large_bank_leaves_its_slides_whole_and_shows_what_they_retrieve(refer
     spots, node_features, parameters = references
     monkeypatch.setattr(_training_tasks, "MAX_TASK_BANK", 50)
     for task, (target, bank) in zip(
-        training_tasks(spots, node_features, parameters, "cpu"), leave_one_out(spots), strict=True
+        made(training_tasks(spots, node_features, parameters, "cpu")), leave_one_out(spots), strict=True
     ):
         whole = training_task(spots, node_features, target, bank, parameters, "cpu")
         assert own_of(spots, node_features, task) == target.tolist()
@@ -333,8 +362,8 @@ def test_the_loss_of_a_block_is_that_of_its_own_spots(graph):
     settings = replace(SETTINGS, learning_rate=0.0, target_hidden=0.0, reference_hidden=0.0, alignment=0.0)
     (record,) = train(network, [Task(graph, measured[:30])], settings, rng=np.random.default_rng(0))
     predicted = network(graph).detach()
-    assert record.expression == pytest.approx(expression_loss(predicted[:30], measured[:30]).item(), rel=1e-5)
-    assert record.expression != pytest.approx(expression_loss(predicted, measured).item(), rel=1e-3)
+    assert record.terms["expression"] == pytest.approx(expression_loss(predicted[:30], measured[:30]).item(), rel=1e-5)
+    assert record.terms["expression"] != pytest.approx(expression_loss(predicted, measured).item(), rel=1e-3)
 
 
 def test_a_model_trained_in_blocks_is_much_like_one_trained_on_whole_slides(

@@ -132,7 +132,7 @@ def test_a_line_alone_has_no_network_and_no_attention(target, refs, line_only, t
     model = sp.tl.fit(refs, preset=line_only)
     assert model.networks == [] and model.history == []
     model.save(tmp_path / "model")
-    assert {name.split(".")[0] for name in weights_of(tmp_path / "model")} == {"basis", "trust"}
+    assert {name.split(".")[0] for name in weights_of(tmp_path / "model")} == {"node_features", "trust"}
     sp.tl.predict(target, model=SpaHGC.load(tmp_path / "model"))
     np.testing.assert_array_equal(target[:, model.genes].layers["spahgc"], model.predict(target))
     assert "spahgc_cs" in target.obsm and "spahgc_attention" not in target.obsm

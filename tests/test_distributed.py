@@ -23,7 +23,7 @@ from spahgc._many import jobs as _many
 from spahgc._parameters import Parameters
 from spahgc._training import processes as _engine
 from spahgc._training.fit import new_network
-from spahgc.nn import Task, TrainingSettings, train
+from spahgc.nn import Task, train
 from spahgc.pp._search.exact import cosine_neighbors
 from spahgc.tl import _predict_many
 
@@ -118,7 +118,14 @@ def test_a_step_takes_the_mean_gradient_of_its_slides(refs: list[AnnData], quick
     for tasks, per_step in ([task], 1), ([task] * 3, 3):
         torch.manual_seed(0)
         network = new_network(features.shape[1], expression.shape[1], quick)
-        nothing_hidden = TrainingSettings(5, 1e-3, WEIGHT_DECAY, 0.0, 0.0, tasks_per_step=per_step)
+        nothing_hidden = Parameters(
+            epochs=5,
+            learning_rate=1e-3,
+            weight_decay=WEIGHT_DECAY,
+            target_hidden=0.0,
+            reference_hidden=0.0,
+            tasks_per_step=per_step,
+        )
         records = train(network, tasks, nothing_hidden, rng=np.random.default_rng(0))
         histories.append([record.total for record in records])
     np.testing.assert_allclose(histories[1], histories[0], atol=TOLERANCE)

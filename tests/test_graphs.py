@@ -19,8 +19,11 @@ from spahgc._parameters import Parameters
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import SlideScale, standardize
 from spahgc._spots.spots import Spots, leave_one_out
-from spahgc._training.graphs import check_sizes, spot_graph, training_task
+from spahgc._training.graphs import check_sizes, hetero_graph, training_task
+from spahgc._training.tasks import SlideTask, spare_rs_graph
+from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, EdgeType, Nodes, build_edges
 from spahgc.pp._search.exact import cosine_neighbors
+from spahgc.pp._search.neighbors import Neighbors
 
 EMBEDDING = "X_sim"
 
@@ -407,7 +410,9 @@ def test_edges_run_from_the_neighbour_to_the_spot_whose_neighbour_it_is():
     target, bank = spots[np.arange(12)], spots[np.arange(12, 32)]
     cross = cosine_neighbors(target.z, bank.z, 3)
     peers = cosine_neighbors(bank.z, bank.z, 4, exclude_self=True)
-    graph = spot_graph(target.z, target.xy, bank.z, bank.y, cross, peers, 2, "cpu")
+    nodes = {TARGET: Nodes(target.z, target.xy), REFERENCE: Nodes(bank.z, bank.xy, bank.y)}
+    known = {"cs": cross, "rs": peers}
+    graph = hetero_graph(nodes, build_edges(nodes, Parameters(n_spatial=2), known=known), "cpu")
     near = NearestNeighbors(n_neighbors=2).fit(target.xy).kneighbors(return_distance=False)
     assert edge_pairs(graph.ts) == {(source, spot) for spot in range(12) for source in near[spot]}
     assert edge_pairs(graph.cs) == neighbour_pairs(cross)
@@ -495,3 +500,26 @@ def test_neighbours_of_a_training_task_are_those_that_the_nodes_carry(parameters
     both = np.hstack([features, expression])
     assert edge_pairs(graph.cs) == neighbour_pairs(cosine_neighbors(node_features.features[:12], features, 7))
     assert edge_pairs(graph.rs) == neighbour_pairs(cosine_neighbors(both, both, 7, exclude_self=True))
+
+
+def test_an_edge_type_that_is_registered_is_in_the_graphs_of_training_and_prediction(monkeypatch):
+    def farthest(source, receiver, n_neighbors, device):
+        return Neighbors(cosine_neighbors(receiver.features, -np.asarray(source.features), n_neighbors), {})
+
+    far = EdgeType("far", REFERENCE, TARGET, "n_spatial", farthest)
+    monkeypatch.setitem(EDGE_TYPES, "far", far)
+    spots = spots_of(12, 20)
+    node_features = PlainFeatures.fit(spots)
+    rows, others, parameters = np.arange(12), np.arange(12, 32), Parameters(n_spatial=2, n_cross=3, layers=1)
+    graph = training_task(spots, node_features, rows, others, parameters, "cpu").graph
+    assert list(graph.edges) == ["ts", "cs", "rs", "far"]
+    expected = cosine_neighbors(node_features.features[rows], -node_features.features[others], 2)
+    assert edge_pairs(graph.edges["far"]) == neighbour_pairs(expected)
+
+    peers = spare_rs_graph(node_features, parameters)
+    block = SlideTask.of(spots, node_features, rows, others, peers, parameters, "cpu").task(np.arange(4)).graph
+    for edges, features in ((block.edges["far"], graph.reference), (block.cs, graph.reference)):
+        assert edges.n_source == len(block.reference) <= len(features)
+    own = block.edges["far"].receiver < 4
+    seen = block.reference[block.edges["far"].source[own]]
+    assert torch.equal(seen, graph.reference[graph.edges["far"].source[graph.edges["far"].receiver < 4]])

@@ -417,11 +417,52 @@ def describe(folder: Path, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
 
 
-@pytest.mark.parametrize("version", [None, 0, 1, 3, "2.0"])
+@pytest.mark.parametrize("version", [None, 0, 1, "2.0"])
 def test_loading_another_format_is_refused(saved, version):
     describe(saved, format=version)
-    with pytest.raises(ValueError, match=f"has format {version!r}, this version of spahgc reads format 2"):
+    with pytest.raises(
+        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2 and 3. Install"
+    ):
         SpaHGC.load(saved)
+
+
+def test_loading_a_newer_format_says_to_update(saved):
+    describe(saved, format=4)
+    with pytest.raises(
+        ValueError, match='has format 4, this version .* reads format 2 and 3. .*pip install -U "spahgc"'
+    ):
+        SpaHGC.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("parameters", {"epochs": 3}),
+        ("parameters", ["epochs"]),
+        ("history", {"epoch": [1, 2], "expression": [0.5]}),
+        ("history", {"expression": [0.5]}),
+        ("history", [1.0, 2.0]),
+    ],
+    ids=["missing parameters", "no parameters", "epochs without loss", "no epochs", "no history"],
+)
+def test_loading_a_damaged_description_says_what_is_damaged(saved, entry, value):
+    describe(saved, **{entry: value})
+    with pytest.raises(ValueError, match=r'model.json" is damaged \(.*Copy the whole folder of the model again'):
+        SpaHGC.load(saved)
+
+
+def test_loading_a_parameter_of_the_wrong_type_is_refused(saved, quick):
+    describe(saved, parameters=quick.to_dict() | {"n_networks": "two"})
+    with pytest.raises(ValueError, match="is damaged"):
+        SpaHGC.load(saved)
+
+
+def test_a_history_with_terms_of_another_version_is_read_by_name(saved, fitted):
+    history = {"epoch": [1, 2], "expression": [0.5, 0.25], "sharpness": [0.25, 0.125]}
+    describe(saved, history=history)
+    model = SpaHGC.load(saved)
+    assert [record.terms["sharpness"] for record in model.history] == [0.25, 0.125]
+    assert [record.total for record in model.history] == [0.75, 0.375]
 
 
 @pytest.mark.parametrize("name", ["momentum", "early_stopping", "standardize"])

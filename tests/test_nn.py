@@ -11,17 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spahgc import Parameters
 from spahgc.nn import (
+    LOSS_TERMS,
     CrossNodeAttention,
     CrossNodeAttentionPooling,
     CrossNodeDualAttention,
     Edges,
     HeteroGraph,
+    LossTerm,
     MeanSAGE,
     SpaHGCLayer,
     SpaHGCNetwork,
     Task,
-    TrainingSettings,
     alignment_loss,
     complementary_masks,
     expected_view,
@@ -35,7 +37,7 @@ from spahgc.nn import (
 N_TARGET, N_REFERENCE = 9, 13
 DIM, GENES, WIDTH, HEADS = 5, 3, 8, 2
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
-SETTINGS = TrainingSettings(epochs=3, learning_rate=1e-2, weight_decay=1e-3, target_hidden=0.6, reference_hidden=0.7)
+SETTINGS = Parameters(epochs=3, learning_rate=1e-2, weight_decay=1e-3, target_hidden=0.6, reference_hidden=0.7)
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +67,11 @@ def graph() -> HeteroGraph:
         torch.randn(N_TARGET, DIM),
         torch.randn(N_REFERENCE, DIM),
         torch.randn(N_REFERENCE, GENES),
-        ts=random_edges(N_TARGET, N_TARGET, 4, seed=1),
-        cs=random_edges(N_REFERENCE, N_TARGET, 5, seed=2),
-        rs=random_edges(N_REFERENCE, N_REFERENCE, 4, seed=3),
+        {
+            "ts": random_edges(N_TARGET, N_TARGET, 4, seed=1),
+            "cs": random_edges(N_REFERENCE, N_TARGET, 5, seed=2),
+            "rs": random_edges(N_REFERENCE, N_REFERENCE, 4, seed=3),
+        },
     )
 
 
@@ -161,12 +165,12 @@ def test_mean_of_neighbours_is_that_of_a_loop(graph, states):
 def test_attention_is_that_of_a_loop(graph):
     attention = CrossNodeAttention(DIM, DIM, WIDTH, HEADS)
     expected = loop_attention(attention, graph.target.numpy(), graph.reference.numpy(), pairs(graph.cs))
-    assert_same(attention(graph.target, graph.reference, graph.cs), expected)
+    assert_same(attention(graph.target, graph.reference, graph.cs).out, expected)
 
 
 def test_attention_weights_of_a_node_sum_to_one_in_every_head(graph):
     attention = CrossNodeAttention(DIM, DIM, WIDTH, HEADS)
-    _, weights = attention.attend(graph.target, graph.reference, graph.cs)
+    weights = attention(graph.target, graph.reference, graph.cs).weights
     sums = torch.zeros(N_TARGET, HEADS).index_add(0, graph.cs.receiver, weights)
     expected = torch.ones(N_TARGET, HEADS)
     expected[-1] = 0  # has no edge
@@ -175,13 +179,13 @@ def test_attention_weights_of_a_node_sum_to_one_in_every_head(graph):
 
 def test_attention_stays_finite_where_scores_are_huge(graph):
     attention = CrossNodeAttention(DIM, DIM, WIDTH, HEADS)
-    out = attention(1e6 * graph.target, 1e6 * graph.reference, graph.cs)
+    out = attention(1e6 * graph.target, 1e6 * graph.reference, graph.cs).out
     assert torch.isfinite(out).all()
 
 
 def test_a_node_without_edges_receives_nothing(graph):
     attention = CrossNodeAttention(DIM, DIM, WIDTH, HEADS)
-    assert attention(graph.target, graph.reference, graph.cs)[-1].eq(0).all()
+    assert attention(graph.target, graph.reference, graph.cs).out[-1].eq(0).all()
     assert graph.ts.mean(graph.target)[-1].eq(0).all()
 
 
@@ -192,7 +196,7 @@ def test_width_that_heads_do_not_divide_is_refused():
 
 def test_dual_attention_is_that_of_loops_in_both_directions(graph, states):
     dual, (target, reference) = CrossNodeDualAttention(GENES, WIDTH, HEADS), states
-    to_target, to_reference = dual(target, reference, graph.expression, graph.cs)
+    to_target, to_reference = (way.out for way in dual(target, reference, graph.expression, graph.cs))
     source = np.hstack([reference.numpy(), graph.expression.numpy()])
     cs = pairs(graph.cs)
     assert_same(to_target, loop_attention(dual.to_target, target.numpy(), source, cs))
@@ -204,13 +208,15 @@ def test_dual_attention_is_that_of_loops_in_both_directions(graph, states):
 def test_pooling_adds_what_a_loop_gathers_to_the_state(graph, states):
     pooling, (target, reference) = CrossNodeAttentionPooling(WIDTH, HEADS), states
     gathered = loop_attention(pooling.attention, target.numpy(), reference.numpy(), pairs(graph.cs))
-    assert_same(pooling(target, reference, graph.cs), target.numpy() + gathered)
+    pooled, _ = pooling(target, reference, graph.cs)
+    assert_same(pooled, target.numpy() + gathered)
 
 
 def test_layer_is_that_of_loops(graph, states):
     layer, (target, reference) = SpaHGCLayer(GENES, WIDTH, HEADS), states
     expected = loop_layer(layer, target.numpy(), reference.numpy(), graph)
-    for actual, wanted in zip(layer(target, reference, graph), expected, strict=True):
+    *states_after, _ = layer(target, reference, graph)
+    for actual, wanted in zip(states_after, expected, strict=True):
         assert_same(actual, wanted)
 
 
@@ -241,8 +247,11 @@ def test_numbering_the_target_spots_anew_permutes_the_output(network, graph):
     moved = replace(
         graph,
         target=graph.target[order],
-        ts=Edges(place[graph.ts.source], place[graph.ts.receiver], N_TARGET, N_TARGET),
-        cs=Edges(graph.cs.source, place[graph.cs.receiver], N_REFERENCE, N_TARGET),
+        edges={
+            "ts": Edges(place[graph.ts.source], place[graph.ts.receiver], N_TARGET, N_TARGET),
+            "cs": Edges(graph.cs.source, place[graph.cs.receiver], N_REFERENCE, N_TARGET),
+            "rs": graph.rs,
+        },
     )
     torch.testing.assert_close(network(moved), network(graph)[order], **EXACT)
 
@@ -259,7 +268,11 @@ def test_gradients_of_sage_and_attention_are_right(graph, states):
     target, reference = (part.requires_grad_() for part in states)
     expression = graph.expression.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: sage(x, graph.ts), (target,))
-    assert torch.autograd.gradcheck(lambda t, r, y: dual(t, r, y, graph.cs), (target, reference, expression))
+
+    def both_ways(t: Tensor, r: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return tuple(way.out for way in dual(t, r, y, graph.cs))
+
+    assert torch.autograd.gradcheck(both_ways, (target, reference, expression))
 
 
 def test_gradient_of_the_expression_loss_is_right():
@@ -353,11 +366,11 @@ def test_features_and_expression_of_a_reference_are_masked_independently(graph):
 
 def test_expected_view_is_the_mean_of_view_1_over_many_masks(graph):
     rng = np.random.default_rng(0)
-    views = [masked_views(graph, 0.6, 0.9, rng)[0] for _ in range(3000)]
+    views = [next(masked_views(graph, 0.6, 0.9, rng)) for _ in range(3000)]
     expected = expected_view(graph, 0.6, 0.9)
     for name in ("target", "reference", "expression"):
         mean = torch.stack([getattr(view, name) for view in views]).mean(dim=0)
-        error = (mean - getattr(expected, name)).abs() / getattr(graph, name).abs()
+        error = (mean - expected.visible(name)).abs() / getattr(graph, name).abs()
         assert error.max() < 5 * 0.5 / np.sqrt(3000), name  # five standard errors of the least certain mask
 
 
@@ -373,8 +386,9 @@ def one_step_by_hand(network: SpaHGCNetwork, task: Task, seed: int, *, stop_grad
     first, second = masked_views(
         task.graph, SETTINGS.target_hidden, SETTINGS.reference_hidden, np.random.default_rng(seed)
     )
-    states, aims = network.encode(first), network.encode(second)
-    predicted = network.head(network.pooling(*states, task.graph.cs))
+    (states, _), (aims, _) = network.encode(first), network.encode(second)
+    pooled, _ = network.pooling(*states, task.graph.cs)
+    predicted = network.head(pooled)
     terms = [((predicted - task.measured) ** 2).mean() + 1 - gene_correlations(predicted, task.measured).mean()]
     for state, aim in zip(states, aims, strict=True):
         aim = aim.detach() if stop_gradient else aim
@@ -394,7 +408,8 @@ def test_a_training_step_is_the_one_written_by_hand(network, task):
     by_hand = copy.deepcopy(network)
     terms = one_step_by_hand(by_hand, task, seed=5)
     (record,) = train(network, [task], replace(SETTINGS, epochs=1), rng=np.random.default_rng(5))
-    assert [record.expression, record.align_target, record.align_reference] == pytest.approx(terms, rel=1e-9)
+    assert list(record.terms) == ["expression", "align_target", "align_reference"]
+    assert list(record.terms.values()) == pytest.approx(terms, rel=1e-9)
     assert record.total == pytest.approx(sum(terms))
     assert largest_difference(network, by_hand) < 1e-9
 
@@ -414,7 +429,7 @@ def test_training_reports_every_epoch_as_the_mean_over_the_slides(network, task)
     assert [record.epoch for record in history] == [1, 2, 3]
     rng = np.random.default_rng(5)
     alone = [train(network, [task], replace(frozen, epochs=1), rng=rng)[0] for _ in range(2)]
-    assert history[0].expression == pytest.approx(np.mean([record.expression for record in alone]))
+    assert history[0].terms["expression"] == pytest.approx(np.mean([record.terms["expression"] for record in alone]))
 
 
 def test_a_network_is_judged_by_what_is_read_off_its_outputs(network, task):
@@ -423,7 +438,7 @@ def test_a_network_is_judged_by_what_is_read_off_its_outputs(network, task):
     frozen = replace(SETTINGS, epochs=1, learning_rate=0.0)
     (record,) = train(network, [Task(task.graph, measured, gene_loadings)], frozen, rng=np.random.default_rng(5))
     view, _ = masked_views(task.graph, SETTINGS.target_hidden, SETTINGS.reference_hidden, np.random.default_rng(5))
-    assert record.expression == pytest.approx(expression_loss(network(view) @ gene_loadings, measured).item())
+    assert record.terms["expression"] == pytest.approx(expression_loss(network(view) @ gene_loadings, measured).item())
 
 
 def test_reading_off_by_the_identity_changes_no_step(network, task):
@@ -437,8 +452,8 @@ def test_without_weight_the_alignment_takes_no_part(network, task):
     settings = replace(SETTINGS, alignment=0.0)
     history = train(network, [task], settings, rng=np.random.default_rng(5))
     for record in history:
-        assert record.align_target == record.align_reference == 0
-        assert record.total == record.expression
+        assert record.terms["align_target"] == record.terms["align_reference"] == 0
+        assert record.total == record.terms["expression"]
 
 
 def test_the_alignment_weighs_as_much_as_it_is_told(network, task):
@@ -446,12 +461,30 @@ def test_the_alignment_weighs_as_much_as_it_is_told(network, task):
     plain, double = (
         train(network, [task], replace(frozen, alignment=weight), rng=np.random.default_rng(5))[0] for weight in (1, 2)
     )
-    assert double.expression == pytest.approx(plain.expression)
-    assert double.align_target == pytest.approx(2 * plain.align_target)
-    assert double.align_reference == pytest.approx(2 * plain.align_reference)
+    assert double.terms["expression"] == pytest.approx(plain.terms["expression"])
+    for name in ("align_target", "align_reference"):
+        assert double.terms[name] == pytest.approx(2 * plain.terms[name])
 
 
 def test_training_learns(network, task):
-    settings = TrainingSettings(epochs=150, learning_rate=1e-2, target_hidden=0.0, reference_hidden=0.0)
+    settings = Parameters(epochs=150, learning_rate=1e-2, target_hidden=0.0, reference_hidden=0.0)
     history = train(network, [task], settings, rng=np.random.default_rng(0))
-    assert history[-1].expression < 0.2 * history[0].expression
+    assert history[-1].terms["expression"] < 0.2 * history[0].terms["expression"]
+
+
+def test_a_term_that_is_registered_is_minimised_and_recorded_by_its_name(network, task, monkeypatch):
+    monkeypatch.setitem(LOSS_TERMS, "size", LossTerm(lambda step: step.predicted.square().mean(), "alignment"))
+    (record,) = train(network, [task], replace(SETTINGS, epochs=1, alignment=0.5), rng=np.random.default_rng(5))
+    assert list(record.to_dict()) == ["epoch", "expression", "align_target", "align_reference", "size"]
+    assert record.terms["size"] > 0
+    assert record.total == pytest.approx(sum(record.terms.values()))
+
+
+def test_the_second_view_is_computed_only_for_a_term_that_needs_it(network, task, monkeypatch):
+    encoded = []
+    encode = network.encode
+    monkeypatch.setattr(network, "encode", lambda view: encoded.append(view) or encode(view))
+    for weight, times in ((0.0, 1), (1.0, 2)):
+        encoded.clear()
+        train(network, [task], replace(SETTINGS, epochs=1, alignment=weight), rng=np.random.default_rng(5))
+        assert len(encoded) == times

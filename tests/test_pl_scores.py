@@ -359,8 +359,10 @@ def test_history_draws_every_term_of_every_epoch(fitted):
     assert list(lines) == ["total", "expression", "alignment, target", "alignment, references"]
     np.testing.assert_array_equal(lines["total"][0], [record.epoch for record in fitted.history])
     np.testing.assert_allclose(lines["total"][1], [record.total for record in fitted.history])
-    np.testing.assert_allclose(lines["expression"][1], [record.expression for record in fitted.history])
-    np.testing.assert_allclose(lines["alignment, target"][1], [record.align_target for record in fitted.history])
+    np.testing.assert_allclose(lines["expression"][1], [record.terms["expression"] for record in fitted.history])
+    np.testing.assert_allclose(
+        lines["alignment, target"][1], [record.terms["align_target"] for record in fitted.history]
+    )
 
 
 def test_history_of_a_prediction_is_that_of_its_model_and_survives_files(fitted, target, tmp_path):
@@ -407,6 +409,14 @@ def test_network_that_stopped_before_the_others_ends_where_it_stopped(fitted, ta
 def test_losses_can_stand_on_a_logarithmic_axis(fitted):
     assert sp.pl.history(fitted, log=True, show=False).get_yscale() == "log"
     assert sp.pl.history(fitted, show=False).get_yscale() == "linear"
+
+
+def test_history_draws_a_term_that_it_has_no_name_for(fitted, monkeypatch):
+    records = [replace(record, terms={**record.terms, "sharpness": 0.5}) for record in fitted.history]
+    monkeypatch.setattr(fitted, "history", records)
+    lines = drawn(sp.pl.history(fitted, show=False))
+    np.testing.assert_allclose(lines["sharpness"][1], 0.5)
+    np.testing.assert_allclose(lines["total"][1], [record.total for record in records])
 
 
 def test_prediction_without_a_training_has_no_history(slide):

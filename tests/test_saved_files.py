@@ -7,6 +7,8 @@ of the default (width 16, 3 epochs), one of the paper's preset (width 16, 2 laye
 
 from __future__ import annotations
 
+import json
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from safetensors.numpy import load_file
 
 import spahgc as sp
+from spahgc._training.model_files import FORMAT
 from spahgc.pp._bank import formats, store
 from spahgc.pp._bank.store import stored_rows
 
@@ -73,6 +77,22 @@ def test_a_model_that_is_saved_again_is_written_in_the_newest_format(version, na
     sp.SpaHGC.load(SAVED / version / name).save(tmp_path / "again")
     model = sp.SpaHGC.load(tmp_path / "again")
     np.testing.assert_allclose(model.predict(slide, device="cpu"), expected[f"{name}.expression"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_a_model_of_an_older_format_is_migrated_in_memory_alone(version, name, tmp_path):
+    folder = shutil.copytree(SAVED / version / name, tmp_path / name)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = sp.SpaHGC.load(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert json.loads(before["model.json"])["format"] < FORMAT
+    model.save(tmp_path / "again")
+    description = json.loads((tmp_path / "again" / "model.json").read_text())
+    assert description["format"] == FORMAT
+    assert description["history"]["epoch"] == [1, 2, 3]
+    names = set(load_file(tmp_path / "again" / "network.safetensors"))
+    assert {name.partition(".")[0] for name in names} <= {"node_features", "networks", "trust"}
+    assert ("node_features.ridge.image_axes.axes.0" in names) == (name == "default")
 
 
 def test_a_bank_predicts_what_it_predicted_when_it_was_written(version, bank, slide, expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -114,25 +115,25 @@ class Parameters:
         """
         return replace(find_preset(name), **changes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain numbers, and lists of them, by name."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Parameters:
+    def from_dict(cls, values: Mapping[str, object]) -> Parameters:
         """The inverse of :meth:`to_dict`; refuses names it does not know."""
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(
                 f"unknown parameters: {', '.join(unknown)}. Known are: {', '.join(f.name for f in fields(cls))}."
             )
-        return replace(cls(), **{name: _plain(value) for name, value in values.items()})
+        changes: dict[str, Any] = {name: _plain(value) for name, value in values.items()}
+        return replace(cls(), **changes)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A list, or the array that a file makes of it, as a tuple."""
-    is_list = hasattr(value, "__len__") and not isinstance(value, str)
-    return tuple(int(item) for item in value) if is_list else value
+    return tuple(int(item) for item in value) if isinstance(value, list | tuple | np.ndarray) else value
 
 
 PRESETS = {

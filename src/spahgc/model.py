@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obsp, Uns
@@ -18,11 +19,11 @@ from spahgc._slides.expression import in_memory
 from spahgc._slides.placed import placed_table, placed_tables
 from spahgc._spots.rows import Rows, in_float
 from spahgc._spots.spots import Spots
-from spahgc._training.fit import loss_columns, new_network, train_networks
-from spahgc._training.graphs import bank_spots, check_sizes, needed_references, spot_graph
+from spahgc._training.fit import loss_columns, loss_records, new_network, train_networks
+from spahgc._training.graphs import bank_spots, check_sizes, hetero_graph, needed_references
 from spahgc._training.model_files import FORMAT, read_folder, write_folder
 from spahgc._training.predict import Prediction, predict_networks
-from spahgc._training.tasks import has_large_role, most_similar, spare_rs_graph
+from spahgc._training.tasks import most_similar, spare_rs_graph, trains_in_blocks
 from spahgc._validate import encoder_records
 from spahgc.pp._bank.build import make_rs_graph
 from spahgc.pp._bank.references import (
@@ -35,12 +36,12 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.pp._bank.store import as_rows
-from spahgc.pp._search.neighbors import Neighbors, search_neighbors
+from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
+from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-    from torch import Tensor
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 PRODUCTS_PER_LAYER = 6
 """Products of a state with a square matrix of weights in a layer, a spot."""
 
-BASIS, NETWORKS, TRUST = "basis.", "networks.", "trust."
+NODE_FEATURES, NETWORKS, TRUST = "node_features.", "networks.", "trust."
 """First parts of the names of tensors in the weights file."""
 
 
@@ -195,7 +196,7 @@ class SpaHGC:
 
         Parameters, errors and numbers as in :meth:`predict`, :meth:`cross_graph`, :meth:`attention` and :meth:`support`.
         """
-        return self.predict_spots(self._target_spots(target, table_key), device=device, in_full=True)
+        return self.predict_spots(self._target_spots(target, table_key), device=device, support=True)
 
     def predict_spots(
         self,
@@ -203,10 +204,9 @@ class SpaHGC:
         *,
         cross: csr_matrix | None = None,
         device: str | None = None,
-        attention: bool = False,
-        in_full: bool = False,
+        support: bool = False,
     ) -> Prediction:
-        """Prediction of spots that were read and checked already, with attention, or with all there is.
+        """Prediction of spots that were read and checked already, with attention and, if wanted, support.
 
         Parameters
         ----------
@@ -214,33 +214,32 @@ class SpaHGC:
             Those of the target, without expression, from :func:`spahgc.pp._bank.references.target_spots`.
         cross, device
             As in :meth:`predict`.
-        attention, in_full
-            What else is wanted.
+        support
+            Compute it as well.
         """
         where = resolve_device(device)
         with limited_threads(len(spots) * fit_products(self.bank, self.parameters) / self.bank.n_obs):
             seen = self._seen(spots)
-            outputs, found, heard = self._outputs(seen, cross, where, attention or (in_full and bool(self.networks)))
-            weights = None
-            if heard is not None:
-                weights = csr_matrix((heard, found.graph.indices, found.graph.indptr), shape=found.graph.shape).copy()
-            covered = self._support(seen) if in_full else None
-            return Prediction(self.node_features.decode(outputs), found.graph, weights, covered, found.record)
+            outputs, neighbors, attention = self._outputs(seen, cross, where)
+            covered = self._support(seen) if support else None
+            return Prediction(self.node_features.decode(outputs), neighbors.graph, attention, covered, neighbors.record)
 
     def _outputs(
-        self, spots: Spots, cross: csr_matrix | None, device: str, attention: bool
-    ) -> tuple[np.ndarray, Neighbors, np.ndarray | None]:
-        """What line and networks say of a target, its CS graph, and the attention on it; features live here alone."""
-        features, outputs = self.node_features.transform(spots)
-        found = self._nearest(features, device) if cross is None else Neighbors(cross, {})
-        heard = None
-        if self.networks:
-            graph = self.graph(features, spots.xy, found.graph, device)
-            said, heard = predict_networks(self.networks, graph, spots.xy, self.parameters, device, attention=attention)
-            share = self.parameters.graph_share
-            outputs = said if outputs is None else share * said + (1 - share) * outputs
-        assert outputs is not None  # parameters without line and epochs are refused
-        return outputs, found, heard if attention else None
+        self, spots: Spots, cross: csr_matrix | None, device: str
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+        """What line and networks predict of a target, its CS graph, and the attention on it; features live here alone."""
+        features, line = self.node_features.transform(spots)
+        neighbors = self._nearest(features, device) if cross is None else Neighbors(cross, {})
+        if not self.networks:
+            if line is None:
+                raise ValueError("the model has neither a line nor networks: nothing predicts. Fit it again.")
+            return line, neighbors, None
+        graph = self.graph(features, spots.xy, neighbors.graph, device)
+        outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
+        share = self.parameters.graph_share
+        outputs = outputs if line is None else share * outputs + (1 - share) * line
+        edges = neighbors.graph
+        return outputs, neighbors, csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
 
     def attention(
         self,
@@ -254,24 +253,25 @@ class SpaHGC:
 
         Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
         """
-        if not self.networks:
-            raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
         spots = self._target_spots(target, table_key, check=cross is None)
-        attention = self.predict_spots(spots, cross=cross, device=device, attention=True).attention
-        assert attention is not None
+        attention = self.predict_spots(spots, cross=cross, device=device).attention if self.networks else None
+        if attention is None:
+            raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
         return attention
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
-        rs_graph = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
-        known = needed_references(
-            self.node_features.features, self.node_features.expression, cross, rs_graph, self.parameters.layers
-        )
-        return spot_graph(features, xy, *known, self.parameters.n_spatial, device)
+        known = {CS.name: cross, RS.name: csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))}
+        nodes = {
+            TARGET: Nodes(features, xy),
+            REFERENCE: Nodes(self.node_features.features, expression=self.node_features.expression),
+        }
+        graphs = build_edges(nodes, self.parameters, known=known)
+        return hetero_graph(*needed_references(nodes, graphs, self.parameters.layers), device)
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
-        return search_neighbors(features, self.node_features.features, self.parameters.n_cross, device=where)
+        return CS.build(Nodes(self.node_features.features), Nodes(features), self.parameters.n_cross, where)
 
     def _target_spots(
         self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
@@ -331,19 +331,16 @@ class SpaHGC:
         """
         write_folder(Path(folder), self._tensors(), self.bank, self._description(), overwrite=overwrite)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        import torch
-        from torch import nn
-
+    def _tensors(self) -> dict[str, torch.Tensor]:
         arrays = self.node_features.to_arrays() if isinstance(self.node_features, LowRankFeatures) else {}
-        arrays = {f"{BASIS}{name}": array for name, array in arrays.items()}
+        arrays = {f"{NODE_FEATURES}{name}": array for name, array in arrays.items()}
         if self.trust is not None:
             arrays |= {f"{TRUST}{name}": array for name, array in self.trust.to_arrays().items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
-            f"{NETWORKS}{name}": part for name, part in nn.ModuleList(self.networks).state_dict().items()
+            f"{NETWORKS}{name}": part for name, part in torch.nn.ModuleList(self.networks).state_dict().items()
         }
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, object]:
         return {
             "format": FORMAT,
             "preset": self.preset,
@@ -354,7 +351,7 @@ class SpaHGC:
             "references": self.references,
             "embedding": self.embedding,
             "versions": self.versions,
-            "history": [record.to_dict() for record in self.history],
+            "history": loss_columns(self.history),
         }
 
     @classmethod
@@ -368,21 +365,17 @@ class SpaHGC:
         ValueError
             If it was written in a format that this version does not know, or if its files do not fit together.
         """
-        from torch import nn
-
-        from spahgc.nn import LossRecord
-
         tensors, bank, description = read_folder(Path(folder))
         parameters = Parameters.from_dict(description["parameters"])
         if parameters.n_axes:
-            node_features: NodeFeatures = LowRankFeatures.from_arrays(arrays_with_prefix(BASIS, tensors))
+            node_features: NodeFeatures = LowRankFeatures.from_arrays(arrays_with_prefix(NODE_FEATURES, tensors))
         else:
             node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
         trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
         sizes = node_features.features.shape[1], node_features.expression.shape[1]
         count = parameters.n_networks if parameters.epochs else 0
         networks = [new_network(*sizes, parameters) for _ in range(count)]
-        nn.ModuleList(networks).load_state_dict(
+        torch.nn.ModuleList(networks).load_state_dict(
             {name.removeprefix(NETWORKS): part for name, part in tensors.items() if name.startswith(NETWORKS)}
         )
         return cls(
@@ -393,7 +386,7 @@ class SpaHGC:
             parameters,
             preset=description["preset"],
             seed=description["seed"],
-            history=[LossRecord(**record) for record in description["history"]],
+            history=loss_records(description["history"]),
             versions=description["versions"],
         )
 
@@ -408,7 +401,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         node_features = fit_node_features(spots, blocks, parameters)
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and has_large_role(spots) else None
+        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and trains_in_blocks(spots) else None
         networks, history = train_networks(spots, node_features, parameters, seed=seed, device=device, rs_graph=spare)
         bank.obsp[Obsp.reference_connectivities] = (
             make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)

@@ -149,15 +149,15 @@ class LowRankFeatures:
         """All that a prediction needs, by name; what only the training needs is left out."""
         parts = {
             "features": self.features,
-            **{f"tissue.{name}": part for name, part in self.image_axes.to_arrays().items()},
+            **{f"image_axes.{name}": part for name, part in self.image_axes.to_arrays().items()},
             "components.scores": self.components.scores,
             "components.loadings": self.components.loadings,
             "components.mean": self.components.scale.mean,
             "components.spread": self.components.scale.spread,
         }
         if self.ridge is not None:
-            parts |= {f"line.{name}": np.asarray(part) for name, part in self.ridge.ridge._asdict().items()}
-            parts |= {f"line.tissue.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
+            parts |= {f"ridge.{name}": np.asarray(part) for name, part in self.ridge.ridge._asdict().items()}
+            parts |= {f"ridge.image_axes.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
         return {name: np.ascontiguousarray(part) for name, part in parts.items()}
 
     @classmethod
@@ -172,11 +172,13 @@ class LowRankFeatures:
             training_loadings=np.empty((scores.shape[1], 0)),
         )
         line = None
-        if "line.coefficients" in arrays:
-            coefficients, feature_mean, response_mean, penalty = (arrays[f"line.{name}"] for name in Ridge._fields)
-            image_axes = ImageAxes.from_arrays(arrays_with_prefix("line.tissue.", arrays))
+        if "ridge.coefficients" in arrays:
+            coefficients, feature_mean, response_mean, penalty = (arrays[f"ridge.{name}"] for name in Ridge._fields)
+            image_axes = ImageAxes.from_arrays(arrays_with_prefix("ridge.image_axes.", arrays))
             line = ImageRidge(image_axes, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
-        return cls(ImageAxes.from_arrays(arrays_with_prefix("tissue.", arrays)), components, line, arrays["features"])
+        return cls(
+            ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays)), components, line, arrays["features"]
+        )
 
 
 def fit_components(spots: Spots, parameters: Parameters) -> GeneComponents:

@@ -6,21 +6,22 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from spahgc._settings import progress_bar
 from spahgc._spots.rows import read
 from spahgc._training.processes import ProcessGroup, joined_processes, warn_of_idle
 from spahgc._training.tasks import training_tasks
+from spahgc.nn import LossRecord, SpaHGCNetwork, Task, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from scipy.sparse import csr_matrix
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
     from spahgc._spots.spots import Spots
-    from spahgc.nn import LossRecord, SpaHGCNetwork, Task, TrainingSettings
 
 COMPARED = 64
 """Reference spots, evenly spaced, by which processes see whether they were given the same."""
@@ -80,8 +81,8 @@ def train_networks(
                 bar.update()
 
         for member in range(parameters.n_networks):
-            own_seed = [seed, member] if member else seed
-            network, losses = _train(tasks, node_features, parameters, own_seed, device, report, processes)
+            member_seed = [seed, member] if member else seed
+            network, losses = _train(tasks, node_features, parameters, member_seed, device, report, processes)
             networks.append(network.cpu())
             history += losses
     return networks, history
@@ -90,7 +91,13 @@ def train_networks(
 def loss_columns(history: Sequence[LossRecord]) -> dict[str, list[float]]:
     """The losses of every epoch as one list a term, which ``uns`` and its files can hold."""
     rows = [record.to_dict() for record in history]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def loss_records(columns: Mapping[str, Sequence[float]]) -> list[LossRecord]:
+    """The inverse of :func:`loss_columns`."""
+    rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    return [LossRecord(int(row.pop("epoch")), row) for row in rows]
 
 
 def _check_same_references(node_features: NodeFeatures, processes: ProcessGroup) -> None:
@@ -102,24 +109,8 @@ def _check_same_references(node_features: NodeFeatures, processes: ProcessGroup)
         processes.check_same(read(part, rows), "references")
 
 
-def training_settings(parameters: Parameters) -> TrainingSettings:
-    """The numbers that concern the training."""
-    from spahgc.nn import TrainingSettings
-
-    return TrainingSettings(
-        epochs=parameters.epochs,
-        learning_rate=parameters.learning_rate,
-        weight_decay=parameters.weight_decay,
-        target_hidden=parameters.target_hidden,
-        reference_hidden=parameters.reference_hidden,
-        alignment=parameters.alignment,
-        tasks_per_step=parameters.tasks_per_step,
-        precision=parameters.precision,
-    )
-
-
 def _train(
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | Iterator[Task]],
     node_features: NodeFeatures,
     parameters: Parameters,
     seed: int | list[int],
@@ -127,10 +118,6 @@ def _train(
     report: Callable[[LossRecord], None],
     processes: ProcessGroup | None,
 ) -> tuple[SpaHGCNetwork, list[LossRecord]]:
-    import torch
-
-    from spahgc.nn import train
-
     rng = np.random.default_rng(seed)
     initial = seed if isinstance(seed, int) else int(np.random.default_rng(seed).integers(2**31))
     with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone, and the user's stream stays
@@ -138,7 +125,7 @@ def _train(
         torch.default_generator.manual_seed(initial)
         network = new_network(node_features.features.shape[1], node_features.expression.shape[1], parameters)
     network.to(device)
-    history = train(network, tasks, training_settings(parameters), rng=rng, on_epoch=report, processes=processes)
+    history = train(network, tasks, parameters, rng=rng, on_epoch=report, processes=processes)
     if processes is not None:  # equal already, unless the machines round differently
         with torch.no_grad():
             for weights in network.parameters():
@@ -148,6 +135,4 @@ def _train(
 
 def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
     """A network of the size that the parameters ask for."""
-    from spahgc.nn import SpaHGCNetwork
-
     return SpaHGCNetwork(feature_dim, outputs, width=parameters.width, layers=parameters.layers, heads=parameters.heads)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._slides.expression import in_memory
-from spahgc._spots.plane import nearest_in_plane, reached
+from spahgc._spots.plane import reached
 from spahgc._spots.rows import DenseRows, Rows, in_float, read
 from spahgc._spots.spots import Spots, leave_one_out
-from spahgc.pp._bank.build import make_rs_graph
+from spahgc.nn import Edges, HeteroGraph, Task
 from spahgc.pp._bank.store import as_rows
-from spahgc.pp._search.exact import cosine_neighbors
+from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, Nodes, build_edges
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from torch import Tensor
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
-    from spahgc.nn import Edges, HeteroGraph, Task
 
 SMALL_BANK = 20_000
 """Reference spots up to which all are nodes of every graph; of a larger bank only those whose state reaches the target."""
@@ -66,122 +66,97 @@ def check_sizes(spots: Spots, parameters: Parameters) -> None:
 def training_task(
     spots: Spots, node_features: NodeFeatures, target: np.ndarray, bank: np.ndarray, parameters: Parameters, device: str
 ) -> Task:
-    """One slide in the role of the target, given the indices of its spots and of those of its bank."""
-    from spahgc.nn import Task
+    """One slide in the role of the target, given the indices of its spots and of those of its bank.
 
-    features, expression = node_features.features[bank], node_features.expression[bank]
-    cross = cosine_neighbors(node_features.features[target], features, parameters.n_cross)
-    rs_graph = make_rs_graph(features, expression, parameters.n_reference)
-    graph = spot_graph(
-        node_features.features[target],
-        spots.xy[target],
-        features,
-        expression,
-        cross,
-        rs_graph,
-        parameters.n_spatial,
-        device,
-    )
+    Nothing measured on the target enters its graph.
+    """
+    features = node_features.features
+    nodes = {
+        TARGET: Nodes(features[target], spots.xy[target]),
+        REFERENCE: Nodes(features[bank], spots.xy[bank], node_features.expression[bank]),
+    }
+    graph = hetero_graph(nodes, build_edges(nodes, parameters), device)
+    return judged_task(graph, node_features, target, device)
+
+
+def judged_task(graph: HeteroGraph, node_features: NodeFeatures, spots: np.ndarray, device: str) -> Task:
+    """A task of a graph whose first target nodes are some spots, by number."""
+    loadings = node_features.gene_loadings
     return Task(
         graph,
-        as_tensor(node_features.training_target[target], device),
-        None if node_features.gene_loadings is None else as_tensor(node_features.gene_loadings, device),
+        as_tensor(read(node_features.training_target, spots), device),
+        None if loadings is None else as_tensor(loadings, device),
     )
 
 
-def spot_graph(
-    target: Rows,
-    xy: np.ndarray,
-    reference: Rows,
-    expression: np.ndarray,
-    cross: csr_matrix,
-    rs_graph: csr_matrix,
-    n_spatial: int,
-    device: str,
-) -> HeteroGraph:
-    """Graph of a target and a bank; nothing measured on the target enters.
-
-    Parameters
-    ----------
-    target, xy
-        Features and centres of the target's spots.
-    reference, expression
-        Features and expression of the reference spots.
-    cross, rs_graph
-        CS graph and RS graph.
-    n_spatial
-        Q of the TS graph.
-    device
-        Torch device.
-    """
-    near, _ = nearest_in_plane(xy, n_spatial)
-    return hetero_graph(target, reference, expression, near, cross, rs_graph, device)
-
-
-def hetero_graph(
-    target: Rows,
-    reference: Rows,
-    expression: np.ndarray,
-    near: csr_matrix,
-    cross: csr_matrix,
-    rs_graph: csr_matrix,
-    device: str,
-) -> HeteroGraph:
-    """The same, given the TS graph as well."""
-    from spahgc.nn import HeteroGraph
-
+def hetero_graph(nodes: Mapping[str, Nodes], graphs: Mapping[str, csr_matrix], device: str) -> HeteroGraph:
+    """Nodes of both types and the graphs between them, by name, as tensors on a device."""
     return HeteroGraph(
-        as_tensor(target, device),
-        as_tensor(reference, device),
-        as_tensor(expression, device),
-        ts=_edges(near, device),
-        cs=_edges(cross, device),
-        rs=_edges(rs_graph, device),
+        as_tensor(nodes[TARGET].features, device),
+        as_tensor(nodes[REFERENCE].features, device),
+        as_tensor(nodes[REFERENCE].expression, device),
+        {name: _edges(graph, device) for name, graph in graphs.items()},
     )
 
 
 def needed_references(
-    reference: Rows, expression: np.ndarray, cross: csr_matrix, rs_graph: csr_matrix, hops: int
-) -> tuple[Rows, np.ndarray, csr_matrix, csr_matrix]:
-    """Features, expression, CS graph and RS graph without the reference spots of which no target spot hears.
+    nodes: Mapping[str, Nodes], graphs: Mapping[str, csr_matrix], hops: int
+) -> tuple[dict[str, Nodes], dict[str, csr_matrix]]:
+    """Nodes and graphs without the reference spots on which no target spot depends.
 
     A spot that was not retrieved sends its state along RS edges alone, an edge a layer. So those that are retrieved, and
     those from which at most so many edges as there are layers lead to them, are all that a prediction depends on.
 
     Parameters
     ----------
-    reference, expression, cross, rs_graph
-        See :func:`spot_graph`; of a bank of at most 20,000 spots they come back as they are.
+    nodes, graphs
+        See :func:`hetero_graph`; with a bank of at most 20,000 spots they come back as they are.
     hops
         Layers of the network.
     """
-    if reference.shape[0] <= SMALL_BANK:
-        return reference, expression, cross, rs_graph
-    nodes = reached(cross.indices, rs_graph, hops)
-    return read(reference, nodes), expression[nodes], among(cross, nodes), among(rs_graph[nodes], nodes)
+    references = nodes[REFERENCE]
+    if references.features.shape[0] <= SMALL_BANK:
+        return dict(nodes), dict(graphs)
+    chosen = reached(joined(graphs, REFERENCE, TARGET).indices, joined(graphs, REFERENCE, REFERENCE), hops)
+    some = Nodes(read(references.features, chosen), expression=references.expression[chosen])
+    return {**nodes, REFERENCE: some}, subgraphs(graphs, {REFERENCE: chosen})
+
+
+def joined(graphs: Mapping[str, csr_matrix], source: str, receiver: str) -> csr_matrix:
+    """All edges between two types of nodes, of whatever type they are."""
+    first, *others = (
+        graphs[kind.name] for kind in EDGE_TYPES.values() if (kind.source, kind.receiver) == (source, receiver)
+    )
+    return sum(others, first)
+
+
+def subgraphs(graphs: Mapping[str, csr_matrix], chosen: Mapping[str, np.ndarray]) -> dict[str, csr_matrix]:
+    """The graphs among some nodes, which are numbered anew; of a type that is not named all nodes stay."""
+    parts = {}
+    for name, graph in graphs.items():
+        kind = EDGE_TYPES[name]
+        graph = graph[chosen[kind.receiver]] if kind.receiver in chosen else graph
+        parts[name] = among(graph, chosen[kind.source]) if kind.source in chosen else graph
+    return parts
 
 
 def among(graph: csr_matrix, nodes: np.ndarray) -> csr_matrix:
-    """The edges from some columns (ascending), which are numbered anew; the order of the edges stays."""
-    place = np.minimum(np.searchsorted(nodes, graph.indices), len(nodes) - 1)
-    kept = nodes[place] == graph.indices
-    ends = np.concatenate([[0], np.cumsum(kept)])[graph.indptr]
-    return csr_matrix((graph.data[kept], place[kept], ends), shape=(graph.shape[0], len(nodes)))
+    """The edges from some columns, which are numbered anew; the order of the edges stays."""
+    position = np.full(graph.shape[1], -1)
+    position[nodes] = np.arange(len(nodes))
+    columns = position[graph.indices]
+    is_inside = columns >= 0
+    ends = np.concatenate([[0], np.cumsum(is_inside)])[graph.indptr]
+    return csr_matrix((graph.data[is_inside], columns[is_inside], ends), shape=(graph.shape[0], len(nodes)))
 
 
 def _edges(graph: csr_matrix, device: str) -> Edges:
     """A row of the matrix receives from its columns."""
-    import torch
-
-    from spahgc.nn import Edges
-
     coo = graph.tocoo()
     source, receiver = (torch.from_numpy(index.astype(np.int64)).to(device) for index in (coo.col, coo.row))
     return Edges(source, receiver, n_source=graph.shape[1], n_receiver=graph.shape[0])
 
 
-def as_tensor(x: Rows, device: str) -> Tensor:
+def as_tensor(x: Rows, device: str) -> torch.Tensor:
     """The array on the device, float32."""
-    import torch
-
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device)

@@ -1,4 +1,11 @@
-"""The files of a saved model: writing them, reading them, and whether they fit together."""
+"""The files of a saved model: writing them, reading them, migrating older ones, and whether they fit together.
+
+A change of what :meth:`SpaHGC.save` writes makes a new format. Raise :data:`FORMAT`, and add to :data:`MIGRATIONS`, under
+the number of the format before, a function that turns its description and tensors into those of the new one: it gets
+fresh dictionaries and returns them changed. A parameter that is new belongs into its ``"parameters"``, with the value under
+which models of that time were trained. Older formats then pass through all migrations from theirs on, in memory: files stay
+as they are until the model is saved again. Store a model of the format before in ``tests/saved``.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +13,51 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 
+from spahgc._parameters import Parameters
 from spahgc._validate import quoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-FORMAT = 2
+    Description = dict[str, Any]
+    Tensors = dict[str, Tensor]
+    Migration = Callable[[Description, Tensors], tuple[Description, Tensors]]
+
+FORMAT = 3
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
+ENTRIES = ("sha256", "genes", "parameters", "embedding", "preset", "seed", "history", "versions")
+"""What a description of any format must hold."""
+
+
+def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """History by epoch to history by term; tensors under the names of the classes that hold them."""
+    epochs = description["history"]
+    history = {name: [epoch[name] for epoch in epochs] for name in epochs[0]} if epochs else {}
+    names = {
+        "basis.line.tissue.": "node_features.ridge.image_axes.",
+        "basis.line.": "node_features.ridge.",
+        "basis.tissue.": "node_features.image_axes.",
+        "basis.": "node_features.",
+    }
+
+    def renamed(name: str) -> str:
+        before = next((before for before in names if name.startswith(before)), "")
+        return names.get(before, "") + name.removeprefix(before)
+
+    return description | {"history": history}, {renamed(name): tensor for name, tensor in tensors.items()}
+
+
+MIGRATIONS: dict[int, Migration] = {2: _from_2}
+"""From each older format that is read to the one after it."""
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -31,25 +69,63 @@ def checksums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """The description of a saved model; refuses what is none."""
+def read_description(folder: Path) -> Description:
+    """The description of a saved model in the newest format; refuses what is none."""
+    return _migrated(folder, _description_as_written(folder), {})[0]
+
+
+def _description_as_written(folder: Path) -> Description:
+    path = folder / DESCRIPTION_FILE
     try:
-        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f'"{folder / DESCRIPTION_FILE}" is no JSON ({error}): it was not written by spahgc.'
-        ) from error
+        raise ValueError(f'"{path}" is no JSON ({error}): it was not written by spahgc.') from error
     if not isinstance(description, dict):
-        raise ValueError(f'"{folder / DESCRIPTION_FILE}" does not describe a model: it was not written by spahgc.')
-    if description.get("format") != FORMAT:
-        raise ValueError(
-            f'"{folder}" has format {description.get("format")!r}, this version of spahgc reads format {FORMAT}. '
-            "Install the version that wrote it, or fit the model again."
+        raise ValueError(f'"{path}" does not describe a model: it was not written by spahgc.')
+    version = description.get("format")
+    if version != FORMAT and version not in MIGRATIONS:
+        is_newer = isinstance(version, int) and version > FORMAT
+        way_out = (
+            'A newer version of spahgc wrote it: run pip install -U "spahgc".'
+            if is_newer
+            else "Install the version that wrote it, or fit the model again."
         )
-    missing = {"sha256", "genes", "parameters", "embedding", "preset", "seed", "history", "versions"} - set(description)
+        readable = ", ".join(map(str, sorted(MIGRATIONS)))
+        raise ValueError(
+            f'"{folder}" has format {version!r}, this version of spahgc reads format {readable} and {FORMAT}. {way_out}'
+        )
+    missing = set(ENTRIES) - set(description)
     if missing:
-        raise ValueError(f'"{folder / DESCRIPTION_FILE}" is incomplete: it lacks {quoted(sorted(missing))}.')
+        raise ValueError(f'"{path}" is incomplete: it lacks {quoted(sorted(missing))}.')
     return description
+
+
+def _migrated(folder: Path, description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """Both in the newest format."""
+    try:
+        for version in range(description["format"], FORMAT):
+            description, tensors = MIGRATIONS[version](description, tensors)
+        _check_history(description["history"])
+        _check_parameters(description["parameters"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'"{folder / DESCRIPTION_FILE}" is damaged ({error}). Copy the whole folder of the model again, or fit it again.'
+        ) from error
+    return description | {"format": FORMAT}, tensors
+
+
+def _check_history(history: dict[str, list[float]]) -> None:
+    """A number of every term for every epoch; which terms there are is the affair of the version that trained."""
+    lengths = {name: len(values) for name, values in history.items()}
+    if history and ("epoch" not in history or len(set(lengths.values())) > 1):
+        raise ValueError(f"history: epochs or terms are missing, found are {lengths}")
+
+
+def _check_parameters(parameters: dict[str, object]) -> None:
+    missing = [field.name for field in fields(Parameters) if field.name not in parameters]
+    if missing:
+        raise ValueError(f"parameters: {quoted(missing)} missing")
+    Parameters.from_dict(parameters)
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -63,9 +139,7 @@ def is_model_folder(folder: Path) -> bool:
     return True
 
 
-def write_folder(
-    folder: Path, tensors: dict[str, Tensor], bank: AnnData, description: dict[str, Any], *, overwrite: bool
-) -> None:
+def write_folder(folder: Path, tensors: Tensors, bank: AnnData, description: Description, *, overwrite: bool) -> None:
     """Write a model, all or nothing; the errors are those of :meth:`SpaHGC.save`."""
     from safetensors.torch import save_file
 
@@ -91,14 +165,14 @@ def write_folder(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Tensor], AnnData, dict[str, Any]]:
-    """Read what :func:`write_folder` wrote; the errors are those of :meth:`SpaHGC.load`."""
+def read_folder(folder: Path) -> tuple[Tensors, AnnData, Description]:
+    """Read what :func:`write_folder` wrote, in the newest format; the errors are those of :meth:`SpaHGC.load`."""
     from safetensors.torch import load_file
 
     missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f'"{folder}" is no saved model: {quoted(missing)} not found there.')
-    description = read_description(folder)
+    description = _description_as_written(folder)
     if description["sha256"] != checksums(folder):
         raise ValueError(
             f'the files in "{folder}" do not fit together: not all are those that {DESCRIPTION_FILE} was written '
@@ -107,4 +181,5 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], AnnData, dict[str, Any
     bank = ad.read_h5ad(folder / BANK_FILE)
     if list(bank.var_names) != description["genes"]:
         raise ValueError(f'the files in "{folder}" do not fit together: their genes differ. Save the model again.')
-    return load_file(folder / WEIGHTS_FILE), bank, description
+    description, tensors = _migrated(folder, description, load_file(folder / WEIGHTS_FILE))
+    return tensors, bank, description

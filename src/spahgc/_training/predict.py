@@ -1,15 +1,16 @@
-"""What a model says of a target, and what its networks contribute: output, and attention to reference spots."""
+"""The prediction of a target, and what the networks contribute to it: output, and attention to reference spots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from spahgc._spots.plane import spatial_blocks
-from spahgc._training.fit import training_settings
+from spahgc.nn import WHOLE, Blocks, predict_and_attend
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -26,7 +27,7 @@ PREDICTION_BLOCK_SPOTS = 8_192
 
 @dataclass(frozen=True)
 class Prediction:
-    """All that a model says of a target.
+    """All that a model predicts of a target.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class Prediction:
     cross: csr_matrix
     attention: csr_matrix | None
     support: np.ndarray | None
-    search: dict[str, Any]
+    search: Mapping[str, str | float]
 
 
 def predict_networks(
@@ -55,10 +56,8 @@ def predict_networks(
     xy: np.ndarray,
     parameters: Parameters,
     device: str,
-    *,
-    attention: bool,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean over the networks of what each says, computed once for output and attention.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the networks of their outputs and of their attention.
 
     Parameters
     ----------
@@ -72,32 +71,20 @@ def predict_networks(
         All numbers of the fit.
     device
         Torch device.
-    attention
-        Whether it is wanted; a slide in blocks has it anyway.
 
     Returns
     -------
     Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, in
-    the order of ``graph.cs``, float32, or ``None``.
+    the order of ``graph.cs``, float32.
     """
-    import torch
-
-    from spahgc.nn import predict_and_attend, predict_by_blocks, predict_expression
-
-    settings = training_settings(parameters)
-    blocks = [torch.from_numpy(rows).to(device) for rows in spatial_blocks(xy, PREDICTION_BLOCK_SPOTS)]
-    outputs, heard = [], []
+    blocks: Blocks = WHOLE
+    if len(xy) > MAX_WHOLE_SPOTS:
+        blocks = [torch.from_numpy(rows).to(device) for rows in spatial_blocks(xy, PREDICTION_BLOCK_SPOTS)]
+    outputs, attention = [], []
     for network in networks:
-        network.to(device)
-        if len(xy) > MAX_WHOLE_SPOTS:
-            output, weights = predict_by_blocks(network, graph, settings, blocks)
-        elif attention:
-            output, by_layer = predict_and_attend(network, graph, settings)
-            weights = by_layer.mean(0)
-        else:
-            output, weights = predict_expression(network, graph, settings), None
+        expression, by_layer = predict_and_attend(network.to(device), graph, parameters, blocks)
         network.cpu()
-        outputs.append(output.cpu().numpy())
-        heard += [] if weights is None else [weights.cpu().numpy()]
-    mean = np.asarray(np.mean(heard, axis=0, dtype=np.float64), dtype=np.float32) if heard else None
+        outputs.append(expression.cpu().numpy())
+        attention.append(by_layer.mean(0).cpu().numpy())
+    mean = np.asarray(np.mean(attention, axis=0, dtype=np.float64), dtype=np.float32)
     return np.asarray(np.mean(outputs, axis=0)), mean

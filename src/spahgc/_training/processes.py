@@ -7,6 +7,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -57,8 +59,6 @@ class ProcessGroup:
         label
             How the message calls it.
         """
-        import torch
-
         own = torch.as_tensor(numbers, dtype=torch.float64, device=self.device)
         first = self.first(own)
         differs = (own - first).abs().max() > SAME * first.abs().max()

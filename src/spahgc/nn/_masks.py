@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spahgc.nn._graph import HeteroGraph
+    from spahgc.nn._edges import HeteroGraph
 
 
 def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -31,22 +32,21 @@ def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -
     -------
     The masks of view 1 and of view 2.
     """
-    kept = torch.from_numpy(rng.random(like.shape, dtype=np.float32) >= hidden).to(like)
-    return kept, 1 - kept
+    shown = torch.from_numpy(rng.random(like.shape, dtype=np.float32) >= hidden).to(like)
+    return shown, 1 - shown
 
 
 def masked_views(
     graph: HeteroGraph, target_hidden: float, reference_hidden: float, rng: np.random.Generator
-) -> tuple[HeteroGraph, HeteroGraph]:
-    """Two views of one graph: same edges, complementary entries of image features and expression."""
-    target = complementary_masks(graph.target, target_hidden, rng)
-    reference = complementary_masks(graph.reference, reference_hidden, rng)
-    expression = complementary_masks(graph.expression, reference_hidden, rng)
-    view_1, view_2 = (
-        replace(graph, target=graph.target * t, reference=graph.reference * r, expression=graph.expression * e)
-        for t, r, e in zip(target, reference, expression, strict=True)
-    )
-    return view_1, view_2
+) -> Iterator[HeteroGraph]:
+    """Two views of one graph, one after the other: same edges, complementary entries of image features and expression.
+
+    All masks are drawn with the first view; the second is made only where it is asked for.
+    """
+    shares = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
+    masks = {name: complementary_masks(getattr(graph, name), hidden, rng) for name, hidden in shares.items()}
+    for view in range(2):
+        yield replace(graph, **{name: getattr(graph, name) * both[view] for name, both in masks.items()})
 
 
 def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: float) -> HeteroGraph:
@@ -55,14 +55,5 @@ def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: fl
     The network learned to predict from view 1. Its expectation is to it what unmasked features are to a network
     trained with dropout: nothing is hidden, nothing is random, and sums keep the size that the weights know.
     """
-    return replace(
-        graph,
-        target=expected(graph.target, target_hidden),
-        reference=expected(graph.reference, reference_hidden),
-        expression=expected(graph.expression, reference_hidden),
-    )
-
-
-def expected(features: Tensor, hidden: float) -> Tensor:
-    """Mean of some features over all masks that hide an entry with this probability."""
-    return features * (1 - hidden)
+    hidden = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
+    return replace(graph, hidden=hidden)

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from spahgc.nn._losses import alignment_loss, expression_loss
+from spahgc.nn._losses import LOSS_TERMS, StepOutputs
 from spahgc.nn._masks import expected_view, masked_views
+from spahgc.nn._network import WHOLE, Blocks, States
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import numpy as np
     from torch import Tensor
 
-    from spahgc.nn._graph import HeteroGraph
+    from spahgc._parameters import Parameters
+    from spahgc.nn._edges import HeteroGraph
     from spahgc.nn._network import SpaHGCNetwork
 
 HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Number formats of 16 bits by name."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How the network is trained; the defaults are those of the paper."""
-
-    epochs: int = 200
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    target_hidden: float = 0.8
-    """Share of a target spot's entries that view 1 hides."""
-    reference_hidden: float = 0.9
-    """Share of a reference spot's entries that view 1 hides."""
-    alignment: float = 1.0
-    """Weight of the alignment losses; without one the second view is not computed."""
-    tasks_per_step: int = 1
-    """Slides whose gradients are averaged for one step of the optimiser."""
-    precision: str = "fp32"
-    """Number format in which the network computes; weights, losses and optimiser stay in fp32."""
 
 
 class Task(NamedTuple):
@@ -63,21 +45,19 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class LossRecord:
-    """Terms of the loss, averaged over the slides of one epoch."""
+    """Terms of the loss by name, averaged over the slides of one epoch."""
 
     epoch: int
-    expression: float
-    align_target: float
-    align_reference: float
+    terms: Mapping[str, float]
 
     @property
     def total(self) -> float:
         """The quantity that is minimised."""
-        return self.expression + self.align_target + self.align_reference
+        return sum(self.terms.values())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers by name."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, float]:
+        """Number of the epoch and terms by name."""
+        return {"epoch": self.epoch, **self.terms}
 
 
 class Processes(Protocol):
@@ -109,8 +89,8 @@ class Alone:
 
 def train(
     network: SpaHGCNetwork,
-    tasks: Sequence[Task],
-    settings: TrainingSettings,
+    tasks: Sequence[Task | Iterator[Task]],
+    parameters: Parameters,
     *,
     rng: np.random.Generator,
     on_epoch: Callable[[LossRecord], None] | None = None,
@@ -123,10 +103,10 @@ def train(
     network
         On the device of the tasks.
     tasks
-        Each slide in the role of the target. Of several processes each takes every so many-th of a step, and looks at no
+        Each slide in the role of the target, or an iterator that gives another part of it in every epoch. Of several processes each takes every so many-th of a step, and reads no
         other.
-    settings
-        Numbers of the training.
+    parameters
+        All numbers of the fit.
     rng
         Source of the masks.
     on_epoch
@@ -143,39 +123,42 @@ def train(
     device = next(network.parameters()).device
     optimiser = torch.optim.Adam(
         network.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        lr=parameters.learning_rate,
+        weight_decay=parameters.weight_decay,
         fused=device.type != "mps",  # where older torch has no fused step
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=parameters.precision == "fp16")
     scaler.scale(torch.zeros(1, device=device))  # makes its scale, also in a process whose first step has no slide
-    streams = _streams(rng, settings.tasks_per_step)
+    streams = _streams(rng, parameters.tasks_per_step)
     history: list[LossRecord] = []
-    for epoch in range(1, settings.epochs + 1):
+    for epoch in range(1, parameters.epochs + 1):
         network.train()
-        terms = torch.zeros(3, device=device)
-        for start in range(0, len(tasks), settings.tasks_per_step):
-            size = min(settings.tasks_per_step, len(tasks) - start)
+        terms = torch.zeros(len(LOSS_TERMS), device=device)
+        for start in range(0, len(tasks), parameters.tasks_per_step):
+            size = min(parameters.tasks_per_step, len(tasks) - start)
             optimiser.zero_grad()
-            for place in range(processes.rank, size, processes.count):
-                parts = _loss_terms(network, tasks[start + place], settings, streams[place])
+            for position in range(processes.rank, size, processes.count):
+                item = tasks[start + position]
+                task = item if isinstance(item, Task) else next(item)
+                parts = _loss_terms(network, task, parameters, streams[position])
                 scaler.scale(parts.sum() / size).backward()
                 terms += parts.detach()
             if processes.count > 1:
                 _add_up_gradients(network, processes)
             scaler.step(optimiser)
             scaler.update()
-        history.append(LossRecord(epoch, *(processes.total(terms).cpu() / len(tasks)).tolist()))
+        means = (processes.total(terms).cpu() / len(tasks)).tolist()
+        history.append(LossRecord(epoch, dict(zip(LOSS_TERMS, means, strict=True))))
         if on_epoch is not None:
             on_epoch(history[-1])
     return history
 
 
 def _streams(rng: np.random.Generator, tasks_per_step: int) -> list[np.random.Generator]:
-    """A source of masks for every place within a step.
+    """A source of masks for every position within a step.
 
-    A place belongs to one process. It draws for its own places and no others, and what it draws does not depend on how
-    many processes there are.
+    A position belongs to one process, which draws for its own and no others. So what is drawn does not depend on how many
+    processes there are.
     """
     return [rng] if tasks_per_step == 1 else rng.spawn(tasks_per_step)
 
@@ -193,39 +176,64 @@ def _add_up_gradients(network: SpaHGCNetwork, processes: Processes) -> None:
         weights.grad = gradient.view_as(weights)
 
 
-def _loss_terms(network: SpaHGCNetwork, task: Task, settings: TrainingSettings, rng: np.random.Generator) -> Tensor:
-    """Expression, alignment of the target nodes, alignment of the reference nodes."""
-    view_1, view_2 = masked_views(task.graph, settings.target_hidden, settings.reference_hidden, rng)
-    with _precision(settings, task.measured.device):
-        target, reference = network.encode(view_1)
-        predicted = network.decode(target, reference, task.graph.cs)[: len(task.measured)]
-    exact = task.measured.dtype  # what a lower precision computed goes back to that of the task
-    predicted = predicted.to(exact)
-    predicted = predicted if task.gene_loadings is None else predicted @ task.gene_loadings
-    terms = [expression_loss(predicted, task.measured)]
-    if settings.alignment:
+def _loss_terms(network: SpaHGCNetwork, task: Task, parameters: Parameters, rng: np.random.Generator) -> Tensor:
+    """The weighted terms of the loss, in the order of the registry."""
+    views = masked_views(task.graph, parameters.target_hidden, parameters.reference_hidden, rng)
+    exact, judged = task.measured.dtype, slice(len(task.measured))
+
+    def as_exact(states: States) -> States:
+        """What a lower precision computed goes back to that of the task."""
+        return States(states.target[judged].to(exact), states.reference.to(exact))
+
+    def encode_view_2() -> States:
         # The stop-gradient: view 2 is only what view 1 is aligned to.
-        with torch.no_grad(), _precision(settings, task.measured.device):
-            target_aim, reference_aim = network.encode(view_2)
-        own = slice(len(task.measured))
-        terms += [
-            settings.alignment * alignment_loss(state.to(exact), aim.to(exact))
-            for state, aim in ((target[own], target_aim[own]), (reference, reference_aim))
-        ]
-    else:
-        terms += [terms[0].new_zeros(())] * 2
+        with torch.no_grad(), _precision(parameters, task.measured.device):
+            return as_exact(network.encode(next(views))[0])
+
+    with _precision(parameters, task.measured.device):
+        states, _ = network.encode(next(views))
+        predicted = network.decode(*states, task.graph.edges["cs"])[0][judged].to(exact)
+    predicted = predicted if task.gene_loadings is None else predicted @ task.gene_loadings
+    step = StepOutputs(predicted, task.measured, as_exact(states), encode_view_2)
+    terms = []
+    for loss, name in LOSS_TERMS.values():
+        weight = 1.0 if name is None else getattr(parameters, name)
+        terms.append(weight * loss(step) if weight else task.measured.new_zeros(()))
     return torch.stack(terms)
 
 
-def _precision(settings: TrainingSettings, device: torch.device) -> torch.autocast:
-    """Where the network computes in the number format of the settings."""
-    half = HALF_PRECISIONS.get(settings.precision)
+def _precision(parameters: Parameters, device: torch.device) -> torch.autocast:
+    """Where the network computes in the number format of the parameters."""
+    half = HALF_PRECISIONS.get(parameters.precision)
     return torch.autocast(device.type, dtype=half, enabled=half is not None)
 
 
 @torch.inference_mode()
-def predict_expression(network: SpaHGCNetwork, graph: HeteroGraph, settings: TrainingSettings) -> Tensor:
+def predict_expression(network: SpaHGCNetwork, graph: HeteroGraph, parameters: Parameters) -> Tensor:
     """Expression of the target spots, spots x genes, from features of which nothing is hidden."""
+    return predict_and_attend(network, graph, parameters)[0]
+
+
+@torch.inference_mode()
+def predict_and_attend(
+    network: SpaHGCNetwork, graph: HeteroGraph, parameters: Parameters, blocks: Blocks = WHOLE
+) -> tuple[Tensor, Tensor]:
+    """Expression of the target spots, and the attention weights of the CS edges from which it came.
+
+    Parameters
+    ----------
+    network
+        On the device of the graph.
+    graph
+        Graph of a target, of which nothing is hidden.
+    parameters
+        All numbers of the fit.
+    blocks
+        Numbers of the target nodes, each in one block, for a slide too large to hold what runs along all its edges.
+
+    Returns
+    -------
+    Expression and attention, as :meth:`SpaHGCNetwork.attend` returns them.
+    """
     network.eval()
-    predicted: Tensor = network(expected_view(graph, settings.target_hidden, settings.reference_hidden))
-    return predicted
+    return network.attend(expected_view(graph, parameters.target_hidden, parameters.reference_hidden), blocks)

@@ -142,17 +142,23 @@ def _losses(record: dict[str, Any], label: str) -> pd.DataFrame:
             'it. Run spahgc.tl.predict(adata, refs) with method="spahgc" again.'
         )
     losses = pd.DataFrame({name: np.asarray(values) for name, values in record[Uns.losses].items()})
-    losses["total"] = losses[[name for name in TERMS if name in losses]].sum(axis=1)
+    losses["total"] = losses[_terms(losses)].sum(axis=1)
     # Epochs count from 1 in each network, one network after another.
     losses["network"] = (losses["epoch"] == 1).cumsum()
     return losses
+
+
+def _terms(losses: pd.DataFrame) -> list[str]:
+    """The terms of the loss, those that have a name here first."""
+    known = [name for name in TERMS if name != "total" and name in losses]
+    return known + [str(name) for name in losses if name not in {*TERMS, "epoch", "network"}]
 
 
 def _draw(ax: Axes, losses: pd.DataFrame, planned: int, log: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     # A term whose weight is zero was not computed; the total is of interest where it has several parts.
-    parts = [name for name in TERMS if name != "total" and (losses[name] != 0).any()]
+    parts = [name for name in _terms(losses) if (losses[name] != 0).any()]
     shown = parts if len(parts) == 1 else ["total", *parts]
     networks = [network for _, network in losses.groupby("network")]
     ended = [network.iloc[-1] for network in networks if network["epoch"].iloc[-1] < planned]
@@ -162,7 +168,7 @@ def _draw(ax: Axes, losses: pd.DataFrame, planned: int, log: bool) -> None:
         for i, network in enumerate(networks):
             ax.plot(
                 network["epoch"], network[name], color=colour, linewidth=LINE_PT[len(networks) > 1], marker=marker, markersize=2.5,
-                label=None if i else TERMS[name],
+                label=None if i else TERMS.get(name, name),
             )  # fmt: skip
         ax.scatter([end["epoch"] for end in ended], [end[name] for end in ended], s=18, color=colour, marker="x")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -170,7 +176,7 @@ def _draw(ax: Axes, losses: pd.DataFrame, planned: int, log: bool) -> None:
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)
     ax.set_xlabel("epoch")
-    ax.set_ylabel("loss" if len(shown) > 1 else f"{TERMS[shown[0]]} loss")
+    ax.set_ylabel("loss" if len(shown) > 1 else f"{TERMS.get(shown[0], shown[0])} loss")
     notes = _notes(len(networks), len(ended), planned)
     if len(shown) > 1:
         # Lines may lie anywhere in the axes.

@@ -7,24 +7,22 @@ from typing import TYPE_CHECKING
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obsm, Uns
+from spahgc._parameters import Parameters
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import plain_embedding
 from spahgc.pp._bank.build import embedding_rows, plain_rows
-from spahgc.pp._search.neighbors import search_neighbors
+from spahgc.pp._edge_types import CS, Nodes
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-N_CROSS = 7
-"""K of the paper."""
 
 
 def cross_graph(
     target: AnnData | SpatialData,
     bank: AnnData,
     *,
-    n_neighbors: int = N_CROSS,
+    n_neighbors: int = Parameters.n_cross,
     embedding: str | None = None,
     key_added: str = Obsm.cross_graph,
     table_key: str | None = None,
@@ -74,9 +72,9 @@ def cross_graph(
     bank_z = plain_rows(embedding_rows(bank, key), record)
     target_z = plain_embedding(embedding_matrix(table, key, "the target"), record)
     check_same_encoder(encoder_records(table).get(key, {}), record, key, "the target", "the bank")
-    found = search_neighbors(target_z, bank_z, n_neighbors)
+    neighbors = CS.build(Nodes(bank_z), Nodes(target_z), n_neighbors, "cpu")
     table = table.copy() if copy else table
-    table.obsm[key_added] = found.graph
+    table.obsm[key_added] = neighbors.graph
     uns = table.uns.setdefault(UNS, {})
-    uns[Uns.search] = {**uns.get(Uns.search, {}), key_added: found.record}
+    uns[Uns.search] = {**uns.get(Uns.search, {}), key_added: neighbors.record}
     return with_table(target, table, table_key) if copy else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import SPATIAL, Obs, Obsm, Obsp
+from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.expression import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import (
@@ -21,15 +21,14 @@ from spahgc._validate import (
 )
 from spahgc.encoders._record import plain_embedding
 from spahgc.pp._bank.build import check_bank, embedding_rows, plain_rows
+from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, EdgeType
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+    from torch import Tensor
     from torch_geometric.data import HeteroData
 
-TARGET, REFERENCE = "target", "reference"
-"""Types of nodes."""
-TS, CS, RS = (TARGET, "ts", TARGET), (REFERENCE, "cs", TARGET), (REFERENCE, "rs", REFERENCE)
-"""Types of edges: from what is listened to, to what listens."""
+    from spahgc._spots.rows import Rows
 
 
 def hetero_data(
@@ -93,29 +92,31 @@ def hetero_data(
     check_bank(bank)
     key = find_embedding(bank, embedding, "the bank")
     record = encoder_records(bank).get(key, {})
-    own = embedding_matrix(table, key, "the target")
+    target_z = embedding_matrix(table, key, "the target")
     check_same_encoder(encoder_records(table).get(key, {}), record, key, "the target", "the bank")
-    ts = _graph(table.obsp, Obsp.spatial_distances, "obsp", "spahgc.pp.spatial_graph(target)")
-    cs = _graph(table.obsm, Obsm.cross_graph, "obsm", "spahgc.pp.cross_graph(target, bank)")
-    if cs.shape[1] != bank.n_obs:
-        raise ValueError(
-            f'obsm["{Obsm.cross_graph}"] of the target leads to {cs.shape[1]} reference spots, the bank holds '
-            f"{bank.n_obs}. Run spahgc.pp.cross_graph(target, bank) with this bank."
-        )
-    rs = _graph(bank.obsp, Obsp.reference_connectivities, "obsp", "spahgc.pp.reference_bank(refs)")
-    data = _nodes(table, bank, plain_embedding(own, record), plain_rows(embedding_rows(bank, key), record))
-    for kind, graph in ((TS, ts), (CS, cs), (RS, rs)):
-        data[kind].edge_index, data[kind].edge_attr = _edges(graph)
+    graphs = {
+        kind: _graph(table if kind.receiver == TARGET else bank, kind) for kind in EDGE_TYPES.values() if kind.key
+    }
+    for kind, graph in graphs.items():
+        if kind.source == REFERENCE and graph.shape[1] != bank.n_obs:
+            raise ValueError(
+                f'{kind.slot}["{kind.key}"] of the {kind.receiver} leads to {graph.shape[1]} reference spots, '
+                f"the bank holds {bank.n_obs}. Run {kind.made_by} with this bank."
+            )
+    data = _nodes(table, bank, plain_embedding(target_z, record), plain_rows(embedding_rows(bank, key), record))
+    for kind, graph in graphs.items():
+        edges = data[kind.source, kind.name, kind.receiver]
+        edges.edge_index, edges.edge_attr = _edges(graph)
     return data
 
 
-def _nodes(table: AnnData, bank: AnnData, own: Any, theirs: Any) -> HeteroData:
+def _nodes(table: AnnData, bank: AnnData, target_z: Rows, bank_z: Rows) -> HeteroData:
     import torch
     from torch_geometric.data import HeteroData
 
     data = HeteroData()
-    places = check_coordinates(table, "the target"), np.asarray(bank.obsm[SPATIAL])
-    for node, rows, xy in zip((TARGET, REFERENCE), (own, theirs), places, strict=True):
+    centres = check_coordinates(table, "the target"), np.asarray(bank.obsm[SPATIAL])
+    for node, rows, xy in zip((TARGET, REFERENCE), (target_z, bank_z), centres, strict=True):
         data[node].x = torch.from_numpy(np.array(rows[:], dtype=np.float32))
         data[node].pos = torch.from_numpy(np.array(xy, dtype=np.float32))
     expression = in_memory(bank.X)
@@ -128,15 +129,16 @@ def _nodes(table: AnnData, bank: AnnData, own: Any, theirs: Any) -> HeteroData:
     return data
 
 
-def _graph(where: Any, key: str, kind: str, way_out: str) -> csr_matrix:
-    if key not in where:
-        found = ", ".join(where) or "nothing"
-        raise KeyError(f'{kind}["{key}"] not found; there is {found}. Run {way_out} first.')
-    return csr_matrix(in_memory(where[key]))
+def _graph(holder: AnnData, kind: EdgeType) -> csr_matrix:
+    graphs = getattr(holder, kind.slot)
+    if kind.key not in graphs:
+        present = ", ".join(graphs) or "nothing"
+        raise KeyError(f'{kind.slot}["{kind.key}"] not found; there is {present}. Run {kind.made_by} first.')
+    return csr_matrix(in_memory(graphs[kind.key]))
 
 
-def _edges(graph: csr_matrix) -> tuple[Any, Any]:
-    """A row listens to its columns: edges run from the columns to the row."""
+def _edges(graph: csr_matrix) -> tuple[Tensor, Tensor]:
+    """A row receives from its columns: edges run from the columns to the row."""
     import torch
 
     receiver = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))

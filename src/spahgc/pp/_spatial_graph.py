@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 from anndata import AnnData
 
 from spahgc._keys import Obsp
+from spahgc._parameters import Parameters
 from spahgc._slides.placed import placed_slides
 from spahgc._slides.split import slide_labels
 from spahgc._slides.tables import with_table
-from spahgc._spots.plane import nearest_in_plane
 from spahgc._validate import check_anndata, check_coordinates
+from spahgc.pp._edge_types import TS, Nodes
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-N_SPATIAL = 5
-"""Q of the paper."""
-
 
 def spatial_graph(
-    adata: AnnData | SpatialData, *, n_neighbors: int = N_SPATIAL, table_key: str | None = None, copy: bool = False
+    adata: AnnData | SpatialData,
+    *,
+    n_neighbors: int = Parameters.n_spatial,
+    table_key: str | None = None,
+    copy: bool = False,
 ) -> AnnData | SpatialData | None:
     """Join every spot to the nearest spots of its own slide (TS edges).
 
@@ -71,7 +73,10 @@ def spatial_graph(
     xy = check_coordinates(table, "the slide")
     slides = slide_labels(table, "the slide")
     table = table.copy() if copy else table
-    connectivities, distances = nearest_in_plane(xy, n_neighbors, slides)
+    nodes = Nodes(xy=xy, slide=slides)
+    distances = TS.build(nodes, nodes, n_neighbors, "cpu").graph
+    connectivities = distances.copy()
+    connectivities.data[:] = 1
     table.obsp[Obsp.spatial_connectivities] = connectivities
     table.obsp[Obsp.spatial_distances] = distances
     table.uns["spatial_neighbors"] = {

@@ -153,7 +153,7 @@ def predict(
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
     target = target.copy() if copy else target
     if model is not None:
-        prediction = model.predict_spots(spots, device=device, in_full=True)
+        prediction = model.predict_spots(spots, device=device, support=True)
         record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: prediction.search}
         write_prediction(target, prediction.expression, model.genes, key_added, record)
         write_attention(target, model, prediction.cross, key_added, prediction.attention)

@@ -7,6 +7,7 @@ import numpy as np
 from spahgc._spots.rows import rescale, standardize
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import as_tensor
+from spahgc.nn._baselines import BatchSettings, JointSpace, in_blocks
 from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.nearest import mean_of_nearest
 
@@ -26,8 +27,6 @@ def predict_bleep(references: Spots, target: Spots, seed: int) -> np.ndarray:
     they take differences between slides out of the expression with Harmony, it is standardised by slide; what is
     averaged in the end is expression as measured.
     """
-    from spahgc.nn._baselines import BatchSettings, JointSpace, in_blocks
-
     known, wanted = rescale(references.z, target.z)
     y = standardize(references.y, references.slide)
 

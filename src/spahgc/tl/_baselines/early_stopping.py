@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
+import torch
 
-from spahgc._spots.spots import Spots
-from spahgc._training.graphs import as_tensor, leave_one_out
+from spahgc._spots.spots import Spots, leave_one_out
+from spahgc._training.graphs import as_tensor
+from spahgc.nn import gene_correlations
+from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, train_in_batches
 
-if TYPE_CHECKING:
-    from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron
-
-Network = TypeVar("Network", bound="Perceptron | JointSpace")
+Network = TypeVar("Network", bound=Perceptron | JointSpace)
 
 
 def train_early_stopped(
@@ -46,8 +46,6 @@ def train_early_stopped(
     seed
         Seed of initial weights, order of the spots and dropout.
     """
-    from spahgc.nn import gene_correlations
-
     held_out, others = leave_one_out(references)[-1]
     measured = as_tensor(references.y[held_out], "cpu")
 
@@ -69,10 +67,6 @@ def _train(
     seed: int,
     score: Callable[[Network], float] | None,
 ) -> tuple[Network, list[float]]:
-    import torch
-
-    from spahgc.nn._baselines import train_in_batches
-
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
         torch.default_generator.manual_seed(seed)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from spahgc._spots.rows import SlideScale, rescale, standardize
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import as_tensor
+from spahgc.nn._baselines import BatchSettings, Perceptron, in_blocks
 from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.ridge import tissue_features
-
-if TYPE_CHECKING:
-    from spahgc.nn._baselines import Perceptron
 
 WIDTH = 256
 """Numbers of each of the two hidden layers."""
@@ -26,8 +22,6 @@ WEIGHT_DECAY = 1e-2
 
 def predict_mlp(references: Spots, target: Spots, seed: int) -> np.ndarray:
     """A perceptron on the features of ``ridge_neighbours``, to genes standardised by slide; target spots x panel."""
-    from spahgc.nn._baselines import BatchSettings, Perceptron
-
     known, wanted = rescale(*tissue_features(references, target))
     y = standardize(references.y, references.slide)
     network = train_early_stopped(
@@ -43,6 +37,4 @@ def predict_mlp(references: Spots, target: Spots, seed: int) -> np.ndarray:
 
 
 def _outputs(network: Perceptron, x: np.ndarray) -> np.ndarray:
-    from spahgc.nn._baselines import in_blocks
-
     return in_blocks(network, as_tensor(x, "cpu")).numpy()
