@@ -268,7 +268,7 @@ def _key(request: CohortRequest) -> str:
 
 def _folds_name(request: CohortRequest, sections: list[str], slide: AnnData, key: str) -> str:
     """Folder of the finished folds: another one for other slides, another encoder or another seed."""
-    from spahgc.tl._cross_validation.folds import digest
+    from spahgc._files import digest
 
     record = encoder_records(slide)[key]
     # Plain texts: lists come back from files as arrays.

@@ -115,7 +115,7 @@ def _named(slide: Any, path: Path, table_key: str | None) -> Any:
 
 def _folds_name(request: SlidesRequest) -> str:
     """Folder of the finished folds: another one for other slides, another seed or other genes."""
-    from spahgc.tl._cross_validation.folds import digest
+    from spahgc._files import digest
 
     names = sorted(str(path.resolve()) for path in request.paths)
     chosen = [request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed]

@@ -20,7 +20,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
-from spahgc._files import write_text
+from spahgc._files import digest, write_text
 from spahgc._keys import SPATIAL, Obs, Var
 from spahgc._parameters import find_preset
 from spahgc._settings import progress_bar, settings
@@ -44,8 +44,6 @@ FOLD_COLUMNS = ["slide", "gene", "pearson", "spearman", "rmse", "n"]
 """What is kept of a fold."""
 
 INPUTS_FILE = "inputs.json"
-DIGEST_LENGTH = 16
-"""Hexadecimal digits of a fingerprint."""
 SLUG_LENGTH = 40
 """Most characters of a method's or group's name in a file name."""
 
@@ -376,12 +374,3 @@ def method_fingerprint(spec: dict[str, Any], slides: dict[str, AnnData]) -> dict
     return plain_arguments(spec) | {
         "embeddings": {name: digest(slide.obsm[key].tobytes()) for name, slide in slides.items()}
     }
-
-
-def digest(*parts: bytes) -> str:
-    """Short fingerprint of some bytes."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(len(part).to_bytes(8, "little"))
-        hashed.update(part)
-    return hashed.hexdigest()[:DIGEST_LENGTH]
