@@ -27,7 +27,7 @@ from spahgc.datasets import CohortUnavailableError
 from spahgc.datasets._archive import unpack
 from spahgc.datasets._cohort import COHORTS, UNKNOWN, find_cohort
 from spahgc.datasets._download import RETRIES, Remote, git_checksum, retrieve
-from spahgc.datasets._hub import reaching_hest
+from spahgc.datasets._hest import reaching_hest
 
 TOKEN = "hf_" + "s3cr3t" * 5
 HOST = "host.org"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "spahgc"
+    import pooch
+
+    return Path(pooch.os_cache("spahgc"))
 
 
 @dataclass
