@@ -95,6 +95,16 @@ def test_every_cohort_is_a_function_of_its_name() -> None:
         assert getattr(sp.datasets, name).__name__ == name
 
 
+@pytest.mark.parametrize("name", COHORTS)
+def test_the_documentation_of_a_cohort_holds_its_record(name: str) -> None:
+    cohort, documentation = COHORTS[name], getattr(sp.datasets, name).__doc__
+    said = " ".join(documentation.split())
+    for part in (cohort.citation, cohort.licence, cohort.source, cohort.note, f'sections=["{cohort.sections[0]}"]'):
+        assert part in said
+    assert f": {len(cohort.sections)} s" in documentation.splitlines()[0]
+    assert "{" not in documentation and max(map(len, documentation.splitlines())) <= 120
+
+
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match='there is no cohort "her2". Choose from cscc, her2st'):
         find_cohort("her2")

@@ -84,7 +84,7 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
     url, login = _without_login(_mirrored(remote.url, mirror))
     by_git = remote.checksum is not None and remote.checksum.startswith(GIT)
-    shelf = pooch.create(
+    fetcher = pooch.create(
         path=path.parent,
         base_url="",
         registry={path.name: None if by_git else remote.checksum},
@@ -94,7 +94,7 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
     part = Part(path.with_name(f".{path.name}.part"), remote, login)
     try:
         with _quiet_pooch():
-            shelf.fetch(path.name, downloader=part)
+            fetcher.fetch(path.name, downloader=part)
     except RequestException as error:
         raise CohortUnavailableError(
             f"{url} could not be downloaded: {_reason(error)}. What can be done:\n"
@@ -207,14 +207,14 @@ class Part:
         if source["total"] is not None and self.size < source["total"]:
             raise Broken(f"the connection closed after {self.size:,} of {source['total']:,} bytes")
         checksum = self.remote.checksum or ""
-        found = None
+        mismatch = None
         if self.remote.size not in (None, self.size):
-            found = f"{self.size:,} bytes instead of {self.remote.size:,}"
+            mismatch = f"{self.size:,} bytes instead of {self.remote.size:,}"
         elif checksum.startswith(GIT) and git_checksum(self.path) != checksum:
-            found = f"{git_checksum(self.path)} instead of {checksum}"
-        if found:
+            mismatch = f"{git_checksum(self.path)} instead of {checksum}"
+        if mismatch:
             self._discard()
-            raise ValueError(found)
+            raise ValueError(mismatch)
 
     def _check_room(self, needed: int) -> None:
         if needed > shutil.disk_usage(self.path.parent).free:

@@ -45,11 +45,11 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
 
     with progress_bar(total=len(sections), desc="HEST-1k", unit="sample") as bar:
         for section in sections:
-            wanted = {"metadata": f"metadata/{section}.json", "counts": f"st/{section}.h5ad"}
-            wanted["image"] = f"wsis/{section}.tif"  # the largest of them last
-            found = find(folder, section)
-            for label, name in wanted.items():
-                if found[label] is None:
+            names = {"metadata": f"metadata/{section}.json", "counts": f"st/{section}.h5ad"}
+            names["image"] = f"wsis/{section}.tif"  # the largest of them last
+            files = find(folder, section)
+            for label, name in names.items():
+                if files[label] is None:
                     with reaching_hest(name):
                         hf_hub_download(REPOSITORY, name, repo_type="dataset", local_dir=folder)
             bar.update()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
@@ -150,7 +150,7 @@ class Embedding:
     encoder: EncoderSource | EncoderMaker
     checkpoint: str | None
     device: str | None
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     made_with: dict[str, str]
     name: str = field(default="embed", init=False)
 
