@@ -25,11 +25,10 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 import spahgc as sp
-from spahgc._files import write_h5ad
+from spahgc._files import digest, write_h5ad
 from spahgc._keys import SPATIAL, Obs
 from spahgc._settings import resolve_device, versions
 from spahgc._validate import check_writable_folder, quoted
-from spahgc.tl._cross_validation.checkpoint import digest
 
 ENCODER = "efficientnet_lite0"
 CONTEXT = sp.pp.Context()

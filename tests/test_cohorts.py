@@ -27,7 +27,7 @@ from spahgc.datasets import CohortUnavailableError
 from spahgc.datasets._archive import unpack
 from spahgc.datasets._cohort import COHORTS, UNKNOWN, find_cohort
 from spahgc.datasets._download import RETRIES, Remote, git_checksum, retrieve
-from spahgc.datasets._hub import reaching_hest
+from spahgc.datasets._hest import reaching_hest
 
 TOKEN = "hf_" + "s3cr3t" * 5
 HOST = "host.org"
@@ -93,6 +93,16 @@ def test_the_table_has_the_sections_patients_and_figures_of_the_paper() -> None:
 def test_every_cohort_is_a_function_of_its_name() -> None:
     for name in COHORTS:
         assert getattr(sp.datasets, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_the_documentation_of_a_cohort_holds_its_record(name: str) -> None:
+    cohort, documentation = COHORTS[name], getattr(sp.datasets, name).__doc__
+    said = " ".join(documentation.split())
+    for part in (cohort.citation, cohort.licence, cohort.source, cohort.note, f'sections=["{cohort.sections[0]}"]'):
+        assert part in said
+    assert f": {len(cohort.sections)} s" in documentation.splitlines()[0]
+    assert "{" not in documentation and max(map(len, documentation.splitlines())) <= 120
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:

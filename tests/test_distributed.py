@@ -400,11 +400,11 @@ def test_an_image_that_changed_is_no_longer_the_same_slide(tmp_path: Path) -> No
     path, image = tmp_path / "slide.h5ad", tmp_path / "image.png"
     uns = {"spatial": {"A": {"metadata": {"source_image_path": str(image)}}}}
     AnnData(np.zeros((2, 2), dtype=np.float32), uns=uns).write_h5ad(path)
-    work = Embedding("uni", None, None, {}, {})
+    operation = Embedding("uni", None, None, {}, {})
     image.write_bytes(b"one")
-    before = work.inputs(path)
+    before = operation.linked_files(path)
     image.write_bytes(b"two")
-    assert work.inputs(path) != before
+    assert operation.linked_files(path) != before
 
 
 @pytest.mark.parametrize(

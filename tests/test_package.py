@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +54,11 @@ def test_progress_can_be_switched_off(capsys: pytest.CaptureFixture[str]) -> Non
     with progress_bar(total=2, desc="work") as bar:
         bar.update()
     assert "work" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has another place for caches")
+def test_the_cache_folder_is_where_the_user_keeps_caches(tmp_path: Path) -> None:
+    code = "import spahgc; print(spahgc.settings.cache_dir)"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == str(tmp_path / "spahgc")

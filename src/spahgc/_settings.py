@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 
 def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "spahgc"
+    import pooch
+
+    return Path(pooch.os_cache("spahgc"))
 
 
 @dataclass

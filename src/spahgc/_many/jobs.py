@@ -11,12 +11,13 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
 import pandas as pd
 
+from spahgc._files import path_digest, remove_leftovers
 from spahgc._keys import UNS, Uns
-from spahgc._many.stores import digest_of, read_made_with, read_slide, remove_parts, slide_paths, write_slide
+from spahgc._many.stores import read_made_with, read_slide, slide_paths, write_slide
 from spahgc._settings import progress_bar, settings
 from spahgc._validate import check_writable_folder, quoted
 
@@ -27,41 +28,42 @@ if TYPE_CHECKING:
 Sources = Iterable[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
 """Slides on disk; of a mapping the keys are their names."""
 
-WRITTEN, KEPT = "written", "kept"
-"""What became of a slide: written now, or there already and made from the same."""
+WRITTEN, UP_TO_DATE = "written", "kept"
+"""Status of a slide: written by this call, or finished before and made from the same."""
 SOURCE = "source"
 """In the record of a file: fingerprint of the slide that it was made from."""
 MAX_SHOWN = 3
 """Errors that the last message quotes."""
 
-_one_at_a_time = threading.Lock()
+_operation_lock = threading.Lock()
 """A model or an encoder moves between devices while it works, and torch brings threads of its own."""
-_kept: dict[str, tuple[str, Any]] = {}
+_process_cache: dict[str, tuple[str, object]] = {}
+"""By kind: fingerprint and object."""
+
+T = TypeVar("T")
+Results = Generator[tuple["SlideJob", "JobResult | Exception"], None, None]
 
 
-Results = Generator[tuple["Job", "Outcome | Exception"], None, None]
-
-
-class Work(Protocol):
+class Operation(Protocol):
     """What is done with every slide; it travels to other processes, so that it holds names and paths, no weights."""
 
     @property
-    def operation(self) -> str:
+    def name(self) -> str:
         """Its name."""
 
     @property
     def made_with(self) -> dict[str, str]:
         """All that determines the result but the slide, as short texts."""
 
-    def inputs(self, path: Path) -> dict[str, str]:
-        """Fingerprints of files that belong to a slide and lie elsewhere."""
+    def linked_files(self, path: Path) -> dict[str, str]:
+        """Fingerprints of files that a slide names and that lie elsewhere."""
 
     def __call__(self, adata: AnnData) -> None:
         """Write the result into the slide."""
 
 
 @dataclass(frozen=True)
-class Job:
+class SlideJob:
     """A slide, and where its result goes."""
 
     name: str
@@ -69,23 +71,24 @@ class Job:
     output: Path
 
 
-class Outcome(NamedTuple):
+class JobResult(NamedTuple):
     """What became of a slide, and how long it took."""
 
     status: str
+    """:data:`WRITTEN` or :data:`UP_TO_DATE`."""
     seconds: float
 
 
 def run_many(
     sources: Sources,
     folder: str | os.PathLike[str],
-    work: Work,
+    operation: Operation,
     *,
     client: Client | None,
     retries: int,
     overwrite: bool,
 ) -> pd.DataFrame:
-    """Do the work on every slide, and write each result to ``folder/NAME.zarr``, whole or not at all.
+    """Do one operation on every slide, and write each result to ``folder/NAME.zarr``, whole or not at all.
 
     Parameters
     ----------
@@ -93,7 +96,7 @@ def run_many(
         Slides on disk.
     folder
         Folder of the results; of several machines all see it under this path.
-    work
+    operation
         What is done.
     client
         Client of a dask cluster; ``None`` does one slide after another in this process.
@@ -116,41 +119,45 @@ def run_many(
         raise ValueError(f"retries={retries!r} is no number of repetitions. Pass 0 or a positive whole number.")
     paths = slide_paths(sources)
     folder = check_writable_folder(Path(folder).expanduser()).resolve()
-    jobs = [Job(name, path, folder / f"{name}.zarr") for name, path in paths.items()]
-    _check_outputs(jobs, work, overwrite)
-    run = partial(_run_job, work=work, overwrite=overwrite)
-    results = _results_here(jobs, run, retries) if client is None else _results_of(client, jobs, run, work, retries)
-    outcomes: dict[str, Outcome] = {}
+    jobs = [SlideJob(name, path, folder / f"{name}.zarr") for name, path in paths.items()]
+    _check_outputs(jobs, operation, overwrite)
+    run = partial(_run_job, operation=operation, overwrite=overwrite)
+    if client is None:
+        results = _results_in_process(jobs, run, retries)
+    else:
+        results = _results_on_cluster(client, jobs, run, operation.name, retries)
+    finished: dict[str, JobResult] = {}
     failed: dict[str, Exception] = {}
     try:
-        with progress_bar(total=len(jobs), desc=work.operation, unit="slide") as bar:
-            for job, outcome in results:
-                if isinstance(outcome, Outcome):
-                    outcomes[job.name] = outcome
+        with progress_bar(total=len(jobs), desc=operation.name, unit="slide") as bar:
+            for job, result in results:
+                if isinstance(result, JobResult):
+                    finished[job.name] = result
                 else:
-                    failed[job.name] = outcome
+                    failed[job.name] = result
                     bar.set_postfix(failed=len(failed), refresh=False)
                 bar.update()
     finally:
         results.close()  # cancels what is waiting
         if client is None:
-            _kept.clear()
-    remove_parts(folder, (job.output for job in jobs))
+            _process_cache.clear()
+    for job in jobs:
+        remove_leftovers(job.output)
     if failed:
         raise _all_failures({name: failed[name] for name in paths if name in failed}, len(jobs), folder)
-    rows = [(job.name, str(job.output), *outcomes[job.name]) for job in jobs]
+    rows = [(job.name, str(job.output), *finished[job.name]) for job in jobs]
     return pd.DataFrame(rows, columns=["name", "path", "status", "seconds"])
 
 
-def kept(kind: str, fingerprint: str, make: Callable[[], Any]) -> Any:
+def cached_in_process(kind: str, fingerprint: str, make: Callable[[], T]) -> T:
     """The object of this fingerprint, made once in a process: slide after slide uses the same weights."""
-    if _kept.get(kind, ("",))[0] != fingerprint:
-        _kept.pop(kind, None)  # gone before the next one takes memory
-        _kept[kind] = fingerprint, make()
-    return _kept[kind][1]
+    if _process_cache.get(kind, ("",))[0] != fingerprint:
+        _process_cache.pop(kind, None)  # gone before the next one takes memory
+        _process_cache[kind] = fingerprint, make()
+    return cast(T, _process_cache[kind][1])
 
 
-def check_client(client: Any) -> None:
+def check_client(client: object) -> None:
     """Refuse what is no client of a cluster."""
     if client is None:
         return
@@ -170,18 +177,17 @@ def check_client(client: Any) -> None:
         raise TypeError("client= is asynchronous and cannot be waited for here. Make one without asynchronous=True.")
 
 
-def _check_outputs(jobs: list[Job], work: Work, overwrite: bool) -> None:
+def _check_outputs(jobs: list[SlideJob], operation: Operation, overwrite: bool) -> None:
     """Refuse results that stand in the way before any slide is read, as far as that can be told without reading them."""
     if overwrite:
         return
     for job in jobs:
         if job.output.exists():
-            there = read_made_with(job.output, work.operation)
-            _refuse_other(job, {name: there.get(name) for name in work.made_with}, work.made_with)
+            _refuse_other(job, read_made_with(job.output, operation.name), operation.made_with)
 
 
-def _refuse_other(job: Job, there: Mapping[str, str | None], now: Mapping[str, str]) -> None:
-    differing = [name for name in now if there.get(name) != now[name]]
+def _refuse_other(job: SlideJob, recorded: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    differing = [name for name in expected if recorded.get(name) != expected[name]]
     if differing:
         raise FileExistsError(
             f'"{job.output}" exists and was made from something else ({", ".join(differing)}). Pass overwrite=True to '
@@ -189,74 +195,73 @@ def _refuse_other(job: Job, there: Mapping[str, str | None], now: Mapping[str, s
         )
 
 
-def _run_job(job: Job, *, work: Work, overwrite: bool) -> Outcome:
-    """Do the work on one slide, unless its result is there."""
+def _run_job(job: SlideJob, *, operation: Operation, overwrite: bool) -> JobResult:
+    """Do the operation on one slide, unless its result is up to date."""
     started = time.perf_counter()
-    made_with = work.made_with | work.inputs(job.source) | {SOURCE: digest_of(job.source)}
+    made_with = operation.made_with | operation.linked_files(job.source) | {SOURCE: path_digest(job.source)}
     if job.output.exists():
-        there = read_made_with(job.output, work.operation)
-        if there == made_with:
-            return Outcome(KEPT, time.perf_counter() - started)
+        recorded = read_made_with(job.output, operation.name)
+        if recorded == made_with:
+            return JobResult(UP_TO_DATE, time.perf_counter() - started)
         if not overwrite:
-            _refuse_other(job, there, made_with)
+            _refuse_other(job, recorded, made_with)
     adata = read_slide(job.source)
-    with _one_at_a_time:
-        work(adata)
+    with _operation_lock:
+        operation(adata)
     entries = dict(adata.uns.get(UNS, {}))
-    entries[Uns.made_with] = {**entries.get(Uns.made_with, {}), work.operation: made_with}
+    entries[Uns.made_with] = {**entries.get(Uns.made_with, {}), operation.name: made_with}
     adata.uns[UNS] = entries
     write_slide(adata, job.output)
-    return Outcome(WRITTEN, time.perf_counter() - started)
+    return JobResult(WRITTEN, time.perf_counter() - started)
 
 
-def _results_here(jobs: Sequence[Job], run: Callable[[Job], Outcome], retries: int) -> Results:
+def _results_in_process(jobs: Sequence[SlideJob], run: Callable[[SlideJob], JobResult], retries: int) -> Results:
     for job in jobs:
-        outcome: Outcome | Exception
+        result: JobResult | Exception
         for _ in range(retries + 1):
             try:
-                outcome = run(job)
+                result = run(job)
                 break
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a slide, the others go on
-                outcome = error
-        yield job, outcome
+                result = error
+        yield job, result
 
 
-def _results_of(
-    client: Client, jobs: Sequence[Job], run: Callable[[Job], Outcome], work: Work, retries: int
+def _results_on_cluster(
+    client: Client, jobs: Sequence[SlideJob], run: Callable[[SlideJob], JobResult], name: str, retries: int
 ) -> Results:
     from distributed import as_completed
 
-    elsewhere = partial(_run_elsewhere, run=run, values=vars(settings) | {"progress": False}, home=_this_process())
+    values = vars(settings) | {"progress": False}
+    on_worker = partial(_run_on_worker, run=run, values=values, caller=_process_id())
     run_id = f"{time.time_ns():x}"
-    waiting = {
-        client.submit(
-            elsewhere, job, key=f"spahgc-{work.operation}-{job.name}-{run_id}", retries=retries, pure=False
-        ): job
+    pending = {
+        client.submit(on_worker, job, key=f"spahgc-{name}-{job.name}-{run_id}", retries=retries, pure=False): job
         for job in jobs
     }
     try:
-        for future in as_completed(list(waiting)):
+        for future in as_completed(list(pending)):
             error = future.exception()
-            outcome = future.result() if error is None else error
+            result = future.result() if error is None else error
             # Let go of it: a result that is held is computed again when the worker that has it dies.
-            yield waiting.pop(future), outcome
+            yield pending.pop(future), result
             future.release()
     finally:  # also on Ctrl-C
-        if waiting:
-            client.cancel(list(waiting))
+        if pending:
+            client.cancel(list(pending))
 
 
-def _run_elsewhere(
-    job: Job, *, run: Callable[[Job], Outcome], values: dict[str, Any], home: tuple[str, int]
-) -> Outcome:
-    """Run a job in a process that knows nothing of the settings made in the first one."""
-    if _this_process() != home:  # a worker may be a thread of the first one
+def _run_on_worker(
+    job: SlideJob, *, run: Callable[[SlideJob], JobResult], values: Mapping[str, object], caller: tuple[str, int]
+) -> JobResult:
+    """Run a job in a process that knows nothing of the settings made in the caller's."""
+    if _process_id() != caller:  # a worker may be a thread of the caller's process
         for name, value in values.items():
             setattr(settings, name, value)
     return run(job)
 
 
-def _this_process() -> tuple[str, int]:
+def _process_id() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
 
 
@@ -277,6 +282,6 @@ def _text(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
-def as_text(values: Mapping[str, Any]) -> str:
+def as_text(values: Mapping[str, object]) -> str:
     """Values of JSON as one line, whatever their order."""
     return json.dumps(values, sort_keys=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,27 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
-import numpy as np
 
+from spahgc._files import folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Uns
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-PART = ".part"
-"""End of the name of a store that is being written."""
 ZARR_FORMAT = 3
 """The same with every version of anndata."""
 ABOUT_TO_CHANGE = "zarr v3 autosharding|Consolidated metadata"
 """What anndata and zarr warn of, an array after another, and the user of this package cannot change."""
-WHOLE_FILE_BYTES = 2**30
-"""A file is read to its end, to see whether it is the same, up to this size; beyond it, block by block."""
-BLOCKS, BLOCK_BYTES = 64, 2**20
-"""Evenly spaced blocks of a larger file."""
-DIGEST_LENGTH = 16
 
 
-def slide_paths(sources: Any) -> dict[str, Path]:
+def slide_paths(sources: object) -> dict[str, Path]:
     """Absolute paths of slides by name.
 
     Raises
@@ -105,14 +95,14 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def image_files(path: Path) -> list[Path]:
     """The image files that ``uns["spatial"]`` of a slide names, as far as they are there."""
-    found = []
+    images = []
     with _opened(path) as root:
         libraries = f"uns/{SPATIAL}"
         for library in root[libraries] if libraries in root else ():
             key = f"{libraries}/{library}/metadata/source_image_path"
             if key in root:
-                found.append(Path(str(ad.io.read_elem(root[key]))))
-    return sorted(image for image in found if image.is_file())
+                images.append(Path(str(ad.io.read_elem(root[key]))))
+    return sorted(image for image in images if image.is_file())
 
 
 def read_made_with(path: Path, operation: str) -> dict[str, str]:
@@ -123,46 +113,8 @@ def read_made_with(path: Path, operation: str) -> dict[str, str]:
 
 
 def write_slide(adata: AnnData, path: Path) -> None:
-    """Write a slide as zarr, whole or not at all: beside the path, and in its place when all has gone well."""
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=PART, dir=path.parent))
-    try:
-        with ad.settings.override(zarr_write_format=ZARR_FORMAT), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=ABOUT_TO_CHANGE)
+    """Write a slide as zarr, whole or not at all."""
+    with folder_written_whole(path, overwrite=True) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=ABOUT_TO_CHANGE)
+        with ad.settings.override(zarr_write_format=ZARR_FORMAT):
             adata.write_zarr(part)
-        part.chmod(0o755)
-        if path.exists():
-            path.rename(part.with_suffix(f".old{PART}"))
-        part.rename(path)
-    finally:
-        for left in (part, part.with_suffix(f".old{PART}")):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def remove_parts(folder: Path, paths: Iterable[Path]) -> None:
-    """Remove what processes that were killed have left in the folder of these stores."""
-    starts = tuple(f".{path.name}-" for path in paths)
-    for left in folder.glob(f".*{PART}"):
-        if left.name.startswith(starts):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def digest_of(path: Path) -> str:
-    """Short fingerprint of a file, or of all files below a folder with their names."""
-    hashed = hashlib.sha256()
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    for file in files:
-        hashed.update(b"" if file == path else file.relative_to(path).as_posix().encode())
-        hashed.update(_file_digest(file))
-    return hashed.hexdigest()[:DIGEST_LENGTH]
-
-
-def _file_digest(path: Path) -> bytes:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= WHOLE_FILE_BYTES:
-            return hashlib.file_digest(file, "sha256").digest()
-        hashed = hashlib.sha256(size.to_bytes(8, "little"))
-        for start in np.linspace(0, size - BLOCK_BYTES, BLOCKS).astype(np.int64):
-            file.seek(int(start))
-            hashed.update(file.read(BLOCK_BYTES))
-    return hashed.digest()

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 
+from spahgc._files import folder_written_whole
 from spahgc._parameters import Parameters
 from spahgc._validate import quoted
 
@@ -147,22 +146,11 @@ def write_folder(folder: Path, tensors: Tensors, bank: AnnData, description: Des
         raise FileExistsError(
             f'"{folder}" exists already. Pass overwrite=True to replace a model and nothing else, or another folder.'
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise OSError(f'"{folder}" cannot be written ({error.strerror or error}). Pass another folder.') from error
-    try:
+    with folder_written_whole(folder, overwrite=overwrite) as part:
         save_file(tensors, part / WEIGHTS_FILE)
         bank.write_h5ad(part / BANK_FILE)
         description = description | {"sha256": checksums(part)}
         (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.chmod(0o755)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def read_folder(folder: Path) -> tuple[Tensors, AnnData, Description]:

@@ -66,7 +66,7 @@ def write_scores(folder: Path, validation: CrossValidation, outcome: Mapping[str
 
 def folds_name(group_by: str, *inputs: object) -> str:
     """Folder of the finished folds: another one for other inputs, which go into its name."""
-    from spahgc.tl._cross_validation.checkpoint import digest
+    from spahgc._files import digest
 
     return f"{group_by}-{digest(json.dumps(inputs).encode())}"
 

@@ -93,8 +93,7 @@ def _without_scale_factors(section: str, files: dict[str, Path]) -> AnnData:
 
 def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     """Download counts and spots; the images must be there already."""
-    found = {section: find(folder, section) for section in sections}
-    without = [section for section, files in found.items() if files["image"] is None]
+    without = [section for section in sections if find(folder, section)["image"] is None]
     if without:
         paths = ", ".join(f'"{folder / section / IMAGE}"' for section in without)
         raise CohortUnavailableError(
@@ -102,15 +101,13 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
             f"download those of {', '.join(without)}, put them at {paths}, and call again; or pass a complete copy: "
             "path=..."
         )
-    if all(None not in files.values() for files in found.values()):
-        return
     for name, checksum in ARCHIVES.items():
         remote = Remote(f"{ARCHIVES_URL}/{name}", checksum)
         archive = retrieve(remote, folder / name, page=COHORTS["alex"].page, mirror=mirror)
-        unpack(archive, folder, _place)
+        unpack(archive, folder, _destination)
 
 
-def _place(member: str) -> str | None:
+def _destination(member: str) -> str | None:
     """From the archives' folders, one for each kind of file, to a folder for each section."""
     parts = [part for part in member.split("/") if part not in ("", ".")]
     for section in COHORTS["alex"].sections:

@@ -1,4 +1,8 @@
-"""Archives are unpacked member by member, each file whole or not at all, none outside the folder."""
+"""Archives are unpacked member by member, each file whole or not at all, none outside the folder.
+
+``pooch.Untar`` is not enough for them: it unpacks all members under their own names, leaves half a file where it is
+interrupted, and on Python 3.11 follows names that lead out of the folder. :mod:`tarfile` itself refuses those.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from spahgc.datasets._cohort import CohortUnavailableError
 GZIP = ".gz"
 
 
-def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> None:
+def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]) -> None:
     """Unpack the wanted members of a tar archive and delete it.
 
     Parameters
@@ -26,9 +30,9 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> N
         A tar file, compressed or not.
     folder
         Where the files go.
-    place
+    destination
         Path within the folder for the name of a member, ``None`` for one that is not wanted. A member whose name ends
-        in ``.gz`` and whose place does not is decompressed.
+        in ``.gz`` and whose destination does not is decompressed.
 
     Raises
     ------
@@ -41,7 +45,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> N
     try:
         with tarfile.open(archive) as tar, progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False) as bar:
             for member in tar:
-                target = place(member.name) if member.isfile() else None
+                target = destination(member.name) if member.isfile() else None
                 if target is None:
                     continue
                 safe = tarfile.data_filter(member.replace(name=target, deep=False), str(folder))

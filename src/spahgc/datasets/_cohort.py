@@ -68,8 +68,8 @@ class Cohort:
     @property
     def n_patients(self) -> int | None:
         """Number of patients, ``None`` where it is not known."""
-        found = set(self.patients.values())
-        return None if UNKNOWN in found else len(found)
+        patients = set(self.patients.values())
+        return None if UNKNOWN in patients else len(patients)
 
     def check_sections(self, wanted: Iterable[str] | None) -> list[str]:
         """The sections that are wanted, all of them for ``None``; refuses unknown and repeated names."""
@@ -104,7 +104,7 @@ class Cohort:
         return {"name": self.name, "citation": self.citation, "licence": self.licence, "source": self.source}
 
 
-def _one_by_one(sections: Iterable[str]) -> dict[str, str]:
+def _own_patients(sections: Iterable[str]) -> dict[str, str]:
     """Every section is a patient of its own and carries the patient's name."""
     return {section: section for section in sections}
 
@@ -153,7 +153,7 @@ COHORTS: dict[str, Cohort] = {
         Cohort(
             name="alex",
             title="triple-negative breast cancer",
-            patients=_one_by_one(["1142243F", "1160920F", "CID4465", "CID44971"]),
+            patients=_own_patients(["1142243F", "1160920F", "CID4465", "CID44971"]),
             platform="Visium",
             source=f"{_SHARED_DOI}; counts and spots: Zenodo record 4739739",
             page=_SHARED_DOI,

@@ -42,20 +42,18 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
 
 def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     """Download the archive, which has all sections, and unpack them."""
-    if all(None not in find(folder, section).values() for section in sections):
-        return
     cohort = COHORTS["cscc"]
     archive = folder / ARCHIVE_URL.rsplit("/", 1)[1]
     unpack(
         retrieve(Remote(ARCHIVE_URL), archive, page=cohort.page, mirror=mirror),
         folder,
-        lambda name: _place(name, set(cohort.sections)),
+        lambda name: _destination(name, set(cohort.sections)),
     )
 
 
-def _place(member: str, sections: set[str]) -> str | None:
+def _destination(member: str, sections: set[str]) -> str | None:
     name = PurePosixPath(member).name
-    found = FILE.fullmatch(name)
-    if found is None or found[1] not in sections:
+    match = FILE.fullmatch(name)
+    if match is None or match[1] not in sections:
         return None
-    return name.removesuffix(".gz") if found[2] == ".jpg" else name
+    return name.removesuffix(".gz") if match[2] == ".jpg" else name

@@ -1,4 +1,9 @@
-"""Downloads that go on where they broke off, and take their place only when they are whole."""
+"""Downloads that go on where they broke off, and take their place only when they are whole.
+
+Pooch asks again after a failure, compares the checksum and puts the whole file in its place. What it does not know lies
+here: going on with a part (its own downloaders begin anew), the length that a server announces, the checksums of git,
+answers that are final, and room on the disk.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from spahgc._files import write_text
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import CohortUnavailableError
+
+if TYPE_CHECKING:
+    from requests import Response
 
 RETRIES = 3
 """Attempts after the first one that failed; pooch waits 1, 2 and 3 seconds before them."""
@@ -26,7 +34,7 @@ CHUNK_BYTES = 1 << 16
 """Most that is lost when a connection closes."""
 GIT = "git:"
 """Prefix of a checksum that git gave to a file: SHA-1 of a header and the content."""
-PARTIAL, OK, RANGE_REFUSED = 206, 200, 416
+PARTIAL, RANGE_REFUSED = 206, 416
 TOO_MANY, SERVER_ERRORS = 429, 500
 """Answers that may be different a moment later; other errors are final."""
 GB = 1e9
@@ -76,7 +84,7 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
     url, login = _without_login(_mirrored(remote.url, mirror))
     by_git = remote.checksum is not None and remote.checksum.startswith(GIT)
-    shelf = pooch.create(
+    fetcher = pooch.create(
         path=path.parent,
         base_url="",
         registry={path.name: None if by_git else remote.checksum},
@@ -86,7 +94,7 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
     part = Part(path.with_name(f".{path.name}.part"), remote, login)
     try:
         with _quiet_pooch():
-            shelf.fetch(path.name, downloader=part)
+            fetcher.fetch(path.name, downloader=part)
     except RequestException as error:
         raise CohortUnavailableError(
             f"{url} could not be downloaded: {_reason(error)}. What can be done:\n"
@@ -98,8 +106,17 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
             f"{url} arrived {RETRIES + 1} times with another content than the one that is known ({error}). "
             f"The source may have changed. Open {page}, or pass a copy that you have: path=..."
         ) from error
-    path.chmod(0o644)  # that of pooch's temporary files is for one user only
     return path
+
+
+class Source(TypedDict):
+    """What a server said of the file of which a part has arrived."""
+
+    url: str
+    version: str | None
+    """A mark that the server accepts in ``If-Range``."""
+    total: int | None
+    """Bytes of the whole file."""
 
 
 class Part:
@@ -119,57 +136,58 @@ class Part:
         self.path = path
         self.remote = remote
         self._login = login
-        self.state_path = path.with_name(f"{path.name}.json")
+        self.source_path = path.with_name(f"{path.name}.json")
 
     @property
     def size(self) -> int:
         """Bytes that have arrived."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
-    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool | None = False) -> None:
+    def __call__(self, url: str, output_file: str, pooch: object, check_only: bool | None = False) -> None:
         """Download what is missing and move the whole file to `output_file`."""
-        state = self._state(url)
-        if not self.size or self.size != state.get("total"):
-            state = self._receive(url, state)
-        self._verify(state)
+        source = self._source(url)
+        if source is None or not self.size or self.size != source["total"]:
+            source = self._receive(url, source)
+        self._verify(source)
         self.path.replace(output_file)
-        self.state_path.unlink(missing_ok=True)
+        self.source_path.unlink(missing_ok=True)
 
-    def _state(self, url: str) -> dict[str, Any]:
-        """What is known of the source of the part; nothing where the part cannot be continued."""
+    def _source(self, url: str) -> Source | None:
+        """What is known of the source of the part; ``None`` where the part cannot be continued."""
         try:
-            state = json.loads(self.state_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            state = {}
+            known = json.loads(self.source_path.read_text(encoding="utf-8"))
+            source = Source(url=known["url"], version=known["version"], total=known["total"])
+        except (OSError, ValueError, KeyError, TypeError):
+            source = None
         # Without a mark of its version or a checksum at the end, two versions could be joined unnoticed.
-        if state.get("url") == url and (state.get("version") or self.remote.checksum):
-            return state
+        if source and source["url"] == url and (source["version"] or self.remote.checksum):
+            return source
         self._discard()
-        return {}
+        return None
 
-    def _receive(self, url: str, state: dict[str, Any]) -> dict[str, Any]:
+    def _receive(self, url: str, source: Source | None) -> Source:
         import requests
 
-        begun = self.size if state else 0
+        begun = self.size if source else 0
         headers = {"Accept-Encoding": "identity"}  # a compressed answer has neither the size nor the ranges of the file
-        if begun:
+        if source and begun:
             headers["Range"] = f"bytes={begun}-"
-            if state.get("version"):
-                headers["If-Range"] = state["version"]
+            if source["version"]:
+                headers["If-Range"] = source["version"]
         with requests.get(url, headers=headers, auth=self._login, stream=True, timeout=TIMEOUT_S) as answer:
             if answer.status_code == RANGE_REFUSED or not _continues(answer, begun):
                 self._discard()
                 raise requests.exceptions.ConnectionError("the part that was there does not fit; starting anew")
             _refuse(answer, url)
-            if answer.status_code == OK:
+            if source is None or answer.status_code != PARTIAL:
                 begun = 0
-                state = {"url": url, "version": _version(answer), "total": _length(answer)}
-                write_text(self.state_path, json.dumps(state))
-            self._check_room((state["total"] or 0) - begun)
-            self._write(answer, begun, state["total"])
-        return state
+                source = {"url": url, "version": _version(answer), "total": _length(answer)}
+                write_text(self.source_path, json.dumps(source))
+            self._check_room((source["total"] or 0) - begun)
+            self._write(answer, begun, source["total"])
+        return source
 
-    def _write(self, answer: Any, begun: int, total: int | None) -> None:
+    def _write(self, answer: Response, begun: int, total: int | None) -> None:
         name = self.path.name.removeprefix(".").removesuffix(".part")
         bar = progress_bar(total=total, initial=begun, desc=name, unit="B", unit_scale=True, leave=False)
         try:
@@ -182,21 +200,21 @@ class Part:
                 raise
             raise self._no_room((total or 0) - self.size) from error
 
-    def _verify(self, state: dict[str, Any]) -> None:
+    def _verify(self, source: Source) -> None:
         """Refuse a file that is not the one announced, and begin anew with the next attempt."""
         from requests.exceptions import ConnectionError as Broken
 
-        if state["total"] is not None and self.size < state["total"]:
-            raise Broken(f"the connection closed after {self.size:,} of {state['total']:,} bytes")
+        if source["total"] is not None and self.size < source["total"]:
+            raise Broken(f"the connection closed after {self.size:,} of {source['total']:,} bytes")
         checksum = self.remote.checksum or ""
-        found = None
+        mismatch = None
         if self.remote.size not in (None, self.size):
-            found = f"{self.size:,} bytes instead of {self.remote.size:,}"
+            mismatch = f"{self.size:,} bytes instead of {self.remote.size:,}"
         elif checksum.startswith(GIT) and git_checksum(self.path) != checksum:
-            found = f"{git_checksum(self.path)} instead of {checksum}"
-        if found:
+            mismatch = f"{git_checksum(self.path)} instead of {checksum}"
+        if mismatch:
             self._discard()
-            raise ValueError(found)
+            raise ValueError(mismatch)
 
     def _check_room(self, needed: int) -> None:
         if needed > shutil.disk_usage(self.path.parent).free:
@@ -212,7 +230,7 @@ class Part:
 
     def _discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self.state_path.unlink(missing_ok=True)
+        self.source_path.unlink(missing_ok=True)
 
 
 def git_checksum(path: Path) -> str:
@@ -241,14 +259,14 @@ def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
     return parts._replace(netloc=host).geturl(), (unquote(name), unquote(password))
 
 
-def _continues(answer: Any, begun: int) -> bool:
+def _continues(answer: Response, begun: int) -> bool:
     """False for a partial answer that does not begin where the part ends."""
     if answer.status_code != PARTIAL:
         return True
     return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {begun}-")
 
 
-def _refuse(answer: Any, url: str) -> None:
+def _refuse(answer: Response, url: str) -> None:
     """Raise for an answer that is an error: for good, or so that pooch asks again."""
     status = answer.status_code
     if status < 400 or status == TOO_MANY or status >= SERVER_ERRORS:
@@ -263,13 +281,13 @@ def _refuse(answer: Any, url: str) -> None:
     raise CohortUnavailableError(f"{url} answered with status {status}: {why}. Pass a copy that you have: path=...")
 
 
-def _version(answer: Any) -> str | None:
+def _version(answer: Response) -> str | None:
     """A mark of the file's version that a server accepts in ``If-Range``: a strong ETag, or a date."""
     etag = answer.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
-def _length(answer: Any) -> int | None:
+def _length(answer: Response) -> int | None:
     length = answer.headers.get("Content-Length")
     return None if length is None else int(length)
 

@@ -27,7 +27,7 @@ class Layout(Protocol):
         """Read a section whose files are all there."""
 
     def download(self, folder: Path, sections: list[str], mirror: str | None) -> None:
-        """Download sections, in the layout that :meth:`find` knows."""
+        """Download sections that are not complete, in the layout that :meth:`find` knows."""
 
 
 def one_file(folder: Path, *patterns: str) -> Path | None:
@@ -40,14 +40,14 @@ def one_file(folder: Path, *patterns: str) -> Path | None:
     """
     for pattern in patterns:
         # A download that is under way has a name that begins with a dot.
-        found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
-        if len(found) > 1:
+        fitting = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+        if len(fitting) > 1:
             raise ValueError(
-                f'"{folder}" holds {len(found)} files that fit "{pattern}": {quoted(path.name for path in found)}. '
+                f'"{folder}" holds {len(fitting)} files that fit "{pattern}": {quoted(path.name for path in fitting)}. '
                 "Leave one of them there."
             )
-        if found:
-            return found[0]
+        if fitting:
+            return fitting[0]
     return None
 
 
@@ -64,14 +64,14 @@ def sections_in(layout: Layout, cohort: Cohort, folder: Path) -> list[str]:
     FileNotFoundError
         If there is none.
     """
-    found = [name for name in cohort.sections if any(layout.find(folder, name).values())]
-    if not found:
+    sections = [name for name in cohort.sections if any(layout.find(folder, name).values())]
+    if not sections:
         held = quoted(sorted(item.name for item in folder.iterdir()))
         raise FileNotFoundError(
             f'no section of cohort {cohort.name} in "{folder}", which holds {held}. Expected is, for each of '
             f"{quoted(cohort.sections)}: {layout.LAYOUT}."
         )
-    return found
+    return sections
 
 
 def complete_files(layout: Layout, cohort: Cohort, folder: Path, section: str) -> dict[str, Path]:

@@ -1,256 +1,114 @@
-"""The functions of the cohorts: one each, all alike."""
+"""The functions of the cohorts. Each says what is its own; what holds for all of them is added to its docstring."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING, TypeVar
 
+from spahgc.datasets._cohort import find_cohort
 from spahgc.datasets._load import load
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Folder = str | os.PathLike[str]
+F = TypeVar("F", bound=Callable[..., object])
+
+LINE_LENGTH = 120
+"""Characters of a line in a docstring."""
+SHARED = re.sub(r"name\n +Name of the cohort.\n", "", inspect.getdoc(load) or "").partition("\n\n")[2]
+"""Parameters, what is returned and errors are those of :func:`load`, without its first."""
 
 
+def _documented(function: F) -> F:
+    """Add the cohort's record, an example, and what is the same for every cohort to the docstring of its function."""
+    cohort = find_cohort(function.__name__)
+    record = f"Licence: {cohort.licence}. Source: {cohort.source}. Please cite {cohort.citation}. {cohort.note}"
+    filled = fill(record.strip(), LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+    example = f'>>> slides = sp.datasets.{cohort.name}(sections=["{cohort.sections[0]}"])  # doctest: +SKIP'
+    examples = f"Examples\n--------\n>>> import spahgc as sp\n{example}\n"
+    function.__doc__ = "\n\n".join([inspect.getdoc(function) or cohort.title, filled, SHARED, examples])
+    return function
+
+
+@_documented
 def cscc(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Cutaneous squamous cell carcinoma, legacy ST: 12 sections of 4 patients (Ji et al. 2020, GSE144240).
 
-    Parameters
-    ----------
-    path
-        Folder with a copy: ``*P2_ST_rep1_stdata.tsv.gz``, ``*spot*P2_ST_rep1.tsv.gz`` and ``*P2_ST_rep1.jpg`` of every
-        section, with GEO's number before the names or not. ``None`` takes the cache folder, and downloads what is
-        missing (:func:`spahgc.datasets.fetch`).
-    sections
-        Sections to read, such as ``["P2_ST_rep1"]``; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a section as :func:`spahgc.io.st` makes it, with ``obs["slide"]``, ``obs["patient"]`` (P2, P5, P9, P10),
-    and citation, licence and source in ``uns["spahgc"]["cohort"]``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a section, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a section is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.cscc(sections=["P2_ST_rep1", "P5_ST_rep1"])  # doctest: +SKIP
+    A copy holds ``*P2_ST_rep1_stdata.tsv.gz``, ``*spot*P2_ST_rep1.tsv.gz`` and ``*P2_ST_rep1.jpg`` of every section, with
+    GEO's number before the names or not. Slides are as :func:`spahgc.io.st` makes them, patients P2, P5, P9 and P10.
     """
     return load("cscc", path, sections=sections)
 
 
+@_documented
 def her2st(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """HER2-positive breast cancer, legacy ST: 36 sections of 8 patients (Andersson et al. 2021).
 
-    Parameters
-    ----------
-    path
-        Folder with a copy of the authors' repository (``data/ST-cnts/A1.tsv.gz``, ``data/ST-imgs/A/A1/*.jpg``,
-        ``data/ST-spotfiles/A1_selection.tsv``), or with all files side by side (``A1.tsv.gz``, ``A1_selection.tsv``,
-        ``A1.jpg``). ``None`` takes the cache folder, and downloads what is missing (:func:`spahgc.datasets.fetch`).
-    sections
-        Sections to read, such as ``["A1", "B1"]``; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a section as :func:`spahgc.io.st` makes it, with ``obs["slide"]``, ``obs["patient"]`` (A to H), and
-    citation, licence and source in ``uns["spahgc"]["cohort"]``. Where the tables are there: ``obs["annotation"]``, the
-    pathologist's label (eight sections have one), and ``obs["cluster"]``, the authors' expression cluster.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a section, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a section is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.her2st("copies/her2st", sections=["C2", "C3"])  # doctest: +SKIP
+    A copy is the authors' repository (``data/ST-cnts/A1.tsv.gz``, ``data/ST-imgs/A/A1/*.jpg``,
+    ``data/ST-spotfiles/A1_selection.tsv``), or has all files side by side (``A1.tsv.gz``, ``A1_selection.tsv``,
+    ``A1.jpg``). Slides are as :func:`spahgc.io.st` makes them, patients A to H. Where the tables are there:
+    ``obs["annotation"]``, the pathologist's label (eight sections have one), and ``obs["cluster"]``, the authors'
+    expression cluster.
     """
     return load("her2st", path, sections=sections)
 
 
+@_documented
 def alex(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Triple-negative breast cancer, Visium: 4 sections of 4 patients (Wu et al. 2021).
 
-    Parameters
-    ----------
-    path
-        Folder with a copy: for every section ``CID4465/filtered_count_matrix/`` (matrix.mtx, features.tsv,
-        barcodes.tsv, each .gz or not), ``CID4465/spatial/tissue_positions_list.csv``, ``CID4465/image.tif`` at full
-        resolution, and perhaps ``CID4465/metadata.csv``. ``None`` takes the cache folder and downloads counts and
-        spots; the images have to be put there by hand, and the error that says so names page and paths.
-    sections
-        Sections to read, such as ``["CID4465"]``; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a section as :func:`spahgc.io.visium` makes it, with ``obs["slide"]``, ``obs["patient"]`` (the section's
-    name), and citation, licence and source in ``uns["spahgc"]["cohort"]``. Where the metadata are there:
-    ``obs["annotation"]``, the pathologist's label, and ``obs["subtype"]``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a section, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a section is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.alex("copies/alex")  # doctest: +SKIP
+    A copy holds for every section ``CID4465/filtered_count_matrix/`` (matrix.mtx, features.tsv, barcodes.tsv, each .gz or
+    not), ``CID4465/spatial/tissue_positions_list.csv``, ``CID4465/image.tif`` at full resolution, and perhaps
+    ``CID4465/metadata.csv``. Counts and spots are downloaded; the images have to be put there by hand, and the error that
+    says so names page and paths. Slides are as :func:`spahgc.io.visium` makes them, patients called as their section.
+    Where the metadata are there: ``obs["annotation"]``, the pathologist's label, and ``obs["subtype"]``.
     """
     return load("alex", path, sections=sections)
 
 
+@_documented
 def visium_bc(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Breast cancer, Visium: 3 sections of 10x Genomics, ``block1``, ``block2`` and ``FFPE``.
 
-    Parameters
-    ----------
-    path
-        Folder with a copy: for every section ``block1/filtered_feature_bc_matrix.h5``, ``block1/spatial/`` and
-        ``block1/image.tif`` at full resolution. ``None`` takes the cache folder, and downloads what is missing
-        (:func:`spahgc.datasets.fetch`) from 10x Genomics.
-    sections
-        Sections to read; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a section as :func:`spahgc.io.visium` makes it, with ``obs["slide"]``, ``obs["patient"]`` (``block1`` and
-    ``block2`` are cut from one block and count as one patient), and citation, licence and source in
-    ``uns["spahgc"]["cohort"]``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a section, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a section is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.visium_bc(sections=["block1", "FFPE"])  # doctest: +SKIP
+    A copy holds for every section ``block1/filtered_feature_bc_matrix.h5``, ``block1/spatial/`` and ``block1/image.tif``
+    at full resolution; they are downloaded from 10x Genomics. Slides are as :func:`spahgc.io.visium` makes them;
+    ``block1`` and ``block2`` are cut from one block and count as one patient.
     """
     return load("visium_bc", path, sections=sections)
 
 
+@_documented
 def hest_lymph_node(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Lymph node, Visium: 4 samples of 4 patients of HEST-1k.
 
-    Parameters
-    ----------
-    path
-        Folder with a copy of HEST-1k, or of these samples of it: ``st/NCBI681.h5ad``, ``wsis/NCBI681.tif`` and
-        ``metadata/NCBI681.json``. ``None`` takes the cache folder, and downloads what is missing from the Hugging Face
-        hub (gated: request access on the page of the data set, and log in with ``hf auth login``).
-    sections
-        Samples to read, such as ``["NCBI681"]``; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a sample as :func:`spahgc.io.hest` makes it, with ``obs["slide"]``, ``obs["patient"]`` (3, 6, 7, 8),
-    and citation, licence and source in ``uns["spahgc"]["cohort"]``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a sample, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a sample is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.hest_lymph_node("copies/hest")  # doctest: +SKIP
+    A copy is that of HEST-1k, or of these samples of it: ``st/NCBI681.h5ad``, ``wsis/NCBI681.tif`` and
+    ``metadata/NCBI681.json``. The Hugging Face hub, where they are downloaded from, is gated: request access on the page
+    of the data set, and log in with ``hf auth login``. Slides are as :func:`spahgc.io.hest` makes them, patients 3, 6, 7
+    and 8.
     """
     return load("hest_lymph_node", path, sections=sections)
 
 
+@_documented
 def hest_pancreas1(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Pancreatic cancer, Visium: 4 samples of HEST-1k.
 
-    Parameters
-    ----------
-    path
-        Folder with a copy of HEST-1k, or of these samples of it: ``st/NCBI569.h5ad``, ``wsis/NCBI569.tif`` and
-        ``metadata/NCBI569.json``. ``None`` takes the cache folder, and downloads what is missing from the Hugging Face
-        hub (gated: request access on the page of the data set, and log in with ``hf auth login``).
-    sections
-        Samples to read, such as ``["NCBI569"]``; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a sample as :func:`spahgc.io.hest` makes it, with ``obs["slide"]``, ``obs["patient"]`` (``"unknown"`` unless the file says it),
-    and citation, licence and source in ``uns["spahgc"]["cohort"]``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a sample, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a sample is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.hest_pancreas1("copies/hest")  # doctest: +SKIP
+    Copy, download and slides are as those of :func:`spahgc.datasets.hest_lymph_node`, patients ``"unknown"`` unless the
+    file says them.
     """
     return load("hest_pancreas1", path, sections=sections)
 
 
+@_documented
 def hest_pancreas2(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Pancreatic cancer, Xenium aggregated to spots: 3 samples of HEST-1k.
 
-    Parameters
-    ----------
-    path
-        Folder with a copy of HEST-1k, or of these samples of it: ``st/TENX116.h5ad``, ``wsis/TENX116.tif`` and
-        ``metadata/TENX116.json``. ``None`` takes the cache folder, and downloads what is missing from the Hugging Face
-        hub (gated: request access on the page of the data set, and log in with ``hf auth login``).
-    sections
-        Samples to read, such as ``["TENX116"]``; ``None`` takes all that are there.
-
-    Returns
-    -------
-    One slide a sample as :func:`spahgc.io.hest` makes it, with ``obs["slide"]``, ``obs["patient"]`` (``"unknown"`` unless the file says it),
-    and citation, licence and source in ``uns["spahgc"]["cohort"]``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file of a sample, is missing.
-    spahgc.datasets.CohortUnavailableError
-        If the cohort cannot be downloaded.
-    ValueError
-        If a sample is not known, or a file is damaged.
-
-    Examples
-    --------
-    >>> import spahgc as sp
-    >>> slides = sp.datasets.hest_pancreas2("copies/hest")  # doctest: +SKIP
+    Copy, download and slides are as those of :func:`spahgc.datasets.hest_lymph_node`, patients ``"unknown"`` unless the
+    file says them.
     """
     return load("hest_pancreas2", path, sections=sections)

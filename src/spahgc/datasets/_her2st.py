@@ -27,7 +27,7 @@ ANNOTATION, CLUSTER = "annotation", "cluster"
 """Columns of ``obs``: label of the pathologist, expression cluster of the authors."""
 
 
-def _wanted(section: str) -> dict[str, str]:
+def _repository_paths(section: str) -> dict[str, str]:
     """Where the repository has the files of a section, by what they are."""
     return {
         "counts": f"data/ST-cnts/{section}.tsv.gz",
@@ -40,12 +40,12 @@ def _wanted(section: str) -> dict[str, str]:
 
 def find(folder: Path, section: str) -> Files:
     """Find the files of a section, in the repository's layout or all in one folder."""
-    wanted = _wanted(section)
-    counts, spots = wanted["counts"], wanted["spots"]
+    paths = _repository_paths(section)
+    counts, spots = paths["counts"], paths["spots"]
     return {
         "counts": one_file(folder, counts, counts.removesuffix(".gz"), f"{section}.tsv.gz", f"{section}.tsv"),
         "spots": one_file(folder, spots, Path(spots).name),
-        "image": one_file(folder, wanted["image"], f"{section}.jpg"),
+        "image": one_file(folder, paths["image"], f"{section}.jpg"),
     }
 
 
@@ -54,19 +54,19 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
     from spahgc.io import st
 
     adata = st(files["counts"], files["spots"], files["image"], library_id=section)
-    wanted = _wanted(section)
+    paths = _repository_paths(section)
     for column in (ANNOTATION, CLUSTER):
-        path = one_file(folder, wanted[column], Path(wanted[column]).name)
+        path = one_file(folder, paths[column], Path(paths[column]).name)
         if path is not None:
             adata.obs[column] = _labels(path, adata)
     return adata
 
 
 def _labels(path: Path, adata: AnnData) -> pd.Categorical:
-    """Labels of the spots; the table names a spot by its place on the array, to a fraction of a step."""
+    """Labels of the spots; the table names a spot by its position on the array, to a fraction of a step."""
     table = pd.read_csv(path, sep="\t").dropna(subset=["x", "y"])
-    places = table[["x", "y"]].round().astype(int)
-    labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(places))
+    positions = table[["x", "y"]].round().astype(int)
+    labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(positions))
     labels = labels[~labels.index.duplicated()]
     spots = pd.MultiIndex.from_frame(adata.obs[[Obs.array_col, Obs.array_row]])
     return pd.Categorical(labels.reindex(spots))
@@ -74,11 +74,8 @@ def _labels(path: Path, adata: AnnData) -> pd.Categorical:
 
 def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     """Download the files of some sections, each checked against the repository's own checksum."""
-    missing = [section for section in sections if None in find(folder, section).values()]
-    if not missing:
-        return
     listed = _listing(folder, mirror)
-    remotes = {path: remote for section in missing for path, remote in _remotes(section, listed).items()}
+    remotes = {path: remote for section in sections for path, remote in _remotes(section, listed).items()}
     page = COHORTS["her2st"].page
     with progress_bar(total=len(remotes), desc="her2st", unit="file") as bar:
         for path, remote in remotes.items():
@@ -107,7 +104,7 @@ def _listing(folder: Path, mirror: str | None) -> dict[str, dict[str, object]]:
 def _remotes(section: str, listed: dict[str, dict[str, object]]) -> dict[str, Remote]:
     """The files of a section that the repository has; labels are there for some sections only."""
     remotes: dict[str, Remote] = {}
-    for label, pattern in _wanted(section).items():
+    for label, pattern in _repository_paths(section).items():
         paths = [path for path in listed if fnmatch(path, pattern)]
         if not paths and label not in (ANNOTATION, CLUSTER):
             raise CohortUnavailableError(

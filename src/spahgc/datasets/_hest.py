@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from anndata import AnnData
@@ -9,9 +10,10 @@ from anndata import AnnData
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import CohortUnavailableError
 from spahgc.datasets._find import Files, one_file
-from spahgc.datasets._hub import reaching_hest
+from spahgc.encoders._hub import HUB_URL, hub_failures_as
 
 REPOSITORY = "MahmoodLab/hest"
+PAGE = f"{HUB_URL}/datasets/{REPOSITORY}"
 TABLE = "HEST_v*.csv"
 LAYOUT = f"st/NCBI681.h5ad, wsis/NCBI681.tif, and metadata/NCBI681.json or the table {TABLE}"
 
@@ -43,11 +45,25 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
 
     with progress_bar(total=len(sections), desc="HEST-1k", unit="sample") as bar:
         for section in sections:
-            wanted = {"metadata": f"metadata/{section}.json", "counts": f"st/{section}.h5ad"}
-            wanted["image"] = f"wsis/{section}.tif"  # the largest of them last
-            found = find(folder, section)
-            for label, name in wanted.items():
-                if found[label] is None:
+            names = {"metadata": f"metadata/{section}.json", "counts": f"st/{section}.h5ad"}
+            names["image"] = f"wsis/{section}.tif"  # the largest of them last
+            files = find(folder, section)
+            for label, name in names.items():
+                if files[label] is None:
                     with reaching_hest(name):
                         hf_hub_download(REPOSITORY, name, repo_type="dataset", local_dir=folder)
             bar.update()
+
+
+def reaching_hest(filename: str) -> AbstractContextManager[None]:
+    """Turn a failure to download a file inside of the block into one :class:`CohortUnavailableError`."""
+
+    def unavailable(reason: str, is_refused: bool) -> Exception:
+        return CohortUnavailableError(
+            f"{filename} of HEST-1k is not available: {reason}. What can be done:\n"
+            f"- Open {PAGE} and request access there (the data are gated), log in on this machine with "
+            "`hf auth login`, and call again; what has been downloaded is kept.\n"
+            "- Or pass a copy that you have: path=..."
+        )
+
+    return hub_failures_as(unavailable, also=(RuntimeError,))

@@ -61,11 +61,13 @@ def fetch(name: str, *, sections: Sequence[str] | None = None, mirror: str | Non
     wanted = cohort.check_sections(sections)
     layout = layout_of(name)
     folder = check_writable_folder(settings.cache_dir / FOLDER / name)
-    layout.download(folder, wanted, mirror)
     missing = [section for section in wanted if not is_complete(layout, folder, section)]
     if missing:
+        layout.download(folder, missing, mirror)
+    incomplete = [section for section in missing if not is_complete(layout, folder, section)]
+    if incomplete:
         raise CohortUnavailableError(
-            f"the download of cohort {name} has ended, but {', '.join(missing)} is not complete: the source holds other "
+            f"the download of cohort {name} has ended, but {', '.join(incomplete)} is not complete: the source holds other "
             f"files than it did ({layout.LAYOUT}). Open {cohort.page}, or pass a copy that you have: path=..."
         )
     return folder
@@ -74,7 +76,32 @@ def fetch(name: str, *, sections: Sequence[str] | None = None, mirror: str | Non
 def load(
     name: str, path: str | os.PathLike[str] | None = None, *, sections: Sequence[str] | None = None
 ) -> list[AnnData]:
-    """Read a cohort, from a copy or from the cache folder; all cohorts' functions come down to this."""
+    """Read a cohort, from a copy or from the cache folder; all cohorts' functions come down to this, and share its docs.
+
+    Parameters
+    ----------
+    name
+        Name of the cohort.
+    path
+        Folder with a copy, in the layout of the cohort. ``None`` takes the cache folder and downloads what is missing
+        (:func:`spahgc.datasets.fetch`).
+    sections
+        Names of the sections to read; ``None`` takes all that are there.
+
+    Returns
+    -------
+    One slide a section, with ``obs["slide"]``, ``obs["patient"]``, and citation, licence and source in
+    ``uns["spahgc"]["cohort"]``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, or a file of a section, is missing.
+    spahgc.datasets.CohortUnavailableError
+        If the cohort cannot be downloaded.
+    ValueError
+        If a section is not known, or a file is damaged.
+    """
     cohort = find_cohort(name)
     wanted = cohort.check_sections(sections)
     layout = layout_of(name)
@@ -104,10 +131,10 @@ def available(name: str, path: str | os.PathLike[str]) -> list[str]:
     cohort, layout, folder = find_cohort(name), layout_of(name), Path(path).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f'path="{folder}" is no folder. Pass the folder that holds the copy of cohort {name}.')
-    found = sections_in(layout, cohort, folder)
-    for section in found:
+    sections = sections_in(layout, cohort, folder)
+    for section in sections:
         complete_files(layout, cohort, folder, section)
-    return found
+    return sections
 
 
 def layout_of(name: str) -> Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,14 @@ class Patient:
     name: str
     stain: Stain
     batch: Doubles
+
+
+class Sampling(TypedDict):
+    """How counts are drawn from expected proportions; see :func:`simulated`."""
+
+    depth: float
+    dispersion: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -169,13 +177,13 @@ def simulated(
     _check_effects(depth, dispersion, batch_effect, stain_effect)
     genes = _draw_genes(n_genes, n_domains, _stream(seed, GENES_STREAM))
     patients = [_draw_patient(index, n_genes, batch_effect, stain_effect, seed) for index in range(n_patients)]
-    settings = {"depth": float(depth), "dispersion": float(dispersion), "seed": int(seed)}
+    sampling: Sampling = {"depth": float(depth), "dispersion": float(dispersion), "seed": int(seed)}
     slides = []
     for index in range(n_slides):
         place, patient = divmod(index, n_patients)
         branch = np.random.SeedSequence(seed, spawn_key=(SLIDE_STREAM, patient, place))
         name = f"{patients[patient].name}S{place + 1}"
-        slides.append(_draw_slide(name, n_spots, genes, patients[patient], settings, branch))
+        slides.append(_draw_slide(name, n_spots, genes, patients[patient], sampling, branch))
     return slides
 
 
@@ -242,7 +250,7 @@ def _draw_patient(index: int, n_genes: int, batch_effect: float, stain_effect: f
 
 
 def _draw_slide(
-    name: str, n_spots: int, genes: Genes, patient: Patient, settings: dict[str, Any], branch: np.random.SeedSequence
+    name: str, n_spots: int, genes: Genes, patient: Patient, sampling: Sampling, branch: np.random.SeedSequence
 ) -> AnnData:
     """Draw one slide: outline, fields, image, counts, each from its own stream."""
     outline_rng, field_rng, image_rng, count_rng = (np.random.default_rng(child) for child in branch.spawn(4))
@@ -253,8 +261,8 @@ def _draw_slide(
     shares /= shares.sum(1, keepdims=True)
     hidden = _unexplained(_under_spots(hidden_field, layout.xy), shares)
     expected = _expected_proportions(genes, patient, shares, hidden)
-    spot_depth = settings["depth"] * np.exp(count_rng.normal(-(DEPTH_LOG_SD**2) / 2, DEPTH_LOG_SD, n_spots))
-    counts = _draw_counts(expected * spot_depth[:, None], settings["dispersion"], count_rng)
+    spot_depth = sampling["depth"] * np.exp(count_rng.normal(-(DEPTH_LOG_SD**2) / 2, DEPTH_LOG_SD, n_spots))
+    counts = _draw_counts(expected * spot_depth[:, None], sampling["dispersion"], count_rng)
 
     domains = list(NAMES[: shares.shape[1]])
     obs = pd.DataFrame(
@@ -275,8 +283,8 @@ def _draw_slide(
     adata.obsm["spatial"] = layout.xy
     adata.obsm["truth_domains"] = shares.astype(np.float32)
     adata.layers["truth"] = np.log1p(TRUTH_TOTAL * expected).astype(np.float32)
-    adata.uns["spatial"] = {name: _spatial(image, settings["seed"])}
-    adata.uns["truth"] = _truth(domains, genes, patient, settings)
+    adata.uns["spatial"] = {name: _spatial(image, sampling["seed"])}
+    adata.uns["truth"] = _truth(domains, genes, patient, sampling)
     return adata
 
 
@@ -368,7 +376,7 @@ def _draw_counts(mean: Doubles, dispersion: float, rng: np.random.Generator) -> 
     return rng.poisson(mean)
 
 
-def _spatial(image: Pixels, seed: int) -> dict[str, Any]:
+def _spatial(image: Pixels, seed: int) -> dict[str, object]:
     """Make scanpy's record of one slide's images."""
     height, width, channels = image.shape
     blocks = image.reshape(height // LOWRES_FACTOR, LOWRES_FACTOR, width // LOWRES_FACTOR, LOWRES_FACTOR, channels)
@@ -386,7 +394,7 @@ def _spatial(image: Pixels, seed: int) -> dict[str, Any]:
     }
 
 
-def _truth(domains: list[str], genes: Genes, patient: Patient, settings: dict[str, Any]) -> dict[str, Any]:
+def _truth(domains: list[str], genes: Genes, patient: Patient, sampling: Sampling) -> dict[str, object]:
     """Record what a slide was made from, in types that survive a write."""
     return {
         "domains": np.array(domains),
@@ -395,5 +403,5 @@ def _truth(domains: list[str], genes: Genes, patient: Patient, settings: dict[st
         "baseline": genes.baseline.copy(),
         "batch": patient.batch.copy(),
         "stain": {part: values.copy() for part, values in vars(patient.stain).items()},
-        **settings,
+        **sampling,
     }

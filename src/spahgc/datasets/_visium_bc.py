@@ -44,19 +44,20 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     page = COHORTS["visium_bc"].page
     with progress_bar(total=len(sections), desc="visium_bc", unit="section") as bar:
         for section in sections:
-            found, place = find(folder, section), folder / section
+            files, target = find(folder, section), folder / section
             sample = SAMPLES[section]
             stem = f"{SAMPLES_URL}/{sample}/{sample.rsplit('/', 1)[1]}"
-            if found["counts"] is None:
-                retrieve(Remote(f"{stem}_{COUNTS}"), place / COUNTS, page=page, mirror=mirror)
-            if found["positions"] is None:
+            if files["counts"] is None:
+                retrieve(Remote(f"{stem}_{COUNTS}"), target / COUNTS, page=page, mirror=mirror)
+            if files["positions"] is None:
                 remote = Remote(f"{stem}_{SPATIAL}.tar.gz")
-                unpack(retrieve(remote, place / f"{SPATIAL}.tar.gz", page=page, mirror=mirror), place, _place)
-            if found["image"] is None:
-                retrieve(Remote(f"{stem}_{IMAGE}"), place / IMAGE, page=page, mirror=mirror)
+                archive = retrieve(remote, target / f"{SPATIAL}.tar.gz", page=page, mirror=mirror)
+                unpack(archive, target, _destination)
+            if files["image"] is None:
+                retrieve(Remote(f"{stem}_{IMAGE}"), target / IMAGE, page=page, mirror=mirror)
             bar.update()
 
 
-def _place(member: str) -> str | None:
+def _destination(member: str) -> str | None:
     parts = [part for part in member.split("/") if part not in ("", ".")]
     return f"{SPATIAL}/{parts[-1]}" if SPATIAL in parts[:-1] else None

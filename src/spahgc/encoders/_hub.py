@@ -1,10 +1,10 @@
-"""Weights from the Hugging Face hub, and one clear error for all the ways in which they cannot be reached."""
+"""Weights from the Hugging Face hub, and one clear error for all the ways in which its files cannot be reached."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,10 +50,9 @@ def commit_of(path: str | Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else "unknown"
 
 
-@contextmanager
 def reaching(
     encoder: str, page: str, *, filename: str, gated: bool, also: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Turn all failures to reach weights inside of the block into one :class:`EncoderUnavailableError`.
 
     Parameters
@@ -69,14 +68,33 @@ def reaching(
     also
         More types of errors that mean that weights were not reached.
     """
+
+    def unavailable(reason: str, is_refused: bool) -> Exception:
+        return EncoderUnavailableError(_advice(encoder, page, filename, gated or is_refused, reason))
+
+    return hub_failures_as(unavailable, also)
+
+
+@contextmanager
+def hub_failures_as(
+    unavailable: Callable[[str, bool], Exception], also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn all failures to reach a file of the hub inside of the block into one error that says why.
+
+    Parameters
+    ----------
+    unavailable
+        Makes the error of the reason in words, and of whether the hub said that access has to be requested.
+    also
+        More types of errors that mean that the file was not reached.
+    """
     try:
         yield
     except (*load_failures(), *also) as error:
         chain = error_chain(error)
-        message = _advice(encoder, page, filename, gated or is_gated(chain), short_reason(chain))
         # The HTTP libraries quote a malformed login header; such an error must not be shown along.
         names_token = any(TOKEN.search(str(link)) for link in chain)
-        raise EncoderUnavailableError(message) from (None if names_token else error)
+        raise unavailable(short_reason(chain), is_gated(chain)) from (None if names_token else error)
 
 
 def load_failures() -> tuple[type[Exception], ...]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spahgc._many.jobs import Sources, kept, run_many
-from spahgc._many.stores import digest_of
+from spahgc._files import path_digest
+from spahgc._many.jobs import Sources, cached_in_process, run_many
 from spahgc._training.model_files import DESCRIPTION_FILE, read_description
 from spahgc.model import SpaHGC
 from spahgc.tl._predict import predict
@@ -99,9 +99,9 @@ def predict_many(
     if not key_added or "/" in key_added:
         raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
     # The description holds the checksums of all other files.
-    made_with = {"model": digest_of(path / DESCRIPTION_FILE), "key_added": key_added}
-    work = Prediction(str(path), key_added, device, made_with)
-    return run_many(targets, folder, work, client=client, retries=retries, overwrite=overwrite)
+    made_with = {"model": path_digest(path / DESCRIPTION_FILE), "key_added": key_added}
+    operation = Prediction(str(path), key_added, device, made_with)
+    return run_many(targets, folder, operation, client=client, retries=retries, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,14 @@ class Prediction:
     key_added: str
     device: str | None
     made_with: dict[str, str]
-    operation: str = field(default="predict", init=False)
+    name: str = field(default="predict", init=False)
 
-    def inputs(self, path: Path) -> dict[str, str]:
+    def linked_files(self, path: Path) -> dict[str, str]:
         """Nothing: all that a prediction needs lies in the slide."""
         return {}
 
     def __call__(self, adata: AnnData) -> None:
         """Predict a slide in place."""
-        loaded = kept(self.operation, f"{self.model} {self.made_with['model']}", lambda: SpaHGC.load(self.model))
+        fingerprint = f"{self.model} {self.made_with['model']}"
+        loaded = cached_in_process(self.name, fingerprint, lambda: SpaHGC.load(self.model))
         predict(adata, model=loaded, key_added=self.key_added, device=self.device)

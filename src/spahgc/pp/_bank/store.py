@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -94,16 +93,10 @@ def new_bank(path: Path) -> Iterator[Version]:
         raise FileExistsError(
             f'"{path}" exists already. Pass append=True to add slides to a bank, or another path; or remove it.'
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with folder_written_whole(path) as part:
         version = Version(part / _name(1))
         yield version
         _commit(part, version)
-        part.chmod(0o755)
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc._files import write_text, written_whole
+from spahgc._files import DIGEST_LENGTH, WHOLE_FILE_BYTES, digest, file_digest, write_text, written_whole
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import Cutter
 from spahgc.pp._embed.slide_image import SlideImage
@@ -28,11 +28,7 @@ FORMAT = 1
 """Version of the files below."""
 SAMPLE = 16
 """Spots, evenly spaced, whose patches are compared with those of an earlier run."""
-WHOLE_FILE_BYTES = 2**30
-"""An image file is read to its end, to see whether it is the same, up to this size; beyond it, block by block."""
-BLOCKS, BLOCK_BYTES = 64, 2**20
-"""Evenly spaced blocks of a larger file."""
-NAME_LENGTH, DIGEST_LENGTH = 40, 16
+NAME_LENGTH = 40
 
 
 class EmbeddingCheckpoint:
@@ -118,15 +114,6 @@ def fingerprint(
     }
 
 
-def digest(*parts: bytes | memoryview) -> str:
-    """Short fingerprint of some bytes."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(len(part).to_bytes(8, "little"))
-        hashed.update(part)
-    return hashed.hexdigest()[:DIGEST_LENGTH]
-
-
 def _content(source: Any) -> str:
     """Fingerprint of an image file or array wherever it lies; empty for images of another kind."""
     if isinstance(source, np.ndarray):
@@ -135,15 +122,10 @@ def _content(source: Any) -> str:
         return ""
     path = Path(source)
     size = path.stat().st_size
-    hashed = hashlib.sha256(size.to_bytes(8, "little"))
-    with path.open("rb") as file:
-        if size <= WHOLE_FILE_BYTES:
-            hashed.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            for start in np.linspace(0, size - BLOCK_BYTES, BLOCKS).astype(np.int64):
-                file.seek(int(start))
-                hashed.update(file.read(BLOCK_BYTES))
-    return hashed.hexdigest()[:DIGEST_LENGTH]
+    content = file_digest(path)
+    if size <= WHOLE_FILE_BYTES:  # that of a larger file counts its size already
+        content = hashlib.sha256(size.to_bytes(8, "little") + content).digest()
+    return content.hex()[:DIGEST_LENGTH]
 
 
 def _transformed(encoder: Encoder, patches: NDArray[np.uint8]) -> str:

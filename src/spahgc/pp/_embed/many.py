@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
 
-from spahgc._many.jobs import Sources, as_text, kept, run_many
-from spahgc._many.stores import DIGEST_LENGTH, digest_of, image_files
+from spahgc._files import DIGEST_LENGTH, path_digest
+from spahgc._many.jobs import Sources, as_text, cached_in_process, run_many
+from spahgc._many.stores import image_files
 from spahgc._settings import resolve_device
 from spahgc._validate import quoted
 from spahgc.pp._embed.context import as_context
@@ -24,12 +25,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from distributed import Client
+    from PIL.Image import Image
+    from torch import Tensor, nn
 
     from spahgc.encoders import Encoder
 
-OWN = ("data", "encoder", "image", "checkpoint", "device", "table_key", "image_key", "coordinate_system", "copy")
+    EncoderSource = str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]]
+    """What :func:`embed` takes as an encoder."""
+    EncoderMaker = Callable[[], EncoderSource]
+
+SINGLE_SLIDE = (
+    "data",
+    "encoder",
+    "image",
+    "checkpoint",
+    "device",
+    "table_key",
+    "image_key",
+    "coordinate_system",
+    "copy",
+)
 """Arguments of :func:`embed` that belong to a single slide, or that are named here."""
-NO_MATTER = ("batch_size", "resume")
+ROUNDING_ONLY = ("batch_size", "resume")
 """Arguments that change the result by rounding at most."""
 
 
@@ -38,7 +55,7 @@ def embed_many(
     folder: str | os.PathLike[str],
     *,
     client: Client | None = None,
-    encoder: str | Encoder | tuple[Any, Any] | Callable[[], Any] = "uni",
+    encoder: str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]] | EncoderMaker = "uni",
     checkpoint: str | os.PathLike[str] | None = None,
     device: str | None = None,
     retries: int = 2,
@@ -105,7 +122,9 @@ def embed_many(
     >>> client = Client(LocalCluster(n_workers=4, threads_per_worker=1))  # doctest: +SKIP
     >>> sp.pp.embed_many(paths, "embedded", encoder="uni", context=True, client=client)  # doctest: +SKIP
     """
-    defaults = {name: entry.default for name, entry in inspect.signature(embed).parameters.items() if name not in OWN}
+    defaults = {
+        name: entry.default for name, entry in inspect.signature(embed).parameters.items() if name not in SINGLE_SLIDE
+    }
     unknown = [name for name in arguments if name not in defaults]
     if unknown:
         raise ValueError(f"embed_many has no arguments {quoted(unknown)}. Known are {', '.join(defaults)}.")
@@ -120,24 +139,24 @@ def embed_many(
     if chosen["resume"] is not None:  # workers may stand in another folder
         arguments["resume"] = os.path.abspath(os.path.expanduser(chosen["resume"]))
     described = {"encoder": _describe(encoder, file), "arguments": _describe_arguments(chosen)}
-    work = Embedding(encoder, file, device, arguments, described)
-    return run_many(sources, folder, work, client=client, retries=retries, overwrite=overwrite)
+    operation = Embedding(encoder, file, device, arguments, described)
+    return run_many(sources, folder, operation, client=client, retries=retries, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
 class Embedding:
     """What is done with every slide; see :func:`embed_many` for the parameters."""
 
-    encoder: Any
+    encoder: EncoderSource | EncoderMaker
     checkpoint: str | None
     device: str | None
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     made_with: dict[str, str]
-    operation: str = field(default="embed", init=False)
+    name: str = field(default="embed", init=False)
 
-    def inputs(self, path: Path) -> dict[str, str]:
+    def linked_files(self, path: Path) -> dict[str, str]:
         """Fingerprint of the image files of a slide."""
-        return {"image": " ".join(digest_of(image) for image in image_files(path))}
+        return {"image": " ".join(path_digest(image) for image in image_files(path))}
 
     def __call__(self, adata: AnnData) -> None:
         """Embed a slide in place."""
@@ -148,22 +167,22 @@ class Embedding:
         def load() -> Encoder:
             return load_encoder(_made(self.encoder), checkpoint=self.checkpoint, device=device)
 
-        loaded = kept(self.operation, f"{device} {self.made_with['encoder']}", load)
+        loaded = cached_in_process(self.name, f"{device} {self.made_with['encoder']}", load)
         embed(adata, encoder=loaded, device=device, **self.arguments)
 
 
-def _is_maker(encoder: Any) -> bool:
+def _is_maker(encoder: EncoderSource | EncoderMaker) -> TypeGuard[EncoderMaker]:
     """Whether this is a function that makes an encoder."""
     from spahgc.encoders import Encoder
 
     return callable(encoder) and not isinstance(encoder, type | Encoder) and not hasattr(encoder, "state_dict")
 
 
-def _made(encoder: Any) -> Any:
-    return encoder() if _is_maker(encoder) else encoder
+def _made(encoder: EncoderSource | EncoderMaker) -> EncoderSource:
+    return encoder() if _is_maker(encoder) else cast("EncoderSource", encoder)
 
 
-def _describe(encoder: Any, checkpoint: str | None) -> str:
+def _describe(encoder: EncoderSource | EncoderMaker, checkpoint: str | None) -> str:
     """All that determines what the encoder says of a patch; its weights are not loaded where it has a name."""
     from spahgc.encoders import describe_encoder, load_encoder
 
@@ -171,7 +190,7 @@ def _describe(encoder: Any, checkpoint: str | None) -> str:
         record = describe_encoder(encoder)
         if checkpoint is not None and not os.path.isfile(checkpoint):
             raise FileNotFoundError(f'checkpoint="{checkpoint}": there is no such file.')
-        weights = "" if checkpoint is None else digest_of(Path(checkpoint))
+        weights = "" if checkpoint is None else path_digest(Path(checkpoint))
         return as_text({"name": encoder, "record": None if record is None else record.to_uns(), "weights": weights})
     loaded = load_encoder(_made(encoder), checkpoint=checkpoint)
     return as_text({"record": loaded.record.to_uns(), "transform": _sample(loaded)})
@@ -192,7 +211,7 @@ def _sample(encoder: Encoder) -> str:
 
 
 def _describe_arguments(chosen: dict[str, Any]) -> str:
-    plain = {name: value for name, value in chosen.items() if name not in NO_MATTER}
+    plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ONLY}
     plain["context"] = repr(as_context(plain["context"]))
     plain["stain_normalization"] = stain_name(plain["stain_normalization"])
     return as_text(plain)

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spahgc._files import write_text
+from spahgc._files import digest, write_text
 from spahgc._parameters import find_preset
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import check_writable_folder
 
 INPUTS_FILE = "inputs.json"
-DIGEST_LENGTH = 16
-"""Hexadecimal digits of a fingerprint."""
 SLUG_LENGTH = 40
 """Most characters of a method's or group's name in a file name."""
 
@@ -149,12 +147,3 @@ def method_fingerprint(spec: dict[str, Any], slides: Mapping[str, MeasuredSlide]
     return plain_arguments(spec) | {
         "embeddings": {name: digest(slide.embedding(key).tobytes()) for name, slide in slides.items()}
     }
-
-
-def digest(*parts: bytes) -> str:
-    """Short fingerprint of some bytes."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(len(part).to_bytes(8, "little"))
-        hashed.update(part)
-    return hashed.hexdigest()[:DIGEST_LENGTH]
