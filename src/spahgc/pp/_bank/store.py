@@ -17,6 +17,7 @@ from anndata import AnnData
 from filelock import FileLock, Timeout
 from scipy.sparse import csr_matrix
 
+from spahgc._files import folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._spots.rows import Rows
 from spahgc._spots.stored_rows import DIGESTS, StoredRows
