@@ -103,7 +103,8 @@ def remove_leftovers(path: Path) -> None:
 
     A folder that was renamed to make room for a new one, which then never came, gets its name back.
     """
-    left = [each for each in path.parent.iterdir() if each.name.startswith(_start_of_parts(path))]
+    start = _start_of_parts(path)
+    left = [path.with_name(name) for name in os.listdir(path.parent) if name.startswith(start)]
     in_use = {each.stem for each in left if each.suffix == PART and not _is_abandoned(each)}
     for each in left:
         if each.stem in in_use:
