@@ -41,6 +41,27 @@ class Settings:
 
 settings = Settings()
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells how much of its processors a container may use, in two versions."""
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: those of its affinity, as far as the quota of its container goes."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, int(_quota())))
+
+
+def _quota() -> float:
+    """Processors' worth of time that the container grants, infinite where it has no limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((CGROUP / file).read_text(encoding="ascii") for file in files).split()
+        except (OSError, ValueError):
+            continue
+        if quota not in ("max", "-1"):
+            return float(quota) / float(period)
+    return 2.0**31
+
 
 def resolve_device(device: str | None) -> str:
     """Name of the torch device to be used: the argument, the setting, or the first accelerator there is.

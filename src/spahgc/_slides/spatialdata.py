@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spahgc._keys import UNS, Uns
+from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.tables import annotation
 from spahgc._validate import quoted
 from spahgc.image import open_image
@@ -128,7 +129,7 @@ def spots_on_image(
         xy=apply(chosen.matrix, spots.xy),
         image=element,
         image_key=chosen.key,
-        mpp=_known_mpp(table, chosen.key, _transformations(element), is_finest),
+        mpp=_image_mpp(table, chosen.key, _transformations(element), is_finest),
         diameter_px=None if spots.diameter is None else spots.diameter * chosen.scale,
     )
 
@@ -328,13 +329,10 @@ def _same_extent(one: _Candidate, other: _Candidate) -> bool:
     return bool((apart.min(axis=1) <= allowed).all() and (apart.min(axis=0) <= allowed).all())
 
 
-def _known_mpp(table: AnnData, key: str, transformations: Mapping[str, Matrix], is_finest: bool) -> float | None:
+def _image_mpp(table: AnnData, key: str, transformations: Mapping[str, Matrix], is_finest: bool) -> float | None:
     """Microns per pixel of an image: by a coordinate system in microns, or as they were recorded for this image."""
     for system, matrix in transformations.items():
         if system.lower() in MICRON_SYSTEMS:
             return length_scale(matrix)
-    own = table.uns.get(UNS, {})
-    known, of_image = own.get(Uns.slide_mpp), own.get(Uns.slide_image)
-    if known is None or not (is_finest if of_image is None else str(of_image) == key):
-        return None
-    return float(known)
+    noted_key = table.uns.get(UNS, {}).get(Uns.slide_image)
+    return noted_mpp(table) if (is_finest if noted_key is None else str(noted_key) == key) else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spahgc._slides.library import find_library
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc.pl._output import whole_figure
 from spahgc.pl._patches import has_image
@@ -23,7 +24,6 @@ from spahgc.pl._tissue import (
     tissue_of,
     tissue_on_image,
 )
-from spahgc.pp._embed.resolution import library
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,13 +77,13 @@ def short(name: str, longest: int = MAX_NAME) -> str:
 
 def home_tissue(data: Any, adata: AnnData, where: Mapping[str, str | None]) -> Tissue:
     """Tissue of the target: that of the image of a SpatialData, else of the library that the table is about."""
-    found = library(adata)
+    found = find_library(adata)
     return slide_tissue(
         data,
         table_key=where["table_key"],
         image_key=where["image_key"],
         coordinate_system=where["coordinate_system"],
-        library_id=None if found is None or has_image(data) else found[0],
+        library_id=None if found is None or has_image(data) else found.name,
         size=1.0,
     )
 
@@ -92,8 +92,8 @@ def reference_tissue(data: Any, table: AnnData) -> Tissue:
     """Tissue of a reference, which may be a part of the object that was handed over."""
     if has_image(data):
         return tissue_on_image(spots_on_image(data, table), 1.0)
-    found = library(table)
-    return tissue_of(table, None if found is None else found[0], 1.0)
+    found = find_library(table)
+    return tissue_of(table, None if found is None else found.name, 1.0)
 
 
 def draw_picture(ax: Axes, tissue: Tissue) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -24,13 +24,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from distributed import Client
+    from PIL.Image import Image
+    from torch import Tensor, nn
 
     from spahgc.encoders import Encoder
 
-OWN = ("data", "encoder", "image", "checkpoint", "device", "table_key", "image_key", "coordinate_system", "copy")
+    EncoderSource: TypeAlias = str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]]
+    EncoderMaker: TypeAlias = Callable[[], EncoderSource]
+
+SINGLE_SLIDE_ARGUMENTS = (
+    "data",
+    "encoder",
+    "image",
+    "checkpoint",
+    "device",
+    "table_key",
+    "image_key",
+    "coordinate_system",
+    "copy",
+)
 """Arguments of :func:`embed` that belong to a single slide, or that are named here."""
-NO_MATTER = ("batch_size", "resume")
-"""Arguments that change the result by rounding at most."""
+ROUNDING_ARGUMENTS = ("batch_size", "n_workers", "resume")
+"""Arguments that change the result by rounding at most, and do not count when results are compared."""
 
 
 def embed_many(
@@ -38,7 +53,7 @@ def embed_many(
     folder: str | os.PathLike[str],
     *,
     client: Client | None = None,
-    encoder: str | Encoder | tuple[Any, Any] | Callable[[], Any] = "uni",
+    encoder: EncoderSource | EncoderMaker = "uni",
     checkpoint: str | os.PathLike[str] | None = None,
     device: str | None = None,
     retries: int = 2,
@@ -74,7 +89,7 @@ def embed_many(
         Replace results that were made from other slides or with other arguments, which are refused otherwise.
     arguments
         Further arguments of :func:`embed`: ``context``, ``mpp``, ``patch_um``, ``stain_normalization``, ``key_added``,
-        ``batch_size``, ``allow_upsampling``, ``resume``.
+        ``batch_size``, ``n_workers``, ``allow_upsampling``, ``resume``.
 
     Returns
     -------
@@ -105,12 +120,16 @@ def embed_many(
     >>> client = Client(LocalCluster(n_workers=4, threads_per_worker=1))  # doctest: +SKIP
     >>> sp.pp.embed_many(paths, "embedded", encoder="uni", context=True, client=client)  # doctest: +SKIP
     """
-    defaults = {name: entry.default for name, entry in inspect.signature(embed).parameters.items() if name not in OWN}
+    defaults = {
+        name: entry.default
+        for name, entry in inspect.signature(embed).parameters.items()
+        if name not in SINGLE_SLIDE_ARGUMENTS
+    }
     unknown = [name for name in arguments if name not in defaults]
     if unknown:
         raise ValueError(f"embed_many has no arguments {quoted(unknown)}. Known are {', '.join(defaults)}.")
     chosen = defaults | arguments
-    check_numbers(chosen["batch_size"], chosen["mpp"], chosen["patch_um"])
+    check_numbers(chosen["batch_size"], chosen["n_workers"], chosen["mpp"], chosen["patch_um"])
     if client is not None and not isinstance(encoder, str) and not _is_maker(encoder):
         raise TypeError(
             f"encoder= is a {type(encoder).__name__} in the memory of this process, and would have to travel with every "
@@ -128,7 +147,7 @@ def embed_many(
 class Embedding:
     """What is done with every slide; see :func:`embed_many` for the parameters."""
 
-    encoder: Any
+    encoder: EncoderSource | EncoderMaker
     checkpoint: str | None
     device: str | None
     arguments: dict[str, Any]
@@ -152,18 +171,18 @@ class Embedding:
         embed(adata, encoder=loaded, device=device, **self.arguments)
 
 
-def _is_maker(encoder: Any) -> bool:
+def _is_maker(encoder: EncoderSource | EncoderMaker) -> TypeGuard[EncoderMaker]:
     """Whether this is a function that makes an encoder."""
     from spahgc.encoders import Encoder
 
     return callable(encoder) and not isinstance(encoder, type | Encoder) and not hasattr(encoder, "state_dict")
 
 
-def _made(encoder: Any) -> Any:
-    return encoder() if _is_maker(encoder) else encoder
+def _made(encoder: EncoderSource | EncoderMaker) -> EncoderSource:
+    return encoder() if _is_maker(encoder) else cast("EncoderSource", encoder)
 
 
-def _describe(encoder: Any, checkpoint: str | None) -> str:
+def _describe(encoder: EncoderSource | EncoderMaker, checkpoint: str | None) -> str:
     """All that determines what the encoder says of a patch; its weights are not loaded where it has a name."""
     from spahgc.encoders import describe_encoder, load_encoder
 
@@ -192,7 +211,7 @@ def _sample(encoder: Encoder) -> str:
 
 
 def _describe_arguments(chosen: dict[str, Any]) -> str:
-    plain = {name: value for name, value in chosen.items() if name not in NO_MATTER}
+    plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ARGUMENTS}
     plain["context"] = repr(as_context(plain["context"]))
     plain["stain_normalization"] = stain_name(plain["stain_normalization"])
     return as_text(plain)
