@@ -32,17 +32,7 @@ if TYPE_CHECKING:
     EncoderSource: TypeAlias = str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]]
     EncoderMaker: TypeAlias = Callable[[], EncoderSource]
 
-SINGLE_SLIDE_ARGUMENTS = (
-    "data",
-    "encoder",
-    "image",
-    "checkpoint",
-    "device",
-    "table_key",
-    "image_key",
-    "coordinate_system",
-    "copy",
-)
+RESERVED = ("data", "encoder", "image", "checkpoint", "device", "table_key", "image_key", "coordinate_system", "copy")
 """Arguments of :func:`embed` that belong to a single slide, or that are named here."""
 ROUNDING_ARGUMENTS = ("batch_size", "n_workers", "resume")
 """Arguments that change the result by rounding at most, and do not count when results are compared."""
@@ -120,11 +110,8 @@ def embed_many(
     >>> client = Client(LocalCluster(n_workers=4, threads_per_worker=1))  # doctest: +SKIP
     >>> sp.pp.embed_many(paths, "embedded", encoder="uni", context=True, client=client)  # doctest: +SKIP
     """
-    defaults = {
-        name: entry.default
-        for name, entry in inspect.signature(embed).parameters.items()
-        if name not in SINGLE_SLIDE_ARGUMENTS
-    }
+    parameters = inspect.signature(embed).parameters
+    defaults = {name: entry.default for name, entry in parameters.items() if name not in RESERVED}
     unknown = [name for name in arguments if name not in defaults]
     if unknown:
         raise ValueError(f"embed_many has no arguments {quoted(unknown)}. Known are {', '.join(defaults)}.")
