@@ -2,6 +2,7 @@
 
     python benchmarks/embed.py
     python benchmarks/embed.py --side 20000 --spots 512 --rounds 3
+    python benchmarks/embed.py --cut-only --rounds 5
 
 The slide is a sparse tiled TIFF (JPEG, BigTIFF) that is written here: only tiles below a spot hold pixels, those of a
 simulated slide or of ``--image``. Spots lie on a square grid over the whole slide, so that no two share a tile, which is
@@ -10,6 +11,10 @@ which gets patches that are in memory already, on a CPU in the same small pieces
 other round begins with the encoder, so that a machine that slows down in the meantime slows down both. Memory is that of
 the process up to the end of the first embedding, all imports included. The status is 1 where memory or rate miss
 ``--most-gb`` and ``--least-share``.
+
+With ``--cut-only`` nothing is encoded: patches a second that 1 and 2 threads cut, in turn, and those of 2 processes of
+one thread each, which nothing in Python can hold up: threads that keep up with these are held up by the machine alone.
+Patches are as wide as the encoder's input and, resized, twice as wide.
 """
 
 from __future__ import annotations
@@ -20,7 +25,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +42,7 @@ from spahgc.encoders import Encoder, load_encoder
 from spahgc.encoders._layout import NO_LEVELS
 from spahgc.image import cut_patch, open_image
 from spahgc.pp._embed.encode import encode_batch
+from spahgc.pp._embed.patches import PatchCutter, prefetched_patches
 
 TILE_PX = 256
 JPEG_QUALITY = 80
@@ -125,6 +133,44 @@ def embed_seconds(path: Path, xy: np.ndarray, encoder: Encoder, batch_size: int,
     return time.perf_counter() - begun
 
 
+def cut(path: Path, xy: np.ndarray, width_px: float, side: int, batch_size: int, n_workers: int) -> None:
+    """Cut all patches and throw them away."""
+    cutter = PatchCutter(xy, width_px, side, "bicubic")
+    batches = [(np.arange(len(xy))[start : start + batch_size], 1.0) for start in range(0, len(xy), batch_size)]
+    with open_image(path) as image, prefetched_patches(cutter, image, batches, n_workers) as patches:
+        for _ in patches:
+            pass
+
+
+def cut_only(path: Path, xy: np.ndarray, side: int, batch_size: int, rounds: int) -> None:
+    """Print patches a second of every round, and the medians of their quotients."""
+    half = len(xy) // 2
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+
+        def in_processes(width_px: float) -> None:
+            halves = [xy[:half], xy[half:]]
+            list(pool.map(cut, [path] * 2, halves, [width_px] * 2, [side] * 2, [batch_size] * 2, [1] * 2))
+
+        ways: dict[str, Callable[[float], None]] = {
+            "1 thread": lambda width_px: cut(path, xy, width_px, side, batch_size, 1),
+            "2 threads": lambda width_px: cut(path, xy, width_px, side, batch_size, 2),
+            "2 processes": in_processes,
+        }
+        in_processes(side)  # imports, and the file into memory
+        for width_px in (side, 2 * side):
+            rates: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(rounds):
+                for way, run in ways.items():
+                    begun = time.perf_counter()
+                    run(width_px)
+                    rates[way].append(len(xy) / (time.perf_counter() - begun))
+                shown = ", ".join(f"{way} {values[-1]:.0f}" for way, values in rates.items())
+                print(f"patches of {width_px} px to {side} px, patches/s: {shown}", flush=True)
+            base = np.array(rates["1 thread"])
+            shares = {way: float(np.median(values / base)) for way, values in rates.items() if way != "1 thread"}
+            print(f"times 1 thread, median: {', '.join(f'{way} {share:.2f}' for way, share in shares.items())}")
+
+
 def peak_gb() -> float:
     """Largest resident memory that the process ever had; Linux counts in kB, macOS in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -137,6 +183,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--spots", type=int, default=5_000)
     parser.add_argument("--encoder", default="efficientnet_lite0", help="one that takes the slide's own pixels")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--cut-only", action="store_true", help="measure how fast patches are cut by 1 and 2 threads")
     parser.add_argument("--device", help="torch device; left out: the first accelerator")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--image", type=Path, help="H&E image whose pixels the tiles get")
@@ -155,13 +202,17 @@ def main() -> int:
         encoder = load_encoder(options.encoder, device=device)
         if encoder.record.mpp is not None:
             sys.exit(f"{options.encoder} resizes its patches; take an encoder of the slide's own resolution")
-        n_tiles = write_slide(path, options.side, xy, encoder.record.input_px, encoded_tiles(options.image))
+        widest = encoder.record.input_px * (2 if options.cut_only else 1)
+        n_tiles = write_slide(path, options.side, xy, widest, encoded_tiles(options.image))
         print(
             f"slide: {options.side:,} x {options.side:,} px, {n_tiles:,} tiles of {TILE_PX} px, "
             f"{path.stat().st_size / 1e6:,.0f} MB; {options.spots:,} spots; {options.encoder} on {device}, "
             f"{torch.get_num_threads()} threads, batches of {options.batch_size}",
             flush=True,
         )
+        if options.cut_only:
+            cut_only(path, xy, encoder.record.input_px, options.batch_size, options.rounds)
+            return 0
         arguments = (path, xy, encoder, options.batch_size, device)
         bare, whole, peak = 0.0, 0.0, 0.0
         for number in range(options.rounds):

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 import spahgc as sp
+from spahgc._slides.resolution import slide_mpp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.image import cut_patch, open_image
-from spahgc.pp._embed.patches import Cutter
-from spahgc.pp._embed.resolution import slide_mpp
+from spahgc.pp._embed.patches import PatchCutter
 
 INPUT_PX = 32
 CELLS = 4
@@ -304,12 +304,10 @@ def test_patches_past_the_border_are_white_and_flagged(recorder):
 
 
 def test_patches_are_cut_batch_by_batch_and_encoded_in_pieces_that_suit_a_cpu(recorder, slide, monkeypatch):
-    cut, jobs = Cutter.cut, []
-    monkeypatch.setattr(
-        Cutter, "cut", lambda self, image, job, stopped: jobs.append(job) or cut(self, image, job, stopped)
-    )
+    empty, sizes = PatchCutter.empty, []
+    monkeypatch.setattr(PatchCutter, "empty", lambda self, n: sizes.append(n) or empty(self, n))
     sp.pp.embed(slide, encoder=ENCODER, batch_size=16)
-    assert [len(rows) for rows, _ in jobs] == [16, 16, 16, 2]
+    assert sizes == [16, 16, 16, 2]
     assert [len(batch) for batch in recorder.batches] == [8] * 6 + [2]
 
 

@@ -22,7 +22,6 @@ from torch import nn
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.pp import Context
-from spahgc.pp._embed.patches import Cutter
 
 KEY = "X_small"
 BATCH = 8
@@ -287,7 +286,8 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("spahgc")]
 
 
-def test_patches_are_cut_while_the_encoder_is_at_work():
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_patches_are_cut_while_the_encoder_is_at_work(n_workers):
     cut, seen = [], []
 
     image = WithLog(cut)
@@ -300,7 +300,7 @@ def test_patches_are_cut_while_the_encoder_is_at_work():
         return torch.zeros(len(x), 12)
 
     network.forward = forward
-    sp.pp.embed(adata, encoder=Encoder(RECORD, network), image=image, batch_size=8, device="cpu")
+    sp.pp.embed(adata, encoder=Encoder(RECORD, network), image=image, batch_size=8, n_workers=n_workers, device="cpu")
     # At the end of a batch the next one has been cut, and no more than that.
     assert seen == [16, 24, 24]
 
@@ -316,7 +316,7 @@ class WithLog:
 
     def read(self, left, top, width, height):
         assert not self.closed
-        if len(self.log) == self.fail_at:
+        if self.fail_at is not None and len(self.log) >= self.fail_at:
             raise OSError("the disk is gone")
         self.log.append(threading.current_thread().name)
         return np.full((height, width, 3), 255, np.uint8)
@@ -331,45 +331,41 @@ class WithLog:
         self.close()
 
 
-def test_an_error_of_the_thread_arrives_with_its_message_and_leaves_nothing_behind():
-    log: list[str] = []
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_an_error_of_a_thread_arrives_with_its_message_and_leaves_nothing_behind(n_workers):
+    image = WithLog([], fail_at=20)
     adata = slide(n=24)
     with pytest.raises(OSError, match="the disk is gone"):
-        sp.pp.embed(adata, encoder=encoder(), image=WithLog(log, fail_at=20), batch_size=8, device="cpu")
+        sp.pp.embed(adata, encoder=encoder(), image=image, batch_size=8, n_workers=n_workers, device="cpu")
     assert KEY not in adata.obsm and "spahgc" not in adata.uns
     assert threads() == []
 
 
-def test_an_interrupt_stops_the_thread_before_its_next_patch(monkeypatch):
-    log: list[str] = []
-    network = Small()
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_an_interrupt_stops_the_threads_before_their_next_patches(n_workers):
+    class Slow(WithLog):
+        def read(self, *region):
+            time.sleep(0.01)
+            return super().read(*region)
+
+    network, image = Small(), Slow([])
 
     def forward(x):
         raise KeyboardInterrupt
 
     network.forward = forward
-    cut = Cutter.cut
-
-    def slow(self, image, job, stopped=None):
-        return cut(self, Slow(image), job, stopped)
-
-    class Slow:
-        def __init__(self, image):
-            self.image = image
-
-        def __getattr__(self, name):
-            return getattr(self.image, name)
-
-        def read(self, *region):
-            time.sleep(0.01)
-            return self.image.read(*region)
-
-    monkeypatch.setattr(Cutter, "cut", slow)
     with pytest.raises(KeyboardInterrupt):
-        sp.pp.embed(slide(n=200), encoder=Encoder(RECORD, network), image=WithLog(log), batch_size=50, device="cpu")
+        sp.pp.embed(
+            slide(n=200),
+            encoder=Encoder(RECORD, network),
+            image=image,
+            batch_size=50,
+            n_workers=n_workers,
+            device="cpu",
+        )
     # The first batch, and little of the second.
-    assert 50 <= len(log) < 90
-    assert set(log) == {"spahgc-patches_0"}
+    assert 50 <= len(image.log) < 90
+    assert set(image.log) == {f"spahgc-patches_{number}" for number in range(n_workers)}
     assert threads() == []
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from spahgc.pp._embed.hires import check_hires, has_hires
+from spahgc._slides.library import Library, find_library
+from spahgc.pp._embed.slide_image import ImageRequirements, check_hires
 
 MPP, SCALE = 0.5, 0.25
 """Of the full-resolution image, and of the hires image to it: a pixel of the hires image is 2 um wide."""
@@ -24,7 +25,7 @@ def slide() -> AnnData:
 
 
 def _check(slide: AnnData, needed: float | None, allow: bool = False, **kwargs):
-    return check_hires(slide, ("S1", slide.uns["spatial"]["S1"]), needed, allow, **kwargs)
+    return check_hires(slide, find_library(slide), ImageRequirements(needed, allow), **kwargs)
 
 
 def _forget_mpp(slide: AnnData) -> None:
@@ -33,7 +34,7 @@ def _forget_mpp(slide: AnnData) -> None:
 
 def test_an_image_that_is_fine_enough_is_taken_with_spots_and_resolution_of_its_own(slide):
     found = _check(slide, 2.0)
-    np.testing.assert_array_equal(found.pixels, slide.uns["spatial"]["S1"]["images"]["hires"])
+    np.testing.assert_array_equal(found.source, slide.uns["spatial"]["S1"]["images"]["hires"])
     np.testing.assert_array_equal(found.xy, [[10, 5], [20, 15]])
     assert (found.scale, found.mpp, found.slide_mpp) == (SCALE, 2.0, MPP)
 
@@ -86,9 +87,9 @@ def test_pixels_between_0_and_1_and_greyscale_become_rgb(slide):
     images = slide.uns["spatial"]["S1"]["images"]
     want = images["hires"]
     images["hires"] = (want / 255).astype(np.float32)
-    np.testing.assert_array_equal(_check(slide, 2.0).pixels, want)
+    np.testing.assert_array_equal(_check(slide, 2.0).source, want)
     images["hires"] = want[:, :, 0]
-    np.testing.assert_array_equal(_check(slide, 2.0).pixels, np.repeat(want[:, :, :1], 3, axis=2))
+    np.testing.assert_array_equal(_check(slide, 2.0).source, np.repeat(want[:, :, :1], 3, axis=2))
 
 
 def test_what_is_no_image_is_refused(slide):
@@ -109,9 +110,9 @@ def test_spots_off_the_hires_image_are_refused(slide):
         _check(slide, 2.0)
 
 
-def test_has_hires_wants_the_image_and_its_scale(slide):
+def test_a_hires_image_counts_together_with_its_scale(slide):
     record = slide.uns["spatial"]["S1"]
-    assert has_hires(record)
-    assert not has_hires({**record, "images": {}})
-    assert not has_hires({**record, "scalefactors": {}})
-    assert not has_hires({})
+    assert find_library(slide).has_scaled_hires
+    assert not Library("S1", {**record, "images": {}}).has_scaled_hires
+    assert not Library("S1", {**record, "scalefactors": {}}).has_scaled_hires
+    assert not Library("S1", {}).has_scaled_hires

@@ -15,11 +15,11 @@ from scipy.spatial import KDTree
 
 import spahgc as sp
 from spahgc._parameters import Parameters
+from spahgc._slides.resolution import slide_mpp
 from spahgc.image import open_image
 from spahgc.image._focus import focus
 from spahgc.image._grid import covered, lattice
 from spahgc.image._tissue import find_tissue
-from spahgc.pp._embed.resolution import slide_mpp
 
 FINE_UM = 0.8
 """Resolution of the simulated slides."""

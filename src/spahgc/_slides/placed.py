@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def placed_table(data: Any, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
+def placed_table(data: AnnData | SpatialData, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
     """The table of one slide, with ``obsm["spatial"]``.
 
     Parameters
@@ -46,51 +47,46 @@ def placed_table(data: Any, table_key: str | None, label: str, *, write: bool = 
             f"the table of {label} annotates several elements ({quoted(annotated.regions)}), each of which is a slide "
             f'of its own. Take one at a time: sdata.subset(["{annotated.regions[0]}", *sdata.images]).'
         )
-    return _placed(data, table, write=write)
+    return _with_centres(table, data, write=write)
 
 
-def placed_slides(data: Any, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
+def placed_slides(data: AnnData | SpatialData, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
     """The same of a table that may hold several slides, told apart by ``obs["slide"]`` or by what it annotates."""
-    table = table_of(data, table_key, label)
-    return _placed(data, table, write=write) if is_spatialdata(data) else table
+    return _with_centres(table_of(data, table_key, label), data, write=write)
 
 
-def placed_tables(items: Any, table_key: str | None, label: str) -> Any:
-    """The same of a list of slides; the objects are not changed."""
+def placed_tables(
+    items: AnnData | SpatialData | Iterable[AnnData | SpatialData], table_key: str | None, label: str
+) -> AnnData | Iterable[AnnData]:
+    """The same of a list of slides; the objects are not changed. What is no list passes through."""
     if is_spatialdata(items):
         items = [items]
     if isinstance(items, AnnData | str | bytes | dict) or not hasattr(items, "__iter__"):
         return items
     items = list(items)
     tables = tables_of(items, table_key, label)
-    return [
-        _placed(item, table, write=False) if is_spatialdata(item) else table
-        for item, table in zip(items, tables, strict=True)
-    ]
+    return [_with_centres(table, item, write=False) for item, table in zip(items, tables, strict=True)]
 
 
-def _placed(sdata: SpatialData, table: AnnData, *, write: bool) -> AnnData:
-    if SPATIAL in table.obsm:
+def _with_centres(table: AnnData, data: AnnData | SpatialData, *, write: bool) -> AnnData:
+    """A table that has ``obsm["spatial"]``, taken from its SpatialData where it has none."""
+    if not is_spatialdata(data) or SPATIAL in table.obsm:
         return table
-    xy = _places(sdata, table)
+    xy = _centres(data, table)
     if not write:
         table = AnnData(
             table.X,
             obs=table.obs,
             var=table.var,
-            obsm=dict(table.obsm),
-            layers=dict(table.layers),
-            obsp=dict(table.obsp),
-            varm=dict(table.varm),
-            varp=dict(table.varp),
             uns=dict(table.uns),
             raw=table.raw,
+            **{name: dict(getattr(table, name)) for name in ("obsm", "layers", "obsp", "varm", "varp")},
         )
     table.obsm[SPATIAL] = xy
     return table
 
 
-def _places(sdata: SpatialData, table: AnnData) -> np.ndarray:
+def _centres(sdata: SpatialData, table: AnnData) -> np.ndarray:
     """Centres of all spots, those of each region on its own image."""
     regions = region_labels(table)
     if regions is None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spahgc._keys import UNS, Uns
+from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.tables import annotation
 from spahgc._validate import quoted
 from spahgc.image import open_image
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
 
-Matrix = NDArray[np.float64]
+AffineMatrix: TypeAlias = NDArray[np.float64]
 """Affine transformation of (x, y, 1), 3 x 3."""
 
 SAME_PX = 0.01
@@ -41,7 +43,7 @@ class SpotsOnImage:
 
     xy: NDArray[np.float64]
     """Centres ``(x, y)`` in pixels of the image at full resolution (pixel i covers [i, i + 1)), a row a spot."""
-    image: Any
+    image: DataArray | DataTree
     """The image element: DataArray, or DataTree if it has several scales."""
     image_key: str
     mpp: float | None
@@ -51,14 +53,14 @@ class SpotsOnImage:
 
 
 @dataclass(frozen=True, eq=False)
-class _Spots:
-    """The spots of a table as their element has them."""
+class _Shapes:
+    """The spots of a table as their element of shapes has them."""
 
     region: str
     xy: NDArray[np.float64]
     """Centres in the element's own coordinates."""
     diameter: float | None
-    transformations: Mapping[str, Matrix]
+    transformations: Mapping[str, AffineMatrix]
     """To every coordinate system in which the element stands."""
 
 
@@ -67,21 +69,21 @@ class _Candidate:
     """An image, and the way from the spots to its pixels."""
 
     key: str
-    matrix: Matrix
+    matrix: AffineMatrix
     size: tuple[int, int]
     """Width and height, pixels."""
 
     @property
     def scale(self) -> float:
         """Pixels per unit of the spots' own coordinates."""
-        return length_scale(self.matrix)
+        return _length_scale(self.matrix)
 
     @property
     def corners(self) -> NDArray[np.float64]:
         """Corners of the image in the spots' own coordinates, 4 x 2."""
         width, height = self.size
         square = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
-        return apply(inverse(self.matrix), square)
+        return _transform_points(_inverse(self.matrix), square)
 
 
 def spots_on_image(
@@ -125,10 +127,10 @@ def spots_on_image(
     chosen, is_finest = _choose(sdata, spots, image_key, coordinate_system)
     element = sdata.images[chosen.key]
     return SpotsOnImage(
-        xy=apply(chosen.matrix, spots.xy),
+        xy=_transform_points(chosen.matrix, spots.xy),
         image=element,
         image_key=chosen.key,
-        mpp=_known_mpp(table, chosen.key, _transformations(element), is_finest),
+        mpp=_image_mpp(table, chosen.key, _transformations(element), is_finest),
         diameter_px=None if spots.diameter is None else spots.diameter * chosen.scale,
     )
 
@@ -138,22 +140,22 @@ def spots_in_plane(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:
     return spots_on_image(sdata, table).xy if sdata.images else _spots_of(sdata, table).xy
 
 
-def apply(matrix: Matrix, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+def _transform_points(matrix: AffineMatrix, xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Transform points, n x 2."""
     return np.asarray(xy @ matrix[:2, :2].T + matrix[:2, 2])
 
 
-def inverse(matrix: Matrix) -> Matrix:
+def _inverse(matrix: AffineMatrix) -> AffineMatrix:
     """The way back."""
     return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
-def length_scale(matrix: Matrix) -> float:
+def _length_scale(matrix: AffineMatrix) -> float:
     """Mean factor on lengths."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
-def _spots_of(sdata: SpatialData, table: AnnData) -> _Spots:
+def _spots_of(sdata: SpatialData, table: AnnData) -> _Shapes:
     """The geometries of a table's rows, in their order."""
     annotated = annotation(table)
     if annotated is None:
@@ -172,7 +174,7 @@ def _spots_of(sdata: SpatialData, table: AnnData) -> _Spots:
     rows = _rows_of(shapes, region, table.obs[annotated.instance_key])
     geometry = shapes.geometry.iloc[rows]
     centres = geometry.centroid
-    return _Spots(
+    return _Shapes(
         region,
         np.column_stack([centres.x, centres.y]).astype(np.float64),
         _diameter(shapes, rows),
@@ -226,19 +228,17 @@ def _diameter(shapes: GeoDataFrame, rows: NDArray[np.int64]) -> float | None:
     return float(2 * np.sqrt(area / np.pi)) if area > 0 else None
 
 
-def _transformations(element: Any) -> dict[str, Matrix]:
+def _transformations(element: DataArray | DataTree | GeoDataFrame) -> dict[str, AffineMatrix]:
     """Affine matrices of an element to its coordinate systems, in (x, y)."""
     from spatialdata.transformations import get_transformation
 
-    found = get_transformation(element, get_all=True)
-    assert isinstance(found, dict)  # get_all
     return {
-        str(system): np.asarray(one.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
-        for system, one in found.items()
+        str(system): np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
+        for system, transformation in dict(get_transformation(element, get_all=True)).items()
     }
 
 
-def _check_system(sdata: SpatialData, spots: _Spots, coordinate_system: str | None) -> None:
+def _check_system(sdata: SpatialData, spots: _Shapes, coordinate_system: str | None) -> None:
     if coordinate_system is None or coordinate_system in spots.transformations:
         return
     if coordinate_system not in sdata.coordinate_systems:
@@ -253,7 +253,7 @@ def _check_system(sdata: SpatialData, spots: _Spots, coordinate_system: str | No
 
 
 def _choose(
-    sdata: SpatialData, spots: _Spots, image_key: str | None, coordinate_system: str | None
+    sdata: SpatialData, spots: _Shapes, image_key: str | None, coordinate_system: str | None
 ) -> tuple[_Candidate, bool]:
     """The image, and whether none of those that show the same tissue is finer."""
     systems = {key: list(_transformations(sdata.images[key])) for key in sdata.images}
@@ -281,7 +281,7 @@ def _choose(
     return finest, True
 
 
-def _is_finer(sdata: SpatialData, spots: _Spots, key: str, coordinate_system: str | None, than: _Candidate) -> bool:
+def _is_finer(sdata: SpatialData, spots: _Shapes, key: str, coordinate_system: str | None, than: _Candidate) -> bool:
     """Whether an image shows the same tissue as another in more pixels."""
     try:
         other = _candidate(sdata, spots, key, coordinate_system)
@@ -290,10 +290,10 @@ def _is_finer(sdata: SpatialData, spots: _Spots, key: str, coordinate_system: st
     return other.scale > than.scale * (1 + SAME_EXTENT) and _same_extent(than, other)
 
 
-def _candidate(sdata: SpatialData, spots: _Spots, key: str, coordinate_system: str | None) -> _Candidate:
+def _candidate(sdata: SpatialData, spots: _Shapes, key: str, coordinate_system: str | None) -> _Candidate:
     """An image with the way to its pixels; refuses one that has several ways, or none."""
     element = sdata.images[key]
-    to_image: dict[str, Matrix] = {}
+    to_image: dict[str, AffineMatrix] = {}
     for system, matrix in _transformations(element).items():
         if system not in spots.transformations or coordinate_system not in (None, system):
             continue
@@ -302,9 +302,9 @@ def _candidate(sdata: SpatialData, spots: _Spots, key: str, coordinate_system: s
                 raise ValueError(
                     f'the transformation of {label} to "{system}" has no inverse. Set another with {SET_TRANSFORMATION}.'
                 )
-        to_image[system] = inverse(matrix) @ spots.transformations[system]
+        to_image[system] = _inverse(matrix) @ spots.transformations[system]
     for (one, first), (other, second) in combinations(to_image.items(), 2):
-        apart = np.abs(apply(first, spots.xy) - apply(second, spots.xy)).max(initial=0.0)
+        apart = np.abs(_transform_points(first, spots.xy) - _transform_points(second, spots.xy)).max(initial=0.0)
         if apart > SAME_PX:
             raise ValueError(
                 f'coordinate systems "{one}" and "{other}" put the spots of shapes "{spots.region}" at different '
@@ -328,13 +328,10 @@ def _same_extent(one: _Candidate, other: _Candidate) -> bool:
     return bool((apart.min(axis=1) <= allowed).all() and (apart.min(axis=0) <= allowed).all())
 
 
-def _known_mpp(table: AnnData, key: str, transformations: Mapping[str, Matrix], is_finest: bool) -> float | None:
+def _image_mpp(table: AnnData, key: str, transformations: Mapping[str, AffineMatrix], is_finest: bool) -> float | None:
     """Microns per pixel of an image: by a coordinate system in microns, or as they were recorded for this image."""
     for system, matrix in transformations.items():
         if system.lower() in MICRON_SYSTEMS:
-            return length_scale(matrix)
-    own = table.uns.get(UNS, {})
-    known, of_image = own.get(Uns.slide_mpp), own.get(Uns.slide_image)
-    if known is None or not (is_finest if of_image is None else str(of_image) == key):
-        return None
-    return float(known)
+            return _length_scale(matrix)
+    noted_key = table.uns.get(UNS, {}).get(Uns.slide_image)
+    return noted_mpp(table) if (is_finest if noted_key is None else str(noted_key) == key) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,21 +35,12 @@ class ArrayImage(ClosesItself):
 
     mpp: float | None = None
 
-    def __init__(self, pixels: NDArray[Any], *, name: str = "the image") -> None:
+    def __init__(self, pixels: NDArray[np.uint8], *, name: str = "the image") -> None:
         if image_axes(pixels.shape) == "cyx":
             pixels = np.moveaxis(pixels, 0, -1)
         check_pixels(pixels.shape, pixels.dtype, name)
         self._pixels = pixels
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self._pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return int(self._pixels.shape[1])
+        self.height, self.width = pixels.shape[:2]
 
     def read(self, left: int, top: int, width: int, height: int) -> Pixels:
         """Read a region that lies inside the image: uint8, height x width x 3."""

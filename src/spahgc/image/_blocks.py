@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spahgc.image._source import Pixels
 
-Block = Callable[[int, int], NDArray[Any]]
+Block = Callable[[int, int], Pixels]
 """Row and column of a block -> its pixels, height x width x channels."""
 
 
@@ -68,11 +67,11 @@ class BlockCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held = 0
-        self._blocks: OrderedDict[Any, Pixels] = OrderedDict()
-        self._turns: dict[Any, threading.Lock] = {}
+        self._blocks: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self._loading: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Any, load: Callable[[], Pixels]) -> Pixels:
+    def get(self, key: Hashable, load: Callable[[], Pixels]) -> Pixels:
         """Take a block, or load it. It belongs to the cache: copy before writing into it.
 
         Different blocks are loaded side by side; of threads that ask for the same one, the first loads it.
@@ -81,8 +80,8 @@ class BlockCache:
             if key in self._blocks:
                 self._blocks.move_to_end(key)
                 return self._blocks[key]
-            turn = self._turns.setdefault(key, threading.Lock())
-        with turn:
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:
             with self._lock:
                 if key in self._blocks:
                     return self._blocks[key]
@@ -91,10 +90,10 @@ class BlockCache:
                 self._keep(key, block)
             finally:
                 with self._lock:
-                    self._turns.pop(key, None)
+                    self._loading.pop(key, None)
         return block
 
-    def _keep(self, key: Any, block: Pixels) -> None:
+    def _keep(self, key: Hashable, block: Pixels) -> None:
         with self._lock:
             if key in self._blocks or block.nbytes > self._max_bytes:
                 return

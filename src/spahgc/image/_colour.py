@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +13,7 @@ OPAQUE = 255
 CHANNEL_NAMES = {1: "greyscale", 3: "RGB", 4: "RGBA"}
 
 
-def as_rgb(pixels: NDArray[Any]) -> Pixels:
+def as_rgb(pixels: NDArray[np.uint8]) -> Pixels:
     """Make RGB of greyscale (repeated) and RGBA (laid over white) pixels; RGB, and opaque RGBA, give a view.
 
     Parameters
@@ -35,7 +33,7 @@ def as_rgb(pixels: NDArray[Any]) -> Pixels:
     return np.rint(pixels[:, :, :3] * alpha + WHITE * (1 - alpha)).astype(np.uint8)
 
 
-def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> None:
     """Refuse arrays that are no uint8 image.
 
     Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import numpy as np
 
@@ -14,18 +14,19 @@ from spahgc.image._source import ClosesItself, ImageSource, Pixels, check_region
 
 if TYPE_CHECKING:
     import dask.array
+    from xarray import DataArray, DataTree
 
 CACHE_BYTES = 256 * 2**20
 """Computed chunks that are kept. Neighbouring patches lie on the same chunk, which is often 4,096 x 4,096 px large."""
 SPATIAL_DIMS = ("y", "x")
 
 
-def is_dask(source: object) -> TypeGuard[Any]:
+def is_dask(source: object) -> TypeGuard[dask.array.Array]:
     """Tell a dask array without importing dask."""
     return _comes_from(source, "dask", "Array")
 
 
-def is_xarray(source: object) -> TypeGuard[Any]:
+def is_xarray(source: object) -> TypeGuard[DataArray | DataTree]:
     """Tell an image of a SpatialData, single-scale or multi-scale, without importing xarray."""
     return _comes_from(source, "xarray", "DataArray") or _comes_from(source, "xarray", "DataTree")
 
@@ -64,21 +65,11 @@ class DaskImage(ClosesItself):
         check_pixels(shape or array.shape, array.dtype, name)
         self._array: dask.array.Array | None = array
         self._axes = axes
-        self._height, self._width = int(shape[0]), int(shape[1])
+        self.height, self.width = int(shape[0]), int(shape[1])
         chunks = dict(zip(axes, array.chunks, strict=True))
         self._y_edges, self._x_edges = edges(chunks["y"]), edges(chunks["x"])
         self._keeps_chunks = 3 * max(chunks["y"]) * max(chunks["x"]) <= CACHE_BYTES
         self._cache = BlockCache(CACHE_BYTES)
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return self._height
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return self._width
 
     def read(self, left: int, top: int, width: int, height: int) -> Pixels:
         """Read a region that lies inside the image: uint8, height x width x 3."""
@@ -86,11 +77,11 @@ class DaskImage(ClosesItself):
         if self._array is None:
             raise ValueError("the image is closed; open it again with open_image")
         if not self._keeps_chunks:
-            return self._compute(self._array, y=slice(top, top + height), x=slice(left, left + width))
+            return self._compute(self._array[self._index(slice(top, top + height), slice(left, left + width))])
         blocks = self._array.blocks
 
         def chunk(row: int, column: int) -> Pixels:
-            return self._cache.get((row, column), lambda: self._compute(blocks, y=row, x=column))
+            return self._cache.get((row, column), lambda: self._compute(blocks[self._index(row, column)]))
 
         return assemble((left, top, width, height), self._y_edges, self._x_edges, chunk)
 
@@ -99,10 +90,14 @@ class DaskImage(ClosesItself):
         self._array = None
         self._cache.clear()
 
-    def _compute(self, lazy: Any, *, y: int | slice, x: int | slice) -> Pixels:
-        """Compute a part of the array, or some of its blocks, and bring it to height x width x 3."""
-        where = {"y": y, "x": x, "c": slice(None)}
-        part = np.asarray(lazy[tuple(where[axis] for axis in self._axes)].compute())
+    def _index(self, y: int | slice, x: int | slice) -> tuple[int | slice, ...]:
+        """Index of pixels or blocks in the order of the array's axes."""
+        by_axis = {"y": y, "x": x, "c": slice(None)}
+        return tuple(by_axis[axis] for axis in self._axes)
+
+    def _compute(self, lazy: dask.array.Array) -> Pixels:
+        """Compute a part of the array, and bring it to height x width x 3."""
+        part = np.asarray(lazy.compute())
         if "c" in self._axes:
             part = np.moveaxis(part, [self._axes.index(axis) for axis in "yxc"], [0, 1, 2])
         elif self._axes == "xy":
@@ -110,7 +105,7 @@ class DaskImage(ClosesItself):
         return np.array(as_rgb(part), copy=True, order="C")
 
 
-def open_xarray(source: Any) -> ImageSource:
+def open_xarray(source: DataArray | DataTree) -> ImageSource:
     """Open an image as SpatialData keeps it: a ``DataArray``, or a ``DataTree`` with one child a scale.
 
     Raises
@@ -119,7 +114,7 @@ def open_xarray(source: Any) -> ImageSource:
         If the axes are not y, x and c, or the pixels are not those of an 8-bit image.
     """
     if _comes_from(source, "xarray", "DataArray"):
-        return _open_array(source, "the image")
+        return _open_array(cast("DataArray", source), "the image")
     arrays = []
     for scale, node in source.children.items():
         images = list(node.data_vars.values())
@@ -137,7 +132,7 @@ def open_xarray(source: Any) -> ImageSource:
     return PyramidImage(images, cut_at_start=True)
 
 
-def _open_array(array: Any, name: str) -> ImageSource:
+def _open_array(array: DataArray, name: str) -> ImageSource:
     """Open one scale by the names of its axes."""
     dims = [str(dim) for dim in array.dims]
     if not set(SPATIAL_DIMS) <= set(dims) <= {*SPATIAL_DIMS, "c"}:

@@ -1,17 +1,47 @@
-"""Which level of a pyramid serves a patch, and where its pixels lie on the full-resolution image."""
+"""Pyramids: several sizes of one image, which of them serves a patch, and where its pixels lie on the full one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 
-from spahgc.image._source import ClosesItself, ImageSource, Level, Pixels
+from spahgc.image._source import ClosesItself, ImageSource, Level, Pixels, PyramidSource
 
 SAME_SCALE = 1e-3
 """Relative difference below which a level counts as not coarser than what is wanted (rounded resolutions)."""
+
+
+class PyramidImage(ClosesItself):
+    """Images of one slide, each smaller than the one before, behind the protocol of one.
+
+    Parameters
+    ----------
+    images
+        The full resolution first. They are closed with the pyramid.
+    cut_at_start
+        Whoever wrote the levels dropped the pixels that fill no block at the left and at the top.
+    """
+
+    def __init__(self, images: Sequence[ImageSource], *, cut_at_start: bool = False) -> None:
+        self._images = tuple(images)
+        self.levels = make_levels(((image.width, image.height) for image in self._images), cut_at_start=cut_at_start)
+        self.width, self.height, self.mpp = self._images[0].width, self._images[0].height, self._images[0].mpp
+
+    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region of the full resolution: uint8, height x width x 3."""
+        return self._images[0].read(left, top, width, height)
+
+    def read_level(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region that lies inside a level, in pixels of this level: uint8, height x width x 3."""
+        return self._images[level].read(left, top, width, height)
+
+    def close(self) -> None:
+        """Release the files and the pixels of all levels."""
+        for image in self._images:
+            image.close()
 
 
 def make_levels(sizes: Iterable[tuple[int, int]], *, cut_at_start: bool = False) -> tuple[Level, ...]:
@@ -59,7 +89,7 @@ def at_level(image: ImageSource, wanted: float) -> LevelView | ImageSource:
         coarseness = max(level.scale_x, level.scale_y)
         if coarseness <= wanted * (1 + SAME_SCALE) and coarseness > max(levels[best].scale_x, levels[best].scale_y):
             best = index
-    return LevelView(image, best) if best > 0 else image
+    return LevelView(cast("PyramidSource", image), best) if best > 0 else image
 
 
 class LevelView(ClosesItself):
@@ -77,7 +107,7 @@ class LevelView(ClosesItself):
 
     mpp: float | None = None
 
-    def __init__(self, image: Any, index: int) -> None:
+    def __init__(self, image: PyramidSource, index: int) -> None:
         self._image = image
         self._index = index
         level = self._level = image.levels[index]
@@ -96,7 +126,7 @@ class LevelView(ClosesItself):
         """Read a region that lies inside the view: uint8, height x width x 3."""
         x, n_columns, x_missing = _inner(left - self._before[0], width, self._level.width)
         y, n_rows, y_missing = _inner(top - self._before[1], height, self._level.height)
-        region: Pixels = self._image.read_level(self._index, x, y, n_columns, n_rows)
+        region = self._image.read_level(self._index, x, y, n_columns, n_rows)
         missing = (y_missing, x_missing, (0, 0))
         return np.pad(region, missing, mode="edge") if any(map(any, missing)) else region
 
@@ -107,52 +137,3 @@ def _inner(first: int, length: int, available: int) -> tuple[int, int, tuple[int
     end = max(min(first + length, available), start + 1)
     before = max(start - first, 0)
     return start, end - start, (before, length - before - (end - start))
-
-
-class PyramidImage(ClosesItself):
-    """Images of one slide, each smaller than the one before, behind the protocol of one.
-
-    Parameters
-    ----------
-    images
-        The full resolution first. They are closed with the pyramid.
-    cut_at_start
-        Whoever wrote the levels dropped the pixels that fill no block at the left and at the top.
-    """
-
-    def __init__(self, images: Sequence[ImageSource], *, cut_at_start: bool = False) -> None:
-        self._images = tuple(images)
-        self._levels = make_levels(((image.width, image.height) for image in self._images), cut_at_start=cut_at_start)
-
-    @property
-    def height(self) -> int:
-        """Height in pixels of the full resolution."""
-        return self._images[0].height
-
-    @property
-    def width(self) -> int:
-        """Width in pixels of the full resolution."""
-        return self._images[0].width
-
-    @property
-    def mpp(self) -> float | None:
-        """Microns per pixel of the full resolution, if the image says so."""
-        return self._images[0].mpp
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """All levels, the full resolution first."""
-        return self._levels
-
-    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
-        """Read a region of the full resolution: uint8, height x width x 3."""
-        return self._images[0].read(left, top, width, height)
-
-    def read_level(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
-        """Read a region that lies inside a level, in pixels of this level: uint8, height x width x 3."""
-        return self._images[level].read(left, top, width, height)
-
-    def close(self) -> None:
-        """Release the files and the pixels of all levels."""
-        for image in self._images:
-            image.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,14 +31,16 @@ def plausible_mpp(x_um: float, y_um: float) -> float | None:
     return float(mpp)
 
 
-def mpp_from_dpi(dpi: Any) -> float | None:
+def mpp_from_dpi(dpi: object) -> float | None:
     """Microns per pixel from PIL's ``info["dpi"]``, (x, y) pixels per inch, if there is one."""
     if not isinstance(dpi, tuple) or len(dpi) != 2 or float(dpi[0]) <= 0 or float(dpi[1]) <= 0:
         return None
     return plausible_mpp(UM_PER_INCH / float(dpi[0]), UM_PER_INCH / float(dpi[1]))
 
 
-def mpp_from_tags(x_resolution: Any, y_resolution: Any, unit: int | None) -> float | None:
+def mpp_from_tags(
+    x_resolution: Sequence[int] | None, y_resolution: Sequence[int] | None, unit: int | None
+) -> float | None:
     """Microns per pixel from the tags XResolution, YResolution (numerator, denominator) and ResolutionUnit."""
     length_um = TIFF_UNIT_UM.get(int(unit)) if unit is not None else None
     if length_um is None or x_resolution is None or y_resolution is None:
@@ -54,21 +56,21 @@ def mpp_from_ome(xml: str, index: int) -> float | None:
     pixels = OME_PIXELS.findall(xml)
     if index >= len(pixels):
         return None
-    found = dict(OME_ATTRIBUTE.findall(pixels[index]))
+    attributes = dict(OME_ATTRIBUTE.findall(pixels[index]))
     # Microns are the default of the OME schema.
-    units = [found.get(f"PhysicalSize{axis}Unit", MICRONS[0]) for axis in "XY"]
+    units = [attributes.get(f"PhysicalSize{axis}Unit", MICRONS[0]) for axis in "XY"]
     if not all(unit in MICRONS for unit in units):
         return None
     try:
-        return plausible_mpp(float(found["PhysicalSizeX"]), float(found["PhysicalSizeY"]))
+        return plausible_mpp(float(attributes["PhysicalSizeX"]), float(attributes["PhysicalSizeY"]))
     except (KeyError, ValueError):
         return None
 
 
 def mpp_from_aperio(description: str) -> float | None:
     """Microns per pixel from the description of an Aperio (.svs) file."""
-    found = APERIO_MPP.search(description)
+    match = APERIO_MPP.search(description)
     try:
-        return plausible_mpp(float(found[1]), float(found[1])) if found else None
+        return plausible_mpp(float(match[1]), float(match[1])) if match else None
     except ValueError:
         return None

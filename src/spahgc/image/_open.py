@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from spahgc.image._raster import RasterImage
 from spahgc.image._source import ImageSource
 from spahgc.image._tiff import TiffImage, UnsupportedTiff, is_tiff
 
+if TYPE_CHECKING:
+    import dask.array
+    from xarray import DataArray, DataTree
+
 Reader = Literal["tifffile", "openslide"]
 
 TIFF_ENDINGS = (".tif", ".tiff", ".svs")
@@ -24,7 +28,9 @@ TIFF_ENDINGS = (".tif", ".tiff", ".svs")
 
 
 def open_image(
-    source: str | os.PathLike[str] | NDArray[Any] | ImageSource | Any, *, reader: Reader | None = None
+    source: str | os.PathLike[str] | NDArray[np.uint8] | dask.array.Array | DataArray | DataTree | ImageSource,
+    *,
+    reader: Reader | None = None,
 ) -> ImageSource:
     """Open an image of which regions can be read.
 

@@ -10,7 +10,7 @@ import numpy as np
 from spahgc.image._colour import as_rgb
 from spahgc.image._levels import make_levels
 from spahgc.image._mpp import plausible_mpp
-from spahgc.image._source import ClosesItself, Level, Pixels, check_region
+from spahgc.image._source import ClosesItself, Pixels, check_region
 
 ENDINGS = (".mrxs", ".vms", ".vmu", ".dcm", ".czi")
 """Names of slides that another reader would mistake (a .mrxs is a JPEG of the label by its content) or not know."""
@@ -87,9 +87,10 @@ class OpenSlideImage(ClosesItself):
             raise _damaged(path, error) from error
         self._errors: tuple[type[Exception], ...] = (openslide.OpenSlideError,)
         # Of the order of openslide's own numbers of levels.
-        self._levels = make_levels(self._slide.level_dimensions)
+        self.levels = make_levels(self._slide.level_dimensions)
+        self.width, self.height = self.levels[0].width, self.levels[0].height
         self._downsamples = self._slide.level_downsamples
-        self._mpp = self._find_mpp(openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+        self.mpp = self._find_mpp(openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
 
     def _find_mpp(self, x_name: str, y_name: str) -> float | None:
         """Read the resolution that the vendor's properties state."""
@@ -99,39 +100,19 @@ class OpenSlideImage(ClosesItself):
         except (KeyError, ValueError):
             return None
 
-    @property
-    def height(self) -> int:
-        """Height in pixels of the full resolution."""
-        return self._levels[0].height
-
-    @property
-    def width(self) -> int:
-        """Width in pixels of the full resolution."""
-        return self._levels[0].width
-
-    @property
-    def mpp(self) -> float | None:
-        """Microns per pixel, if the slide says so."""
-        return self._mpp
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """All levels, the full resolution first."""
-        return self._levels
-
     def read(self, left: int, top: int, width: int, height: int) -> Pixels:
         """Read a region of the full resolution: uint8, height x width x 3."""
         return self.read_level(0, left, top, width, height)
 
     def read_level(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
         """Read a region that lies inside a level, in pixels of this level: uint8, height x width x 3."""
-        check_region(self._levels[level], left, top, width, height)
+        check_region(self.levels[level], left, top, width, height)
         if self._slide is None:
             raise ValueError(f'the image "{self._path}" is closed; open it again with open_image')
-        # openslide takes places at full resolution and divides them by its own factor, whatever the pixels cover.
-        place = (round(left * self._downsamples[level]), round(top * self._downsamples[level]))
+        # openslide takes positions at full resolution and divides them by its own factor, whatever the pixels cover.
+        origin = (round(left * self._downsamples[level]), round(top * self._downsamples[level]))
         try:
-            region = self._slide.read_region(place, level, (width, height))
+            region = self._slide.read_region(origin, level, (width, height))
         except self._errors as error:
             raise _damaged(self._path, error) from error
         return np.ascontiguousarray(as_rgb(np.asarray(region)))

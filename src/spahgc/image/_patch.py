@@ -1,4 +1,4 @@
-"""The square of an image around a point."""
+"""The square of an image around a point, and whether points lie on the image at all."""
 
 from __future__ import annotations
 
@@ -10,34 +10,6 @@ from numpy.typing import NDArray
 
 from spahgc.image._resample import check_interpolation, read_padded, resample
 from spahgc.image._source import ImageSource, Pixels
-
-
-def describe_outside(xy: NDArray[np.float64], *, height: int, width: int) -> str | None:
-    """Say how many spot centres lie outside the image and what that looks like; ``None`` if all are inside.
-
-    Parameters
-    ----------
-    xy
-        Spots x 2, (x, y) in pixels.
-    height, width
-        Size of the image, pixels.
-    """
-    outside = ~_inside(xy, width, height)
-    if not outside.any():
-        return None
-    (x_low, y_low), (x_high, y_high) = xy.min(0), xy.max(0)
-    text = (
-        f"{outside.sum()} of {len(xy)} spot centres lie outside the image: x from {x_low:.1f} to {x_high:.1f}, "
-        f"y from {y_low:.1f} to {y_high:.1f}, but the image is {width} px wide and {height} px high."
-    )
-    if _inside(xy[:, ::-1], width, height).all():
-        return f"{text} With x and y swapped all would be inside: coordinates are (x, y), not (row, column)."
-    return f"{text} Coordinates must be pixels of this very image; check that image and coordinates belong together."
-
-
-def _inside(xy: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
-    return np.asarray((xy >= 0).all(1) & (xy[:, 0] <= width) & (xy[:, 1] <= height))
-
 
 SAME_WIDTH_PX = 1e-6
 """Widths that differ by less are equal, and need no interpolation."""
@@ -106,3 +78,30 @@ def cut_patch(
 def _reaches_past(image: ImageSource, left: float, top: float, width: float) -> bool:
     """Tell whether a square is not altogether inside the image."""
     return left < 0 or top < 0 or left + width > image.width or top + width > image.height
+
+
+def describe_outside(xy: NDArray[np.float64], *, height: int, width: int) -> str | None:
+    """Say how many spot centres lie outside the image and what that looks like; ``None`` if all are inside.
+
+    Parameters
+    ----------
+    xy
+        Spots x 2, (x, y) in pixels.
+    height, width
+        Size of the image, pixels.
+    """
+    outside = ~_inside(xy, width, height)
+    if not outside.any():
+        return None
+    (x_low, y_low), (x_high, y_high) = xy.min(0), xy.max(0)
+    text = (
+        f"{outside.sum()} of {len(xy)} spot centres lie outside the image: x from {x_low:.1f} to {x_high:.1f}, "
+        f"y from {y_low:.1f} to {y_high:.1f}, but the image is {width} px wide and {height} px high."
+    )
+    if _inside(xy[:, ::-1], width, height).all():
+        return f"{text} With x and y swapped all would be inside: coordinates are (x, y), not (row, column)."
+    return f"{text} Coordinates must be pixels of this very image; check that image and coordinates belong together."
+
+
+def _inside(xy: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
+    return np.asarray((xy >= 0).all(1) & (xy[:, 0] <= width) & (xy[:, 1] <= height))

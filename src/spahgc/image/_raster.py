@@ -27,7 +27,7 @@ _limit_lock = threading.Lock()
 
 
 @contextmanager
-def slide_sized() -> Iterator[None]:
+def no_pixel_limit() -> Iterator[None]:
     """Let PIL open images of the size of a slide; its limit is a global that belongs to the user."""
     with _limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
@@ -62,7 +62,7 @@ class RasterImage(ClosesItself):
         self._lock = threading.Lock()
         self._image: Image.Image | None = None
         try:
-            with slide_sized():
+            with no_pixel_limit():
                 self._image = Image.open(path, formats=FORMATS)
         except UnidentifiedImageError as error:
             raise ValueError(
@@ -71,9 +71,9 @@ class RasterImage(ClosesItself):
             ) from error
         except DECODING_ERRORS as error:
             raise _broken(path, error) from error
-        self._format = str(self._image.format)
-        self._width, self._height = self._image.size
-        self._mpp = mpp_from_dpi(self._image.info.get("dpi"))
+        self.format = str(self._image.format)
+        self.width, self.height = self._image.size
+        self.mpp = mpp_from_dpi(self._image.info.get("dpi"))
         try:
             self._check()
         except ValueError:
@@ -83,9 +83,9 @@ class RasterImage(ClosesItself):
     def _check(self) -> None:
         """Refuse what cannot be held or has no 8-bit meaning."""
         mode = self._image.mode if self._image is not None else ""
-        if self._width * self._height > MAX_PIXELS:
+        if self.width * self.height > MAX_PIXELS:
             raise ValueError(
-                f'"{self._path}" claims {self._width} x {self._height} px, too many to decode as a whole. '
+                f'"{self._path}" claims {self.width} x {self.height} px, too many to decode as a whole. '
                 "Convert it to a tiled TIFF, which is read region by region."
             )
         if mode not in COLOUR_MODES and not mode.startswith("YCbCr"):
@@ -93,26 +93,6 @@ class RasterImage(ClosesItself):
                 f'"{self._path}" holds pixels of PIL mode "{mode}", but 8 bits a channel are needed. '
                 "Convert it to an RGB image of 8 bits a channel."
             )
-
-    @property
-    def format(self) -> str:
-        """Name of the format that the content has, e.g. ``JPEG``."""
-        return self._format
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return self._height
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return self._width
-
-    @property
-    def mpp(self) -> float | None:
-        """Microns per pixel, if the file's dpi are those of a microscope."""
-        return self._mpp
 
     def read(self, left: int, top: int, width: int, height: int) -> Pixels:
         """Read a region that lies inside the image: uint8, height x width x 3."""
@@ -135,7 +115,7 @@ class RasterImage(ClosesItself):
             raise ValueError(f'the image "{self._path}" is closed; open it again with open_image')
         try:
             # Some formats compare with the limit once more while they decode.
-            with slide_sized():
+            with no_pixel_limit():
                 mode = COLOUR_MODES.get(self._image.mode, "RGB")
                 image = self._image if self._image.mode == mode else self._image.convert(mode)
                 pixels = np.asarray(image)

@@ -1,4 +1,4 @@
-"""A rectangle of an image, given in fractions of pixels, at another size."""
+"""A rectangle of an image, given in fractions of pixels, at another size; and the whole image as a small one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
+"""Names of filters as encoder records use them."""
 REACH_PX = {"nearest": 0.0, "area": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 """How far a filter reaches from the centre of a pixel, in pixels of the coarser of the two rasters."""
+BAND_ROWS = 256
+"""Rows of the small image that are made at once, at most."""
+BAND_PIXELS = 32 * 10**6
+"""Pixels of the large image that are held at once, 7 bytes each; a slide without levels may be 100,000 px wide."""
+ROUNDING_PX = 1e-6
+"""By how much a side may fall short of a whole number of pixels, and still count as that."""
 
 
 def check_interpolation(interpolation: str) -> None:
@@ -33,18 +39,6 @@ def check_interpolation(interpolation: str) -> None:
     """
     if interpolation not in FILTERS:
         raise ValueError(f'interpolation="{interpolation}" is not known; pass one of {", ".join(sorted(FILTERS))}')
-
-
-def read_padded(image: ImageSource, left: int, top: int, right: int, bottom: int) -> Pixels:
-    """Read a rectangle that may reach past the image; what lies outside is white."""
-    x0, x1 = max(left, 0), min(right, image.width)
-    y0, y1 = max(top, 0), min(bottom, image.height)
-    if (x0, y0, x1, y1) == (left, top, right, bottom):
-        return image.read(left, top, right - left, bottom - top)
-    pixels = np.full((bottom - top, right - left, 3), WHITE, dtype=np.uint8)
-    if x0 < x1 and y0 < y1:
-        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = image.read(x0, y0, x1 - x0, y1 - y0)
-    return pixels
 
 
 def resample(
@@ -90,13 +84,16 @@ def _span(low: float, high: float, length: int, out: int, interpolation: str) ->
     return (max(first, 0) if low >= 0 else first), (min(last, length) if high <= length else last)
 
 
-BAND_ROWS = 256
-"""Rows of the small image that are made at once, at most."""
-
-BAND_PIXELS = 32 * 10**6
-"""Pixels of the large image that are held at once, 7 bytes each; a slide without levels may be 100,000 px wide."""
-
-ROUNDING = 1e-6
+def read_padded(image: ImageSource, left: int, top: int, right: int, bottom: int) -> Pixels:
+    """Read a rectangle that may reach past the image; what lies outside is white."""
+    x0, x1 = max(left, 0), min(right, image.width)
+    y0, y1 = max(top, 0), min(bottom, image.height)
+    if (x0, y0, x1, y1) == (left, top, right, bottom):
+        return image.read(left, top, right - left, bottom - top)
+    pixels = np.full((bottom - top, right - left, 3), WHITE, dtype=np.uint8)
+    if x0 < x1 and y0 < y1:
+        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = image.read(x0, y0, x1 - x0, y1 - y0)
+    return pixels
 
 
 def thumbnail(image: ImageSource, longest_px: int) -> tuple[Pixels, float]:
@@ -115,7 +112,7 @@ def thumbnail(image: ImageSource, longest_px: int) -> tuple[Pixels, float]:
     Less than one small pixel is cut off at the right or the bottom, so that the scale is exact.
     """
     scale = min(1.0, longest_px / max(image.height, image.width))
-    width, height = (max(1, int(side * scale + ROUNDING)) for side in (image.width, image.height))
+    width, height = (max(1, int(side * scale + ROUNDING_PX)) for side in (image.width, image.height))
     small = np.empty((height, width, 3), dtype=np.uint8)
     source = at_level(image, 1 / scale)
     band = min(BAND_ROWS, max(1, int(BAND_PIXELS / source.width * height / source.height)))

@@ -6,7 +6,7 @@ import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
@@ -19,25 +19,29 @@ from spahgc.image._levels import PyramidImage
 from spahgc.image._mpp import mpp_from_aperio, mpp_from_ome, mpp_from_tags
 from spahgc.image._source import ClosesItself, Pixels, check_region
 
+SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+"""First bytes of a TIFF and a BigTIFF, little and big endian."""
+CACHE_BYTES = 32 * 2**20
+"""Decoded tiles that are kept, about 160 of 256 x 256 px: neighbouring patches share tiles."""
+PARSING_ERRORS = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, struct.error)
+"""What tifffile raises on broken files."""
+STITCHED = {"is_bif": "Ventana", "is_scn": "Leica"}
+"""Formats whose tiles or areas must be put into place by a reader that knows the vendor's rules."""
 MAX_HELD_BYTES = 2 * 2**30
 """A compressed file in strips is held decoded up to this size: a strip spans the width, and each patch needs many."""
-
 AXES = ("YX", "YXS", "SYX", "CYX")
 """Orders of axes that mean one image: greyscale, colour last, colour first."""
-
 PHOTOMETRIC = {1: "greyscale", 2: "RGB", 6: "YCbCr"}
 """Values of the tag PhotometricInterpretation that can be read."""
-
-YCBCR = 6
-
+YCBCR, APERIO_YCBCR = 6, 33003
+"""Of PhotometricInterpretation, and of Compression: colours that must be turned into RGB."""
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 """Values of the tag Compression whose decoder turns YCbCr into RGB."""
-
-APERIO_YCBCR = 33003
-
 READING_ERRORS = (tifffile.TiffFileError, OSError, ValueError, RuntimeError)
 """What tifffile, zarr and the decoders raise on broken pixels."""
 
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 Reader = Callable[[int, int, int, int], Pixels]
 """Left, top, width, height -> pixels."""
@@ -45,202 +49,6 @@ Reader = Callable[[int, int, int, int], Pixels]
 
 class UnsupportedTiff(ValueError):
     """A whole TIFF file of one image, stored in a way that tifffile does not turn into RGB."""
-
-
-class TiffLevel(ClosesItself):
-    """One level of a TIFF file.
-
-    Tiles are read and decoded one by one, uncompressed strips are memory-mapped, compressed strips are decoded once
-    if the whole level takes less than 2 GiB; what is left (planes, Hamamatsu's restart markers) goes through zarr.
-    Tiles that the file leaves out are white. Several threads may read at once: what goes through the file itself is
-    locked, decoding is not.
-
-    Parameters
-    ----------
-    path
-        The file.
-    series
-        The level as tifffile describes it.
-    cache
-        Decoded tiles, shared by the levels of a file.
-    lock
-        Guards the file, shared by the levels as well.
-    mpp
-        Microns per pixel of this level.
-
-    Raises
-    ------
-    UnsupportedTiff
-        If the colours are stored in a way that is not supported.
-    ValueError
-        If the level is not one image in grey or RGB(A) with 8 bits a channel, or the file ends before its pixels do.
-    """
-
-    def __init__(
-        self, path: Path, series: Any, cache: BlockCache, lock: threading.RLock, mpp: float | None = None
-    ) -> None:
-        self._path = path
-        self._series = series
-        self._cache = cache
-        self._lock = lock
-        self._page = series.keyframe
-        self._axes = "".join(a for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in "YX")
-        self._sizes = dict(zip(series.axes, series.shape, strict=True))
-        self._reader: Reader | None = None
-        self._store: Any = None
-        self.mpp = mpp
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse what is no single 8-bit colour image, and files that end too early."""
-        channels = [self._sizes[axis] for axis in self._axes if axis not in "YX"]
-        if self._axes not in AXES or (self._axes == "CYX" and channels[0] not in (3, 4)):
-            raise ValueError(
-                f'"{self._path}" holds axes {self._series.axes} of sizes {self._series.shape}, but one RGB image is '
-                "needed. Extract the H&E image into a file of its own."
-            )
-        check_pixels((self.height, self.width, *channels), np.dtype(self._page.dtype), f'"{self._path}"')
-        photometric, compression = int(self._page.photometric), int(self._page.compression)
-        raw_ycbcr = photometric == YCBCR and compression not in JPEG_COMPRESSIONS
-        if photometric not in PHOTOMETRIC or raw_ycbcr or compression == APERIO_YCBCR:
-            raise UnsupportedTiff(
-                f'"{self._path}" stores its colours as {self._page.photometric!r} with compression '
-                f"{self._page.compression!r}, which is not supported. Convert it to an RGB TIFF."
-            )
-        present = self._path.stat().st_size
-        for page in self._series.pages:
-            ends = np.asarray(page.dataoffsets, dtype=np.int64) + np.asarray(page.databytecounts, dtype=np.int64)
-            if ends.max(initial=0) > present:
-                raise damaged(self._path, f"its pixels reach to byte {ends.max():,}")
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self._sizes["Y"])
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return int(self._sizes["X"])
-
-    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
-        """Read a region that lies inside the level: uint8, height x width x 3."""
-        check_region(self, left, top, width, height)
-        try:
-            with self._lock:
-                if self._series is None:
-                    raise _Closed
-                if self._reader is None:
-                    self._reader = self._open_reader()
-            return self._reader(left, top, width, height)
-        except _Closed:
-            raise ValueError(f'the image "{self._path}" is closed; open it again with open_image') from None
-        except READING_ERRORS as error:
-            raise damaged(self._path, str(error)) from error
-
-    def close(self) -> None:
-        """Release the pixels; the file belongs to the image."""
-        with self._lock:
-            self._series = self._reader = None
-            if self._store is not None:
-                self._store.close()
-                self._store = None
-
-    def _open_reader(self) -> Reader:
-        """Choose the way that reads least for a patch."""
-        if len(self._series.pages) == 1 and self._page.is_memmappable:
-            return self._from_array(self._series.asarray(out="memmap"))
-        if self._is_plainly_tiled():
-            return self._tile_reader()
-        if not self._page.is_tiled and self._series.size <= MAX_HELD_BYTES:
-            return self._from_array(self._series.asarray(maxworkers=1))
-        self._store = self._series.aszarr(level=0, fillvalue=WHITE)
-        return self._from_array(zarr.open_array(self._store, mode="r"), lock=self._lock)
-
-    def _from_array(self, data: Any, lock: threading.RLock | None = None) -> Reader:
-        """Read from something that is indexed like an array, one thread after the other if there is a lock."""
-        axes, kept = self._series.axes, self._axes
-
-        def read(left: int, top: int, width: int, height: int) -> Pixels:
-            where = {"Y": slice(top, top + height), "X": slice(left, left + width)}
-            index = tuple(where.get(axis, slice(None) if axis in kept else 0) for axis in axes)
-            if lock is None:
-                region: NDArray[Any] = np.asarray(data[index])
-            else:
-                with lock:
-                    region = np.asarray(data[index])
-            if kept in ("SYX", "CYX"):
-                region = np.moveaxis(region, 0, -1)
-            return np.array(as_rgb(region), copy=True, order="C")
-
-        return read
-
-    def _is_plainly_tiled(self) -> bool:
-        """Tell whether tile ``row * columns + column`` holds all channels of its pixels."""
-        page = self._page
-        return bool(
-            page.is_tiled
-            and len(self._series.pages) == 1
-            and self._axes in ("YX", "YXS")
-            and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
-            and page.tiledepth == 1
-            and page.jpegheader is None
-        )
-
-    def _tile_reader(self) -> Reader:
-        """Read and decode single tiles: no task queue, no copy of the list of tiles."""
-        page = self._page
-        offsets, counts, tables = page.dataoffsets, page.databytecounts, page.jpegtables
-        file, decode, lock, cache, level = page.parent.filehandle, page.decode, self._lock, self._cache, id(self)
-        y_edges = np.append(np.arange(0, self.height, page.tilelength), self.height)
-        x_edges = np.append(np.arange(0, self.width, page.tilewidth), self.width)
-        columns = len(x_edges) - 1
-        missing = np.full((page.tilelength, page.tilewidth, 3), WHITE, dtype=np.uint8)
-
-        def load(index: int) -> Pixels:
-            with lock:
-                if file.closed:
-                    raise _Closed
-                file.seek(offsets[index])
-                data = file.read(counts[index])
-            if len(data) < counts[index]:
-                raise tifffile.TiffFileError(f"tile {index} ends after {len(data)} of {counts[index]} bytes")
-            pixels = decode(data, index, jpegtables=tables)[0]
-            return np.ascontiguousarray(as_rgb(pixels[0]))
-
-        def tile(row: int, column: int) -> Pixels:
-            index = row * columns + column
-            # Offset and length 0 mean that the tile was never written.
-            if index >= len(counts) or counts[index] == 0:
-                return missing
-            return cache.get((level, index), lambda: load(index))
-
-        return lambda left, top, width, height: assemble((left, top, width, height), y_edges, x_edges, tile)
-
-
-class _Closed(Exception):
-    """The image was closed, maybe while another thread read it."""
-
-
-def damaged(path: Path, found: str) -> ValueError:
-    """Name a file that is not a whole TIFF."""
-    return ValueError(
-        f'the TIFF file "{path}" ({path.stat().st_size:,} bytes) cannot be read: {found}. '
-        "It is damaged or was not copied to its end; copy or download it again."
-    )
-
-
-SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-"""First bytes of a TIFF and a BigTIFF, little and big endian."""
-
-CACHE_BYTES = 32 * 2**20
-"""Decoded tiles that are kept, about 160 of 256 x 256 px: neighbouring patches share tiles."""
-
-PARSING_ERRORS = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, struct.error)
-"""What tifffile raises on broken files."""
-
-STITCHED = {"is_bif": "Ventana", "is_scn": "Leica"}
-"""Formats whose tiles or areas must be put into place by a reader that knows the vendor's rules."""
 
 
 def is_tiff(path: Path) -> bool:
@@ -298,7 +106,7 @@ class TiffImage(PyramidImage):
                 continue
         return levels
 
-    def _find_mpp(self, page: Any, index: int) -> float | None:
+    def _find_mpp(self, page: tifffile.TiffPage, index: int) -> float | None:
         """Read the resolution from OME metadata, Aperio's description or the resolution tags."""
         if self._file.is_ome and self._file.ome_metadata:
             mpp = mpp_from_ome(self._file.ome_metadata, index)
@@ -315,3 +123,186 @@ class TiffImage(PyramidImage):
         """Release the file and the pixels."""
         super().close()
         self._file.close()
+
+
+class TiffLevel(ClosesItself):
+    """One level of a TIFF file.
+
+    Tiles are read and decoded one by one, uncompressed strips are memory-mapped, compressed strips are decoded once
+    if the whole level takes less than 2 GiB; what is left (planes, Hamamatsu's restart markers) goes through zarr.
+    Tiles that the file leaves out are white. Several threads may read at once: what goes through the file itself is
+    locked, decoding is not.
+
+    Parameters
+    ----------
+    path
+        The file.
+    series
+        The level as tifffile describes it.
+    cache
+        Decoded tiles, shared by the levels of a file.
+    lock
+        Guards the file, shared by the levels as well.
+    mpp
+        Microns per pixel of this level.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If the colours are stored in a way that is not supported.
+    ValueError
+        If the level is not one image in grey or RGB(A) with 8 bits a channel, or the file ends before its pixels do.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        series: tifffile.TiffPageSeries,
+        cache: BlockCache,
+        lock: threading.RLock,
+        mpp: float | None = None,
+    ) -> None:
+        self._path = path
+        self._series = series
+        self._cache = cache
+        self._lock = lock
+        self._page = series.keyframe
+        self._axes = "".join(a for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in "YX")
+        self._sizes = dict(zip(series.axes, series.shape, strict=True))
+        self.height, self.width = int(self._sizes["Y"]), int(self._sizes["X"])
+        self._reader: Reader | None = None
+        self._store: Store | None = None
+        self._closed = False
+        self.mpp = mpp
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what is no single 8-bit colour image, and files that end too early."""
+        channels = [self._sizes[axis] for axis in self._axes if axis not in "YX"]
+        if self._axes not in AXES or (self._axes == "CYX" and channels[0] not in (3, 4)):
+            raise ValueError(
+                f'"{self._path}" holds axes {self._series.axes} of sizes {self._series.shape}, but one RGB image is '
+                "needed. Extract the H&E image into a file of its own."
+            )
+        check_pixels((self.height, self.width, *channels), np.dtype(self._page.dtype), f'"{self._path}"')
+        photometric, compression = int(self._page.photometric), int(self._page.compression)
+        raw_ycbcr = photometric == YCBCR and compression not in JPEG_COMPRESSIONS
+        if photometric not in PHOTOMETRIC or raw_ycbcr or compression == APERIO_YCBCR:
+            raise UnsupportedTiff(
+                f'"{self._path}" stores its colours as {self._page.photometric!r} with compression '
+                f"{self._page.compression!r}, which is not supported. Convert it to an RGB TIFF."
+            )
+        present = self._path.stat().st_size
+        for page in self._series.pages:
+            if page is None:  # a plane that an OME file leaves out
+                continue
+            ends = np.asarray(page.dataoffsets, dtype=np.int64) + np.asarray(page.databytecounts, dtype=np.int64)
+            if ends.max(initial=0) > present:
+                raise damaged(self._path, f"its pixels reach to byte {ends.max():,}")
+
+    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
+        """Read a region that lies inside the level: uint8, height x width x 3."""
+        check_region(self, left, top, width, height)
+        try:
+            with self._lock:
+                if self._closed:
+                    raise _Closed
+                reader = self._reader = self._reader or self._open_reader()
+            return reader(left, top, width, height)
+        except _Closed:
+            raise ValueError(f'the image "{self._path}" is closed; open it again with open_image') from None
+        except READING_ERRORS as error:
+            raise damaged(self._path, str(error)) from error
+
+    def close(self) -> None:
+        """Release the pixels; the file belongs to the image."""
+        with self._lock:
+            self._closed, self._reader = True, None
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+
+    def _open_reader(self) -> Reader:
+        """Choose the way that reads least for a patch."""
+        if len(self._series.pages) == 1 and self._page.is_memmappable:
+            return self._from_array(self._series.asarray(out="memmap"))
+        if self._is_plainly_tiled():
+            return self._tile_reader()
+        if not self._page.is_tiled and self._series.size <= MAX_HELD_BYTES:
+            return self._from_array(self._series.asarray(maxworkers=1))
+        self._store = self._series.aszarr(level=0, fillvalue=WHITE)
+        return self._from_array(zarr.open_array(self._store, mode="r"), lock=self._lock)
+
+    def _from_array(self, data: NDArray[np.uint8] | zarr.Array, lock: threading.RLock | None = None) -> Reader:
+        """Read from something that is indexed like an array, one thread after the other if there is a lock."""
+        axes, kept = self._series.axes, self._axes
+
+        def read(left: int, top: int, width: int, height: int) -> Pixels:
+            where = {"Y": slice(top, top + height), "X": slice(left, left + width)}
+            index = tuple(where.get(axis, slice(None) if axis in kept else 0) for axis in axes)
+            if lock is None:
+                region = np.asarray(data[index])
+            else:
+                with lock:
+                    region = np.asarray(data[index])
+            if kept in ("SYX", "CYX"):
+                region = np.moveaxis(region, 0, -1)
+            return np.array(as_rgb(region), copy=True, order="C")
+
+        return read
+
+    def _is_plainly_tiled(self) -> bool:
+        """Tell whether tile ``row * columns + column`` holds all channels of its pixels."""
+        page = self._page
+        return bool(
+            page.is_tiled
+            and len(self._series.pages) == 1
+            and self._axes in ("YX", "YXS")
+            and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+            and page.tiledepth == 1
+            and page.jpegheader is None
+        )
+
+    def _tile_reader(self) -> Reader:
+        """Read and decode single tiles: no task queue, no copy of the list of tiles."""
+        page = self._page
+        offsets, counts, tables = page.dataoffsets, page.databytecounts, page.jpegtables
+        file, decode, lock, cache, level = page.parent.filehandle, page.decode, self._lock, self._cache, id(self)
+        y_edges = np.append(np.arange(0, self.height, page.tilelength), self.height)
+        x_edges = np.append(np.arange(0, self.width, page.tilewidth), self.width)
+        columns = len(x_edges) - 1
+        missing = np.full((page.tilelength, page.tilewidth, 3), WHITE, dtype=np.uint8)
+
+        def load(index: int) -> Pixels:
+            with lock:
+                if file.closed:
+                    raise _Closed
+                file.seek(offsets[index])
+                data = file.read(counts[index])
+            if len(data) < counts[index]:
+                raise tifffile.TiffFileError(f"tile {index} ends after {len(data)} of {counts[index]} bytes")
+            pixels = decode(data, index, jpegtables=tables)[0]
+            if pixels is None:
+                raise tifffile.TiffFileError(f"tile {index} holds no pixels")
+            return np.ascontiguousarray(as_rgb(pixels[0]))
+
+        def tile(row: int, column: int) -> Pixels:
+            index = row * columns + column
+            # Offset and length 0 mean that the tile was never written.
+            if index >= len(counts) or counts[index] == 0:
+                return missing
+            return cache.get((level, index), lambda: load(index))
+
+        return lambda left, top, width, height: assemble((left, top, width, height), y_edges, x_edges, tile)
+
+
+class _Closed(Exception):
+    """The image was closed, maybe while another thread read it."""
+
+
+def damaged(path: Path, found: str) -> ValueError:
+    """Name a file that is not a whole TIFF."""
+    return ValueError(
+        f'the TIFF file "{path}" ({path.stat().st_size:,} bytes) cannot be read: {found}. '
+        "It is damaged or was not copied to its end; copy or download it again."
+    )

@@ -1,4 +1,4 @@
-"""Where on a slide the tissue is."""
+"""Where on a slide the tissue is: told from glass, dust and even smears by its colour, from marker ink by its strokes."""
 
 from __future__ import annotations
 
@@ -9,127 +9,62 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from spahgc.image._colour import WHITE
 from spahgc.image._source import Pixels
 
+# Tissue
+SMOOTHING_UM = 25.0
+"""Standard deviation of the window over which colour is judged: some cells, so that fat and lumina count as tissue."""
+EDGE_UM = 45.0
+"""How far that window carries tissue past its edge, 35 um where it is pale and 60 um where it is dark; taken off again."""
+TEXTURE_WEIGHT = 3.0
+"""Weight of the variation of colour beside its mean: eosin that bled into the glass is as pink as stroma, but even."""
+MAX_HOLE_UM2 = 20_000.0
+"""Gaps of which the window leaves at most this area open (circles of about 250 um) are filled: lumina, vessels, fat."""
+MIN_AREA_UM2 = 50_000.0
+"""Pieces below this area (a circle of 250 um) are no tissue but dust and debris."""
+THRESHOLD_RANGE = (0.03, 0.12)
+"""Where Otsu's threshold may lie: below is the noise of empty glass, above everything is stained."""
+STAIN_RANGE = (0.01, 0.3)
+"""Limits of the histogram of stain."""
+N_BINS = 256
+GLASS_MIN = 180
+"""Glass is at least this bright (0 to 255) in every channel."""
+GLASS_MAX_CHROMA = 0.06
+"""Largest difference of the optical densities of glass; lamps and mounting media tint it."""
+MIN_GLASS_SHARE = 0.01
+"""Share of the image from which on its colour is measured; below, there is only tissue, and glass counts as white."""
+DARK_OFFSET = 5.0
+"""Grey levels added before the logarithm, so that noise in black does not become colour."""
+
+# Marker ink
 STROKE_UM = 120.0
 """Width that a stroke reaches somewhere. Pens draw 300 um and more; red blood cells and dark nuclei lie more scattered."""
-
 FILLED = 0.8
 """Share of a square of that width that has the colour of ink in the middle of a stroke."""
-
 MIN_STROKE_UM2 = 50_000.0
 """Area below which a blot is not a stroke."""
-
 MARGIN_UM = 60.0
 """Around a stroke, where its border mixes with the glass."""
-
 MIN_OD = 0.3
 """Optical density of the strongest channel of ink."""
-
 RED_OVER_GREEN = 1.3
 """Blue and cyan ink absorb red this much more than green; hematoxylin absorbs both alike."""
-
 BLUE_OVER_RED = 0.35
 """Blue ink absorbs less blue than this share of red; hematoxylin lies at 0.45 or above."""
-
 GREEN_OVER_OTHERS = 0.8
 """Green ink absorbs green less than this share of red and of blue; stained tissue absorbs it most."""
-
 BLUE_OVER_GREEN = 0.8
 """Red ink absorbs blue nearly as much as green; eosin at most 0.7 of it."""
-
 RED_OF_RED_INK = 0.5
 """Red ink absorbs red less than this share of green."""
-
 MIN_OD_OF_BLACK = 0.4
 """Optical density that black ink has in all channels."""
-
 SPREAD_OF_BLACK = 0.25
 """Largest difference of black ink's channels as a share of the strongest."""
 
-ALL_AROUND = np.ones((3, 3), dtype=bool)
-
-
-def pen_marks(density: NDArray[np.float32], *, mpp: float) -> NDArray[np.bool_]:
-    """Find marker ink by its colour and the width of its strokes.
-
-    Parameters
-    ----------
-    density
-        Optical density of red, green and blue, height x width x 3.
-    mpp
-        Microns per pixel of these.
-
-    Returns
-    -------
-    True on the strokes and a margin around them, height x width.
-    """
-    inked = ink_coloured(density)
-    nothing = np.zeros(inked.shape, dtype=bool)
-    if not inked.any():
-        return nothing
-    side = max(1, round(STROKE_UM / mpp))
-    # Outside the image the border is continued: a stroke that leaves the image keeps its width.
-    filled = ndimage.uniform_filter(inked.astype(np.float32), side, mode="nearest") > FILLED
-    blots, n_blots = ndimage.label(inked, structure=ALL_AROUND)
-    area_um2 = np.bincount(blots.ravel(), minlength=n_blots + 1) * mpp**2
-    is_stroke = np.zeros(n_blots + 1, dtype=bool)
-    is_stroke[np.unique(blots[filled & inked])] = True
-    is_stroke &= area_um2 >= MIN_STROKE_UM2
-    is_stroke[0] = False
-    if not is_stroke.any():
-        return nothing
-    margin = 2 * math.ceil(MARGIN_UM / mpp) + 1
-    return np.asarray(ndimage.maximum_filter(is_stroke[blots], size=margin, mode="constant"))
-
-
-def ink_coloured(density: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which pixels have a colour that ink has and stained tissue has not, by the shares of the three densities."""
-    red, green, blue = (density[..., channel] for channel in range(3))
-    strongest, weakest = density.max(-1), density.min(-1)
-    is_blue = (red > RED_OVER_GREEN * green) | ((blue < BLUE_OVER_RED * red) & (red >= green))
-    is_green = (green < GREEN_OVER_OTHERS * red) & (green < GREEN_OVER_OTHERS * blue)
-    is_red = (blue > BLUE_OVER_GREEN * green) & (red < RED_OF_RED_INK * green)
-    is_black = (weakest > MIN_OD_OF_BLACK) & (strongest - weakest < SPREAD_OF_BLACK * strongest)
-    return np.asarray((strongest > MIN_OD) & (is_blue | is_green | is_red | is_black))
-
-
-SMOOTHING_UM = 25.0
-"""Standard deviation of the window over which colour is judged: some cells, so that fat and lumina count as tissue."""
-
-EDGE_UM = 45.0
-"""How far that window carries tissue past its edge, 35 um where it is pale and 60 um where it is dark; taken off again."""
-
-TEXTURE_WEIGHT = 3.0
-"""Weight of the variation of colour beside its mean: eosin that bled into the glass is as pink as stroma, but even."""
-
-MAX_HOLE_UM2 = 20_000.0
-"""Gaps of which the window leaves at most this area open (circles of about 250 um) are filled: lumina, vessels, fat."""
-
-MIN_AREA_UM2 = 50_000.0
-"""Pieces below this area (a circle of 250 um) are no tissue but dust and debris."""
-
-THRESHOLD_RANGE = (0.03, 0.12)
-"""Where Otsu's threshold may lie: below is the noise of empty glass, above everything is stained."""
-
-STAIN_RANGE = (0.01, 0.3)
-"""Limits of the histogram of stain."""
-
-N_BINS = 256
-
-GLASS_MIN = 180
-"""Glass is at least this bright (0 to 255) in every channel."""
-
-GLASS_MAX_CHROMA = 0.06
-"""Largest difference of the optical densities of glass; lamps and mounting media tint it."""
-
-MIN_GLASS_SHARE = 0.01
-"""Share of the image from which on its colour is measured; below, there is only tissue, and glass counts as white."""
-
-WHITE = 255.0
-
-DARK_OFFSET = 5.0
-"""Grey levels added before the logarithm, so that noise in black does not become colour."""
+WITH_DIAGONALS = np.ones((3, 3), dtype=bool)
+"""Pixels that touch at a corner belong together."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +137,7 @@ def find_tissue(small: Pixels, *, mpp: float, threshold: float | None = None, ex
     used = float(np.clip(otsu, *THRESHOLD_RANGE)) if threshold is None else float(threshold)
     wide = _fill_holes(stain > used, MAX_HOLE_UM2 / mpp**2)
     stained = ndimage.minimum_filter(wide, size=2 * round(EDGE_UM / mpp) + 1, mode="nearest") & ~pen
-    mask = _pieces(stained, MIN_AREA_UM2 / mpp**2)
+    mask = _large_pieces(stained, MIN_AREA_UM2 / mpp**2)
     return Tissue(
         mask=mask,
         threshold=used,
@@ -216,10 +151,10 @@ def find_tissue(small: Pixels, *, mpp: float, threshold: float | None = None, ex
 
 def glass_colour(pixels: Pixels) -> NDArray[np.float64]:
     """Median colour of what is bright and nearly grey; white where there is hardly any of it."""
-    density = optical_density(pixels, np.full(3, WHITE))
+    density = optical_density(pixels, np.full(3, WHITE, dtype=np.float64))
     is_glass = (pixels.min(-1) >= GLASS_MIN) & (density.max(-1) - density.min(-1) < GLASS_MAX_CHROMA)
     if is_glass.mean() < MIN_GLASS_SHARE:
-        return np.full(3, WHITE)
+        return np.full(3, WHITE, dtype=np.float64)
     return np.asarray(np.median(pixels[is_glass], axis=0), dtype=np.float64)
 
 
@@ -258,16 +193,67 @@ def _otsu(stain: NDArray[np.float32]) -> float:
 
 def _fill_holes(mask: NDArray[np.bool_], max_px: float) -> NDArray[np.bool_]:
     """Fill gaps up to an area; those that reach the border of the image are open, and stay."""
-    gaps, n_gaps = ndimage.label(~mask)
-    fills = np.bincount(gaps.ravel(), minlength=n_gaps + 1) <= max_px
+    gaps, areas = _components(~mask)
+    fills = areas <= max_px
     fills[np.unique(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]))] = False
     fills[0] = False
     return np.asarray(mask | fills[gaps])
 
 
-def _pieces(mask: NDArray[np.bool_], min_px: float) -> NDArray[np.bool_]:
+def _large_pieces(mask: NDArray[np.bool_], min_px: float) -> NDArray[np.bool_]:
     """Keep the pieces of at least an area."""
-    pieces, n_pieces = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
-    kept = np.bincount(pieces.ravel(), minlength=n_pieces + 1) >= min_px
-    kept[0] = False
-    return np.asarray(kept[pieces])
+    pieces, areas = _components(mask, WITH_DIAGONALS)
+    is_large = areas >= min_px
+    is_large[0] = False
+    return np.asarray(is_large[pieces])
+
+
+def _components(
+    mask: NDArray[np.bool_], structure: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number of the connected piece of every pixel, 0 where the mask is false; and the pixels of each number."""
+    labels, n_labels = ndimage.label(mask, structure=structure)
+    return labels, np.bincount(labels.ravel(), minlength=n_labels + 1)
+
+
+def pen_marks(density: NDArray[np.float32], *, mpp: float) -> NDArray[np.bool_]:
+    """Find marker ink by its colour and the width of its strokes.
+
+    Parameters
+    ----------
+    density
+        Optical density of red, green and blue, height x width x 3.
+    mpp
+        Microns per pixel of these.
+
+    Returns
+    -------
+    True on the strokes and a margin around them, height x width.
+    """
+    inked = ink_coloured(density)
+    nothing = np.zeros(inked.shape, dtype=bool)
+    if not inked.any():
+        return nothing
+    side = max(1, round(STROKE_UM / mpp))
+    # Outside the image the border is continued: a stroke that leaves the image keeps its width.
+    filled = ndimage.uniform_filter(inked.astype(np.float32), side, mode="nearest") > FILLED
+    blots, areas = _components(inked, WITH_DIAGONALS)
+    is_stroke = np.zeros(len(areas), dtype=bool)
+    is_stroke[np.unique(blots[filled & inked])] = True
+    is_stroke &= areas * mpp**2 >= MIN_STROKE_UM2
+    is_stroke[0] = False
+    if not is_stroke.any():
+        return nothing
+    margin = 2 * math.ceil(MARGIN_UM / mpp) + 1
+    return np.asarray(ndimage.maximum_filter(is_stroke[blots], size=margin, mode="constant"))
+
+
+def ink_coloured(density: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which pixels have a colour that ink has and stained tissue has not, by the shares of the three densities."""
+    red, green, blue = (density[..., channel] for channel in range(3))
+    strongest, weakest = density.max(-1), density.min(-1)
+    is_blue = (red > RED_OVER_GREEN * green) | ((blue < BLUE_OVER_RED * red) & (red >= green))
+    is_green = (green < GREEN_OVER_OTHERS * red) & (green < GREEN_OVER_OTHERS * blue)
+    is_red = (blue > BLUE_OVER_GREEN * green) & (red < RED_OF_RED_INK * green)
+    is_black = (weakest > MIN_OD_OF_BLACK) & (strongest - weakest < SPREAD_OF_BLACK * strongest)
+    return np.asarray((strongest > MIN_OD) & (is_blue | is_green | is_red | is_black))

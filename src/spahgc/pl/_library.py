@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from spahgc._keys import SPATIAL, UNS, Obs, Uns
+from spahgc._keys import SPATIAL
 from spahgc._validate import quoted
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 RESOLUTIONS = ("hires", "lowres")
 """Images of a library, the preferred one first."""
 DIAMETER_OF_PITCH = 0.55
 """Spot diameter over the distance of neighbours where the diameter is unknown: 55 um of 100 um, as in Visium."""
-
-
-def find_library(adata: AnnData, library_id: str | None) -> Mapping[str, Any]:
-    """The library of a slide: the one asked for, the only one, or the one that ``obs["slide"]`` names."""
-    libraries = adata.uns.get(SPATIAL, {})
-    slides = [str(name) for name in adata.obs[Obs.slide].dropna().unique()] if Obs.slide in adata.obs else []
-    if len(slides) > 1:
-        raise ValueError(
-            f'the object holds the spots of several slides, obs["{Obs.slide}"] has {quoted(slides)}. Draw one at a '
-            f'time: adata[adata.obs["{Obs.slide}"] == "{slides[0]}"].'
-        )
-    if library_id is not None:
-        if library_id not in libraries:
-            raise KeyError(
-                f'library_id="{library_id}" not found in uns["{SPATIAL}"], its libraries are: {quoted(libraries)}. '
-                "Pass one of these, or leave it out."
-            )
-        return dict(libraries[library_id])
-    if len(libraries) > 1:
-        if slides and slides[0] in libraries:
-            return dict(libraries[slides[0]])
-        raise ValueError(
-            f'uns["{SPATIAL}"] holds several libraries: {quoted(libraries)}. Say which one with library_id=.'
-        )
-    return dict(next(iter(libraries.values()), {}))
 
 
 def best_image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[Any, float]:
@@ -75,12 +47,6 @@ def spot_diameter(factors: Mapping[str, Any], xy: np.ndarray) -> float:
             f'uns["{SPATIAL}"][library]["scalefactors"]["spot_diameter_fullres"].'
         )
     return DIAMETER_OF_PITCH * pitch
-
-
-def known_mpp(adata: AnnData, factors: Mapping[str, Any]) -> float | None:
-    """Microns per full-resolution pixel, where known."""
-    known = positive(factors.get("microns_per_pixel"))
-    return known if known is not None else positive(adata.uns.get(UNS, {}).get(Uns.slide_mpp))
 
 
 def positive(value: Any) -> float | None:

@@ -21,9 +21,9 @@ from spahgc.pl._figure_slides import as_list
 from spahgc.pl._tissue import SpatialKeys, has_image
 from spahgc.pp._bank.build import is_bank
 from spahgc.pp._embed.embed import DEFAULT_INTERPOLATION
-from spahgc.pp._embed.patches import Cutter
+from spahgc.pp._embed.patches import PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage, Source, check_slide, find_source, opened_image
-from spahgc.pp._embed.stain import METHODS, Stain
+from spahgc.pp._embed.stain import METHODS, StainNormalizer
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -88,15 +88,15 @@ def cut_patches(
     """Cut the patches of some spots as the encoder saw them, with the stain that it saw where that can be repeated."""
     record = encoder_records(slide.adata).get(embedding, {})
     interpolation = str(record.get("interpolation"))
-    cutter = Cutter(
+    cutter = PatchCutter(
         xy=slide.xy,
         width_px=patch_width_px(slide, embedding, patch_um),
-        side=int(record.get("input_px", DRAWN_PX)),
+        out_px=int(record.get("input_px", DRAWN_PX)),
         interpolation=interpolation if interpolation in FILTERS else DEFAULT_INTERPOLATION,
-        recolour=_stain(slide.adata, embedding),
+        normalizer=_stain(slide.adata, embedding),
     )
     with opened_image(slide.source) as image:
-        return list(cutter.cut(image, (np.asarray(positions, dtype=np.int64), 1.0))[0])
+        return list(cutter.cut(image, np.asarray(positions, dtype=np.int64))[0])
 
 
 def patch_width_um(slide: SlideImage, embedding: str, patch_um: float | None) -> float | None:
@@ -122,7 +122,7 @@ def stain_note(table: AnnData, embedding: str) -> str:
     return AS_SCANNED if _stain(table, embedding) is None else f"stain: {name}"
 
 
-def _stain(table: AnnData, embedding: str) -> Stain | None:
+def _stain(table: AnnData, embedding: str) -> StainNormalizer | None:
     """The normalisation that a slide's patches went through; ``None`` without one, or if it cannot be repeated."""
     estimates = dict(table.uns.get(UNS, {}).get(Uns.stain, {}).get(embedding, {}))
     method = METHODS.get(str(estimates.pop("method", "")))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spahgc._slides.library import find_library
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc.pl._style import CATEGORY_COLOURS, TEXT_PT, shorten
 from spahgc.pl._tissue import (
@@ -20,7 +21,6 @@ from spahgc.pl._tissue import (
     tissue_of,
     tissue_on_image,
 )
-from spahgc.pp._embed.resolution import library
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,8 +74,8 @@ def reference_tissue(data: AnnData | SpatialData, table: AnnData) -> Tissue:
 
 
 def _library_id(adata: AnnData) -> str | None:
-    named = library(adata)
-    return None if named is None else named[0]
+    named = find_library(adata)
+    return None if named is None else named.name
 
 
 def draw_slide(ax: Axes, tissue: Tissue) -> None:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from spahgc._slides.library import find_library
 from spahgc._slides.placed import placed_table
+from spahgc._slides.resolution import recorded_mpp
 from spahgc._slides.spatialdata import SpotsOnImage, spots_on_image
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._resample import resample
-from spahgc.pl._library import best_image, find_library, known_mpp, positive, spot_diameter
+from spahgc.pl._library import best_image, positive, spot_diameter
 from spahgc.pl._style import TEXT_PT, on_dark, text_colour
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float, view: View = 
     adata
         A slide.
     library_id
-        Entry of ``uns["spatial"]``; ``None`` takes the only one, or the one that ``obs["slide"]`` names.
+        Entry of ``uns["spatial"]``; ``None`` takes the only one, or the one that ``obs`` names.
     size
         Factor on the spots' diameter.
     view
@@ -173,10 +175,10 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float, view: View = 
     """
     xy = check_coordinates(adata, "the slide")
     library = find_library(adata, library_id)
-    factors = library.get("scalefactors", {})
-    image, scale = best_image(library, factors)
+    factors = {} if library is None else library.scale_factors
+    image, scale = best_image({} if library is None else library.record, factors)
     known = positive(factors.get("spot_diameter_fullres"))
-    geometry = Geometry(spot_diameter(factors, xy), known is not None, scale, known_mpp(adata, factors), size)
+    geometry = Geometry(spot_diameter(factors, xy), known is not None, scale, recorded_mpp(adata, library), size)
     return _tissue(xy, image, geometry, view)
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Layers, Obs, Var
+from spahgc._slides.library import find_library
 from spahgc.pl._gene_values import dense, drawable_genes, gene_list, measured_expression, units_of
 from spahgc.pl._tissue import SpatialKeys, Tissue, slide_tissue
-from spahgc.pp._embed.resolution import library
 from spahgc.tl._prediction import prediction_and_panel
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def slide_name(adata: AnnData) -> str:
     """Name of a slide: that in ``obs``, else of its library, else what it is."""
     if Obs.slide in adata.obs and adata.obs[Obs.slide].nunique() == 1:
         return str(adata.obs[Obs.slide].dropna().iloc[0])
-    named = library(adata)
-    return "slide" if named is None else named[0]
+    named = find_library(adata)
+    return "slide" if named is None else named.name
 
 
 def _panel(adata: AnnData, key: str) -> list[str]:

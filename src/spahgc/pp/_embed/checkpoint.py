@@ -8,14 +8,14 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spahgc._files import DIGEST_LENGTH, WHOLE_FILE_BYTES, digest, file_digest, write_text, written_whole
 from spahgc.pp._embed.context import Context
-from spahgc.pp._embed.patches import Cutter
+from spahgc.pp._embed.patches import PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ FORMAT = 1
 SAMPLE = 16
 """Spots, evenly spaced, whose patches are compared with those of an earlier run."""
 NAME_LENGTH = 40
+"""Characters of a slide's name and of a key in the name of its folder."""
+
+Inputs: TypeAlias = dict[str, object]
+"""All that determines the numbers of an embedding, in types of JSON."""
 
 
 class EmbeddingCheckpoint:
@@ -43,20 +47,20 @@ class EmbeddingCheckpoint:
     slide, key
         Name of the slide, and key of the embedding.
     made_with
-        All that determines the numbers, in types of JSON.
+        What :func:`fingerprint` says.
     """
 
-    def __init__(self, root: Path, slide: str, key: str, made_with: dict[str, Any]) -> None:
+    def __init__(self, root: Path, slide: str, key: str, made_with: Inputs) -> None:
         made_with = json.loads(json.dumps({"format": FORMAT, "key": key} | made_with))
         slug = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:NAME_LENGTH] for name in (slide, key))
         self.folder = root / f"{slug}_{digest(json.dumps(made_with, sort_keys=True).encode())}"
         if not (self.folder / DESCRIPTION_FILE).exists():
-            _say_what_differs(root, slide, made_with)
+            _warn_of_other_inputs(root, slide, made_with)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / DESCRIPTION_FILE, json.dumps(made_with, indent=1))
 
     def read(self, features: NDArray[np.float32], padded: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Fill in what is there, and return for which spots that is."""
+        """Fill in the rows of spots that are finished, and return which these are."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -80,26 +84,26 @@ class EmbeddingCheckpoint:
         """Keep the results of some spots, whole or not at all."""
         from safetensors.numpy import save_file
 
-        arrays: dict[str, NDArray[Any]] = {"rows": rows, "features": features, "padded": padded}
+        arrays: dict[str, NDArray[np.generic]] = {"rows": rows, "features": features, "padded": padded}
         with written_whole(self.folder / f"spots-{rows[0]:09d}.safetensors") as part:
             save_file(arrays | {"checksum": _checksum(*arrays.values())}, part)
 
 
-def _checksum(*arrays: NDArray[Any]) -> NDArray[np.uint8]:
+def _checksum(*arrays: NDArray[np.generic]) -> NDArray[np.uint8]:
     """A file may be whole and still hold other numbers, where the power failed before all of it was on the disk."""
     return np.frombuffer(digest(*(array.tobytes() for array in arrays)).encode(), dtype=np.uint8)
 
 
 def fingerprint(
-    slide: SlideImage, image: ImageSource, cutter: Cutter, encoder: Encoder, context: Context, levels: Levels
-) -> dict[str, Any]:
+    slide: SlideImage, image: ImageSource, cutter: PatchCutter, encoder: Encoder, context: Context, levels: Levels
+) -> Inputs:
     """All that determines the numbers of a slide's embedding, but for their rounding.
 
     The size of a batch and the device are not among it: they change the last digits at most. A few patches stand for
     how they are cut, stained and normalised; where the image is no file or array, they stand for the image as well.
     """
     rows = np.unique(np.linspace(0, len(slide.xy) - 1, SAMPLE).round().astype(np.int64))
-    patches = [cutter.cut(image, (rows, scale))[0] for scale in context.scales]
+    patches = [cutter.cut(image, rows, scale)[0] for scale in context.scales]
     return {
         "spots": len(slide.xy),
         "centres": digest(np.ascontiguousarray(slide.xy, dtype="<f8").tobytes()),
@@ -110,11 +114,11 @@ def fingerprint(
         "rotations": context.rotations,
         "encoder": encoder.record.to_uns(),
         "patches": digest(*(part.tobytes() for part in patches)),
-        "input": _transformed(encoder, patches[0]),
+        "input": _transform_digest(encoder, patches[0]),
     }
 
 
-def _content(source: Any) -> str:
+def _content(source: object) -> str:
     """Fingerprint of an image file or array wherever it lies; empty for images of another kind."""
     if isinstance(source, np.ndarray):
         return digest(np.ascontiguousarray(source).data.cast("B"))
@@ -128,7 +132,7 @@ def _content(source: Any) -> str:
     return content.hex()[:DIGEST_LENGTH]
 
 
-def _transformed(encoder: Encoder, patches: NDArray[np.uint8]) -> str:
+def _transform_digest(encoder: Encoder, patches: NDArray[np.uint8]) -> str:
     """Fingerprint of what the user's own transform makes of patches, of which the record knows nothing."""
     if encoder.transform is None:
         return ""
@@ -137,7 +141,7 @@ def _transformed(encoder: Encoder, patches: NDArray[np.uint8]) -> str:
     return digest(*(np.asarray(encoder.transform(Image.fromarray(patch)).cpu()).tobytes() for patch in patches))
 
 
-def _say_what_differs(root: Path, slide: str, made_with: dict[str, Any]) -> None:
+def _warn_of_other_inputs(root: Path, slide: str, made_with: Inputs) -> None:
     """Warn of parts of the same spots that cannot be used, since something else was changed since."""
     for path in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
         try:
@@ -151,5 +155,5 @@ def _say_what_differs(root: Path, slide: str, made_with: dict[str, Any]) -> None
         warnings.warn(
             f'the folder "{path.parent.name}" of resume= holds parts of slide "{slide}" that were made with other inputs '
             f"({', '.join(differing)}). They are not used; delete that folder if they are not wanted any more.",
-            stacklevel=6,
+            stacklevel=5,
         )

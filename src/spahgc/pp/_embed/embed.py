@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -16,20 +16,21 @@ from spahgc._settings import resolve_device
 from spahgc._slides.tables import with_table
 from spahgc._validate import check_writable_folder
 from spahgc.pp._embed.context import Context, as_context, refuse_own_context, with_context
-from spahgc.pp._embed.encode import Run, encode_slide
-from spahgc.pp._embed.inputs import (
+from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
+from spahgc.pp._embed.inputs import check_numbers, input_slides
+from spahgc.pp._embed.patches import (
     DEFAULT_INTERPOLATION,
-    check_numbers,
-    given_slides,
+    PatchCutter,
+    default_workers,
     needed_mpp,
     patch_width_px,
     record_used,
 )
-from spahgc.pp._embed.patches import Cutter
-from spahgc.pp._embed.slide_image import SlideImage, Source, Wanted, opened_image
-from spahgc.pp._embed.stain import Recolour, Stain, fit_stain, stain_name
+from spahgc.pp._embed.slide_image import ImageRequirements, SlideImage, Source, opened_image
+from spahgc.pp._embed.stain import PatchFunction, StainNormalizer, fit_stain, stain_name
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from spatialdata import SpatialData
     from torch import Tensor, nn
 
@@ -41,15 +42,16 @@ __all__ = ["DEFAULT_INTERPOLATION", "embed"]
 def embed(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
-    encoder: str | tuple[nn.Module, Callable[[Any], Tensor]] | Encoder = "uni",
+    encoder: str | tuple[nn.Module, Callable[[Image], Tensor]] | Encoder = "uni",
     image: Source | None = None,
     mpp: float | None = None,
     patch_um: float | None = None,
     context: Context | bool | None = None,
-    stain_normalization: str | Recolour | None = None,
+    stain_normalization: str | PatchFunction | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     key_added: str | None = None,
     batch_size: int = 64,
+    n_workers: int | None = None,
     device: str | None = None,
     allow_upsampling: bool = False,
     resume: str | os.PathLike[str] | None = None,
@@ -99,6 +101,11 @@ def embed(
         Number of patches that are in memory, and go through the encoder, at once; while it works those of the next batch
         are cut. A CPU gets 8 at a time, or one for each of its threads, which is faster and takes less memory. It changes
         the result by rounding only.
+    n_workers
+        Threads that cut patches, which changes no number; three batches are in memory at most. ``None`` takes the
+        processors that this process may use less those of an encoder that runs on the CPU, at least 1 and at most 8.
+        An own ``image`` is read by several threads at once, an own function of `stain_normalization` gets one patch at
+        a time.
     device
         Torch device; ``None`` takes the setting, or the first accelerator there is.
     allow_upsampling
@@ -167,59 +174,65 @@ def embed(
     from spahgc.encoders import describe_encoder, load_encoder
     from spahgc.encoders._levels import find_levels, refuse_oblong_input
 
-    given = given_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
-    wanted = as_context(context)
-    check_numbers(batch_size, mpp, patch_um)
+    inputs = input_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
+    requested = as_context(context)
+    check_numbers(batch_size, n_workers, mpp, patch_um)
     stain = stain_name(stain_normalization)
 
-    def checked(record: EncoderRecord | None) -> list[SlideImage]:
-        needs = Wanted() if record is None else Wanted(needed_mpp(record, patch_um), allow_upsampling)
-        return [slide.checked(image, mpp, place, needs) for place, slide in enumerate(given)]
+    def check_slides(record: EncoderRecord | None) -> list[SlideImage]:
+        requirements = ImageRequirements()
+        if record is not None:
+            requirements = ImageRequirements(needed_mpp(record, patch_um), allow_upsampling)
+        return [each.check(image, mpp, index, requirements) for index, each in enumerate(inputs)]
 
-    known = describe_encoder(encoder)
-    slides = checked(known)
-    if known is not None:
-        refuse_own_context(known, wanted)
+    record = describe_encoder(encoder)
+    slides = check_slides(record)
+    if record is not None:
+        refuse_own_context(record, requested)
         for slide in slides:
-            patch_width_px(slide, known, patch_um, wanted)
+            patch_width_px(slide, record, patch_um, requested)
     folder = None if resume is None else check_writable_folder(os.fspath(resume))
     device = resolve_device(device)
     loaded = load_encoder(encoder, checkpoint=None if checkpoint is None else os.fspath(checkpoint), device=device)
-    if known is None:  # what it needs of an image is only known now
-        slides = checked(loaded.record)
-    refuse_own_context(loaded.record, wanted)
+    if record is None:  # what it needs of an image is only known now
+        slides = check_slides(loaded.record)
+    refuse_own_context(loaded.record, requested)
     used = replace(loaded, record=record_used(loaded.record, patch_um, stain))
     key = Obsm.embedding(used.record.name) if key_added is None else key_added
-    widths = [patch_width_px(slide, used.record, patch_um, wanted) for slide in slides]
-    if wanted.rotations > 1:
+    widths = [patch_width_px(slide, used.record, patch_um, requested) for slide in slides]
+    if requested.rotations > 1:
         refuse_oblong_input(used, device=device)
-    levels = find_levels(used, wanted.depths, device=device)
-    used = replace(used, record=with_context(used.record, wanted, levels.widths))
-    run = Run(used, wanted, levels, key, int(batch_size), device, folder)
+    levels = find_levels(used, requested.depths, device=device)
+    used = replace(used, record=with_context(used.record, requested, levels.widths))
+    n_workers = default_workers(device) if n_workers is None else int(n_workers)
+    config = EmbeddingConfig(used, requested, levels, key, int(batch_size), n_workers, device, folder)
     cutters = [
-        Cutter(slide.xy, width, used.record.input_px, used.record.interpolation, _recolour(slide, stain_normalization))
+        PatchCutter(
+            slide.xy, width, used.record.input_px, used.record.interpolation, _normalizer(slide, stain_normalization)
+        )
         for slide, width in zip(slides, widths, strict=True)
     ]
 
     results = []
-    for one, slide, cutter in zip(given, slides, cutters, strict=True):
-        features, padded = encode_slide(slide, cutter, run)
-        table = one.table.copy() if copy else one.table
-        if one.spots is not None and SPATIAL not in table.obsm:
+    for each, slide, cutter in zip(inputs, slides, cutters, strict=True):
+        features, padded = encode_slide(slide, cutter, config)
+        table = each.table.copy() if copy else each.table
+        if each.spots is not None and SPATIAL not in table.obsm:
             table.obsm[SPATIAL] = slide.xy
-        _write(table, features, padded, slide, cutter, run, None if one.spots is None else one.spots.image_key)
-        results.append(with_table(one.data, table, table_key) if copy else None)
+        _write(table, features, padded, slide, cutter, config, None if each.spots is None else each.spots.image_key)
+        if copy:
+            results.append(with_table(each.data, table, table_key))
     if not copy:
         return None
     return results if isinstance(data, list | tuple) else results[0]
 
 
-def _recolour(slide: SlideImage, wanted: str | Recolour | None) -> Stain | None:
+def _normalizer(slide: SlideImage, method: str | PatchFunction | None) -> StainNormalizer | None:
     """What the patches of a slide need to look as if it had been stained as all others."""
-    if wanted is None:
+    if method is None:
         return None
     with opened_image(slide.source) as image:
-        return fit_stain(wanted, image, f'slide "{slide.name}"')
+        return fit_stain(method, image, f'slide "{slide.name}"')
 
 
 def _write(
@@ -227,17 +240,17 @@ def _write(
     features: NDArray[np.float32],
     padded: NDArray[np.bool_],
     slide: SlideImage,
-    cutter: Cutter,
-    run: Run,
+    cutter: PatchCutter,
+    config: EmbeddingConfig,
     image_key: str | None,
 ) -> None:
-    """Write the embedding, its record, and what was found out about the slide."""
-    key = run.key
+    """Write the embedding, its record, and what is known of the slide now."""
+    key = config.key
     entries = {name: value for name, value in adata.uns.get(UNS, {}).items() if name != Uns.slide_image}
-    entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: run.encoder.record.to_uns()}
+    entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: config.encoder.record.to_uns()}
     of_key = {
         Uns.patch_um: None if slide.mpp is None else float(cutter.width_px * slide.mpp),
-        Uns.stain: None if cutter.recolour is None else cutter.recolour.to_uns(),
+        Uns.stain: None if cutter.normalizer is None else cutter.normalizer.to_uns(),
     }
     for name, value in of_key.items():
         others = {other: known for other, known in entries.get(name, {}).items() if other != key}

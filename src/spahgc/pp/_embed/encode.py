@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from spahgc._settings import progress_bar
 from spahgc.pp._embed.checkpoint import EmbeddingCheckpoint, fingerprint
 from spahgc.pp._embed.context import Context
-from spahgc.pp._embed.patches import Cutter, cut_ahead
+from spahgc.pp._embed.patches import PatchCutter, prefetched_patches
 from spahgc.pp._embed.slide_image import SlideImage, opened_image
 
 if TYPE_CHECKING:
     from spahgc.encoders import Encoder
     from spahgc.encoders._layout import Levels
-    from spahgc.image import ImageSource
 
 AT_ONCE_ON_CPU = 8
 """Patches that go through a network on a CPU at once, or one for each thread if these are more.
@@ -29,7 +28,7 @@ What a network computes in between then stays near the processor: EfficientNet-L
 
 
 @dataclass(frozen=True)
-class Run:
+class EmbeddingConfig:
     """What is the same for all slides of a call.
 
     Parameters
@@ -42,6 +41,8 @@ class Run:
         Key of the embedding.
     batch_size
         Spots whose patches go through the encoder at once.
+    n_workers
+        Threads that cut patches.
     device
         Torch device.
     resume
@@ -53,77 +54,62 @@ class Run:
     levels: Levels
     key: str
     batch_size: int
+    n_workers: int
     device: str
     resume: Path | None
 
     @property
-    def columns_of_scale(self) -> int:
+    def n_columns_per_scale(self) -> int:
         """Numbers that one patch makes."""
         return self.encoder.record.dim + self.levels.n_columns
 
 
-def encode_slide(slide: SlideImage, cutter: Cutter, run: Run) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def encode_slide(
+    slide: SlideImage, cutter: PatchCutter, config: EmbeddingConfig
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Cut and encode the patches of a slide.
 
     Returns
     -------
     Features, spots x columns, scale by scale; and which patches were padded, spots x scales.
     """
-    n_spots, scales = len(slide.xy), run.context.scales
-    features = np.empty((n_spots, len(scales) * run.columns_of_scale), dtype=np.float32)
+    n_spots, scales, width = len(slide.xy), config.context.scales, config.n_columns_per_scale
+    features = np.empty((n_spots, len(scales) * width), dtype=np.float32)
     padded = np.zeros((n_spots, len(scales)), dtype=bool)
-    done = np.zeros(n_spots, dtype=bool)
+    done, checkpoint = np.zeros(n_spots, dtype=bool), None
     with opened_image(slide.source) as image:
-        parts = None if run.resume is None else _parts(slide, image, cutter, run, run.resume)
-        if parts is not None:
-            done = parts.read(features, padded)
-        starts = range(0, n_spots, run.batch_size)
+        if config.resume is not None:
+            inputs = fingerprint(slide, image, cutter, config.encoder, config.context, config.levels)
+            checkpoint = EmbeddingCheckpoint(config.resume, slide.name, config.key, inputs)
+            done = checkpoint.read(features, padded)
+        starts = range(0, n_spots, config.batch_size)
         # The same boundaries as in a run that was not interrupted: rounding differs between sizes of batches.
-        batches = [np.flatnonzero(~done[start : start + run.batch_size]) + start for start in starts]
-        _encode(slide.name, image, cutter, run, [rows for rows in batches if len(rows)], features, padded, parts)
+        batches = [np.flatnonzero(~done[start : start + config.batch_size]) + start for start in starts]
+        # All scales of a batch before the next one: they show the same part of the image.
+        tasks = [(rows, index) for rows in batches if len(rows) for index in range(len(scales))]
+        with (
+            progress_bar(
+                total=padded.size, initial=int(done.sum()) * len(scales), unit="patch", desc=slide.name
+            ) as progress,
+            prefetched_patches(
+                cutter, image, [(rows, scales[index]) for rows, index in tasks], config.n_workers
+            ) as patches,
+        ):
+            for (rows, index), (batch, reach_past) in zip(tasks, patches, strict=True):
+                padded[rows, index] = reach_past
+                # The first output stays upright: it is the embedding without a context.
+                features[rows, index * width : (index + 1) * width] = encode_batch(
+                    config.encoder,
+                    batch,
+                    device=config.device,
+                    levels=config.levels,
+                    rotations=config.context.rotations,
+                    turn_output=index > 0,
+                )
+                progress.update(len(rows))
+                if checkpoint is not None and index == len(scales) - 1:
+                    checkpoint.write(rows, features[rows], padded[rows])
     return features, padded
-
-
-def _parts(slide: SlideImage, image: ImageSource, cutter: Cutter, run: Run, root: Path) -> EmbeddingCheckpoint:
-    made_with = fingerprint(slide, image, cutter, run.encoder, run.context, run.levels)
-    return EmbeddingCheckpoint(root, slide.name, run.key, made_with)
-
-
-def _encode(
-    name: str,
-    image: ImageSource,
-    cutter: Cutter,
-    run: Run,
-    batches: list[NDArray[np.int64]],
-    features: NDArray[np.float32],
-    padded: NDArray[np.bool_],
-    parts: EmbeddingCheckpoint | None,
-) -> None:
-    """Fill in the rows of some batches."""
-    scales = run.context.scales
-    # All scales of a batch before the next one: they show the same part of the image.
-    jobs = [(rows, scale) for rows in batches for scale in scales]
-    finished = len(features) - sum(len(rows) for rows in batches)
-    with (
-        progress_bar(total=padded.size, initial=finished * len(scales), unit="patch", desc=name) as progress,
-        cut_ahead(cutter, image, jobs) as cuts,
-    ):
-        for number, (patches, reach_past) in enumerate(cuts):
-            rows, place = jobs[number][0], number % len(scales)
-            padded[rows, place] = reach_past
-            columns = slice(place * run.columns_of_scale, (place + 1) * run.columns_of_scale)
-            # The first output stays upright: it is the embedding without a context.
-            features[rows, columns] = encode_batch(
-                run.encoder,
-                patches,
-                device=run.device,
-                levels=run.levels,
-                rotations=run.context.rotations,
-                turn_output=place > 0,
-            )
-            progress.update(len(rows))
-            if parts is not None and place == len(scales) - 1:
-                parts.write(rows, features[rows], padded[rows])
 
 
 def encode_batch(

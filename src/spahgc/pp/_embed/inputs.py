@@ -1,9 +1,10 @@
-"""How wide a patch is on a slide, so that it shows as much tissue on every slide."""
+"""What was passed to an embedding: slides, and arguments that must fit to each other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -11,79 +12,14 @@ from anndata import AnnData
 from spahgc._keys import SPATIAL
 from spahgc._slides.spatialdata import SpotsOnImage, spots_on_image
 from spahgc._slides.tables import is_spatialdata, table_of
-from spahgc.image._resample import FILTERS
-from spahgc.pp._embed.context import Context
-from spahgc.pp._embed.slide_image import SlideImage, Source, Wanted, check_slide
+from spahgc.pp._embed.slide_image import ImageRequirements, SlideImage, Source, check_slide
 
 if TYPE_CHECKING:
-    from spahgc.encoders import EncoderRecord
-
-DEFAULT_INTERPOLATION = "bicubic"
-"""Filter for encoders whose record names none that exists here."""
-
-MIN_PATCH_PX = 4.0
-"""Width in slide pixels below which a patch shows nothing."""
-
-MAX_UPSIZE = 4
-"""A patch may be wider than the whole slide up to this many times the encoder's input; more is a wrong unit."""
-
-
-def record_used(record: EncoderRecord, patch_um: float | None, stain: str) -> EncoderRecord:
-    """Enter into the record what this call does otherwise than the encoder's publishers."""
-    if record.interpolation not in FILTERS:
-        record = replace(record, interpolation=DEFAULT_INTERPOLATION)
-    if patch_um is not None:
-        record = replace(record, mpp=float(patch_um) / record.input_px)
-    return replace(record, stain=stain)
-
-
-def needed_mpp(record: EncoderRecord, patch_um: float | None) -> float | None:
-    """Microns per pixel of the encoder's input; ``None`` where it takes the slide's own resolution."""
-    return record.mpp if patch_um is None else float(patch_um) / record.input_px
-
-
-def patch_width_px(slide: SlideImage, record: EncoderRecord, patch_um: float | None, context: Context) -> float:
-    """Width of the patch of scale 1 in pixels of the slide; wider ones may reach past the slide as far as they like.
-
-    Raises
-    ------
-    ValueError
-        If the resolution of the slide is needed but not known, or if the width makes no sense on this slide.
-    """
-    narrowest = min(context.scales)
-    if patch_um is None and record.mpp is None:
-        width = record.input_px * slide.scale
-        _refuse_narrow(width, narrowest, slide.name)
-        return float(width)
-    wanted_um = float(patch_um) if patch_um is not None else record.input_px * float(record.mpp or 0)
-    if slide.mpp is None:
-        raise ValueError(
-            f'the resolution of slide "{slide.name}" is not known, but a patch has to be {wanted_um:g} um wide '
-            f"(encoder {record.name}). Pass mpp= with the microns per pixel of the full-resolution image, e.g. mpp=0.5."
-        )
-    width = wanted_um / slide.mpp
-    widest = max(slide.height, slide.width, MAX_UPSIZE * record.input_px)
-    if not MIN_PATCH_PX <= width <= widest:
-        raise ValueError(
-            f'a patch of {wanted_um:g} um is {width:.4g} px wide on slide "{slide.name}" ({slide.width} x '
-            f"{slide.height} px, {slide.mpp:.4g} um per pixel). Is that resolution right? Pass mpp= with microns per "
-            "pixel of the full-resolution image."
-        )
-    _refuse_narrow(width, narrowest, slide.name)
-    return width
-
-
-def _refuse_narrow(width_px: float, scale: float, name: str) -> None:
-    """Refuse a context whose narrowest patch shows nothing."""
-    if width_px * scale < MIN_PATCH_PX:
-        raise ValueError(
-            f'at scale {scale:g} of the context a patch is {width_px * scale:.3g} px wide on slide "{name}", less than '
-            f"the {MIN_PATCH_PX:g} px that show anything. Pass scales of at least {MIN_PATCH_PX / width_px:.3g}."
-        )
+    from spatialdata import SpatialData
 
 
 @dataclass(frozen=True)
-class Given:
+class InputSlide:
     """A slide as it was handed over.
 
     Parameters
@@ -96,23 +32,23 @@ class Given:
         Where the spots of a SpatialData lie on its image; ``None`` for an AnnData, or where an image was passed.
     """
 
-    data: Any
+    data: AnnData | SpatialData
     table: AnnData
     spots: SpotsOnImage | None
 
-    def checked(self, image: Source | None, mpp: float | None, index: int, wanted: Wanted) -> SlideImage:
-        """The slide with its image, after all checks that need no encoder."""
-        return check_slide(self.table, image, mpp, index, spots=self.spots, wanted=wanted)
+    def check(self, image: Source | None, mpp: float | None, index: int, requirements: ImageRequirements) -> SlideImage:
+        """Give the slide with its image, after all checks that need no encoder."""
+        return check_slide(self.table, image, mpp, index, spots=self.spots, requirements=requirements)
 
 
-def given_slides(
-    data: Any,
+def input_slides(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     image: Source | None,
     *,
     table_key: str | None,
     image_key: str | None,
     coordinate_system: str | None,
-) -> list[Given]:
+) -> list[InputSlide]:
     """Make a list of slides of what was passed.
 
     Raises
@@ -137,30 +73,31 @@ def given_slides(
             "image= goes with one slide, but a list was passed. Embed the slides one by one, or write each path into "
             f'adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"].'
         )
-    within = {"image_key": image_key, "coordinate_system": coordinate_system}
-    named = [f"{name}=" for name, value in within.items() if value is not None]
-    if named and not any(is_spatialdata(item) for item in items):
+    keys = {"image_key": image_key, "coordinate_system": coordinate_system}
+    passed = [f"{name}=" for name, value in keys.items() if value is not None]
+    if passed and not any(is_spatialdata(item) for item in items):
         raise ValueError(
-            f"{' and '.join(named)} choose within a SpatialData, but {type(items[0]).__name__} was passed."
+            f"{' and '.join(passed)} choose within a SpatialData, but {type(items[0]).__name__} was passed."
         )
-    if named and image is not None:
+    if passed and image is not None:
         raise ValueError(
-            f"{' and '.join(named)} choose an image of the SpatialData, and image= is another one: pass one."
+            f"{' and '.join(passed)} choose an image of the SpatialData, and image= is another one: pass one."
         )
-    return [_given(item, image, table_key, f"slide number {place + 1}", within) for place, item in enumerate(items)]
+    slides = []
+    for number, item in enumerate(items, 1):
+        table = table_of(item, table_key, f"slide number {number}")
+        in_spatialdata = image is None and is_spatialdata(item) and table.n_obs > 0
+        slides.append(InputSlide(item, table, spots_on_image(item, table, **keys) if in_spatialdata else None))
+    return slides
 
 
-def _given(item: Any, image: Source | None, table_key: str | None, label: str, within: dict[str, str | None]) -> Given:
-    table = table_of(item, table_key, label)
-    if image is not None or not is_spatialdata(item) or table.n_obs == 0:
-        return Given(item, table, None)
-    return Given(item, table, spots_on_image(item, table, **within))
-
-
-def check_numbers(batch_size: int, mpp: float | None, patch_um: float | None) -> None:
-    """Refuse numbers that are no sizes."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; pass a whole number of at least 1")
+def check_numbers(batch_size: int, n_workers: int | None, mpp: float | None, patch_um: float | None) -> None:
+    """Refuse numbers that are no counts or sizes."""
+    for name, count in (("batch_size", batch_size), ("n_workers", n_workers)):
+        if name == "n_workers" and count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name} is {count!r}; pass a whole number of at least 1")
     for name, value in (("mpp", mpp), ("patch_um", patch_um)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value!r}; pass a positive number of microns")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -30,24 +30,13 @@ if TYPE_CHECKING:
 
     from spahgc.encoders import Encoder
 
-    EncoderSource = str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]]
-    """What :func:`embed` takes as an encoder."""
-    EncoderMaker = Callable[[], EncoderSource]
+    EncoderSource: TypeAlias = str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]]
+    EncoderMaker: TypeAlias = Callable[[], EncoderSource]
 
-SINGLE_SLIDE = (
-    "data",
-    "encoder",
-    "image",
-    "checkpoint",
-    "device",
-    "table_key",
-    "image_key",
-    "coordinate_system",
-    "copy",
-)
+RESERVED = ("data", "encoder", "image", "checkpoint", "device", "table_key", "image_key", "coordinate_system", "copy")
 """Arguments of :func:`embed` that belong to a single slide, or that are named here."""
-ROUNDING_ONLY = ("batch_size", "resume")
-"""Arguments that change the result by rounding at most."""
+ROUNDING_ARGUMENTS = ("batch_size", "n_workers", "resume")
+"""Arguments that change the result by rounding at most, and do not count when results are compared."""
 
 
 def embed_many(
@@ -55,7 +44,7 @@ def embed_many(
     folder: str | os.PathLike[str],
     *,
     client: Client | None = None,
-    encoder: str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]] | EncoderMaker = "uni",
+    encoder: EncoderSource | EncoderMaker = "uni",
     checkpoint: str | os.PathLike[str] | None = None,
     device: str | None = None,
     retries: int = 2,
@@ -91,7 +80,7 @@ def embed_many(
         Replace results that were made from other slides or with other arguments, which are refused otherwise.
     arguments
         Further arguments of :func:`embed`: ``context``, ``mpp``, ``patch_um``, ``stain_normalization``, ``key_added``,
-        ``batch_size``, ``allow_upsampling``, ``resume``.
+        ``batch_size``, ``n_workers``, ``allow_upsampling``, ``resume``.
 
     Returns
     -------
@@ -122,14 +111,13 @@ def embed_many(
     >>> client = Client(LocalCluster(n_workers=4, threads_per_worker=1))  # doctest: +SKIP
     >>> sp.pp.embed_many(paths, "embedded", encoder="uni", context=True, client=client)  # doctest: +SKIP
     """
-    defaults = {
-        name: entry.default for name, entry in inspect.signature(embed).parameters.items() if name not in SINGLE_SLIDE
-    }
+    parameters = inspect.signature(embed).parameters
+    defaults = {name: entry.default for name, entry in parameters.items() if name not in RESERVED}
     unknown = [name for name in arguments if name not in defaults]
     if unknown:
         raise ValueError(f"embed_many has no arguments {quoted(unknown)}. Known are {', '.join(defaults)}.")
     chosen = defaults | arguments
-    check_numbers(chosen["batch_size"], chosen["mpp"], chosen["patch_um"])
+    check_numbers(chosen["batch_size"], chosen["n_workers"], chosen["mpp"], chosen["patch_um"])
     if client is not None and not isinstance(encoder, str) and not _is_maker(encoder):
         raise TypeError(
             f"encoder= is a {type(encoder).__name__} in the memory of this process, and would have to travel with every "
@@ -211,7 +199,7 @@ def _sample(encoder: Encoder) -> str:
 
 
 def _describe_arguments(chosen: dict[str, Any]) -> str:
-    plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ONLY}
+    plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ARGUMENTS}
     plain["context"] = repr(as_context(plain["context"]))
     plain["stain_normalization"] = stain_name(plain["stain_normalization"])
     return as_text(plain)

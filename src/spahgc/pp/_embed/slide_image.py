@@ -1,11 +1,15 @@
-"""A slide before it is embedded: its spots, its image, and whether the two belong together."""
+"""A slide before it is embedded: its spots, its image, and whether the two belong together.
+
+Where the full-resolution image is not there, the hires image of ``uns["spatial"]`` stands in for it, if its pixels are as
+fine as the encoder's.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from anndata import AnnData
@@ -13,15 +17,22 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._slides.library import HIRES_SCALE, Library, find_library
+from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import SpotsOnImage
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, describe_outside, open_image
-from spahgc.pp._embed.hires import COARSER, check_hires, has_hires
-from spahgc.pp._embed.resolution import SCALE_FACTORS, library, slide_mpp
+from spahgc.image._colour import as_rgb, check_pixels
+from spahgc.image._source import Pixels
 
-Source = str | os.PathLike[str] | NDArray[Any] | ImageSource
+if TYPE_CHECKING:
+    from xarray import DataArray, DataTree
+
+Source: TypeAlias = str | os.PathLike[str] | NDArray[np.uint8] | ImageSource
 """Where an image may come from."""
 
+MAX_COARSENESS = 1.05
+"""Times by which a pixel may be wider than the encoder's own before its patches count as enlarged."""
 HIRES_FACTOR = 2
 """How many times larger than the hires image an image must be before mistaken coordinates are looked for."""
 OVERLAP = 0.75
@@ -37,25 +48,25 @@ class SlideImage:
     adata: AnnData
     name: str
     xy: NDArray[np.float64]
-    """Spot centres, pixels of the image."""
-    source: Any
+    """Spot centres (x, y), spots x 2, pixels of the image."""
+    source: Source | DataArray | DataTree
     """What :func:`opened_image` opens."""
     height: int
     width: int
     mpp: float | None
-    """Microns per pixel of the image."""
+    """Microns per pixel of the image, if known."""
     scale: float = 1.0
     """Pixels of the image for one of the full-resolution image: below 1 where the hires image stands in for it."""
 
     @property
     def slide_mpp(self) -> float | None:
-        """Microns per pixel of the full-resolution image."""
+        """Microns per pixel of the full-resolution image, if known."""
         return None if self.mpp is None else self.mpp * self.scale
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What an encoder needs of an image; without one, nothing is known of that yet."""
+class ImageRequirements:
+    """What an encoder needs of an image; the defaults are what is asked before an encoder is known."""
 
     mpp: float | None = None
     """Microns per pixel of its input; ``None`` for the slide's own resolution."""
@@ -70,7 +81,7 @@ def check_slide(
     index: int,
     *,
     spots: SpotsOnImage | None = None,
-    wanted: Wanted | None = None,
+    requirements: ImageRequirements | None = None,
 ) -> SlideImage:
     """Check one slide; of its image only the header is read.
 
@@ -86,67 +97,28 @@ def check_slide(
         Number of the slide, by which it is called where it has no name.
     spots
         Where the spots of a SpatialData lie on its image.
-    wanted
+    requirements
         What to ask of a hires image that is there instead of the full-resolution one; ``None`` takes none instead.
     """
-    found = library(adata)
-    name = found[0] if found is not None else _slide_name(adata, spots, index)
+    library = find_library(adata)
+    name = _slide_name(adata, spots, index) if library is None else library.name
     label = f'slide "{name}"'
     if adata.n_obs == 0:
         raise ValueError(f"{label} has no spots to embed. Check the filter that was applied to it.")
-    if Obs.slide in adata.obs and adata.obs[Obs.slide].nunique() > 1:
-        raise ValueError(
-            f'obs["{Obs.slide}"] names {adata.obs[Obs.slide].nunique()} slides, but an image belongs to one. Pass a '
-            f'list: [adata[adata.obs["{Obs.slide}"] == s].copy() for s in adata.obs["{Obs.slide}"].unique()].'
-        )
     if spots is not None:
-        return _check_element(adata, name, spots, mpp, wanted)
+        return _check_element(adata, name, spots, mpp, requirements)
     xy = check_coordinates(adata, label)
-    if image is None and wanted is not None and _has_hires_only(adata):
-        hires = check_hires(adata, library(adata) or (name, {}), wanted.mpp, wanted.allow_upsampling, mpp=mpp)
-        height, width = hires.pixels.shape[:2]
-        return SlideImage(adata, name, hires.xy, hires.pixels, height, width, hires.mpp, hires.scale)
+    if image is None and requirements is not None and library is not None and _has_only_hires(library):
+        return check_hires(adata, library, requirements, mpp=mpp)
     source = find_source(adata, label) if image is None else image
-    with opened_image(source) as open_references:
-        height, width = open_references.height, open_references.width
+    with opened_image(source) as opened:
+        height, width = opened.height, opened.width
         outside = describe_outside(xy, height=height, width=width)
         if outside is not None:
-            raise ValueError(f"{label}: {outside}{_hires_image_hint(adata, height, width)}")
-        _refuse_hires_coordinates(adata, xy, max(height, width), label)
-        resolution = slide_mpp(adata, mpp=mpp, image=open_references, other_image=image is not None)
+            raise ValueError(f"{label}: {outside}{_hires_image_hint(library, height, width)}")
+        _check_not_hires_coordinates(library, xy, max(height, width), label)
+        resolution = slide_mpp(adata, mpp=mpp, image=opened, other_image=image is not None)
     return SlideImage(adata, name, xy, source, height, width, resolution)
-
-
-def _check_element(
-    adata: AnnData, name: str, spots: SpotsOnImage, mpp: float | None, wanted: Wanted | None
-) -> SlideImage:
-    """Check a slide whose spots were placed on an image of its SpatialData."""
-    label = f'slide "{name}"'
-    with opened_image(spots.image) as open_references:
-        height, width = open_references.height, open_references.width
-        outside = describe_outside(spots.xy, height=height, width=width)
-        if outside is not None:
-            raise ValueError(
-                f'{label}, image "{spots.image_key}" of the SpatialData: {outside} Check the transformations of the shapes '
-                "and of the image, or pass another image_key= or coordinate_system=."
-            )
-        resolution = slide_mpp(adata, mpp=mpp, image=open_references, element_mpp=spots.mpp, xy=spots.xy)
-    if wanted is not None and not wanted.allow_upsampling and spots.image_key.endswith(REDUCED):
-        _refuse_reduced(label, spots.image_key, resolution, wanted.mpp)
-    return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution)
-
-
-def _refuse_reduced(label: str, image_key: str, own: float | None, needed: float | None) -> None:
-    """Refuse a reduced image of a SpatialData whose pixels are wider than the encoder's."""
-    if own is not None and needed is not None and own <= COARSER * needed:
-        return
-    has = "of unknown width" if own is None else f"{own:.4g} um wide"
-    needs = "those of the full-resolution image" if needed is None else f"pixels of {needed:.4g} um"
-    raise ValueError(
-        f'the SpatialData of {label} holds the reduced image "{image_key}" only: its pixels are {has}, but {needs} are '
-        "needed. Add the full-resolution image to it, pass image= with its path, or allow_upsampling=True to enlarge "
-        "what is there."
-    )
 
 
 def _slide_name(adata: AnnData, spots: SpotsOnImage | None, index: int) -> str:
@@ -156,81 +128,189 @@ def _slide_name(adata: AnnData, spots: SpotsOnImage | None, index: int) -> str:
     return str(index) if spots is None else spots.image_key
 
 
-def opened_image(source: Any) -> AbstractContextManager[ImageSource]:
+def opened_image(source: Source | DataArray | DataTree) -> AbstractContextManager[ImageSource]:
     """Open an image; one that the caller opened stays open."""
     image = open_image(source)
     return nullcontext(image) if image is source else image
 
 
-def _record(adata: AnnData) -> dict[str, Any]:
-    """The slide's entry of ``uns["spatial"]``; empty if there is none."""
-    found = library(adata)
-    return {} if found is None else dict(found[1])
-
-
-def _hires_scale(record: dict[str, Any]) -> float | None:
-    scale = record.get(SCALE_FACTORS, {}).get("tissue_hires_scalef")
-    return None if scale is None else float(scale)
-
-
-def _has_hires_only(adata: AnnData) -> bool:
-    """Whether no full-resolution image is known, but a reduced one is there."""
-    record = _record(adata)
-    return not record.get("metadata", {}).get("source_image_path") and has_hires(record) and _hires_scale(record) != 1.0
-
-
-def find_source(adata: AnnData, label: str) -> Source:
+def find_source(adata: AnnData, label: str) -> str | NDArray[np.uint8]:
     """Take the full-resolution image that ``uns["spatial"]`` names or holds."""
-    record = _record(adata)
-    path = record.get("metadata", {}).get("source_image_path")
-    if path:
-        if not os.path.exists(str(path)):
+    library = find_library(adata)
+    path = None if library is None else library.image_path
+    if path is not None:
+        if not os.path.exists(path):
             raise FileNotFoundError(
                 f'the image of {label} is not where uns["{SPATIAL}"] says: "{path}" does not exist. '
                 "Pass image= with the path of the full-resolution image."
             )
-        return str(path)
-    hires = record.get("images", {}).get("hires")
-    scale = _hires_scale(record)
-    if hires is not None and scale == 1.0:
-        return np.asarray(hires)
-    detail = "names no image file"
-    if hires is not None:
-        detail += f" and holds a hires image that is reduced (tissue_hires_scalef {scale})"
+        return path
+    problem = "names no image file"
+    if library is not None and library.hires is not None:
+        if library.hires_scale == 1.0:
+            return np.asarray(library.hires)
+        problem += f" and holds a hires image that is reduced ({HIRES_SCALE} {library.hires_scale})"
     raise ValueError(
-        f'no full-resolution image is known for {label}: uns["{SPATIAL}"] {detail}. '
+        f'no full-resolution image is known for {label}: uns["{SPATIAL}"] {problem}. '
         "Pass image= with its path (JPEG, PNG, TIFF) or a uint8 array of height x width x 3."
     )
 
 
-def _hires_size(adata: AnnData) -> tuple[int, int, float] | None:
-    """Height, width and scale factor of a hires image that is smaller than the full-resolution one."""
-    record = _record(adata)
-    hires, scale = record.get("images", {}).get("hires"), _hires_scale(record)
-    if hires is None or scale is None or scale >= 1.0:
-        return None
-    height, width = np.shape(hires)[:2]
-    return height, width, scale
+# --- the image of a SpatialData
 
 
-def _hires_image_hint(adata: AnnData, height: int, width: int) -> str:
-    """Say so if the image that was passed is the hires image."""
-    hires = _hires_size(adata)
-    if hires is None or hires[:2] != (height, width):
-        return ""
-    return f" The image has the size of the hires image (tissue_hires_scalef {hires[2]:.4g}): pass the full-size one."
+def _check_element(
+    adata: AnnData, name: str, spots: SpotsOnImage, mpp: float | None, requirements: ImageRequirements | None
+) -> SlideImage:
+    """Check a slide whose spots were placed on an image of its SpatialData."""
+    label = f'slide "{name}"'
+    with opened_image(spots.image) as opened:
+        height, width = opened.height, opened.width
+        outside = describe_outside(spots.xy, height=height, width=width)
+        if outside is not None:
+            raise ValueError(
+                f'{label}, image "{spots.image_key}" of the SpatialData: {outside} Check the transformations of the shapes '
+                "and of the image, or pass another image_key= or coordinate_system=."
+            )
+        resolution = slide_mpp(adata, mpp=mpp, image=opened, element_mpp=spots.mpp, xy=spots.xy)
+    if requirements is not None and not requirements.allow_upsampling and spots.image_key.endswith(REDUCED):
+        _check_reduced(label, spots.image_key, resolution, requirements.mpp)
+    return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution)
 
 
-def _refuse_hires_coordinates(adata: AnnData, xy: NDArray[np.float64], longest: int, label: str) -> None:
-    """Refuse coordinates that are pixels of the hires image while the image is the full-resolution one."""
-    hires = _hires_size(adata)
-    if hires is None or longest < HIRES_FACTOR * max(hires[:2]) or len(xy) < 2:
+def _check_reduced(label: str, image_key: str, mpp: float | None, needed_mpp: float | None) -> None:
+    """Refuse a reduced image of a SpatialData whose pixels are wider than the encoder's."""
+    if mpp is not None and needed_mpp is not None and mpp <= MAX_COARSENESS * needed_mpp:
         return
-    height, width, scale = hires
+    has = "of unknown width" if mpp is None else f"{mpp:.4g} um wide"
+    needs = "those of the full-resolution image" if needed_mpp is None else f"pixels of {needed_mpp:.4g} um"
+    raise ValueError(
+        f'the SpatialData of {label} holds the reduced image "{image_key}" only: its pixels are {has}, but {needs} are '
+        "needed. Add the full-resolution image to it, pass image= with its path, or allow_upsampling=True to enlarge "
+        "what is there."
+    )
+
+
+# --- the hires image in place of the full-resolution one
+
+
+def _has_only_hires(library: Library) -> bool:
+    """Whether no full-resolution image is known, but a reduced one is there."""
+    return library.image_path is None and library.has_scaled_hires and library.hires_scale != 1.0
+
+
+def check_hires(
+    adata: AnnData, library: Library, requirements: ImageRequirements, *, mpp: float | None = None
+) -> SlideImage:
+    """Take the hires image of a slide instead of its full-resolution image, if it shows enough for the encoder.
+
+    A pixel of the hires image is `slide mpp / tissue_hires_scalef` microns wide; the encoder needs `requirements.mpp`.
+
+    Parameters
+    ----------
+    adata
+        One slide, with spot centres in pixels of the full-resolution image in ``obsm["spatial"]``.
+    library
+        The slide's library, which has a hires image and its scale.
+    requirements
+        Microns per pixel of the encoder's input (of its record, or the wanted width of a patch over its pixels), and
+        whether to go on where the hires image is too coarse; its patches are then enlarged. An encoder that takes the
+        slide's own resolution needs what the full-resolution image shows.
+    mpp
+        Microns per pixel of the full-resolution image, if the user knows them.
+
+    Returns
+    -------
+    The slide on its hires image, with the spots and the resolution of that.
+
+    Raises
+    ------
+    ValueError
+        If the image is too coarse and must not be enlarged, if its resolution is needed but unknown, if it is no
+        image, or if spots lie outside it.
+    """
+    label, scale = f'slide "{library.name}"', library.hires_scale
+    if scale is None or not (np.isfinite(scale) and scale > 0):
+        raise ValueError(
+            f"the scale factor {HIRES_SCALE} of {label} is {scale}; it must be a positive number, the pixels of the hires "
+            f'image for one of the full-resolution image. Correct it in uns["{SPATIAL}"]["{library.name}"].'
+        )
+    full_mpp = slide_mpp(adata, mpp=mpp)
+    hires_mpp = None if full_mpp is None else full_mpp / scale
+    if not requirements.allow_upsampling:
+        _check_fine_enough(label, scale, hires_mpp, full_mpp, requirements.mpp)
+    pixels = _as_pixels(library.hires, label)
+    height, width = pixels.shape[:2]
+    xy = check_coordinates(adata, label) * scale
+    outside = describe_outside(xy, height=height, width=width)
+    if outside is not None:
+        raise ValueError(f"{label}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
+    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale)
+
+
+def _check_fine_enough(
+    label: str, scale: float, hires_mpp: float | None, full_mpp: float | None, encoder_mpp: float | None
+) -> None:
+    """Refuse an image whose pixels are wider than the encoder's, or than the slide's where the encoder takes these."""
+    ways_out = (
+        "Pass image= with the path of the full-resolution image, or allow_upsampling=True to enlarge what is there."
+    )
+    native = encoder_mpp is None
+    needed_mpp = full_mpp if native else encoder_mpp
+    if hires_mpp is None or needed_mpp is None:
+        if native and scale * MAX_COARSENESS >= 1:
+            return
+        raise ValueError(
+            f"only the hires image of {label} is there, and it is reduced to {scale:.4g} of the full-resolution image, "
+            "and that image's resolution is not known, so that nobody can tell whether the hires image shows what the "
+            f"encoder needs. Pass mpp= with the microns per pixel of the full-resolution image. {ways_out}"
+        )
+    if hires_mpp > MAX_COARSENESS * needed_mpp:
+        reason = "the slide's own resolution, which this encoder takes" if native else "the encoder's"
+        raise ValueError(
+            f"only the hires image of {label} is there, and its resolution is too low: a pixel is {hires_mpp:.4g} um "
+            f"wide, but {needed_mpp:.4g} um are needed ({reason}). {ways_out}"
+        )
+
+
+def _as_pixels(image: object, label: str) -> Pixels:
+    """Turn an image of ``uns`` into RGB of 8 bits; scanpy reads PNG files as numbers from 0 to 1."""
+    array = np.asarray(image)
+    if array.dtype.kind == "f" and array.size and 0 <= float(array.min()) and float(array.max()) <= 1:
+        array = np.rint(array * 255).astype(np.uint8)
+    check_pixels(array.shape, array.dtype, f"the hires image of {label}")
+    return as_rgb(array)
+
+
+# --- coordinates and images of another resolution than the other
+
+
+def _reduced_size(library: Library | None) -> tuple[int, int, float] | None:
+    """Height, width and scale factor of a hires image that is smaller than the full-resolution one."""
+    if library is None or library.hires is None or library.hires_scale is None or library.hires_scale >= 1.0:
+        return None
+    height, width = np.shape(library.hires)[:2]
+    return height, width, library.hires_scale
+
+
+def _hires_image_hint(library: Library | None, height: int, width: int) -> str:
+    """Say so if the image that was passed is the hires image."""
+    reduced = _reduced_size(library)
+    if reduced is None or reduced[:2] != (height, width):
+        return ""
+    return f" The image has the size of the hires image ({HIRES_SCALE} {reduced[2]:.4g}): pass the full-size one."
+
+
+def _check_not_hires_coordinates(library: Library | None, xy: NDArray[np.float64], longest_px: int, label: str) -> None:
+    """Refuse coordinates that are pixels of the hires image while the image is the full-resolution one."""
+    reduced = _reduced_size(library)
+    if library is None or reduced is None or longest_px < HIRES_FACTOR * max(reduced[:2]) or len(xy) < 2:
+        return
+    height, width, scale = reduced
     if describe_outside(xy, height=height, width=width) is not None:
         return
     # A subset of the slide may lie in this corner by right; then its spots do not overlap and it does not fill it.
-    diameter = _record(adata).get(SCALE_FACTORS, {}).get("spot_diameter_fullres")
+    diameter = library.scale_factors.get("spot_diameter_fullres")
     if diameter is not None:
         mistaken = float(np.median(KDTree(xy).query(xy, k=2)[0][:, 1])) < OVERLAP * float(diameter)
     else:
@@ -238,6 +318,6 @@ def _refuse_hires_coordinates(adata: AnnData, xy: NDArray[np.float64], longest: 
     if mistaken:
         raise ValueError(
             f'{label}: the coordinates in obsm["{SPATIAL}"] look like pixels of the hires image ({width} x {height} px), '
-            f"not of the full-resolution one ({longest} px on its longest side). "
-            f"Divide them by tissue_hires_scalef ({scale:.4g})."
+            f"not of the full-resolution one ({longest_px} px on its longest side). "
+            f"Divide them by {HIRES_SCALE} ({scale:.4g})."
         )

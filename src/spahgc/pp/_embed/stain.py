@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from spahgc.image import ImageSource, thumbnail
 from spahgc.image._colour import WHITE
 from spahgc.image._source import Pixels
 
-Recolour = Callable[[Pixels], Pixels]
+PatchFunction: TypeAlias = Callable[[Pixels], Pixels]
 """From a patch, uint8, height x width x 3, to the same of other colours."""
 
 THUMBNAIL_PX = 2048
@@ -90,7 +91,7 @@ class Macenko:
         exchange = (scaled @ np.linalg.pinv(self.stains)).astype(np.float32)
         return _as_uint8(WHITE * np.exp(-(OPTICAL_DENSITY[pixels] @ exchange.T)))
 
-    def to_uns(self) -> dict[str, Any]:
+    def to_uns(self) -> dict[str, object]:
         """What was estimated, in types that survive ``write_h5ad`` and ``write_zarr``."""
         return {"method": "macenko", "stains": self.stains, "strongest": self.strongest}
 
@@ -129,21 +130,23 @@ class Reinhard:
         share = np.clip(OPTICAL_DENSITY[pixels].mean(axis=-1, keepdims=True) / TISSUE_OD, 0, 1)
         return _as_uint8(share * coloured + (1 - share) * pixels)
 
-    def to_uns(self) -> dict[str, Any]:
+    def to_uns(self) -> dict[str, object]:
         """What was estimated, in types that survive ``write_h5ad`` and ``write_zarr``."""
         return {"method": "reinhard", "mean": self.mean, "spread": self.spread}
 
 
 @dataclass(frozen=True)
-class Own:
-    """The user's function, whose patches are checked."""
+class UserFunction:
+    """The user's function, whose patches are checked; one patch at a time, whatever number of threads cuts them."""
 
-    function: Recolour
+    function: PatchFunction
     name: str
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def __call__(self, pixels: Pixels) -> Pixels:
         """Let the function change a patch."""
-        changed = self.function(pixels.copy())
+        with self.lock:
+            changed = self.function(pixels.copy())
         if not isinstance(changed, np.ndarray) or changed.dtype != np.uint8 or changed.shape != pixels.shape:
             kind = f"{changed.dtype} of shape {changed.shape}" if hasattr(changed, "dtype") else type(changed).__name__
             raise ValueError(
@@ -152,18 +155,18 @@ class Own:
             )
         return changed
 
-    def to_uns(self) -> dict[str, Any]:
+    def to_uns(self) -> dict[str, object]:
         """Its name."""
         return {"method": self.name}
 
 
 METHODS: dict[str, type[Macenko] | type[Reinhard]] = {"macenko": Macenko, "reinhard": Reinhard}
 
-Stain = Macenko | Reinhard | Own
+StainNormalizer: TypeAlias = Macenko | Reinhard | UserFunction
 """What is done to the patches of one slide."""
 
 
-def stain_name(wanted: str | Recolour | None) -> str:
+def stain_name(wanted: str | PatchFunction | None) -> str:
     """What the encoder record says of a stain normalisation; empty for none.
 
     Raises
@@ -196,7 +199,7 @@ def stain_name(wanted: str | Recolour | None) -> str:
     return f"user:{name}"
 
 
-def fit_stain(wanted: str | Recolour, image: ImageSource, label: str) -> Stain:
+def fit_stain(wanted: str | PatchFunction, image: ImageSource, label: str) -> StainNormalizer:
     """Estimate what a slide's patches need, once for the whole slide, from the tissue of a small image of it.
 
     Raises
@@ -205,7 +208,7 @@ def fit_stain(wanted: str | Recolour, image: ImageSource, label: str) -> Stain:
         If the slide shows too little tissue, or only one stain.
     """
     if not isinstance(wanted, str):
-        return Own(wanted, stain_name(wanted))
+        return UserFunction(wanted, stain_name(wanted))
     small, _ = thumbnail(image, THUMBNAIL_PX)
     tissue = small[OPTICAL_DENSITY[small].mean(axis=-1) > TISSUE_OD]
     if len(tissue) < MIN_TISSUE_PIXELS:
@@ -222,5 +225,5 @@ def _opponents(pixels: Pixels) -> NDArray[np.float64]:
     return np.log(np.maximum(pixels, 1) @ CONES.T) @ OPPONENTS.T
 
 
-def _as_uint8(values: NDArray[Any]) -> Pixels:
+def _as_uint8(values: NDArray[np.floating]) -> Pixels:
     return np.rint(np.clip(values, 0, WHITE)).astype(np.uint8)
