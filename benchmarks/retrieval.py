@@ -190,7 +190,7 @@ def write_bank(sizes: Sizes, folder: Path) -> dict[str, Any]:
 
 
 def open_references(folder: Path) -> Any:
-    from spahgc._spots.stored_rows import StoredRows
+    from spahgc._spots.rows import StoredRows
 
     return StoredRows(folder / "z", bank_folder=folder)
 

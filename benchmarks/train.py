@@ -45,8 +45,8 @@ PHASES = {
     "components": "spahgc._linear.node_features:fit_components",
     "line": "spahgc._linear.node_features:ImageRidge.fit",
     "trust": "spahgc.model:held_out_trust",
-    "graphs of the training": "spahgc._training.fit:training_tasks",
-    "training": "spahgc._training.fit:train",
+    "graphs of the training": "spahgc._training.networks:training_tasks",
+    "training": "spahgc._training.networks:train",
     "RS graph of the bank": "spahgc.model:make_rs_graph",
 }
 """What is timed as a phase of the fit: its name, and the function that is this phase. What one calls belongs to it."""

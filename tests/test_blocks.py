@@ -17,10 +17,16 @@ from spahgc._linear.trust import held_out_trust
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import SomeRows, standardize
 from spahgc._spots.spots import Spots, leave_one_out
-from spahgc._training import predict as _prediction
-from spahgc._training import tasks as _training_tasks
-from spahgc._training.graphs import bank_spots, hetero_graph, needed_references, training_task
-from spahgc._training.tasks import most_similar, training_tasks
+from spahgc._training import graphs as _training_tasks
+from spahgc._training import networks as _prediction
+from spahgc._training.graphs import (
+    bank_spots,
+    hetero_graph,
+    most_similar,
+    needed_references,
+    training_task,
+    training_tasks,
+)
 from spahgc.nn import (
     Edges,
     HeteroGraph,
@@ -31,7 +37,7 @@ from spahgc.nn import (
     predict_expression,
     train,
 )
-from spahgc.pp._bank import build as _bank
+from spahgc.pp._bank import references as _bank
 from spahgc.pp._bank.references import embedding_blocks
 from spahgc.pp._edge_types import REFERENCE, TARGET, Nodes, build_edges
 

@@ -22,7 +22,7 @@ import spahgc as sp
 from spahgc._many import jobs as _many
 from spahgc._parameters import Parameters
 from spahgc._training import processes as _engine
-from spahgc._training.fit import new_network
+from spahgc._training.networks import new_network
 from spahgc.nn import Task, train
 from spahgc.pp._search.exact import cosine_neighbors
 from spahgc.tl import _predict_many

@@ -19,8 +19,7 @@ from spahgc._parameters import Parameters
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import SlideScale, standardize
 from spahgc._spots.spots import Spots, leave_one_out
-from spahgc._training.graphs import check_sizes, hetero_graph, training_task
-from spahgc._training.tasks import SlideTask, spare_rs_graph
+from spahgc._training.graphs import SlideTask, check_sizes, hetero_graph, spare_rs_graph, training_task
 from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, EdgeType, Nodes, build_edges
 from spahgc.pp._search.exact import cosine_neighbors
 from spahgc.pp._search.neighbors import Neighbors

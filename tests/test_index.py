@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import spahgc as sp
-from spahgc._spots.stored_rows import StoredRows
+from spahgc._spots.rows import StoredRows
 from spahgc.pp._bank.store import append_rows, new_rows
 from spahgc.pp._search import approximate as _approximate
 from spahgc.pp._search import neighbors as _search

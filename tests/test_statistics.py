@@ -9,8 +9,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scipy.stats import wilcoxon
 
-from spahgc._slides.expression import log_expression
-from spahgc._slides.measured import MeasuredSlide
+from spahgc._slides.measured import MeasuredSlide, log_expression
 from spahgc.tl._cross_validation import statistics as _statistics
 from spahgc.tl._cross_validation.ceiling import _split_correlation, noise_ceiling, slide_ceilings
 from spahgc.tl._cross_validation.statistics import (

@@ -15,23 +15,36 @@ from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_
 from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, versions
-from spahgc._slides.expression import in_memory
-from spahgc._slides.placed import placed_table, placed_tables
+from spahgc._slides.measured import in_memory
+from spahgc._slides.split import placed_table, placed_tables
 from spahgc._spots.rows import Rows, in_float
 from spahgc._spots.spots import Spots
-from spahgc._training.fit import loss_columns, loss_records, new_network, train_networks
-from spahgc._training.graphs import bank_spots, check_sizes, hetero_graph, needed_references
+from spahgc._training.graphs import (
+    bank_spots,
+    check_sizes,
+    hetero_graph,
+    most_similar,
+    needed_references,
+    spare_rs_graph,
+    trains_in_blocks,
+)
 from spahgc._training.model_files import FORMAT, read_folder, write_folder
-from spahgc._training.predict import Prediction, predict_networks
-from spahgc._training.tasks import most_similar, spare_rs_graph, trains_in_blocks
+from spahgc._training.networks import (
+    Prediction,
+    loss_columns,
+    loss_records,
+    new_network,
+    predict_networks,
+    train_networks,
+)
 from spahgc._validate import encoder_records
-from spahgc.pp._bank.build import make_rs_graph
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
     bank_record,
     check_target,
     embedding_blocks,
+    make_rs_graph,
     select_embedding_columns,
     target_spots,
 )

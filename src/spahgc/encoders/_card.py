@@ -78,7 +78,7 @@ Rename = Callable[[Mapping[str, "Tensor"], Mapping[str, "Tensor"]], dict[str, "T
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """All that is known of one encoder.
+    """All that is known of one encoder. What has a default is as it is with most encoders of pathology.
 
     Parameters
     ----------
@@ -114,15 +114,15 @@ class EncoderCard:
     timm_name: str
     weights: Weights
     dim: int
-    input_px: int
-    mpp: float | None
-    interpolation: str
-    pooling: str
     licence: str
     gated: bool
     commercial_use: bool
     citation: str
-    verified: str
+    verified: str = NOT_THE_WEIGHTS
+    input_px: int = 224
+    mpp: float | None = 0.5
+    interpolation: str = "bicubic"
+    pooling: str = CLASS_TOKEN
     precision: str = PRECISION
     timm_kwargs: Mapping[str, object] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN

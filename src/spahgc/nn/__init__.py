@@ -2,7 +2,6 @@
 
 from spahgc.nn._edges import Edges, HeteroGraph
 from spahgc.nn._losses import LOSS_TERMS, LossTerm, StepOutputs, alignment_loss, expression_loss, gene_correlations
-from spahgc.nn._masks import complementary_masks, expected_view, masked_views
 from spahgc.nn._network import (
     WHOLE,
     Blocks,
@@ -13,7 +12,16 @@ from spahgc.nn._network import (
     SpaHGCLayer,
     SpaHGCNetwork,
 )
-from spahgc.nn._train import LossRecord, Task, predict_and_attend, predict_expression, train
+from spahgc.nn._train import (
+    LossRecord,
+    Task,
+    complementary_masks,
+    expected_view,
+    masked_views,
+    predict_and_attend,
+    predict_expression,
+    train,
+)
 
 __all__ = [
     "LOSS_TERMS",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._slides.placed import placed_table
+from spahgc._slides.split import placed_table
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._patches import (
     cut_patches,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from anndata import AnnData
 
-from spahgc._slides.placed import placed_tables
-from spahgc._slides.split import located_slides
+from spahgc._slides.split import located_slides, placed_tables
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_anndata
 from spahgc.pl._tissue import Crop, SpatialKeys, Tissue, View, check_crop, slide_tissue

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, Layers, Var
-from spahgc._slides.expression import in_memory, log_expression, zero_spots
+from spahgc._slides.measured import in_memory, log_expression, zero_spots
 from spahgc._validate import check_anndata, check_genes, quoted
 from spahgc.pl._figure_slides import FigureSlide
 from spahgc.tl._prediction import prediction_record

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from anndata import AnnData
 
-from spahgc._slides.placed import placed_table
+from spahgc._slides.split import placed_table
 from spahgc._validate import check_anndata, quoted
 from spahgc.pl._graph_content import EgoGraph, GraphRequest, SpatialGraph, graph_panels
 from spahgc.pl._graph_figure import draw_ego_graph, draw_spatial_graph, new_axes
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import RC, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys
-from spahgc.pp._bank.build import check_bank, is_bank
+from spahgc.pp._bank.references import check_bank, is_bank
 from spahgc.pp._embed.slide_image import Source
 from spahgc.tl._attribution import spot_position
 

@@ -24,8 +24,7 @@ from spahgc.pl._patches import (
 )
 from spahgc.pl._spot_panels import reference_tissue, short_name, target_tissue
 from spahgc.pl._tissue import SpatialKeys, Tissue
-from spahgc.pp._bank.build import is_bank
-from spahgc.pp._bank.references import bank_embedding
+from spahgc.pp._bank.references import bank_embedding, is_bank
 from spahgc.pp._embed.slide_image import SlideImage, Source
 from spahgc.tl._attribution import reference_names, sorted_graph, stored_edges
 from spahgc.tl._prediction import prediction_record

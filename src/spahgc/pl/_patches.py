@@ -11,15 +11,14 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, UNS, Uns
-from spahgc._slides.placed import placed_tables
 from spahgc._slides.spatialdata import spots_on_image
-from spahgc._slides.split import located_slides
+from spahgc._slides.split import located_slides, placed_tables
 from spahgc._validate import check_anndata, encoder_records, quoted
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.image._resample import FILTERS
 from spahgc.pl._figure_slides import as_list
 from spahgc.pl._tissue import SpatialKeys, has_image
-from spahgc.pp._bank.build import is_bank
+from spahgc.pp._bank.references import is_bank
 from spahgc.pp._embed.embed import DEFAULT_INTERPOLATION
 from spahgc.pp._embed.patches import PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage, Source, check_slide, find_source, opened_image

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SCORES, UNITS, Var
-from spahgc._slides.expression import log_expression, zero_spots
+from spahgc._slides.measured import log_expression, zero_spots
 from spahgc._validate import check_anndata
 from spahgc.pl._gene_values import check_predicted
 from spahgc.pl._style import CATEGORY_COLOURS, RC

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import numpy as np
 
 from spahgc._slides.library import find_library
-from spahgc._slides.placed import placed_table
 from spahgc._slides.resolution import recorded_mpp
 from spahgc._slides.spatialdata import SpotsOnImage, spots_on_image
+from spahgc._slides.split import placed_table
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, open_image, thumbnail

@@ -1,6 +1,6 @@
 """Preprocessing: tiles of a plain image, embeddings, gene panel, the three graphs."""
 
-from spahgc.pp._bank.build import reference_bank
+from spahgc.pp._bank.references import reference_bank
 from spahgc.pp._bank.store import open_bank
 from spahgc.pp._cross_graph import cross_graph
 from spahgc.pp._embed.context import Context

@@ -11,7 +11,7 @@ from spahgc._parameters import Parameters
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import check_anndata, check_same_encoder, embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank.build import embedding_rows, plain_rows
+from spahgc.pp._bank.references import embedding_rows, plain_rows
 from spahgc.pp._edge_types import CS, Nodes
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from spahgc._keys import Obsm, Obsp
 from spahgc._spots.plane import nearest_in_plane
-from spahgc.pp._bank.build import make_rs_graph
+from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._search.neighbors import Neighbors, search_neighbors
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc._slides.expression import in_memory
+from spahgc._slides.measured import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import (
     check_anndata,
@@ -20,7 +20,7 @@ from spahgc._validate import (
     find_embedding,
 )
 from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank.build import check_bank, embedding_rows, plain_rows
+from spahgc.pp._bank.references import check_bank, embedding_rows, plain_rows
 from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, EdgeType
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from anndata import AnnData
 
 from spahgc._keys import Obsp
 from spahgc._parameters import Parameters
-from spahgc._slides.placed import placed_slides
-from spahgc._slides.split import slide_labels
+from spahgc._slides.split import placed_slides, slide_labels
 from spahgc._slides.tables import with_table
 from spahgc._validate import check_anndata, check_coordinates
 from spahgc.pp._edge_types import TS, Nodes

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import UNS, Obsm, Uns
-from spahgc._slides.expression import in_memory
+from spahgc._slides.measured import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.tl._prediction import NETWORK

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from spahgc._keys import SCORES, UNS, Uns, Var
-from spahgc._slides.expression import log_expression, zero_spots
+from spahgc._slides.measured import log_expression, zero_spots
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.tl._prediction import prediction_and_panel

@@ -14,18 +14,18 @@ from spahgc._keys import Uns
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides
-from spahgc._slides.placed import placed_table, placed_tables
+from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank
-from spahgc.pp._bank.build import is_bank
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
     bank_record,
     check_target,
+    is_bank,
     open_references,
     target_spots,
 )

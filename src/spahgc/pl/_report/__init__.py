@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from spahgc._files import write_text
 from spahgc._keys import UNS, Uns
-from spahgc._slides.placed import placed_table
+from spahgc._slides.split import placed_table
 from spahgc._validate import check_anndata, check_writable_folder, encoder_records
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.pl._patches import patch_width_px, reference_slides

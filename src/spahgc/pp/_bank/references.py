@@ -1,21 +1,22 @@
-"""The references as a bank: making one, what it says of itself, and which targets fit to it."""
+"""The references as one object: making a bank of them, what it says of itself, and which targets fit to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
-from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
-from spahgc._slides.expression import in_memory
-from spahgc._slides.measured import MeasuredSlide, measured_slides
-from spahgc._slides.split import shared_spots
-from spahgc._spots.rows import in_float, standardize
+from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
+from spahgc._slides.measured import MeasuredSlide, in_memory, measured_slides
+from spahgc._slides.split import canonical_order, placed_tables, shared_spots
+from spahgc._spots.rows import Joined, StoredRows, in_float, standardize
 from spahgc._spots.spots import Spots
 from spahgc._validate import (
     check_anndata,
@@ -24,16 +25,392 @@ from spahgc._validate import (
     check_same_encoder,
     embedding_matrix,
     encoder_records,
+    find_embedding,
     quoted,
 )
 from spahgc.encoders._layout import context_blocks
-from spahgc.encoders._record import plain_embedding
-from spahgc.pp._bank.build import build_bank, is_bank, make_rs_graph, plain_rows
-from spahgc.pp._bank.store import open_bank, stored_rows
-from spahgc.pp._genes import seen_genes, selected_genes
+from spahgc.encoders._record import plain_columns, plain_embedding
+from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank, stored_rows
+from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
+from spahgc.pp._search.neighbors import search_neighbors
 
 if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
     from spahgc._parameters import Parameters
+
+
+N_REFERENCE = 7
+"""K of the paper."""
+
+
+N_TRANSCRIPTOME = 2000
+"""Genes of the transcriptome: enough for the components that genes share, few enough to hold beside any embedding."""
+
+
+MAX_RS_SPOTS = 50_000
+"""Spots up to which a bank on disk carries an RS graph: a minute on two cores, after every slide that is appended. A fit
+makes its own, of what the nodes of its graph carry."""
+
+
+def reference_bank(
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
+    *,
+    genes: Sequence[str] | None = None,
+    embedding: str | None = None,
+    layer: str | None = None,
+    n_neighbors: int = N_REFERENCE,
+    n_transcriptome: int = N_TRANSCRIPTOME,
+    table_key: str | None = None,
+    peers: bool = True,
+    path: str | Path | None = None,
+    append: bool = False,
+) -> AnnData:
+    """Collect all reference spots, with embedding, expression of panel and transcriptome, and the RS graph.
+
+    In memory, or with ``path=`` on disk, where slides can be added to them later.
+
+    Parameters
+    ----------
+    refs
+        The references: measured slides with an embedding, AnnData or SpatialData. They are not changed. Where the table
+        of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it annotates.
+    genes
+        The panel; ``None`` selects it with :func:`spahgc.pp.select_genes`.
+    embedding
+        Key of the embedding in ``obsm``; ``None`` takes the only one there is.
+    layer
+        Layer with the counts; ``None`` takes ``X``.
+    n_neighbors
+        Neighbours of a spot in the RS graph (K = 7 in the paper, section 3.2).
+    n_transcriptome
+        Genes, at most, that are kept beside the panel for what genes have in common: those that all references share
+        and cover best, that is in the largest share of the spots of the reference that covers them worst.
+    table_key
+        Key of the table of every SpatialData among them; ``None`` takes the only one.
+    peers
+        Make the RS graph. A fit makes its own, of what the nodes of its graph carry.
+    path
+        Folder of a bank on disk, such as ``"bank.zarr"``. It keeps the embedding in half precision: each number is
+        rounded to 11 binary digits, which changes a cosine similarity by less than 0.001.
+    append
+        Add the references to the bank at ``path``. They need its genes and an embedding by the same encoder; ``genes``,
+        ``embedding``, ``n_neighbors`` and ``n_transcriptome`` are those of the bank. One process may append at a time. A
+        process that is ended half-way leaves the bank as it was.
+
+    Returns
+    -------
+    AnnData of reference spots x panel, slides by name and spots by place, so that the order of ``refs`` and of their
+    spots does not matter:
+
+    - ``X``: ``log1p`` counts per 10,000, CSR, float32;
+    - ``obs["slide"]``; spots are called ``slide:spot``;
+    - ``obsm[embedding]``: image embedding, spots x dim, float32; ``obsm["spatial"]``: spot centres ``(x, y)``, pixels;
+    - ``obsm["spahgc_transcriptome"]``: expression of the best-covered genes, CSR, spots x genes, float32, units of
+      ``X``; ``uns["spahgc"]["bank"]["transcriptome"]`` names the genes;
+    - ``obsp["spahgc_rs_connectivities"]``: CSR, cosine similarity of ``[embedding ; expression]`` to the
+      ``n_neighbors`` most similar spots, within and across slides;
+    - ``uns["spahgc"]``: encoder record, names of the slides, parameters.
+
+    Spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
+    slides that were appended follow those before them, which for a training is as another seed; and there is an RS graph up
+    to 50,000 spots.
+
+    Raises
+    ------
+    KeyError
+        If an embedding or a gene is missing.
+    ValueError
+        If the references share no gene, come from different encoders, are smaller than ``n_neighbors``, or hold NaN; if a
+        slide is in the bank already, or its embedding does not fit into half precision.
+    FileExistsError
+        If there is something at ``path`` and ``append`` is false.
+    FileNotFoundError
+        If there is no bank to append to.
+    RuntimeError
+        If another process is appending.
+    """
+    if n_transcriptome < 1:
+        raise ValueError(
+            f"n_transcriptome must be at least 1, found {n_transcriptome}. The default is {N_TRANSCRIPTOME}."
+        )
+    slides = measured_slides(placed_tables(refs, table_key, "reference"), layer=layer)
+    if append:
+        if path is None:
+            raise ValueError("append=True needs path= with the folder of the bank.")
+        with appended_bank(Path(path)) as version:
+            plan = _plan_of_bank(open_bank(path), slides, genes, embedding, n_neighbors)
+            _write(version, slides, plan, peers)
+        return open_bank(path)
+    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome)
+    if path is None:
+        return _bank_in_memory(slides, plan, rs_graph=peers)
+    with new_bank(Path(path)) as version:
+        _write(version, slides, plan, peers)
+    return open_bank(path)
+
+
+def build_bank(
+    slides: Mapping[str, MeasuredSlide],
+    *,
+    genes: Sequence[str] | None,
+    embedding: str | None,
+    n_neighbors: int = N_REFERENCE,
+    n_transcriptome: int = N_TRANSCRIPTOME,
+    rs_graph: bool = True,
+) -> AnnData:
+    """What :func:`reference_bank` returns in memory, from slides of which each is read once."""
+    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome)
+    return _bank_in_memory(slides, plan, rs_graph=rs_graph)
+
+
+def _bank_in_memory(slides: Mapping[str, MeasuredSlide], plan: _Plan, *, rs_graph: bool) -> AnnData:
+    parts = dict(plan.parts(slides))
+    units = _common_units({name: part.uns["units"] for name, part in parts.items()})
+    bank = _join(list(parts.values()))
+    found: dict[str, Any] = {}
+    if rs_graph:
+        graph, found = _rs_graph_of_bank(bank.obsm[plan.key], bank.X, plan)
+        bank.obsp[Obsp.reference_connectivities] = graph
+    bank.uns[UNS] = plan.uns(list(slides), units, found)
+    return bank
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all slides of a bank have in common."""
+
+    key: str
+    record: dict[str, Any]
+    panel: list[str]
+    covered: list[str]
+    n_neighbors: int
+    slides: tuple[str, ...] = ()
+    """Slides that are in the bank already, and the units of their expression."""
+    units: str | None = None
+
+    def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
+        """The spots of each slide as they stand in the bank."""
+        for name, slide in slides.items():
+            part = _slide_part(slide, self.key, self.panel, self.covered)
+            _check_size(part, name, self.n_neighbors)
+            yield name, part
+
+    def uns(self, slides: list[str], units: str, found: dict[str, Any]) -> dict[str, Any]:
+        """Record of a bank of these slides; of the RS graph it says how it was found unless it is exact."""
+        record = {
+            "slides": slides,
+            "embedding": self.key,
+            "n_neighbors": self.n_neighbors,
+            "units": units,
+            "transcriptome": self.covered,
+        }
+        return {
+            Uns.embeddings: {self.key: self.record} if self.record else {},
+            Uns.bank: record | ({Uns.search: found} if "recall" in found else {}),
+        }
+
+
+def _plan(
+    slides: Mapping[str, MeasuredSlide],
+    genes: Sequence[str] | None,
+    embedding: str | None,
+    n_neighbors: int,
+    n_transcriptome: int,
+) -> _Plan:
+    """What the slides of a new bank have in common."""
+    first = next(iter(slides.values()))
+    key = find_embedding(first.adata, embedding, first.label)
+    record = check_embeddings(slides, key)
+    if genes is None:
+        panel = selected_genes(slides)
+    else:
+        panel = check_genes(genes, common_genes(slides), "the genes that all references share")
+    return _Plan(key, record, panel, covered_genes(slides, n_transcriptome), int(n_neighbors))
+
+
+def _plan_of_bank(
+    bank: AnnData,
+    slides: Mapping[str, MeasuredSlide],
+    genes: Sequence[str] | None,
+    embedding: str | None,
+    n_neighbors: int,
+) -> _Plan:
+    """What slides must have in common with a bank to which they are added; refuses those that do not."""
+    made = bank.uns[UNS][Uns.bank]
+    key, panel, known = made["embedding"], list(bank.var_names), list(made["slides"])
+    if embedding not in (None, key):
+        raise ValueError(f'the bank was made with embedding="{key}", embedding="{embedding}" cannot be added to it.')
+    if genes is not None and list(genes) != panel:
+        raise ValueError(f"genes= differs from the panel of the bank ({quoted(panel)}). Leave it out.")
+    if n_neighbors not in (N_REFERENCE, made["n_neighbors"]):
+        raise ValueError(
+            f"the bank was made with n_neighbors={made['n_neighbors']}, found {n_neighbors}. Leave it out."
+        )
+    twice = [name for name in slides if name in known]
+    if twice:
+        raise ValueError(
+            f"{quoted(twice)} are in the bank already. Leave them out, or give other slides a name of their own: "
+            f'adata.obs["{Obs.slide}"] = "..."'
+        )
+    record, width = check_embeddings(slides, key), bank.obsm[key].shape[1]
+    first = next(iter(slides.values()))
+    label = first.label
+    check_same_encoder(record, encoder_records(bank).get(key, {}), key, label, "the bank")
+    found = first.embedding(key).shape[1]
+    if found != width:
+        raise ValueError(
+            f'obsm["{key}"] has {found} columns in {label} and {width} in the bank. Embed it as the others.'
+        )
+    shared = common_genes(slides)
+    check_genes(panel, shared, "the genes of the new references, which must have those of the bank's panel")
+    check_genes(
+        made["transcriptome"], shared, "the genes of the new references, which must have the bank's transcriptome"
+    )
+    of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
+    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank)
+
+
+def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
+    """Write slides to disk, one after another, and what is known of all spots together."""
+    units = {"the bank": plan.units} if plan.units else {}
+    for name, part in plan.parts(slides):
+        version.add(part, plan.key)
+        units[name] = part.uns["units"]
+    graph: csr_matrix | None = None
+    found: dict[str, Any] = {}
+    if peers and version.n_spots <= MAX_RS_SPOTS:
+        graph, found = _rs_graph_of_bank(version.rows(), version.expression(), plan)
+    uns = plan.uns([*plan.slides, *slides], _common_units(units), found)
+    version.finish({UNS: uns}, graph)
+
+
+def _rs_graph_of_bank(z: Any, y: Any, plan: _Plan) -> tuple[csr_matrix, dict[str, Any]]:
+    """RS graph of a bank, by the embedding of the patch itself, and how it was found."""
+    return _search_rs_graph(plain_rows(z, plan.record), y, plan.n_neighbors)
+
+
+def plain_rows(z: Any, record: dict[str, Any]) -> Any:
+    """:func:`plain_embedding` of an array in memory, or of rows on disk, which are not read."""
+    return z.first_columns(plain_columns(record)) if isinstance(z, StoredRows) else plain_embedding(z, record)
+
+
+def embedding_rows(bank: AnnData, key: str) -> Any:
+    """The embedding of a bank: the array in memory, float32, or rows on disk that are read in blocks."""
+    stored = stored_rows(bank.obsm[key])
+    return embedding_matrix(bank, key, "the bank") if stored is None else stored
+
+
+def make_rs_graph(z: Any, y: Any, n_neighbors: int) -> csr_matrix:
+    """RS graph: cosine similarity of ``[z ; y]``, each spot to its most similar others."""
+    return _search_rs_graph(z, y, n_neighbors)[0]
+
+
+def _search_rs_graph(z: Any, y: Any, n_neighbors: int) -> tuple[csr_matrix, dict[str, Any]]:
+    features = Joined(z, y)
+    return search_neighbors(features, features, n_neighbors, exclude_self=True)
+
+
+def is_bank(data: Any) -> bool:
+    """Whether the object is what :func:`reference_bank` returns."""
+    return isinstance(data, AnnData) and Uns.bank in data.uns.get(UNS, {})
+
+
+def check_bank(bank: Any) -> None:
+    """Refuse what is no bank."""
+    if not is_bank(bank):
+        raise ValueError(
+            "the bank must be what spahgc.pp.reference_bank or spahgc.pp.open_bank returns, found "
+            f"{type(bank).__name__} without the record of one, so it is no bank of references."
+        )
+
+
+def check_embeddings(slides: Mapping[str, MeasuredSlide], key: str) -> dict[str, Any]:
+    """Every slide has the embedding, of the same encoder and width; returns the record."""
+    first, *others = slides.values()
+    record, width = first.encoder_record(key), first.embedding(key).shape[1]
+    for slide in others:
+        found = slide.embedding(key).shape[1]
+        check_same_encoder(slide.encoder_record(key), record, key, slide.label, first.label)
+        if found != width:
+            raise ValueError(
+                f'obsm["{key}"] has {found} columns in {slide.label} and {width} in {first.label}. '
+                "Embed all slides with the same encoder."
+            )
+    return record
+
+
+def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[str]) -> AnnData:
+    label, xy, empty, expression = slide.label, slide.xy, ~slide.measured, slide.expression()
+    if empty.all():
+        raise ValueError(f"{label} has no counts in any spot. Check X, or pass layer= with its counts.")
+    if empty.any():
+        warnings.warn(
+            f"{label} has {int(empty.sum())} spots without a single count "
+            f"({quoted(slide.obs_names[empty])}); they are left out of the references.",
+            stacklevel=4,
+        )
+    z = slide.embedding(key)
+    order = canonical_order(xy, z)
+    order = order[~empty[order]]
+    expression = expression[order]
+    return AnnData(
+        expression[:, slide.var_names.get_indexer(panel)],
+        obs=pd.DataFrame({Obs.slide: slide.name}, index=[f"{slide.name}:{spot}" for spot in slide.obs_names[order]]),
+        var=pd.DataFrame(index=panel),
+        obsm={
+            key: z[order],
+            SPATIAL: xy[order],
+            Obsm.transcriptome: expression[:, slide.var_names.get_indexer(covered)],
+        },
+        # Looked for in all genes: those of the panel may have no negative value.
+        uns={"units": UNITS_AS_GIVEN if expression.nnz and expression.data.min() < 0 else UNITS},
+    )
+
+
+def _common_units(units: dict[str, str]) -> str:
+    """Units of the expression; refuses references of which only some are transformed already."""
+    transformed = [name for name, unit in units.items() if unit == UNITS_AS_GIVEN]
+    if transformed and len(transformed) < len(units):
+        raise ValueError(
+            f"{quoted(transformed)} hold negative values, which are no counts, and the other references do not. "
+            "Pass layer= with the counts of all."
+        )
+    return UNITS_AS_GIVEN if transformed else UNITS
+
+
+def _check_size(part: AnnData, name: str, n_neighbors: int) -> None:
+    if part.n_obs <= n_neighbors:
+        raise ValueError(
+            f'reference "{name}" has {part.n_obs} spots with counts, too few for {n_neighbors} neighbours of a spot. '
+            "Leave it out, or ask for fewer neighbours."
+        )
+
+
+def _join(parts: list[AnnData]) -> AnnData:
+    """One object of all, which takes the arrays in ``obsm`` away from them: none is held twice."""
+    joined = AnnData(
+        csr_matrix(vstack([part.X for part in parts])),
+        obs=pd.concat([part.obs for part in parts]).astype({Obs.slide: "category"}),
+        var=parts[0].var.copy(),
+    )
+    for key in list(parts[0].obsm):
+        blocks = [part.obsm.pop(key) for part in parts]
+        joined.obsm[key] = csr_matrix(vstack(blocks)) if key == Obsm.transcriptome else _stacked(blocks)
+    return joined
+
+
+def _stacked(blocks: list[np.ndarray]) -> np.ndarray:
+    """All blocks one below the other; each is let go of once it has been copied."""
+    if len(blocks) == 1:
+        return blocks.pop()
+    out, start = np.empty((sum(map(len, blocks)), *blocks[0].shape[1:]), np.result_type(*blocks)), 0
+    while blocks:
+        block = blocks.pop(0)
+        out[start : start + len(block)] = block
+        start += len(block)
+    return out
+
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""

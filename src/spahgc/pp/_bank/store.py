@@ -19,8 +19,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._files import folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
-from spahgc._spots.rows import Rows
-from spahgc._spots.stored_rows import DIGESTS, StoredRows
+from spahgc._spots.rows import DIGESTS, Rows, StoredRows
 from spahgc.pp._bank.formats import FORMAT, ZARR_FILE, BankVersion, current_version, write_manifest
 from spahgc.pp._search.exact import BANK_BLOCK
 

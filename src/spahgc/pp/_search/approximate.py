@@ -15,8 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._files import written_whole
-from spahgc._spots.rows import Rows, SomeRows
-from spahgc._spots.stored_rows import StoredRows, as_stored
+from spahgc._spots.rows import Rows, SomeRows, StoredRows, as_stored
 from spahgc.pp._search.exact import MIN_NORM, cosine_neighbors, neighbor_graph, normalized
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._spots.rows import Rows
-from spahgc._spots.stored_rows import as_stored
+from spahgc._spots.rows import Rows, as_stored
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,10 +16,10 @@ from spahgc._keys import Obs
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import resolve_device, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
-from spahgc._slides.placed import placed_tables
+from spahgc._slides.split import placed_tables
 from spahgc._training.processes import launched
 from spahgc._validate import check_genes, find_embedding, quoted
-from spahgc.pp._bank.build import check_embeddings, is_bank
+from spahgc.pp._bank.references import check_embeddings, is_bank
 from spahgc.pp._genes import common_genes
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
