@@ -168,3 +168,16 @@ def test_workers_are_the_processors_that_the_encoder_leaves(monkeypatch):
 def test_a_number_of_workers_that_is_none_is_refused(pixels, n_workers):
     with pytest.raises(ValueError, match="n_workers is .* at least 1"):
         embed(spots(pixels), pixels, n_workers=n_workers)
+
+
+def test_slides_embedded_by_one_worker_are_kept_when_several_are_asked_for(pixels, tmp_path):
+    adata = spots(pixels)
+    adata.uns["spatial"] = {"S": {"images": {"hires": pixels}, "scalefactors": {"tissue_hires_scalef": 1.0}}}
+    adata.write_h5ad(tmp_path / "S.h5ad")
+    statuses = [
+        sp.pp.embed_many(
+            [tmp_path / "S.h5ad"], tmp_path / "embedded", encoder=ENCODER, n_workers=n_workers, device="cpu"
+        )["status"].item()
+        for n_workers in (1, 3)
+    ]
+    assert statuses == ["written", "kept"]

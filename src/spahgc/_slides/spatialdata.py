@@ -257,8 +257,8 @@ def _choose(
 ) -> tuple[_Candidate, bool]:
     """The image, and whether none of those that show the same tissue is finer."""
     systems = {key: list(_transformations(sdata.images[key])) for key in sdata.images}
-    wanted = set(spots.transformations) if coordinate_system is None else {coordinate_system}
-    reachable = [key for key in systems if wanted & set(systems[key])]
+    systems_of_shapes = set(spots.transformations) if coordinate_system is None else {coordinate_system}
+    reachable = [key for key in systems if systems_of_shapes & set(systems[key])]
     if not reachable or (image_key is not None and image_key not in reachable):
         images = "; ".join(f'"{key}" in {quoted(systems[key])}' for key in systems if image_key in (None, key))
         shown = f'"{coordinate_system}"' if coordinate_system is not None else quoted(spots.transformations)
@@ -271,7 +271,7 @@ def _choose(
         chosen = _candidate(sdata, spots, image_key, coordinate_system)
         return chosen, not any(_is_finer(sdata, spots, key, coordinate_system, chosen) for key in reachable)
     candidates = [_candidate(sdata, spots, key, coordinate_system) for key in reachable]
-    finest = max(candidates, key=lambda one: one.scale)
+    finest = max(candidates, key=lambda candidate: candidate.scale)
     for other in candidates:
         if other is not finest and (finest.scale <= other.scale * (1 + SAME_EXTENT) or not _same_extent(finest, other)):
             raise ValueError(

@@ -73,21 +73,21 @@ def make_levels(sizes: Iterable[tuple[int, int]], *, cut_at_start: bool = False)
     return tuple(levels)
 
 
-def at_level(image: ImageSource, wanted: float) -> LevelView | ImageSource:
+def at_level(image: ImageSource, pixel_side: float) -> LevelView | ImageSource:
     """Choose the coarsest level whose pixels are no larger than those that are wanted.
 
     Parameters
     ----------
     image
         The image. Without ``levels`` it is its own only level.
-    wanted
+    pixel_side
         Side of a wanted pixel, in pixels of the full resolution.
     """
     levels: tuple[Level, ...] = tuple(getattr(image, "levels", ()))
     best = 0
     for index, level in enumerate(levels):
         coarseness = max(level.scale_x, level.scale_y)
-        if coarseness <= wanted * (1 + SAME_SCALE) and coarseness > max(levels[best].scale_x, levels[best].scale_y):
+        if coarseness <= pixel_side * (1 + SAME_SCALE) and coarseness > max(levels[best].scale_x, levels[best].scale_y):
             best = index
     return LevelView(cast("PyramidSource", image), best) if best > 0 else image
 

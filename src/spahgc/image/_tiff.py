@@ -235,17 +235,17 @@ class TiffLevel(ClosesItself):
 
     def _from_array(self, data: NDArray[np.uint8] | zarr.Array, lock: threading.RLock | None = None) -> Reader:
         """Read from something that is indexed like an array, one thread after the other if there is a lock."""
-        axes, kept = self._series.axes, self._axes
+        axes, image_axes = self._series.axes, self._axes
 
         def read(left: int, top: int, width: int, height: int) -> Pixels:
             where = {"Y": slice(top, top + height), "X": slice(left, left + width)}
-            index = tuple(where.get(axis, slice(None) if axis in kept else 0) for axis in axes)
+            index = tuple(where.get(axis, slice(None) if axis in image_axes else 0) for axis in axes)
             if lock is None:
                 region = np.asarray(data[index])
             else:
                 with lock:
                     region = np.asarray(data[index])
-            if kept in ("SYX", "CYX"):
+            if image_axes in ("SYX", "CYX"):
                 region = np.moveaxis(region, 0, -1)
             return np.array(as_rgb(region), copy=True, order="C")
 
@@ -300,9 +300,9 @@ class _Closed(Exception):
     """The image was closed, maybe while another thread read it."""
 
 
-def damaged(path: Path, found: str) -> ValueError:
+def damaged(path: Path, problem: str) -> ValueError:
     """Name a file that is not a whole TIFF."""
     return ValueError(
-        f'the TIFF file "{path}" ({path.stat().st_size:,} bytes) cannot be read: {found}. '
+        f'the TIFF file "{path}" ({path.stat().st_size:,} bytes) cannot be read: {problem}. '
         "It is damaged or was not copied to its end; copy or download it again."
     )

@@ -13,7 +13,7 @@ from spahgc.encoders._record import PATCH_CONTEXT, EncoderRecord
 
 RECOMMENDED_SCALES = (1.0, 2.0, 4.0)
 """Widths of the patches around a spot, multiples of the encoder's patch."""
-TURNS = (1, 4)
+ROTATIONS = (1, 4)
 """Numbers of quarter turns that favour no direction, or are none."""
 
 
@@ -69,43 +69,43 @@ class Context:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", _check_scales(self.scales))
         if self.depths is not None:
-            depths = _whole(self.depths, "depths", "pass a whole number, 0 for the output of the network alone")
+            depths = _as_int(self.depths, "depths", "pass a whole number, 0 for the output of the network alone")
             if depths < 0:
                 raise ValueError(f"depths is {depths}; pass 0 or more")
             object.__setattr__(self, "depths", depths)
-        rotations = _whole(self.rotations, "rotations", "pass 4, or 1 for the upright patch alone")
-        if rotations not in TURNS:
+        rotations = _as_int(self.rotations, "rotations", "pass 4, or 1 for the upright patch alone")
+        if rotations not in ROTATIONS:
             raise ValueError(f"rotations is {rotations}; pass 4, or 1 for the upright patch alone")
         object.__setattr__(self, "rotations", rotations)
 
 
-def _whole(value: object, name: str, ways_out: str) -> int:
+def _as_int(value: object, name: str, hint: str) -> int:
     """Return a whole number as ``int``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}; {ways_out}")
+        raise TypeError(f"{name} is {value!r}; {hint}")
     return int(value)
 
 
 def _check_scales(scales: object) -> tuple[float, ...]:
     """Return the scales as a tuple of floats."""
-    ways_out = "pass multiples of the encoder's patch, the first of them 1, e.g. scales=(1, 2, 4)"
+    hint = "pass multiples of the encoder's patch, the first of them 1, e.g. scales=(1, 2, 4)"
     if not isinstance(scales, Sequence | np.ndarray) or isinstance(scales, str):
-        raise TypeError(f"scales is {scales!r}; {ways_out}")
+        raise TypeError(f"scales is {scales!r}; {hint}")
     numbers = int | float | np.integer | np.floating
     wrong = next((scale for scale in scales if isinstance(scale, bool) or not isinstance(scale, numbers)), None)
     if wrong is not None:
-        raise TypeError(f"scales holds {wrong!r}; {ways_out}")
+        raise TypeError(f"scales holds {wrong!r}; {hint}")
     checked = tuple(float(scale) for scale in scales)
     if not all(math.isfinite(scale) and scale > 0 for scale in checked):
-        raise ValueError(f"scales is {scales!r}, but a patch has a positive width; {ways_out}")
+        raise ValueError(f"scales is {scales!r}, but a patch has a positive width; {hint}")
     if len(set(checked)) < len(checked):
-        raise ValueError(f"scales is {scales!r} and names a width twice; {ways_out}")
+        raise ValueError(f"scales is {scales!r} and names a width twice; {hint}")
     if not checked or checked[0] != 1:
-        raise ValueError(f"scales is {scales!r}, which does not begin with 1, the patch itself; {ways_out}")
+        raise ValueError(f"scales is {scales!r}, which does not begin with 1, the patch itself; {hint}")
     return checked
 
 
-PLAIN = Context(scales=(1.0,), depths=0, rotations=1)
+PATCH_ALONE = Context(scales=(1.0,), depths=0, rotations=1)
 """The patch of a spot and nothing else."""
 
 
@@ -113,9 +113,9 @@ def as_context(context: Context | bool | None) -> Context:
     """The context that was asked for: ``None`` is the plain patch, ``True`` the recommended one."""
     if isinstance(context, Context):
         # Of the output of the patch itself nothing is turned.
-        return PLAIN if replace(context, rotations=1) == PLAIN else context
+        return PATCH_ALONE if replace(context, rotations=1) == PATCH_ALONE else context
     if context is None or context is False:
-        return PLAIN
+        return PATCH_ALONE
     if context is True:
         return Context()
     raise TypeError(
@@ -132,7 +132,7 @@ def refuse_own_context(record: EncoderRecord, context: Context) -> None:
     ValueError
         If the record names a context of its own and another one is asked for.
     """
-    if context != PLAIN and record.context != PATCH_CONTEXT:
+    if context != PATCH_ALONE and record.context != PATCH_CONTEXT:
         raise ValueError(
             f'encoder "{record.name}" has a context of its own ("{record.context}"), and {context} was asked for. '
             "Leave context= out."
@@ -141,6 +141,6 @@ def refuse_own_context(record: EncoderRecord, context: Context) -> None:
 
 def with_context(record: EncoderRecord, context: Context, levels: tuple[int, ...]) -> EncoderRecord:
     """Enter a context, and the channels of the levels that it takes, into the record of an encoder."""
-    if context == PLAIN:
+    if context == PATCH_ALONE:
         return record
     return replace(record, context=write_layout(Layout(tuple(context.scales), levels, context.rotations)))

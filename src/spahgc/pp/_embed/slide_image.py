@@ -252,9 +252,7 @@ def _check_fine_enough(
     label: str, scale: float, hires_mpp: float | None, full_mpp: float | None, encoder_mpp: float | None
 ) -> None:
     """Refuse an image whose pixels are wider than the encoder's, or than the slide's where the encoder takes these."""
-    ways_out = (
-        "Pass image= with the path of the full-resolution image, or allow_upsampling=True to enlarge what is there."
-    )
+    hint = "Pass image= with the path of the full-resolution image, or allow_upsampling=True to enlarge what is there."
     native = encoder_mpp is None
     needed_mpp = full_mpp if native else encoder_mpp
     if hires_mpp is None or needed_mpp is None:
@@ -263,13 +261,13 @@ def _check_fine_enough(
         raise ValueError(
             f"only the hires image of {label} is there, and it is reduced to {scale:.4g} of the full-resolution image, "
             "and that image's resolution is not known, so that nobody can tell whether the hires image shows what the "
-            f"encoder needs. Pass mpp= with the microns per pixel of the full-resolution image. {ways_out}"
+            f"encoder needs. Pass mpp= with the microns per pixel of the full-resolution image. {hint}"
         )
     if hires_mpp > MAX_COARSENESS * needed_mpp:
         reason = "the slide's own resolution, which this encoder takes" if native else "the encoder's"
         raise ValueError(
             f"only the hires image of {label} is there, and its resolution is too low: a pixel is {hires_mpp:.4g} um "
-            f"wide, but {needed_mpp:.4g} um are needed ({reason}). {ways_out}"
+            f"wide, but {needed_mpp:.4g} um are needed ({reason}). {hint}"
         )
 
 

@@ -66,7 +66,7 @@ class Macenko:
     strongest: NDArray[np.float64]
 
     @classmethod
-    def of(cls, tissue: Pixels, label: str) -> Macenko:
+    def estimate(cls, tissue: Pixels, label: str) -> Macenko:
         """Estimate the stains from tissue pixels, pixels x 3."""
         density = OPTICAL_DENSITY[tissue].astype(np.float64)
         # Two stains span a plane through the origin.
@@ -112,7 +112,7 @@ class Reinhard:
     spread: NDArray[np.float64]
 
     @classmethod
-    def of(cls, tissue: Pixels, label: str) -> Reinhard:
+    def estimate(cls, tissue: Pixels, label: str) -> Reinhard:
         """Estimate the colours from tissue pixels, pixels x 3."""
         colours = _opponents(tissue)
         spread = colours.std(axis=0)
@@ -166,7 +166,7 @@ StainNormalizer: TypeAlias = Macenko | Reinhard | UserFunction
 """What is done to the patches of one slide."""
 
 
-def stain_name(wanted: str | PatchFunction | None) -> str:
+def stain_name(method: str | PatchFunction | None) -> str:
     """What the encoder record says of a stain normalisation; empty for none.
 
     Raises
@@ -176,21 +176,21 @@ def stain_name(wanted: str | PatchFunction | None) -> str:
     TypeError
         If it is neither a name nor a function.
     """
-    if wanted is None:
+    if method is None:
         return ""
-    if isinstance(wanted, str):
-        if wanted not in METHODS:
+    if isinstance(method, str):
+        if method not in METHODS:
             raise ValueError(
-                f'stain_normalization="{wanted}" is not known; pass one of {", ".join(METHODS)}, or a function that '
+                f'stain_normalization="{method}" is not known; pass one of {", ".join(METHODS)}, or a function that '
                 "makes of a patch (uint8, height x width x 3) one of the same shape."
             )
-        return wanted
-    if not callable(wanted):
+        return method
+    if not callable(method):
         raise TypeError(
-            f"stain_normalization is of type {type(wanted).__name__}; pass None, one of {', '.join(METHODS)}, or a "
+            f"stain_normalization is of type {type(method).__name__}; pass None, one of {', '.join(METHODS)}, or a "
             "function that makes of a patch (uint8, height x width x 3) one of the same shape."
         )
-    name = getattr(getattr(wanted, "func", wanted), "__qualname__", type(wanted).__qualname__)
+    name = getattr(getattr(method, "func", method), "__qualname__", type(method).__qualname__)
     if "<lambda>" in name:
         raise ValueError(
             "stain_normalization= is a lambda. Its name goes into the record of the embedding, by which embeddings of "
@@ -199,7 +199,7 @@ def stain_name(wanted: str | PatchFunction | None) -> str:
     return f"user:{name}"
 
 
-def fit_stain(wanted: str | PatchFunction, image: ImageSource, label: str) -> StainNormalizer:
+def fit_stain(method: str | PatchFunction, image: ImageSource, label: str) -> StainNormalizer:
     """Estimate what a slide's patches need, once for the whole slide, from the tissue of a small image of it.
 
     Raises
@@ -207,8 +207,8 @@ def fit_stain(wanted: str | PatchFunction, image: ImageSource, label: str) -> St
     ValueError
         If the slide shows too little tissue, or only one stain.
     """
-    if not isinstance(wanted, str):
-        return UserFunction(wanted, stain_name(wanted))
+    if not isinstance(method, str):
+        return UserFunction(method, stain_name(method))
     small, _ = thumbnail(image, THUMBNAIL_PX)
     tissue = small[OPTICAL_DENSITY[small].mean(axis=-1) > TISSUE_OD]
     if len(tissue) < MIN_TISSUE_PIXELS:
@@ -217,7 +217,7 @@ def fit_stain(wanted: str | PatchFunction, image: ImageSource, label: str) -> St
             f"thumbnail show tissue, at least {MIN_TISSUE_PIXELS} are needed. Pass stain_normalization=None to leave it as "
             "it is."
         )
-    return METHODS[wanted].of(tissue, label)
+    return METHODS[method].estimate(tissue, label)
 
 
 def _opponents(pixels: Pixels) -> NDArray[np.float64]:
