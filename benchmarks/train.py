@@ -41,7 +41,7 @@ from spahgc._parameters import PRESETS, Parameters
 DEVICE = "cpu"
 PHASES = {
     "bank": "spahgc.model:as_bank",
-    "axes of appearance": "spahgc._linear.image_axes:ImageAxes.fit",
+    "axes of appearance": "spahgc._linear.low_rank:ImageAxes.fit",
     "components": "spahgc._linear.node_features:fit_components",
     "line": "spahgc._linear.node_features:ImageRidge.fit",
     "trust": "spahgc.model:held_out_trust",

@@ -19,11 +19,11 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 import spahgc as sp
-from spahgc._spots.rows import StoredRows
+from spahgc._spots.rows import StoredRows, stored_rows
 from spahgc._training.graphs import bank_spots
 from spahgc.pp._bank import references as _bank
 from spahgc.pp._bank import store as _bank_store
-from spahgc.pp._bank.store import append_rows, appended_bank, in_half, new_rows, stored_rows
+from spahgc.pp._bank.store import append_rows, appended_bank, in_half, new_rows
 from spahgc.pp._search.exact import cosine_neighbors
 
 EMBEDDING = "X_sim"

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from spahgc._linear.gene_components import GeneComponents
+from spahgc._linear.low_rank import GeneComponents
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import (
     SlideScale,
@@ -270,15 +270,13 @@ def test_weighing_makes_the_first_component_of_what_has_an_order_in_space():
 
 def test_genes_without_any_spatial_structure_are_not_weighed(monkeypatch):
     some = spots(noise=1.0)
-    monkeypatch.setattr(
-        "spahgc._linear.gene_components.spatial_autocorrelation", lambda genes, *_: np.zeros(genes.shape[1])
-    )
+    monkeypatch.setattr("spahgc._linear.low_rank.spatial_autocorrelation", lambda genes, *_: np.zeros(genes.shape[1]))
     np.testing.assert_array_equal(GeneComponents.fit(some, 3, weigh=True).scores, GeneComponents.fit(some, 3).scores)
 
 
 @pytest.mark.parametrize("weigh", [True, False])
 def test_a_network_is_judged_by_the_genes_of_most_spatial_structure(monkeypatch, weigh):
-    monkeypatch.setattr("spahgc._linear.gene_components.N_TRAINING_GENES", N_SMOOTH)
+    monkeypatch.setattr("spahgc._linear.low_rank.N_TRAINING_GENES", N_SMOOTH)
     some = tissue()
     components = GeneComponents.fit(some, 3, weigh=weigh)
     expected = standardize(some.transcriptome.toarray(), some.slide)[:, :N_SMOOTH]

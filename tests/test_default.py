@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc import Parameters, SpaHGC
-from spahgc._linear.image_axes import ImageAxes
+from spahgc._linear.low_rank import ImageAxes
 from spahgc._parameters import PRESETS
 from spahgc._spots.spots import Spots
 
@@ -167,7 +167,7 @@ def test_a_model_saved_and_loaded_predicts_bit_for_bit_the_same(target, refs, qu
 def test_several_numbers_of_components_give_the_mean_of_their_predictions(target, refs, line_only, monkeypatch):
     # One penalty for all, and none in the read-out, whose size would depend on the number of components.
     monkeypatch.setattr("spahgc._linear.ridge.PENALTIES", (0.1,))
-    monkeypatch.setattr("spahgc._linear.gene_components.LOADINGS_PENALTY", 0.0)
+    monkeypatch.setattr("spahgc._linear.low_rank.LOADINGS_PENALTY", 0.0)
 
     def with_components(n: int | tuple[int, ...]) -> np.ndarray:
         return sp.tl.fit(refs, preset=replace(line_only, n_components=n)).predict(target)

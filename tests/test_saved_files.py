@@ -20,9 +20,9 @@ from anndata import AnnData
 from safetensors.numpy import load_file
 
 import spahgc as sp
+from spahgc._spots.rows import stored_rows
 from spahgc._training.model_files import FORMAT
 from spahgc.pp._bank import formats, store
-from spahgc.pp._bank.store import stored_rows
 
 EMBEDDING = "X_sim"
 SAVED = Path(__file__).parent / "saved"

@@ -119,6 +119,15 @@ def limited_threads(products: float) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun and ``accelerate launch`` tell every process that they start."""
+
+
+def launched() -> bool:
+    """Whether torchrun or ``accelerate launch`` started this process and others with it."""
+    return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
 def resolve_device(device: str | None) -> str:
     """Name of the torch device to be used: the argument, the setting, or the first accelerator there is.
 

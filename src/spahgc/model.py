@@ -17,7 +17,7 @@ from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.measured import in_memory
 from spahgc._slides.split import placed_table, placed_tables
-from spahgc._spots.rows import Rows, in_float
+from spahgc._spots.rows import Rows, as_rows, in_float
 from spahgc._spots.spots import Spots
 from spahgc._training.graphs import (
     bank_spots,
@@ -48,7 +48,6 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
-from spahgc.pp._bank.store import as_rows
 from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
 from spahgc.pp._search.neighbors import Neighbors
 

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spahgc._linear.gene_components import GeneComponents
-from spahgc._linear.image_axes import ImageAxes
+from spahgc._linear.low_rank import GeneComponents, ImageAxes
 from spahgc._linear.ridge import Ridge, fit_ridge
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import Rows, SlideScale, blocks_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spahgc._linear.gene_components import GeneComponents
+from spahgc._linear.low_rank import GeneComponents
 from spahgc._linear.node_features import ImageRidge, fit_components
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import MIN_SPREAD, Rows, SomeRows, blocks_of, mean_and_std, mean_of, read

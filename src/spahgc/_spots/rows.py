@@ -109,7 +109,7 @@ class Joined(LazyRows):
     def __init__(self, z: Rows, y: Rows | csr_matrix) -> None:
         self.z, self.y = z, dense(y)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Rows, and the columns of both."""
         return self.z.shape[0], self.z.shape[1] + self.y.shape[1]
@@ -537,6 +537,10 @@ DIGESTS = "spahgc_marks"
 """Attribute of the array: after every write the number of spots and the SHA-256 of all of them."""
 
 
+ZARR_FILE = "zarr.json"
+"""Describes an array or a group of zarr, format 3, in its folder."""
+
+
 class StoredRows(LazyRows):
     """Spots x dim on disk, read block by block as float32; no more of it is held than what was asked for.
 
@@ -654,3 +658,20 @@ def _release(chunk: mmap.mmap) -> None:
     """The pages of a chunk no longer count as memory of this process; they are read again when they are needed."""
     if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, where such pages go when the system needs them
         chunk.madvise(mmap.MADV_DONTNEED)
+
+
+def stored_rows(z: object) -> StoredRows | None:
+    """The embedding of an opened bank, to be read in blocks; ``None`` for any other array."""
+    import zarr
+
+    if not isinstance(z, zarr.Array) or not isinstance(z.store, zarr.storage.LocalStore):
+        return None
+    version = Path(z.store.root)
+    bank = version.parent
+    return StoredRows(version / z.path, bank_folder=bank) if (bank / ZARR_FILE).is_file() else None
+
+
+def as_rows(z: Rows) -> Rows:
+    """The embedding of an opened bank as rows that are read in blocks; any other array as it is."""
+    stored = stored_rows(z)
+    return z if stored is None else stored

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spahgc._settings import progress_bar
+from spahgc._settings import launched, progress_bar
 from spahgc._spots.plane import spatial_blocks
 from spahgc._spots.rows import read
 from spahgc._training.graphs import training_tasks
@@ -69,7 +69,7 @@ def train_networks(
     history: list[LossRecord] = []
     if not parameters.epochs:
         return networks, history
-    processes = joined_processes(device)
+    processes = joined_processes(device) if launched() else None
     if processes is not None:
         device = processes.device
         _check_same_references(node_features, processes)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun and ``accelerate launch`` tell every process that they start."""
 SAME = 1e-3
 """Share of the largest by which the same numbers may differ between processes, which may run on different machines."""
 
@@ -70,8 +68,8 @@ class ProcessGroup:
             )
 
 
-def joined_processes(device: str) -> ProcessGroup | None:
-    """The processes that were started together with this one; ``None`` where it runs alone.
+def joined_processes(device: str) -> ProcessGroup:
+    """The processes that were started together with this one, where there are such.
 
     Parameters
     ----------
@@ -85,8 +83,6 @@ def joined_processes(device: str) -> ProcessGroup | None:
     ValueError
         If the device is not this process's own, or the processes have been joined in another way.
     """
-    if not launched():
-        return None
     state = _partial_state(cpu=device == "cpu")
     expected = int(os.environ["WORLD_SIZE"])
     if state.num_processes != expected or state.device.type != device.partition(":")[0]:
@@ -102,11 +98,6 @@ def joined_processes(device: str) -> ProcessGroup | None:
             "Leave device= out: every process takes its own."
         )
     return ProcessGroup(state.process_index, state.num_processes, own)
-
-
-def launched() -> bool:
-    """Whether torchrun or ``accelerate launch`` started this process and others with it."""
-    return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def warn_of_idle(processes: ProcessGroup, tasks_per_step: int, n_tasks: int) -> None:

@@ -1,6 +1,6 @@
 """The network of SpaHGC in plain torch: graph, layers, masks, losses, training. Knows no AnnData."""
 
-from spahgc.nn._edges import Edges, HeteroGraph
+from spahgc.nn._edges import Edges
 from spahgc.nn._losses import LOSS_TERMS, LossTerm, StepOutputs, alignment_loss, expression_loss, gene_correlations
 from spahgc.nn._network import (
     WHOLE,
@@ -8,6 +8,7 @@ from spahgc.nn._network import (
     CrossNodeAttention,
     CrossNodeAttentionPooling,
     CrossNodeDualAttention,
+    HeteroGraph,
     MeanSAGE,
     SpaHGCLayer,
     SpaHGCNetwork,

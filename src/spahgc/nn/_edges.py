@@ -1,12 +1,11 @@
-"""The heterogeneous graph as tensors, and what runs along its edges: means and attention, without a copy for every edge."""
+"""Edges of a graph as tensors, and what runs along them: means and attention, without a copy for every edge."""
 
 from __future__ import annotations
 
 import functools
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -142,54 +141,6 @@ class Edges:
         looked_at = weights.detach()
         given = torch.empty_like(looked_at).index_copy_(0, edges.order, looked_at)
         return Attended(out, *(x.view(-1, heads) for x in (given, highest, total)))
-
-
-@dataclass(frozen=True)
-class HeteroGraph:
-    """Features and edges of the two node types.
-
-    Parameters
-    ----------
-    target
-        Image features of the target spots, target spots x dim.
-    reference
-        Image features of the reference spots, reference spots x dim.
-    expression
-        Expression of the reference spots, reference spots x genes.
-    edges
-        Edges of each type by its name, from the nodes that are looked at to those that look: ``"ts"``, ``"cs"``, ``"rs"``,
-        and whatever else a layer is written for.
-    hidden
-        Of features by their name (``"target"``, ``"reference"``, ``"expression"``) the share of entries, 0 to 1, that is
-        hidden on average: see :meth:`visible`.
-    """
-
-    target: Tensor
-    reference: Tensor
-    expression: Tensor
-    edges: Mapping[str, Edges]
-    hidden: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def ts(self) -> Edges:
-        """Target slice: from the neighbours in the plane to a target spot."""
-        return self.edges["ts"]
-
-    @property
-    def cs(self) -> Edges:
-        """Cross slice: from the reference spots that look alike to a target spot."""
-        return self.edges["cs"]
-
-    @property
-    def rs(self) -> Edges:
-        """Reference slice: from the reference spots that look and express alike to a reference spot."""
-        return self.edges["rs"]
-
-    def visible(self, name: str, rows: Tensor | None = None) -> Tensor:
-        """Features of all nodes or of some rows, times the share of their entries that is not hidden."""
-        features: Tensor = getattr(self, name)
-        features = features if rows is None else features.index_select(0, rows)
-        return features * (1 - self.hidden[name]) if name in self.hidden else features
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The network: GraphSAGE and attention layers over the three edge types, attention pooling, a linear head to genes.
+"""The network on its graph: GraphSAGE and attention layers over the three edge types, attention pooling, a linear head to genes.
 
 Every layer is written for a block of receiving nodes, and a whole slide is one block. In blocks the states of all nodes
 after a layer are kept, nodes x width, and the next layer is computed for a block at a time from the states at the sources
@@ -9,7 +9,8 @@ and hand on to one block what they gathered from another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spahgc.nn._edges import Attended, Edges, HeteroGraph
+    from spahgc.nn._edges import Attended, Edges
 
 LEAKY_SLOPE = 0.2
 BLOCK_REFERENCES = 4096
@@ -31,6 +32,54 @@ WHOLE: tuple[None] = (None,)
 
 Blocks = Sequence["Tensor | None"]
 """Numbers of the nodes of each block; ``None`` for all nodes."""
+
+
+@dataclass(frozen=True)
+class HeteroGraph:
+    """Features and edges of the two node types.
+
+    Parameters
+    ----------
+    target
+        Image features of the target spots, target spots x dim.
+    reference
+        Image features of the reference spots, reference spots x dim.
+    expression
+        Expression of the reference spots, reference spots x genes.
+    edges
+        Edges of each type by its name, from the nodes that are looked at to those that look: ``"ts"``, ``"cs"``, ``"rs"``,
+        and whatever else a layer is written for.
+    hidden
+        Of features by their name (``"target"``, ``"reference"``, ``"expression"``) the share of entries, 0 to 1, that is
+        hidden on average: see :meth:`visible`.
+    """
+
+    target: Tensor
+    reference: Tensor
+    expression: Tensor
+    edges: Mapping[str, Edges]
+    hidden: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ts(self) -> Edges:
+        """Target slice: from the neighbours in the plane to a target spot."""
+        return self.edges["ts"]
+
+    @property
+    def cs(self) -> Edges:
+        """Cross slice: from the reference spots that look alike to a target spot."""
+        return self.edges["cs"]
+
+    @property
+    def rs(self) -> Edges:
+        """Reference slice: from the reference spots that look and express alike to a reference spot."""
+        return self.edges["rs"]
+
+    def visible(self, name: str, rows: Tensor | None = None) -> Tensor:
+        """Features of all nodes or of some rows, times the share of their entries that is not hidden."""
+        features: Tensor = getattr(self, name)
+        features = features if rows is None else features.index_select(0, rows)
+        return features * (1 - self.hidden[name]) if name in self.hidden else features
 
 
 class CrossNodeAttention(nn.Module):

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spahgc._parameters import Parameters
-    from spahgc.nn._edges import HeteroGraph
-    from spahgc.nn._network import SpaHGCNetwork
+    from spahgc.nn._network import HeteroGraph, SpaHGCNetwork
 
 
 def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -24,12 +24,13 @@ from anndata import AnnData
 
 from spahgc._files import write_text
 from spahgc._keys import SPATIAL, UNS, Obsm, Uns
+from spahgc._spots.rows import ZARR_FILE
 
 FORMAT = 2
 """Format in which banks are written."""
 
-ZARR_FILE, BANK = "zarr.json", "spahgc_bank"
-"""Description of a group or array of zarr, and the attribute in that of the folder which names the valid version."""
+BANK = "spahgc_bank"
+"""Attribute in the description of the folder that names the valid version."""
 
 
 class BankVersion(NamedTuple):

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides.measured import MeasuredSlide, in_memory, measured_slides
 from spahgc._slides.split import canonical_order, placed_tables, shared_spots
-from spahgc._spots.rows import Joined, StoredRows, in_float, standardize
+from spahgc._spots.rows import Joined, StoredRows, in_float, standardize, stored_rows
 from spahgc._spots.spots import Spots
 from spahgc._validate import (
     check_anndata,
@@ -30,7 +30,7 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_columns, plain_embedding
-from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank, stored_rows
+from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
 from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
 from spahgc.pp._search.neighbors import search_neighbors
 

@@ -19,8 +19,8 @@ from scipy.sparse import csr_matrix
 
 from spahgc._files import folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
-from spahgc._spots.rows import DIGESTS, Rows, StoredRows
-from spahgc.pp._bank.formats import FORMAT, ZARR_FILE, BankVersion, current_version, write_manifest
+from spahgc._spots.rows import DIGESTS, ZARR_FILE, StoredRows
+from spahgc.pp._bank.formats import FORMAT, BankVersion, current_version, write_manifest
 from spahgc.pp._search.exact import BANK_BLOCK
 
 if TYPE_CHECKING:
@@ -67,23 +67,6 @@ def open_bank(path: str | Path) -> AnnData:
         versions it knows.
     """
     return current_version(Path(path)).open()
-
-
-def stored_rows(z: object) -> StoredRows | None:
-    """The embedding of an opened bank, to be read in blocks; ``None`` for any other array."""
-    import zarr
-
-    if not isinstance(z, zarr.Array) or not isinstance(z.store, zarr.storage.LocalStore):
-        return None
-    version = Path(z.store.root)
-    bank = version.parent
-    return StoredRows(version / z.path, bank_folder=bank) if (bank / ZARR_FILE).is_file() else None
-
-
-def as_rows(z: Rows) -> Rows:
-    """The embedding of an opened bank as rows that are read in blocks; any other array as it is."""
-    stored = stored_rows(z)
-    return z if stored is None else stored
 
 
 @contextmanager

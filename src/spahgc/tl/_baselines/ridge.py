@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spahgc._linear.gene_components import GeneComponents
+from spahgc._linear.low_rank import GeneComponents
 from spahgc._linear.ridge import fit_ridge
 from spahgc._spots.rows import neighbour_mean, reduce, standardize
 from spahgc._spots.spots import Spots

@@ -14,10 +14,9 @@ from anndata import AnnData
 
 from spahgc._keys import Obs
 from spahgc._parameters import Parameters, find_preset
-from spahgc._settings import resolve_device, versions
+from spahgc._settings import launched, resolve_device, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import placed_tables
-from spahgc._training.processes import launched
 from spahgc._validate import check_genes, find_embedding, quoted
 from spahgc.pp._bank.references import check_embeddings, is_bank
 from spahgc.pp._genes import common_genes
