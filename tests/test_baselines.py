@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import spahgc as sp
 from spahgc._linear.ridge import PENALTIES, fit_ridge
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, contrastive_loss, in_blocks, train_in_batches
 from spahgc.tl._baselines import BASELINES

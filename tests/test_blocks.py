@@ -15,8 +15,7 @@ from spahgc import Parameters, SpaHGC
 from spahgc._linear.node_features import LowRankFeatures
 from spahgc._linear.trust import held_out_trust
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
-from spahgc._spots.rows import SomeRows, standardize
-from spahgc._spots.spots import Spots, leave_one_out
+from spahgc._spots.rows import SomeRows, Spots, leave_one_out, standardize
 from spahgc._training import graphs as _training_tasks
 from spahgc._training import networks as _prediction
 from spahgc._training.graphs import (

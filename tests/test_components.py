@@ -15,6 +15,7 @@ from spahgc._linear.low_rank import GeneComponents
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import (
     SlideScale,
+    Spots,
     neighbour_mean,
     principal_axes,
     reduce,
@@ -22,7 +23,6 @@ from spahgc._spots.rows import (
     spatial_autocorrelation,
     standardize,
 )
-from spahgc._spots.spots import Spots
 
 SLIDES = np.repeat(["a", "b", "c"], [30, 40, 50])
 N_FACTORS = 3

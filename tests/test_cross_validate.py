@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc._slides.measured import measured_slides
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc.tl._cross_validation import folds as _folds
 from spahgc.tl._cross_validation.checkpoint import Checkpoint
 from spahgc.tl._cross_validation.cross_validate import _groups, _methods, _resolved, _without_the_rest

@@ -16,7 +16,7 @@ import spahgc as sp
 from spahgc import Parameters, SpaHGC
 from spahgc._linear.low_rank import ImageAxes
 from spahgc._parameters import PRESETS
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 
 EMBEDDING = "X_sim"
 CONTEXT = "scales 1,2; levels none; rotations 1"

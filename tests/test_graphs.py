@@ -17,8 +17,7 @@ import spahgc as sp
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures
 from spahgc._parameters import Parameters
 from spahgc._spots.plane import nearest_in_plane
-from spahgc._spots.rows import SlideScale, standardize
-from spahgc._spots.spots import Spots, leave_one_out
+from spahgc._spots.rows import SlideScale, Spots, leave_one_out, standardize
 from spahgc._training.graphs import SlideTask, check_sizes, hetero_graph, spare_rs_graph, training_task
 from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, EdgeType, Nodes, build_edges
 from spahgc.pp._search.exact import cosine_neighbors

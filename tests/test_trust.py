@@ -16,7 +16,7 @@ from spahgc._keys import Layers, Obs, Var
 from spahgc._linear import trust as _support
 from spahgc._linear.trust import Correlation, Spread, Support, Trust, held_out_predictions, held_out_trust
 from spahgc._parameters import Parameters
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc.pp._bank.references import as_bank, embedding_blocks
 from spahgc.tl._trusted import trusted_genes

@@ -17,8 +17,7 @@ from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.measured import in_memory
 from spahgc._slides.split import placed_table, placed_tables
-from spahgc._spots.rows import Rows, as_rows, in_float
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Rows, Spots, as_rows, in_float
 from spahgc._training.graphs import (
     bank_spots,
     check_sizes,

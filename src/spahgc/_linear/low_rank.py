@@ -12,6 +12,7 @@ from spahgc._spots.rows import (
     NeighbourMeanRows,
     Rows,
     SlideScale,
+    Spots,
     StandardizedRows,
     Views,
     blocks_of,
@@ -25,7 +26,6 @@ from spahgc._spots.rows import (
     standardize,
     sum_of_squared_scores,
 )
-from spahgc._spots.spots import Spots
 
 AROUND_WEIGHT = 0.5
 """Weight of the surroundings beside the spot itself, whose expression is in question."""
@@ -66,13 +66,13 @@ class ImageAxes:
         cls, spots: Spots, blocks: tuple[tuple[int, int], ...], *, n_axes: int, n_around: int, by_slide: bool = True
     ) -> tuple[ImageAxes, np.ndarray]:
         """Axes of some reference spots, and where these spots lie on them (spots x axes, float32)."""
-        scale = None if by_slide else mean_and_std(spots.z, np.arange(len(spots)))
+        scale = None if by_slide else mean_and_std(spots.z, np.arange(len(spots.xy)))
         views = _views(spots, blocks, n_around, scale)
         parts: tuple[Rows, ...] = views
         means = tuple(mean_of(part) for part in parts)
         axes = tuple(principal_axes(part, n_axes, mean) for part, mean in zip(parts, means, strict=True))
         squares = sum_of_squared_scores(views, means, axes)
-        size = float(np.sqrt(squares / len(spots) / sum(part.shape[1] for part in axes))) or 1.0
+        size = float(np.sqrt(squares / len(spots.xy) / sum(part.shape[1] for part in axes))) or 1.0
         image_axes = cls(means, axes, blocks, n_around, size, scale)
         return image_axes, scores_on_axes(views, means, axes, size)
 

@@ -12,8 +12,7 @@ import numpy as np
 from spahgc._linear.low_rank import GeneComponents, ImageAxes
 from spahgc._linear.ridge import Ridge, fit_ridge
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import Rows, SlideScale, blocks_of
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Rows, SlideScale, Spots, blocks_of
 
 N_PENALTY_COMPONENTS = 4
 """Largest components by whose error the penalty is chosen: the smaller ones are mostly noise, and would raise it."""

@@ -11,8 +11,7 @@ import numpy as np
 from spahgc._linear.low_rank import GeneComponents
 from spahgc._linear.node_features import ImageRidge, fit_components
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import MIN_SPREAD, Rows, SomeRows, blocks_of, mean_and_std, mean_of, read
-from spahgc._spots.spots import Spots, slide_or_half
+from spahgc._spots.rows import MIN_SPREAD, Rows, SomeRows, Spots, blocks_of, mean_and_std, mean_of, read, slide_or_half
 
 MAX_GROUPS = 5
 """Groups of references that are held out, so that the work does not grow with the square of their number."""

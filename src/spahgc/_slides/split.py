@@ -130,10 +130,11 @@ def located_slides(data: AnnData | Iterable[AnnData], label: str = "reference") 
         raise ValueError(f"no {label} was given. Pass at least one measured slide.")
     for place, adata in enumerate(objects):
         check_anndata(adata, f"{label} number {place + 1}")
-    regions = Counter(_region_name(adata) for adata in objects)
+    names = [_region_name(adata) for adata in objects]
+    regions = Counter(names)
     slides: dict[str, tuple[int, AnnData]] = {}
     for place, adata in enumerate(objects):
-        region = _region_name(adata)
+        region = names[place]
         fallback = region if region is not None and regions[region] == 1 else f"slide {place + 1}"
         for name, slide in _slides_of(adata, place, label, fallback):
             if name in slides:

@@ -14,8 +14,7 @@ from scipy.sparse import csr_matrix
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._slides.measured import in_memory
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
-from spahgc._spots.rows import DenseRows, Rows, SomeRows, as_rows, in_float, read
-from spahgc._spots.spots import Spots, leave_one_out
+from spahgc._spots.rows import DenseRows, Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
 from spahgc.nn import Edges, HeteroGraph, Task
 from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, RS, TARGET, Nodes, build_edges

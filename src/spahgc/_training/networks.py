@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
-    from spahgc._spots.spots import Spots
+    from spahgc._spots.rows import Spots
     from spahgc.nn import HeteroGraph, SpaHGCNetwork
 
 

@@ -16,7 +16,7 @@ from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank

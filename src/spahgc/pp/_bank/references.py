@@ -16,8 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides.measured import MeasuredSlide, in_memory, measured_slides
 from spahgc._slides.split import canonical_order, placed_tables, shared_spots
-from spahgc._spots.rows import Joined, StoredRows, in_float, standardize, stored_rows
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Joined, Spots, StoredRows, in_float, standardize, stored_rows
 from spahgc._validate import (
     check_anndata,
     check_coordinates,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc.tl._baselines.bleep import predict_bleep
 from spahgc.tl._baselines.mean import predict_mean
 from spahgc.tl._baselines.mlp import predict_mlp

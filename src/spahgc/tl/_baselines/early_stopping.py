@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from spahgc._spots.spots import Spots, leave_one_out
+from spahgc._spots.rows import Spots, leave_one_out
 from spahgc._training.graphs import as_tensor
 from spahgc.nn import gene_correlations
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, train_in_batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 
 
 def predict_mean(references: Spots, target: Spots, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc.pp._search.exact import cosine_neighbors
 
 N_NEAREST = 50

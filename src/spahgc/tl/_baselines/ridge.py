@@ -6,8 +6,7 @@ import numpy as np
 
 from spahgc._linear.low_rank import GeneComponents
 from spahgc._linear.ridge import fit_ridge
-from spahgc._spots.rows import neighbour_mean, reduce, standardize
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots, neighbour_mean, reduce, standardize
 
 N_COMPONENTS = 128
 """Principal components of the embedding, or of the spots' own features and of those of their neighbours."""

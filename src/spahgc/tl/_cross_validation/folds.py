@@ -16,7 +16,7 @@ from spahgc._keys import SCORES
 from spahgc._parameters import find_preset
 from spahgc._settings import progress_bar, settings
 from spahgc._slides.measured import MeasuredSlide
-from spahgc._spots.spots import Spots
+from spahgc._spots.rows import Spots
 from spahgc._validate import quoted
 from spahgc.model import fit_bank
 from spahgc.pp._bank.references import as_bank
