@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 
+METHODS = ("spahgc", "mean", "nearest", "ridge", "ridge_neighbours", "ridge_components", "mlp", "bleep")
+"""Methods of a prediction by name: the network, which alone has a graph, then the baselines."""
+
+NETWORK, *BASELINE_NAMES = METHODS
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Number formats in which a network can be trained."""
 

@@ -60,10 +60,9 @@ def complete_section(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def method_names() -> Iterable[str]:
     """Methods of a prediction."""
-    from spahgc.tl._baselines import BASELINES
-    from spahgc.tl._predict import NETWORK
+    from spahgc._parameters import METHODS
 
-    return [NETWORK, *BASELINES]
+    return METHODS
 
 
 def preset_names() -> Iterable[str]:

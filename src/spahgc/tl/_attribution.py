@@ -11,10 +11,10 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import UNS, Obsm, Uns
+from spahgc._parameters import NETWORK
 from spahgc._slides.measured import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
-from spahgc.tl._prediction import NETWORK
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._keys import Uns
-from spahgc._parameters import Parameters, find_preset
+from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides
 from spahgc._slides.split import placed_table, placed_tables
@@ -30,7 +30,7 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._prediction import NETWORK, write_attention, write_prediction, write_trust
+from spahgc.tl._prediction import write_attention, write_prediction, write_trust
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -166,9 +166,8 @@ def predict(
 
 
 def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None:
-    methods = [NETWORK, *BASELINES]
-    if method not in methods:
-        raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(methods)}.')
+    if method not in METHODS:
+        raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(METHODS)}.')
     if refs is None and model is None:
         raise ValueError("no reference was given. Pass refs= with measured slides, or model= with a trained model.")
     if refs is not None and model is not None:

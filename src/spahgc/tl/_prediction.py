@@ -16,9 +16,6 @@ from spahgc._spots.rows import blocks_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
 
-NETWORK = "spahgc"
-"""The method that has a graph."""
-
 
 def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
     """What ``uns`` says of the prediction under a key; empty for a layer from elsewhere."""

@@ -10,10 +10,11 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Obsm, Uns
+from spahgc._parameters import NETWORK
 from spahgc.pl._patches import reference_patches
 from spahgc.pl._report._picture import as_jpeg
 from spahgc.tl._attribution import reference_names, stored_edges
-from spahgc.tl._prediction import NETWORK, prediction_record
+from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:
     from spahgc.pl._patches import References

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from spahgc._parameters import BASELINE_NAMES
 from spahgc._spots.rows import Spots
 from spahgc.tl._baselines.bleep import predict_bleep
 from spahgc.tl._baselines.mean import predict_mean
@@ -15,14 +16,16 @@ from spahgc.tl._baselines.ridge import predict_ridge, predict_ridge_components, 
 
 Baseline = Callable[[Spots, Spots, int], np.ndarray]
 
-BASELINES: dict[str, Baseline] = {
-    "mean": predict_mean,
-    "nearest": predict_nearest,
-    "ridge": predict_ridge,
-    "ridge_neighbours": predict_ridge_neighbours,
-    "ridge_components": predict_ridge_components,
-    "mlp": predict_mlp,
-    "bleep": predict_bleep,
-}
+_FUNCTIONS: tuple[Baseline, ...] = (
+    predict_mean,
+    predict_nearest,
+    predict_ridge,
+    predict_ridge_neighbours,
+    predict_ridge_components,
+    predict_mlp,
+    predict_bleep,
+)
+
+BASELINES = dict(zip(BASELINE_NAMES, _FUNCTIONS, strict=True))
 """Each takes the references, the target, of which only image features and positions are known, and a seed; it returns
 target spots x panel, in the units of the references."""

@@ -13,14 +13,13 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Obs
-from spahgc._parameters import Parameters, find_preset
+from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import launched, resolve_device, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import placed_tables
 from spahgc._validate import check_genes, find_embedding, quoted
 from spahgc.pp._bank.references import check_embeddings, is_bank
 from spahgc.pp._genes import common_genes
-from spahgc.tl._baselines import BASELINES
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
 from spahgc.tl._cross_validation.checkpoint import (
     Checkpoint,
@@ -32,7 +31,7 @@ from spahgc.tl._cross_validation.folds import FOLD_COLUMNS, make_folds, score_fo
 from spahgc.tl._cross_validation.shuffle import SHUFFLE, SHUFFLE_ALL
 from spahgc.tl._cross_validation.statistics import compare, score_matrix, slide_means, summarize
 from spahgc.tl._evaluate import MIN_SPOTS
-from spahgc.tl._predict import NETWORK, predict
+from spahgc.tl._predict import predict
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -308,9 +307,8 @@ def _methods(methods: Any, common: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if unknown:
             raise ValueError(f'method "{label}" has arguments {quoted(unknown)}. Known are {", ".join(allowed)}.')
         spec = common | {"method": NETWORK} | dict(own)
-        known = [NETWORK, *BASELINES]
-        if spec["method"] not in known:
-            raise ValueError(f'method "{spec["method"]}" is not known. Choose from {", ".join(known)}.')
+        if spec["method"] not in METHODS:
+            raise ValueError(f'method "{spec["method"]}" is not known. Choose from {", ".join(METHODS)}.')
         find_preset(spec["preset"])
         specs[str(label)] = spec
     return specs

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SCORES
-from spahgc._parameters import find_preset
+from spahgc._parameters import NETWORK, find_preset
 from spahgc._settings import progress_bar, settings
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._spots.rows import Spots
@@ -23,7 +23,7 @@ from spahgc.pp._bank.references import as_bank
 from spahgc.tl._cross_validation.checkpoint import Checkpoint
 from spahgc.tl._cross_validation.shuffle import shuffled
 from spahgc.tl._evaluate import gene_scores
-from spahgc.tl._predict import NETWORK, predict_baseline
+from spahgc.tl._predict import predict_baseline
 
 FOLD_COLUMNS = ["slide", "gene", *(score for score in SCORES if score != "mae"), "n"]
 """What is kept of a fold."""
