@@ -5,7 +5,11 @@
 One slide is held out, the others are the references: the network is trained on them and predicts the slide, once for
 each preset. Slides are those of ``benchmarks/accuracy.py``, which tells what the folder holds.
 
-Printed are, for every preset, the seconds of each phase of the fold; the milliseconds of a training step beside its
+    python benchmarks/train.py --data ../shared/data/her2st --preset default --crowded
+
+times the fold alone, as it is and beside ten processes that never rest, and prints how many times longer it then takes.
+
+Without it printed are, for every preset, the seconds of each phase of the fold; the milliseconds of a training step beside its
 floor, which is the matrix products of the network's linear maps alone, forward and backward, in the same run; and the
 operators that a step spends its time in. Seconds are those of the wall and those of this process on all its threads
 (CPU). Where other programs share the machine, only the latter can be compared. All of it runs on the CPU:
@@ -20,6 +24,8 @@ import copy
 import json
 import pkgutil
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +43,7 @@ import spahgc as sp
 from spahgc import nn
 from spahgc._keys import Obs
 from spahgc._parameters import PRESETS, Parameters
+from spahgc._settings import available_cpus
 
 DEVICE = "cpu"
 PHASES = {
@@ -51,6 +58,10 @@ PHASES = {
 }
 """What is timed as a phase of the fit: its name, and the function that is this phase. What one calls belongs to it."""
 PREDICTION, REST = "prediction", "rest"
+
+N_BUSY = 10
+"""Processes that never rest, beside which a crowded fold is timed."""
+CROWDED_ROUNDS = 3
 
 FLOOR_PASSES = 7
 PROFILED_EPOCHS = 3
@@ -110,7 +121,8 @@ def main() -> None:
             if arguments.epochs is not None:
                 parameters = replace(parameters, epochs=arguments.epochs)
             log(f"{cohort.name}: {name}")
-            heading, parts, found = profile_fold(cohort, name, parameters, arguments)
+            time_of = crowded_fold if arguments.crowded else profile_fold
+            heading, parts, found = time_of(cohort, name, parameters, arguments)
             print(f"## {heading}", *parts, sep="\n\n", end="\n\n", flush=True)
             numbers[f"{cohort.name}, {name}"] = found
     print(made_with())
@@ -125,6 +137,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", action="append", choices=sorted(PRESETS), help="repeat (default: all)")
     parser.add_argument("--hold-out", metavar="SLIDE", help="the slide that is predicted (default: the first)")
     parser.add_argument("--epochs", type=int, help="of a quick try (default: those of the preset)")
+    parser.add_argument("--crowded", action="store_true", help=f"beside {N_BUSY} busy processes, and alone")
     parser.set_defaults(page=None)
     arguments = parser.parse_args()
     arguments.preset = list(dict.fromkeys(arguments.preset or sorted(PRESETS)))
@@ -183,6 +196,69 @@ def profile_fold(
         "operators": operators.reset_index().to_dict("records"),
     }
     return heading, parts, numbers
+
+
+def crowded_fold(
+    cohort: Cohort, preset: str, parameters: Parameters, arguments: argparse.Namespace
+) -> tuple[str, list[str], dict[str, Any]]:
+    """Heading, table and numbers of a fold on the machine as it is, and beside busy processes, in turns."""
+    slides = {str(slide.obs[Obs.slide].iloc[0]): slide for slide in cohort.slides}
+    held_out = arguments.hold_out or next(iter(slides))
+    target, references = slides[held_out], [slide for name, slide in slides.items() if name != held_out]
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            sp.tl.predict(
+                target, references, genes=cohort.panel, preset=parameters, seed=arguments.seed, device=DEVICE, copy=True
+            )
+        return time.perf_counter() - started
+
+    raise_threads()
+    alone, crowded = [], []
+    for _ in range(CROWDED_ROUNDS):
+        alone.append(seconds())
+        with busy_processes(N_BUSY):
+            crowded.append(seconds())
+    ratio = statistics.median(crowded) / statistics.median(alone)
+    rows = {"alone": alone, f"beside {N_BUSY} busy processes": crowded}
+    table = pd.DataFrame(
+        {
+            name: [f"{s:.1f}" for s in (min(times), statistics.median(times), max(times))]
+            for name, times in rows.items()
+        },
+        index=["least s", "median s", "largest s"],
+    )
+    heading = f"Slide {held_out} from {len(references)} others: preset {preset}, {parameters.epochs} epochs"
+    said = f"{ratio:.1f} times as long, in the median of {CROWDED_ROUNDS} rounds; {available_cpus()} processors."
+    return heading, [markdown(table.T.rename_axis("fold")), said], {"alone": alone, "crowded": crowded, "ratio": ratio}
+
+
+def raise_threads() -> None:
+    """Let numba, on which scanpy runs, set the threads of the process, as it does whenever a user calls scanpy before."""
+    import numba
+
+    @numba.njit(parallel=True)
+    def total(x: Any) -> float:
+        out = 0.0
+        for i in numba.prange(len(x)):
+            out += x[i]
+        return out
+
+    total(np.ones(1000))
+
+
+@contextlib.contextmanager
+def busy_processes(n: int) -> Iterator[None]:
+    """Processes that never rest, while the block runs."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
@@ -270,6 +346,7 @@ def repeat_command(arguments: argparse.Namespace) -> str:
     for name in ("hold_out", "epochs", "threads"):
         value = getattr(arguments, name)
         more += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    more += ["--crowded"] if arguments.crowded else []
     return command("train.py", arguments, *more)
 
 

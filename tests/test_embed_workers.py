@@ -10,7 +10,6 @@ import anndata as ad
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 from torch import nn
 
@@ -156,9 +155,9 @@ def test_a_function_of_the_users_gets_one_patch_at_a_time(pixels):
 
 def test_workers_are_the_processors_that_the_encoder_leaves(monkeypatch):
     monkeypatch.setattr(patches, "available_cpus", lambda: 6)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(sp.settings, "n_threads", 2)
     assert (default_workers("cpu"), default_workers("cuda")) == (4, 6)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(sp.settings, "n_threads", 6)
     assert default_workers("cpu") == 1
     monkeypatch.setattr(patches, "available_cpus", lambda: 200)
     assert default_workers("cuda") == patches.MAX_DEFAULT_WORKERS

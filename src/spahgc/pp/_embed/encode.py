@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc._settings import progress_bar
+from spahgc._settings import limited_threads, progress_bar
 from spahgc.pp._embed.checkpoint import EmbeddingCheckpoint, fingerprint
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import PatchCutter, prefetched_patches
@@ -88,6 +89,7 @@ def encode_slide(
         # All scales of a batch before the next one: they show the same part of the image.
         tasks = [(rows, index) for rows in batches if len(rows) for index in range(len(scales))]
         with (
+            limited_threads(inf),  # no pass through an encoder is too small to share
             progress_bar(
                 total=padded.size, initial=int(done.sum()) * len(scales), unit="patch", desc=slide.name
             ) as progress,

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from threading import Event
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc._settings import available_cpus
+from spahgc._settings import available_cpus, n_threads_for
 from spahgc.image import ImageSource, cut_patch
 from spahgc.image._resample import FILTERS
 from spahgc.pp._embed.context import Context
@@ -193,7 +194,5 @@ def _finished(batch: PatchBatch, tasks: list[Future[None]]) -> PatchBatch:
 
 def default_workers(device: str) -> int:
     """Threads that cut patches: as many as there are processors that the encoder leaves, at least one."""
-    from torch import get_num_threads
-
-    left = available_cpus() - (get_num_threads() if device == "cpu" else 0)
+    left = available_cpus() - (n_threads_for(inf) if device == "cpu" else 0)
     return min(max(1, left), MAX_DEFAULT_WORKERS)

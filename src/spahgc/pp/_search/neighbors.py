@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from scipy.sparse import csr_matrix
 
-from spahgc._settings import settings
+from spahgc._settings import limited_threads, settings
 from spahgc._spots.rows import Rows
 from spahgc.pp._search.approximate import FAISS_EXTRA, MIN_RECALL, approximate_neighbors, faiss_or_none, require_faiss
 from spahgc.pp._search.exact import check_n_neighbors, cosine_neighbors
@@ -67,18 +67,19 @@ def search_neighbors(query: Rows, bank: Rows, k: int, *, exclude_self: bool = Fa
     ValueError
         If the bank holds fewer than ``k`` spots that could be neighbours, or the setting is none.
     """
-    if _is_approximate(query, bank, device):
-        check_n_neighbors(bank, k, exclude_self=exclude_self)
-        approximate = approximate_neighbors(query, bank, k, exclude_self=exclude_self, device=device)
-        if approximate is not None:
-            graph, record = approximate
-            return Neighbors(graph, {"search": APPROXIMATE, **record})
-        warnings.warn(
-            f"the approximate search finds fewer than {MIN_RECALL:.0%} of the neighbours in this bank. The search goes on "
-            "exactly.",
-            stacklevel=3,
-        )
-    return Neighbors(cosine_neighbors(query, bank, k, exclude_self=exclude_self, device=device), {"search": EXACT})
+    with limited_threads(float(query.shape[0]) * bank.shape[0] * bank.shape[1]):
+        if _is_approximate(query, bank, device):
+            check_n_neighbors(bank, k, exclude_self=exclude_self)
+            approximate = approximate_neighbors(query, bank, k, exclude_self=exclude_self, device=device)
+            if approximate is not None:
+                graph, record = approximate
+                return Neighbors(graph, {"search": APPROXIMATE, **record})
+            warnings.warn(
+                f"the approximate search finds fewer than {MIN_RECALL:.0%} of the neighbours in this bank. The search goes "
+                "on exactly.",
+                stacklevel=3,
+            )
+        return Neighbors(cosine_neighbors(query, bank, k, exclude_self=exclude_self, device=device), {"search": EXACT})
 
 
 def _is_approximate(query: Rows, bank: Rows, device: str) -> bool:
