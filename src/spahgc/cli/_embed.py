@@ -33,6 +33,9 @@ def embed(
     stain: Annotated[str | None, choice("Normalise the stain: macenko or reinhard.", stain_names)] = None,
     key_added: Annotated[str | None, typer.Option(help="Key in obsm; X_ENCODER if left out.")] = None,
     batch_size: Annotated[int, typer.Option(help="Patches that are in memory at once.")] = 64,
+    n_workers: Annotated[
+        int | None, typer.Option(help="Threads that cut patches; those that the encoder leaves if left out.")
+    ] = None,
     allow_upsampling: Annotated[
         bool, typer.Option("--allow-upsampling", help="Go on with a hires image that is too coarse.")
     ] = False,
@@ -68,6 +71,7 @@ def embed(
         "stain_normalization": stain,
         "key_added": key_added,
         "batch_size": batch_size,
+        "n_workers": n_workers,
         "allow_upsampling": allow_upsampling,
         "resume": resume,
         "device": device,
