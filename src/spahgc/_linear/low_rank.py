@@ -30,6 +30,12 @@ from spahgc._spots.rows import (
 AROUND_WEIGHT = 0.5
 """Weight of the surroundings beside the spot itself, whose expression is in question."""
 
+LOADINGS_PENALTY = 1e-3
+"""Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""
+
+N_TRAINING_GENES = 300
+"""Genes of the transcriptome by which a network on components is judged in training."""
+
 
 @dataclass(frozen=True)
 class ImageAxes:
@@ -110,14 +116,6 @@ def _views(spots: Spots, blocks: tuple[tuple[int, int], ...], n_around: int, sca
     """The spots as they look on their slide and, if wanted, their surroundings."""
     own = StandardizedRows.fit(spots.z, spots.slide, blocks, scale)
     return (own, NeighbourMeanRows.fit(own, spots.xy, spots.slide, n_around, AROUND_WEIGHT)) if n_around else (own,)
-
-
-LOADINGS_PENALTY = 1e-3
-"""Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""
-
-
-N_TRAINING_GENES = 300
-"""Genes of the transcriptome by which a network on components is judged in training."""
 
 
 @dataclass(frozen=True)

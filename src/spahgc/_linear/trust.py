@@ -16,6 +16,33 @@ from spahgc._spots.rows import MIN_SPREAD, Rows, SomeRows, Spots, blocks_of, mea
 MAX_GROUPS = 5
 """Groups of references that are held out, so that the work does not grow with the square of their number."""
 
+NEIGHBOR = 5
+"""The distance of a spot is that to the reference spot of this rank: one odd reference spot makes no tissue known."""
+
+MAX_ANCHORS = 3_000
+"""Reference spots that are compared with, evenly from each slide; memory and time then do not grow with the bank."""
+
+DISTANCE_BLOCK_SPOTS = 1_024
+"""Spots that are compared at a time."""
+
+MAX_PCC = 1 - 1e-6
+"""Correlations beyond this are taken for it: Fisher's z of 1 is infinite."""
+
+NORMAL_95 = 1.959964
+"""Standard errors to either side of a mean that are its 95 % interval."""
+
+GENES_PER_LEVEL, MAX_LEVELS = 12, 12
+"""Genes of similar level share a trend: at least so many each, in at most so many levels."""
+
+MIN_VARIANCE = MIN_SPREAD**2
+"""Variance of a residual, in squared ``log1p`` units, below which there is none."""
+
+MAX_LOG_RATIO = 3.0
+"""A gene's variance differs from that of other genes of its level by at most this, in natural logarithms."""
+
+MAX_LOG_SLOPE = 0.5
+"""A spot's variance differs from that of the gene by at most this, in natural logarithms: 28 % of the spread."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -76,18 +103,6 @@ def _hold_out(
     components = fit_components(known, parameters)
     line = ImageRidge.fit(known, blocks, components, parameters)
     return HeldOut(rows, components, line.predict(unseen))
-
-
-NEIGHBOR = 5
-"""The distance of a spot is that to the reference spot of this rank: one odd reference spot makes no tissue known."""
-
-
-MAX_ANCHORS = 3_000
-"""Reference spots that are compared with, evenly from each slide; memory and time then do not grow with the bank."""
-
-
-DISTANCE_BLOCK_SPOTS = 1_024
-"""Spots that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -194,30 +209,6 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(np.concatenate(distances), 0))
 
 
-MAX_PCC = 1 - 1e-6
-"""Correlations beyond this are taken for it: Fisher's z of 1 is infinite."""
-
-
-NORMAL_95 = 1.959964
-"""Standard errors to either side of a mean that are its 95 % interval."""
-
-
-GENES_PER_LEVEL, MAX_LEVELS = 12, 12
-"""Genes of similar level share a trend: at least so many each, in at most so many levels."""
-
-
-MIN_VARIANCE = MIN_SPREAD**2
-"""Variance of a residual, in squared ``log1p`` units, below which there is none."""
-
-
-MAX_LOG_RATIO = 3.0
-"""A gene's variance differs from that of other genes of its level by at most this, in natural logarithms."""
-
-
-MAX_LOG_SLOPE = 0.5
-"""A spot's variance differs from that of the gene by at most this, in natural logarithms: 28 % of the spread."""
-
-
 @dataclass(frozen=True)
 class Correlation:
     """PCC of every gene over references held out in turn; NaN where no reference has one.
@@ -315,8 +306,8 @@ class Spread:
         """Mean square of the residuals over their standard deviations, at some spots by number."""
         total = 0.0
         for block in blocks_of(len(rows)):
-            known, said = read(measured, rows[block]), read(predicted, rows[block])
-            total += float(np.square((known - said) / self(said)).sum(dtype=np.float64))
+            known, estimate = read(measured, rows[block]), read(predicted, rows[block])
+            total += float(np.square((known - estimate) / self(estimate)).sum(dtype=np.float64))
         return total / (len(rows) * measured.shape[1])
 
 
@@ -445,8 +436,8 @@ def _moments(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndar
     """Of some spots: mean square of the residuals, mean and variance of the predictions, covariance of both."""
     level, sums = mean_of(predicted, rows), np.zeros((3, predicted.shape[1]))
     for block in blocks_of(len(rows)):
-        known, said = read(measured, rows[block]), read(predicted, rows[block])
-        square, deviation = np.square(np.subtract(known, said, dtype=np.float64)), said - level
+        known, estimate = read(measured, rows[block]), read(predicted, rows[block])
+        square, deviation = np.square(np.subtract(known, estimate, dtype=np.float64)), estimate - level
         sums += [square.sum(axis=0), np.square(deviation).sum(axis=0), (square * deviation).sum(axis=0)]
     square, spread, covariance = sums / len(rows)
     return np.array([square, level, spread, covariance])

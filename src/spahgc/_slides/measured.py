@@ -19,13 +19,15 @@ from spahgc._validate import check_coordinates, embedding_matrix, encoder_record
 if TYPE_CHECKING:
     from anndata import AnnData
 
-
 ROW_SUM_TOLERANCE = 1e-2
 """Relative spread of the spots' totals below which ``expm1(X)`` counts as normalised to a constant."""
 
-
 LARGEST_LOG_VALUE = 30.0
 """No ``log1p`` of a count is larger, so ``expm1`` is not tried above it."""
+
+MAX_HELD_VALUES = 200_000_000
+"""Counts that are not zero, of all slides of a call together, up to which they are held once they are read: 4 GB with the
+expression made of them. Those of more slides are read again where they are needed."""
 
 
 def in_memory(values: Any) -> Any:
@@ -131,11 +133,6 @@ def _normalised(matrix: csr_matrix) -> csr_matrix:
 def zero_spots(expression: csr_matrix) -> np.ndarray:
     """Spots without a single count, boolean, one entry a spot."""
     return np.asarray((expression != 0).sum(axis=1)).ravel() == 0
-
-
-MAX_HELD_VALUES = 200_000_000
-"""Counts that are not zero, of all slides of a call together, up to which they are held once they are read: 4 GB with the
-expression made of them. Those of more slides are read again where they are needed."""
 
 
 Ranking = TypeVar("Ranking")

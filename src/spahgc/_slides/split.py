@@ -18,6 +18,9 @@ from spahgc._validate import check_anndata, quoted
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+BLOCK_PAIRS = 8192
+"""Pairs of spots at the same place whose embeddings are compared at a time."""
+
 
 def placed_table(data: AnnData | SpatialData, table_key: str | None, label: str, *, write: bool = False) -> AnnData:
     """The table of one slide, with ``obsm["spatial"]``.
@@ -97,10 +100,6 @@ def _centres(sdata: SpatialData, table: AnnData) -> np.ndarray:
     for name in np.unique(regions):
         xy[regions == name] = spots_in_plane(sdata, table[regions == name])
     return xy
-
-
-BLOCK_PAIRS = 8192
-"""Pairs of spots at the same place whose embeddings are compared at a time."""
 
 
 def split_slides(data: AnnData | Iterable[AnnData], label: str = "reference") -> dict[str, AnnData]:

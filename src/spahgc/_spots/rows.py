@@ -15,6 +15,27 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._spots.plane import nearest_in_plane
 
+MIN_SPREAD = 1e-6
+"""What varies less than this is centred, not scaled."""
+
+N_HEXAGONAL = 6
+"""Nearest spots whose features are averaged: those around a spot of a hexagonal array."""
+
+MIN_VARIANCE = 1e-12
+"""Principal axes of less variance, as a share of the first one's, are noise of the arithmetic."""
+
+ITERATIONS = 5
+"""Passes over the data of the randomised principal axes."""
+
+OVERSAMPLED = 10
+"""Directions beyond the wanted ones that the randomised principal axes follow."""
+
+DIGESTS = "spahgc_marks"
+"""Attribute of the array: after every write the number of spots and the SHA-256 of all of them."""
+
+ZARR_FILE = "zarr.json"
+"""Describes an array or a group of zarr, format 3, in its folder."""
+
 
 class Rows(Protocol):
     """Spots x dim of which some rows can be read: an array, a memory map, an array of zarr, or what computes them."""
@@ -138,14 +159,6 @@ ROW_BLOCK = 4096
 def blocks_of(n: int) -> list[slice]:
     """Slices of so many spots that a block is small beside any slide."""
     return [slice(start, start + ROW_BLOCK) for start in range(0, n, ROW_BLOCK)]
-
-
-MIN_SPREAD = 1e-6
-"""What varies less than this is centred, not scaled."""
-
-
-N_HEXAGONAL = 6
-"""Nearest spots whose features are averaged: those around a spot of a hexagonal array."""
 
 
 def standardize(z: Rows, slide: np.ndarray) -> np.ndarray:
@@ -343,20 +356,8 @@ def sum_over(near: csr_matrix, x: Rows) -> np.ndarray:
     return np.asarray(near @ x[needed])
 
 
-MIN_VARIANCE = 1e-12
-"""Principal axes of less variance, as a share of the first one's, are noise of the arithmetic."""
-
-
 MAX_EXACT = 2_000
 """Spots or dimensions, the fewer of them, up to which principal axes are exact: a second on one core."""
-
-
-ITERATIONS = 5
-"""Passes over the data of the randomised principal axes."""
-
-
-OVERSAMPLED = 10
-"""Directions beyond the wanted ones that the randomised principal axes follow."""
 
 
 def reduce(reference: np.ndarray, target: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -531,14 +532,6 @@ def centred_products(
         with_itself += centred.T @ centred
         with_y += centred.T @ (y[rows[block]] - y_mean)
     return x_mean, y_mean, with_itself, with_y
-
-
-DIGESTS = "spahgc_marks"
-"""Attribute of the array: after every write the number of spots and the SHA-256 of all of them."""
-
-
-ZARR_FILE = "zarr.json"
-"""Describes an array or a group of zarr, format 3, in its folder."""
 
 
 class StoredRows(LazyRows):

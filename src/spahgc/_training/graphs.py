@@ -25,9 +25,20 @@ if TYPE_CHECKING:
     from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
 
-
 SMALL_BANK = 20_000
 """Reference spots up to which all are nodes of every graph; of a larger bank only those whose state reaches the target."""
+
+MAX_TASK_SPOTS = 10_000
+"""Spots beyond which a slide plays the target in blocks. An epoch sees as many of its spots and no more."""
+
+MAX_TASK_BANK = 50_000
+"""Reference spots beyond which a task holds only those that its spots retrieve, with their RS neighbours."""
+
+TASK_BLOCK_SPOTS = 2_048
+"""Spots of a block, at most, its halo not counted."""
+
+SPARE_NEIGHBORS = 2
+"""RS neighbours that are looked for, over those that are wanted: some lie on the slide that plays the target."""
 
 
 def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
@@ -162,22 +173,6 @@ def _edges(graph: csr_matrix, device: str) -> Edges:
 def as_tensor(x: Rows, device: str) -> torch.Tensor:
     """The array on the device, float32."""
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device)
-
-
-MAX_TASK_SPOTS = 10_000
-"""Spots beyond which a slide plays the target in blocks. An epoch sees as many of its spots and no more."""
-
-
-MAX_TASK_BANK = 50_000
-"""Reference spots beyond which a task holds only those that its spots retrieve, with their RS neighbours."""
-
-
-TASK_BLOCK_SPOTS = 2_048
-"""Spots of a block, at most, its halo not counted."""
-
-
-SPARE_NEIGHBORS = 2
-"""RS neighbours that are looked for, over those that are wanted: some lie on the slide that plays the target."""
 
 
 def training_tasks(

@@ -27,9 +27,14 @@ if TYPE_CHECKING:
     from spahgc._spots.rows import Spots
     from spahgc.nn import HeteroGraph, SpaHGCNetwork
 
-
 COMPARED = 64
 """Reference spots, evenly spaced, by which processes see whether they were given the same."""
+
+MAX_WHOLE_SPOTS = 20_000
+"""Spots beyond which a slide is predicted in blocks; what runs along the edges of so many takes about 1 GB."""
+
+PREDICTION_BLOCK_SPOTS = 8_192
+"""Spots of a block, at most."""
 
 
 def train_networks(
@@ -141,14 +146,6 @@ def _train(
 def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
     """A network of the size that the parameters ask for."""
     return SpaHGCNetwork(feature_dim, outputs, width=parameters.width, layers=parameters.layers, heads=parameters.heads)
-
-
-MAX_WHOLE_SPOTS = 20_000
-"""Spots beyond which a slide is predicted in blocks; what runs along the edges of so many takes about 1 GB."""
-
-
-PREDICTION_BLOCK_SPOTS = 8_192
-"""Spots of a block, at most."""
 
 
 @dataclass(frozen=True)

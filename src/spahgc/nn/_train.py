@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from spahgc._parameters import Parameters
     from spahgc.nn._network import HeteroGraph, SpaHGCNetwork
 
+HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Number formats of 16 bits by name."""
+
 
 def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Draw two masks of zeros and ones with ``mask_1 + mask_2 == 1`` everywhere.
@@ -62,10 +65,6 @@ def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: fl
     """
     hidden = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
     return replace(graph, hidden=hidden)
-
-
-HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Number formats of 16 bits by name."""
 
 
 class Task(NamedTuple):

@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
     from spahgc._parameters import Parameters
 
-
 N_REFERENCE = 7
 """K of the paper."""
-
 
 N_TRANSCRIPTOME = 2000
 """Genes of the transcriptome: enough for the components that genes share, few enough to hold beside any embedding."""
 
-
 MAX_RS_SPOTS = 50_000
 """Spots up to which a bank on disk carries an RS graph: a minute on two cores, after every slide that is appended. A fit
 makes its own, of what the nodes of its graph carry."""
+
+ALL_GENES = "all"
+"""Panel of all genes that the references cover."""
 
 
 def reference_bank(
@@ -409,10 +409,6 @@ def _stacked(blocks: list[np.ndarray]) -> np.ndarray:
         out[start : start + len(block)] = block
         start += len(block)
     return out
-
-
-ALL_GENES = "all"
-"""Panel of all genes that the references cover."""
 
 
 def open_references(refs: Any) -> Any:
