@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import spahgc as sp
-from browser import chromium, open_references
+from browser import chromium, opened
 from report_slides import large_slide
 
 N_OPENINGS = 5
@@ -40,7 +40,7 @@ def main() -> None:
         with chromium() as browser:
             for _ in range(N_OPENINGS):
                 start = time.perf_counter()
-                with open_references(browser, path, viewport={"width": 1400, "height": 900}) as report:
+                with opened(browser, path, viewport={"width": 1400, "height": 900}) as report:
                     seconds.append(time.perf_counter() - start)
                     report.assert_quiet()
         shown = ", ".join(f"{second:.2f}" for second in seconds)

@@ -189,7 +189,7 @@ def write_bank(sizes: Sizes, folder: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def open_references(folder: Path) -> Any:
+def opened(folder: Path) -> Any:
     from spahgc._spots.rows import StoredRows
 
     return StoredRows(folder / "z", bank_folder=folder)
@@ -199,7 +199,7 @@ def build(sizes: Sizes, folder: Path) -> dict[str, Any]:
     from spahgc.pp._search.approximate import INDEX_FOLDER, index_cache
 
     shutil.rmtree(folder / INDEX_FOLDER, ignore_errors=True)
-    rows, start = open_references(folder), time.perf_counter()
+    rows, start = opened(folder), time.perf_counter()
     index = index_cache.get(rows)
     taken = time.perf_counter() - start
     size = sum(file.stat().st_size for file in (folder / INDEX_FOLDER).iterdir()) / BYTES_PER_GB
@@ -214,7 +214,7 @@ def search(sizes: Sizes, folder: Path, how: str) -> dict[str, Any]:
     from spahgc.pp._search.neighbors import search_neighbors
 
     sp.settings.search = how
-    query, rows = np.load(folder / "query.npy"), open_references(folder)
+    query, rows = np.load(folder / "query.npy"), opened(folder)
     start = time.perf_counter()
     neighbors = search_neighbors(query, rows, K)
     taken = time.perf_counter() - start

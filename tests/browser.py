@@ -73,7 +73,7 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def open_references(browser: Any, path: Path, **context: Any) -> Iterator[Opened]:
+def opened(browser: Any, path: Path, **context: Any) -> Iterator[Opened]:
     """A page that has been opened from its file and says that it is ready.
 
     Parameters

@@ -85,9 +85,9 @@ def test_the_targets_counts_are_not_looked_at(joined, bank):
 
 
 def test_a_bank_on_disk_gives_the_same_graph(joined, refs, tmp_path):
-    open_references = sp.pp.reference_bank(refs, path=tmp_path / "bank.zarr")
+    opened = sp.pp.reference_bank(refs, path=tmp_path / "bank.zarr")
     in_memory = sp.pp.reference_bank(refs)
-    found, expected = sp.pp.hetero_data(joined, open_references), sp.pp.hetero_data(joined, in_memory)
+    found, expected = sp.pp.hetero_data(joined, opened), sp.pp.hetero_data(joined, in_memory)
     torch.testing.assert_close(found["reference"].x, expected["reference"].x, rtol=1e-3, atol=1e-3)  # half precision
     torch.testing.assert_close(found["reference"].y, expected["reference"].y)
 

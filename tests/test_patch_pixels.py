@@ -99,14 +99,14 @@ def assert_in_place(patch: np.ndarray, center_um: tuple[float, float], *, blur_p
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mpp", MPPS)
 def test_every_source_gives_the_same_patch_and_it_is_in_place(tmp_path, mpp, size):
-    open_references = sources(board(*SIZES[size], mpp), tmp_path)
+    opened = sources(board(*SIZES[size], mpp), tmp_path)
     for interpolation in ("area", "bicubic"):
-        expected = cut(open_references["array"], CORNER_UM, mpp, interpolation)
-        for label, image in open_references.items():
+        expected = cut(opened["array"], CORNER_UM, mpp, interpolation)
+        for label, image in opened.items():
             patch = cut(image, CORNER_UM, mpp, interpolation)
             np.testing.assert_array_equal(patch, expected, err_msg=f"{label}, {interpolation}")
-    assert_in_place(cut(open_references["array"], CORNER_UM, mpp), CORNER_UM, blur_px=2, label=f"{mpp} um a pixel")
-    for image in open_references.values():
+    assert_in_place(cut(opened["array"], CORNER_UM, mpp), CORNER_UM, blur_px=2, label=f"{mpp} um a pixel")
+    for image in opened.values():
         image.close()
 
 
@@ -210,10 +210,10 @@ def test_spots_of_a_spatialdata_with_a_transformation_get_the_patch_of_the_array
     found = spots_on_image(sdata, sdata["table"], coordinate_system="um")
 
     np.testing.assert_allclose(found.xy, centers, atol=1e-6)
-    open_references = open_image(found.image)
+    opened = open_image(found.image)
     for center, known in zip(found.xy, centers, strict=True):
         width_px = ENCODER_PX * ENCODER_MPP / mpp
-        patch = cut_patch(open_references, center, width_px=width_px, out_px=ENCODER_PX)[0]
+        patch = cut_patch(opened, center, width_px=width_px, out_px=ENCODER_PX)[0]
         expected = cut_patch(open_image(pixels), known, width_px=width_px, out_px=ENCODER_PX)[0]
         # The centre went through a matrix and back: its last digits may round a pixel differently.
         assert np.abs(patch.astype(int) - expected).max() <= 1

@@ -85,8 +85,8 @@ def drawn_colours(ax) -> np.ndarray:
 
 def legend(ax) -> dict[str, str]:
     box = ax.get_legend()
-    edge_dot = [to_hex(handle.get_markerfacecolor()) for handle in box.legend_handles]
-    return dict(zip([text.get_text() for text in box.get_texts()], edge_dot, strict=True))
+    dots = [to_hex(handle.get_markerfacecolor()) for handle in box.legend_handles]
+    return dict(zip([text.get_text() for text in box.get_texts()], dots, strict=True))
 
 
 def test_every_domain_has_a_colour_and_a_name(slide):

@@ -53,12 +53,10 @@ def path(slides: list[AnnData], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def open_report(browser: Any, path: Path) -> Any:
     """Opens the page, at the size of a desktop if nothing else is said."""
 
-    def open_references(file: Path = path, **context: Any) -> AbstractContextManager[Any]:
-        return browser_helper.open_references(
-            browser, file, **{"viewport": DESKTOP, "color_scheme": "light", **context}
-        )
+    def opened(file: Path = path, **context: Any) -> AbstractContextManager[Any]:
+        return browser_helper.opened(browser, file, **{"viewport": DESKTOP, "color_scheme": "light", **context})
 
-    return open_references
+    return opened
 
 
 def pixels(page: Any, selector: str) -> np.ndarray:

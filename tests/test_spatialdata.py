@@ -135,8 +135,8 @@ def test_centres_are_found_through_the_transformations(name, of_shapes, scales, 
     )
     found = spots_on_image(sdata, sdata["table"])
     np.testing.assert_allclose(found.xy, centres, atol=1e-9)
-    with open_image(found.image) as open_references:
-        below = [open_references.read(int(x), int(y), 1, 1)[0, 0, 0] for x, y in found.xy]
+    with open_image(found.image) as opened:
+        below = [opened.read(int(x), int(y), 1, 1)[0, 0, 0] for x, y in found.xy]
     assert below == list(range(1, len(centres) + 1))
 
 

@@ -80,7 +80,7 @@ FILES: dict[str, dict[str, Any]] = {
 }
 
 
-def open_references(kind: str, folder: Path, pixels: np.ndarray) -> PyramidSource:
+def opened(kind: str, folder: Path, pixels: np.ndarray) -> PyramidSource:
     """Write the pixels as such a file and open it."""
     options = FILES[kind]
     path = write_pyramid(folder / ("slide.ome.tif" if options.get("ome") else "slide.tif"), pixels, **options)
@@ -99,7 +99,7 @@ CENTERS = [(200.3, 160.9), (503.5, 450.5), (800.0, 700.0), (5.0, 890.0)]
 
 @pytest.mark.parametrize("kind", FILES)
 def test_patches_at_full_resolution_equal_those_of_the_array(tmp_path, tissue, kind):
-    with open_references(kind, tmp_path, tissue) as image:
+    with opened(kind, tmp_path, tissue) as image:
         assert (image.width, image.height) == (tissue.shape[1], tissue.shape[0])
         assert image.mpp == pytest.approx(MPP, rel=1e-4)
         for center in CENTERS:
@@ -117,7 +117,7 @@ def test_patches_at_full_resolution_equal_those_of_the_array(tmp_path, tissue, k
 @pytest.mark.parametrize("kind", FILES)
 def test_patches_from_coarser_levels_are_those_of_the_array(tmp_path, tissue, kind):
     tolerance = JPEG_MEAN_TOLERANCE + LEVEL_MEAN_TOLERANCE if FILES[kind]["jpeg"] else LEVEL_MEAN_TOLERANCE
-    with open_references(kind, tmp_path, tissue) as image:
+    with opened(kind, tmp_path, tissue) as image:
         assert [(level.scale_x, level.scale_y) for level in image.levels] == [(1, 1), (2, 2), (4, 4)]
         for center in CENTERS:
             for width_px in (170.0, 300.0):
@@ -133,7 +133,7 @@ def test_patches_from_coarser_levels_are_those_of_the_array(tmp_path, tissue, ki
 
 @pytest.mark.parametrize("kind", FILES)
 def test_thumbnails_are_those_of_the_array(tmp_path, tissue, kind):
-    with open_references(kind, tmp_path, tissue) as image:
+    with opened(kind, tmp_path, tissue) as image:
         small, scale = thumbnail(image, 200)
     expected, expected_scale = thumbnail(open_image(tissue), 200)
     assert scale == expected_scale and small.shape == expected.shape

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import located_slides, placed_tables
 from spahgc._validate import check_anndata, encoder_records, quoted
@@ -60,7 +61,7 @@ def reference_slides(
 def slide_image(data: AnnData | SpatialData, table: AnnData, image: Source | None, keys: SpatialKeys) -> SlideImage:
     """A slide with its image: the one that was passed, that of the SpatialData, or the one that the table names."""
     if image is not None or not has_image(data):
-        return check_slide(table, image, _known_mpp(table), 0)
+        return check_slide(table, image, noted_mpp(table), 0)
     spots = spots_on_image(data, table, image_key=keys.image_key, coordinate_system=keys.coordinate_system)
     return check_slide(table, None, None, 0, spots=spots)
 
@@ -78,7 +79,7 @@ def find_image(data: AnnData | SpatialData, table: AnnData, label: str) -> Slide
             stacklevel=5,
         )
         return None
-    return check_slide(table, source, _known_mpp(table) if spots is None else None, 0, spots=spots)
+    return check_slide(table, source, noted_mpp(table) if spots is None else None, 0, spots=spots)
 
 
 def cut_patches(
@@ -173,12 +174,6 @@ def unrepeated_stains(
         AS_SCANNED if patch is not None and stain_note(slides[name][1], embedding) == AS_SCANNED else ""
         for name, patch in zip(references["slide"], patches, strict=True)
     ]
-
-
-def _known_mpp(adata: AnnData) -> float | None:
-    """Microns per pixel with which the slide was embedded."""
-    known = adata.uns.get(UNS, {}).get(Uns.slide_mpp)
-    return None if known is None else float(known)
 
 
 def patch_width_px(slide: SlideImage, embedding: str, patch_um: float | None) -> float:

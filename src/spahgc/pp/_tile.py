@@ -113,7 +113,7 @@ def tile(
     check_microns("mpp", mpp)
     path = Path(image).absolute() if isinstance(image, str | os.PathLike) else None
     name = library_name(library_id, path)
-    open_references = open_image(image)
+    opened = open_image(image)
     # An image that the caller opened stays open.
-    with nullcontext(open_references) if open_references is image else open_references:
-        return tiled(open_references, name, path, known_mpp(open_references, mpp, f'slide "{name}"'), options)
+    with nullcontext(opened) if opened is image else opened:
+        return tiled(opened, name, path, known_mpp(opened, mpp, f'slide "{name}"'), options)
