@@ -1,4 +1,8 @@
-"""The cohorts of the paper, and a simulated one for demonstrations, tutorials and tests."""
+"""The cohorts of the paper, and a simulated one for demonstrations, tutorials and tests.
+
+``_cohort.py`` holds the record of each cohort, a file for each reads it from a copy, ``_download.py`` fetches what can be
+fetched. May import ``io``, ``encoders`` (for errors of the hub), ``image`` and the files at the root.
+"""
 
 from spahgc.datasets._cohort import CohortUnavailableError, cohorts
 from spahgc.datasets._functions import (

@@ -1,4 +1,8 @@
-"""Files become AnnData."""
+"""Files become AnnData: a reader a file, with the tables and checks that several share beside them.
+
+Counts in ``X``, spot centres in pixels in ``obsm["spatial"]``, reduced images and scale factors in ``uns["spatial"]``; the
+full image stays where it lies. May import ``image`` and the files at the root.
+"""
 
 from spahgc.io._hest import hest
 from spahgc.io._slide import slide

@@ -1,4 +1,9 @@
-"""Figures: measured and predicted expression on the tissue, and the reference spots behind a prediction."""
+"""Figures: measured and predicted expression on the tissue, and the reference spots behind a prediction.
+
+A figure reads what ``pp`` and ``tl`` wrote and computes nothing new; ``_report`` makes a page of it. What figures share is
+in ``_output.py`` (axes, saving), ``_style.py`` (colours, sizes), ``_tissue.py`` (spots on a slide), ``_spot_panels.py``
+(single spots) and ``_labels.py``. May import everything but ``cli``.
+"""
 
 from spahgc.pl._attribution import attribution
 from spahgc.pl._domains import domains

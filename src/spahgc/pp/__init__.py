@@ -1,4 +1,9 @@
-"""Preprocessing: tiles of a plain image, embeddings, gene panel, the three graphs."""
+"""Preprocessing: tiles of a plain image, embeddings, gene panel, references, the three graphs.
+
+What needs more than a file has a room of its own: ``_embed`` for patches and embeddings, ``_bank`` for the references,
+``_search`` for similar spots; ``_edge_types.py`` registers the edges of the graph. May import ``_many``, ``io``,
+``encoders``, ``image``, ``_spots``, ``_slides`` and the files at the root.
+"""
 
 from spahgc.pp._bank.references import reference_bank
 from spahgc.pp._bank.store import open_bank

@@ -1,4 +1,9 @@
-"""Tools: fit, predict, evaluate, and what comes after a prediction."""
+"""Tools: fit, predict, evaluate, and what comes after a prediction.
+
+Thin functions over :mod:`spahgc.model` that write into the object; ``_prediction.py`` is the one place through which a
+prediction enters it. ``_baselines`` holds plain methods, ``_cross_validation`` folds and their statistics. May import
+everything but ``pl`` and ``cli``.
+"""
 
 from spahgc.tl._attribution import attribution
 from spahgc.tl._cross_validation.cross_validate import CrossValidation, cross_validate

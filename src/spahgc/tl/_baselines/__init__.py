@@ -1,4 +1,7 @@
-"""Plain methods to hold the network against, one a file."""
+"""Plain methods to hold the network against: each takes spots of references and of a target, and returns the panel.
+
+May import what ``tl`` may; those that train a network take it from ``nn``.
+"""
 
 from __future__ import annotations
 
