@@ -103,9 +103,8 @@ def killed_run(folder: Path) -> None:
 def test_a_run_that_is_killed_goes_on_computes_no_spot_twice_and_gives_the_same_bits(folder, log):
     process = subprocess.Popen([sys.executable, __file__, str(folder)])
     try:
-        deadline = time.monotonic() + 60
         while not (folder.parent / "hangs").exists():
-            assert process.poll() is None and time.monotonic() < deadline, "the run did not get to where it hangs"
+            assert process.poll() is None, "the run ended before it got to where it hangs"
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
