@@ -21,8 +21,8 @@ from anndata import AnnData
 import spahgc as sp
 from spahgc._many import jobs as _many
 from spahgc._parameters import Parameters
-from spahgc._settings import launched
-from spahgc._training import processes as _engine
+from spahgc._settings import LAUNCHED, launched
+from spahgc._training import processes as _processes
 from spahgc._training.networks import new_network
 from spahgc.nn import Task, train
 from spahgc.pp._search.exact import cosine_neighbors
@@ -153,22 +153,22 @@ def test_numbers_that_train_nothing_are_refused(quick: Parameters, name: str, va
 
 
 def test_a_process_that_was_started_alone_joins_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _engine.LAUNCHED:
+    for name in LAUNCHED:
         monkeypatch.setenv(name, "1")  # torchrun with one process
     assert not launched()
 
 
 def test_several_processes_without_accelerate_are_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _engine.LAUNCHED:
+    for name in LAUNCHED:
         monkeypatch.setenv(name, "2")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ImportError, match=r"pip install \"spahgc\[distributed\]\""):
-        _engine.joined_processes("cpu")
+        _processes.joined_processes("cpu")
 
 
 def test_processes_without_work_are_warned_of() -> None:
     with pytest.warns(UserWarning, match=r"2 of 4 processes have nothing to do.*tasks_per_step=4"):
-        _engine.warn_of_idle(_engine.ProcessGroup(0, 4, "cpu"), tasks_per_step=2, n_tasks=3)
+        _processes.warn_of_idle(_processes.ProcessGroup(0, 4, "cpu"), tasks_per_step=2, n_tasks=3)
 
 
 # -------------------------------------------------------------------------------------------------------- many slides
