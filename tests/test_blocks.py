@@ -16,8 +16,8 @@ from spahgc._linear.node_features import LowRankFeatures
 from spahgc._linear.trust import held_out_trust
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import SomeRows, Spots, leave_one_out, standardize
-from spahgc._training import graphs as _training_tasks
-from spahgc._training import networks as _prediction
+from spahgc._training import graphs as _graphs
+from spahgc._training import networks as _networks
 from spahgc._training.graphs import (
     bank_spots,
     hetero_graph,
@@ -175,12 +175,10 @@ def model(_cohort: list[AnnData], quick_default: Parameters) -> SpaHGC:
 def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves(target, model, monkeypatch):
     expected = sp.tl.predict(target, model=model, copy=True, device="cpu")
     seen = []
-    monkeypatch.setattr(_prediction, "MAX_WHOLE_SPOTS", target.n_obs - 1)
-    monkeypatch.setattr(_prediction, "PREDICTION_BLOCK_SPOTS", 16)
+    monkeypatch.setattr(_networks, "MAX_WHOLE_SPOTS", target.n_obs - 1)
+    monkeypatch.setattr(_networks, "PREDICTION_BLOCK_SPOTS", 16)
     by_blocks = predict_and_attend
-    monkeypatch.setattr(
-        _prediction, "predict_and_attend", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs)
-    )
+    monkeypatch.setattr(_networks, "predict_and_attend", lambda *inputs: seen.append(inputs[-1]) or by_blocks(*inputs))
     actual = sp.tl.predict(target, model=model, copy=True, device="cpu")
     assert len(seen) == 2 and max(len(block) for block in seen[0]) <= 16
     for layer in ("spahgc", "spahgc_std"):
@@ -262,8 +260,8 @@ def references(refs) -> tuple[Spots, LowRankFeatures, Parameters]:
 @pytest.fixture
 def tiny(monkeypatch) -> None:
     """Slides of more than 40 spots are large, and blocks have 12 spots at most."""
-    monkeypatch.setattr(_training_tasks, "MAX_TASK_SPOTS", 40)
-    monkeypatch.setattr(_training_tasks, "TASK_BLOCK_SPOTS", 12)
+    monkeypatch.setattr(_graphs, "MAX_TASK_SPOTS", 40)
+    monkeypatch.setattr(_graphs, "TASK_BLOCK_SPOTS", 12)
 
 
 def made(tasks: list) -> list[Task]:
@@ -348,7 +346,7 @@ def test_processes_that_share_an_epoch_train_on_the_blocks_of_one_that_has_it_al
 
 def test_a_large_bank_leaves_its_slides_whole_and_shows_what_they_retrieve(references, monkeypatch):
     spots, node_features, parameters = references
-    monkeypatch.setattr(_training_tasks, "MAX_TASK_BANK", 50)
+    monkeypatch.setattr(_graphs, "MAX_TASK_BANK", 50)
     for task, (target, bank) in zip(
         made(training_tasks(spots, node_features, parameters, "cpu")), leave_one_out(spots), strict=True
     ):
@@ -432,7 +430,7 @@ def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(r
         np.testing.assert_allclose(part, expected_trust.to_arrays()[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_an_embedding_in_a_memory_map_gives_the_basis_of_one_in_memory(refs, quick_default, tmp_path):
+def test_an_embedding_in_a_memory_map_gives_the_node_features_of_one_in_memory(refs, quick_default, tmp_path):
     bank = sp.pp.reference_bank(refs)
     spots, blocks = bank_spots(bank), embedding_blocks(bank)
     half = spots.z.astype(np.float16)

@@ -382,7 +382,7 @@ def test_the_scale_of_all_spots_goes_there_and_back_and_does_not_blow_up_a_const
     np.testing.assert_allclose(scale.inverse_transform(scaled), y, atol=1e-5)
 
 
-def test_a_plain_basis_shows_the_embedding_as_it_is_and_the_genes_in_standard_deviations():
+def test_plain_features_show_the_embedding_as_it_is_and_the_genes_in_standard_deviations():
     spots = spots_of(12, 20)
     node_features = PlainFeatures.fit(spots)
     assert node_features.features is spots.z and node_features.gene_loadings is None
@@ -452,7 +452,7 @@ def test_a_training_task_judges_the_target_and_shows_the_expression_of_the_bank_
     np.testing.assert_allclose(task.graph.target, node_features.features[rows], rtol=1e-6)
 
     class Poisoned:
-        """The basis, had the target's expression never been measured."""
+        """The node features, had the target's expression never been measured."""
 
         features, training_target, gene_loadings = (
             node_features.features,

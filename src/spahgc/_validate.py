@@ -118,10 +118,10 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
     return z
 
 
-def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, label: str, other_what: str) -> None:
+def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, label: str, other_label: str) -> None:
     """Refuse embeddings whose encoder records differ, and name the fields."""
     if bool(record) != bool(other):
-        with_record, without = (label, other_what) if record else (other_what, label)
+        with_record, without = (label, other_label) if record else (other_label, label)
         raise ValueError(
             f'obsm["{key}"] of {without} carries no encoder record, that of {with_record} does, so that nobody can '
             f"tell whether they agree. Embed both with spahgc.pp.embed, or write the record into "
@@ -131,7 +131,7 @@ def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, 
     if differing:
         details = "; ".join(f"{field}: {record.get(field)!r} and {other.get(field)!r}" for field in differing)
         raise ValueError(
-            f'obsm["{key}"] of {label} and of {other_what} come from different encoders ({details}). '
+            f'obsm["{key}"] of {label} and of {other_label} come from different encoders ({details}). '
             "Embed all slides with the same encoder and the same settings."
         )
 

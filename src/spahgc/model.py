@@ -1,4 +1,4 @@
-"""SpaHGC: fit, predict, save, load. The one place where AnnData meets the network."""
+"""SpaHGC: fit, predict, save, load. Where AnnData meets the network."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class SpaHGC:
 
     def cross_graph(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> csr_matrix:
         """CS graph of a target, as :meth:`predict` takes it: target spots x bank spots, CSR, cosine similarity."""
-        features, _ = self.node_features.transform(self._seen(self._target_spots(target, table_key)))
+        features, _ = self.node_features.transform(self._used_columns(self._target_spots(target, table_key)))
         return self._nearest(features, resolve_device(None)).graph
 
     def predict(
@@ -198,7 +198,7 @@ class SpaHGC:
             If the target was embedded by another encoder, or holds NaN in either.
         """
         spots = self._target_spots(target, table_key, check=cross is None)
-        return self.predict_spots(spots, cross=cross, device=device).expression
+        return predict_spots(self, spots, cross=cross, device=device).expression
 
     def predict_in_full(
         self, target: AnnData | SpatialData, *, device: str | None = None, table_key: str | None = None
@@ -207,33 +207,7 @@ class SpaHGC:
 
         Parameters, errors and numbers as in :meth:`predict`, :meth:`cross_graph`, :meth:`attention` and :meth:`support`.
         """
-        return self.predict_spots(self._target_spots(target, table_key), device=device, support=True)
-
-    def predict_spots(
-        self,
-        spots: Spots,
-        *,
-        cross: csr_matrix | None = None,
-        device: str | None = None,
-        support: bool = False,
-    ) -> Prediction:
-        """Prediction of spots that were read and checked already, with attention and, if wanted, support.
-
-        Parameters
-        ----------
-        spots
-            Those of the target, without expression, from :func:`spahgc.pp._bank.references.target_spots`.
-        cross, device
-            As in :meth:`predict`.
-        support
-            Compute it as well.
-        """
-        where = resolve_device(device)
-        with limited_threads(len(spots) * fit_products(self.bank, self.parameters) / self.bank.n_obs):
-            seen = self._seen(spots)
-            outputs, neighbors, attention = self._outputs(seen, cross, where)
-            covered = self._support(seen) if support else None
-            return Prediction(self.node_features.decode(outputs), neighbors.graph, attention, covered, neighbors.record)
+        return predict_spots(self, self._target_spots(target, table_key), device=device, support=True)
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str
@@ -265,7 +239,7 @@ class SpaHGC:
         Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
         """
         spots = self._target_spots(target, table_key, check=cross is None)
-        attention = self.predict_spots(spots, cross=cross, device=device).attention if self.networks else None
+        attention = predict_spots(self, spots, cross=cross, device=device).attention if self.networks else None
         if attention is None:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
         return attention
@@ -294,7 +268,7 @@ class SpaHGC:
             check_target(spots, encoder_records(target).get(self.embedding, {}), self.bank)
         return spots
 
-    def _seen(self, spots: Spots) -> Spots:
+    def _used_columns(self, spots: Spots) -> Spots:
         """The spots with what of their embedding the parameters look at."""
         return select_embedding_columns(spots, self.bank, self.parameters)
 
@@ -302,7 +276,7 @@ class SpaHGC:
         """How well the references cover what :meth:`predict` sees of each spot, 0 to 1; ``None`` if nothing says so."""
         if self.trust is None:
             return None
-        return self._support(self._seen(self._target_spots(target, table_key, check=False)))
+        return self._support(self._used_columns(self._target_spots(target, table_key, check=False)))
 
     def _support(self, spots: Spots) -> np.ndarray | None:
         if self.trust is None:
@@ -430,6 +404,35 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
             history=history,
             versions=versions(),
         )
+
+
+def predict_spots(
+    model: SpaHGC,
+    spots: Spots,
+    *,
+    cross: csr_matrix | None = None,
+    device: str | None = None,
+    support: bool = False,
+) -> Prediction:
+    """Prediction of spots that were read and checked already, with attention and, if wanted, support.
+
+    Parameters
+    ----------
+    model
+        The model.
+    spots
+        Those of the target, without expression.
+    cross, device
+        As in :meth:`SpaHGC.predict`.
+    support
+        Compute it as well.
+    """
+    where = resolve_device(device)
+    with limited_threads(len(spots) * fit_products(model.bank, model.parameters) / model.bank.n_obs):
+        used = model._used_columns(spots)
+        outputs, neighbors, attention = model._outputs(used, cross, where)
+        covered = model._support(used) if support else None
+        return Prediction(model.node_features.decode(outputs), neighbors.graph, attention, covered, neighbors.record)
 
 
 def fit_products(bank: AnnData, parameters: Parameters) -> float:

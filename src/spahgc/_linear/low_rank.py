@@ -34,7 +34,7 @@ LOADINGS_PENALTY = 1e-3
 """Ridge penalty of the read-out, as a share of the mean sum of squares of a component's scores."""
 
 N_TRAINING_GENES = 300
-"""Genes of the transcriptome by which a network on components is judged in training."""
+"""Genes of the transcriptome on which the loss of a network on components is computed."""
 
 
 @dataclass(frozen=True)
@@ -173,17 +173,17 @@ class GeneComponents:
         # Dense in blocks only: two thousand genes of half a million spots are 4 GB.
         genes = StandardizedRows.fit(dense(spots.transcriptome), spots.slide)
         structure = spatial_autocorrelation(genes, spots.xy, spots.slide)
-        training_target = np.sort(np.argsort(-structure, kind="stable")[:N_TRAINING_GENES])
+        chosen = np.sort(np.argsort(-structure, kind="stable")[:N_TRAINING_GENES])
         # Where no gene has any structure, all weights would be zero.
         weighted = replace(genes, weight=structure.astype(np.float32)) if weigh and structure.any() else genes
         scores = project(weighted, np.zeros(weighted.shape[1]), principal_axes(weighted, n))
-        read_off = genes.some(training_target)
+        training_target = genes.some(chosen)
         return cls(
             scores,
             _loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
             SlideScale.fit(spots.y, spots.slide),
-            read_off,
-            _loadings_of(scores, read_off),
+            training_target,
+            _loadings_of(scores, training_target),
         )
 
     @classmethod

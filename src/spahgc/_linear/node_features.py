@@ -30,7 +30,7 @@ class NodeFeatures(Protocol):
     training_target
         What the network's prediction is compared with in training, spots x genes; made where it is read.
     gene_loadings
-        From the m numbers that the network predicts to the judged genes; ``None`` where they are the same.
+        From the m numbers that the network predicts to the genes of ``training_target``; ``None`` where they are the same.
     """
 
     @property
@@ -98,8 +98,8 @@ class LowRankFeatures:
         From embeddings to what the nodes of the graph carry.
     components
         From the transcriptome to a few numbers, and from them to the panel.
-    line
-        Ridge regression of the components on a tissue map of its own; ``None`` to leave all to the graph.
+    ridge
+        Ridge regression of the components on image axes of its own; ``None`` to leave all to the graph.
     features
         See :class:`NodeFeatures`.
     """
@@ -169,13 +169,13 @@ class LowRankFeatures:
             training_target=np.empty((len(scores), 0), dtype=np.float32),
             training_loadings=np.empty((scores.shape[1], 0)),
         )
-        line = None
+        ridge = None
         if "ridge.coefficients" in arrays:
             coefficients, feature_mean, response_mean, penalty = (arrays[f"ridge.{name}"] for name in Ridge._fields)
             image_axes = ImageAxes.from_arrays(arrays_with_prefix("ridge.image_axes.", arrays))
-            line = ImageRidge(image_axes, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
+            ridge = ImageRidge(image_axes, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
         return cls(
-            ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays)), components, line, arrays["features"]
+            ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays)), components, ridge, arrays["features"]
         )
 
 
@@ -208,7 +208,7 @@ class ImageRidge:
     ----------
     image_axes
         From embeddings, standardised by slide, to features.
-    line
+    ridge
         From features to scores.
     """
 

@@ -1,4 +1,4 @@
-"""Which genes of a prediction can be trusted, by how much a value may be off, and which spots are known tissue."""
+"""References held out in turn, and what they tell: which genes can be trusted, by how much a value is off, which tissue is known."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def _hold_out(
     known = spots.part(others)
     unseen = replace(Spots.without_expression(SomeRows(spots.z, rows), spots.xy[rows]), slide=spots.slide[rows])
     components = fit_components(known, parameters)
-    line = ImageRidge.fit(known, blocks, components, parameters)
-    return HeldOut(rows, components, line.predict(unseen))
+    ridge = ImageRidge.fit(known, blocks, components, parameters)
+    return HeldOut(rows, components, ridge.predict(unseen))
 
 
 @dataclass(frozen=True)

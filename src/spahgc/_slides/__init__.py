@@ -1,5 +1,5 @@
-"""Tables in, tables out: several slides as one argument, their tables, places and expression.
+"""Tables in, tables out: several slides as one argument, their tables, spot positions, expression, library and resolution.
 
-AnnData and SpatialData are met here and nowhere below; what leaves this room for a method of prediction are arrays. May
-import ``image`` and the files at the root.
+SpatialData is taken apart here: rooms above get AnnData or arrays, and ``encoders``, ``image`` and ``nn`` below know no
+table. May import ``image`` and the files at the root.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,6 @@ from scipy.sparse import csr_matrix, issparse
 from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNITS, UNS, Uns
 from spahgc._slides.split import split_slides
 from spahgc._validate import check_coordinates, embedding_matrix, encoder_records
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 ROW_SUM_TOLERANCE = 1e-2
 """Relative spread of the spots' totals below which ``expm1(X)`` counts as normalised to a constant."""

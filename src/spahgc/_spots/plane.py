@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.sparse import csr_matrix
-
-if TYPE_CHECKING:
-    pass
 
 
 def nearest_in_plane(

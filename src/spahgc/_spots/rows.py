@@ -1,4 +1,4 @@
-"""Arrays of spots, all that a method of prediction sees of a slide, and their rows: in memory or on disk, read in blocks."""
+"""Arrays of spots and their rows, read in blocks from memory or disk; standardising, axes and means over neighbours on them."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ class StandardizedRows(LazyRows):
 
 @dataclass(frozen=True)
 class NeighbourMeanRows(LazyRows):
-    """Mean look of the nearest spots of the same slide, times a weight; computed block by block.
+    """Mean over the nearest spots of the same slide, times a weight; computed block by block.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ class NeighbourMeanRows(LazyRows):
 
 
 def sum_over(near: csr_matrix, x: Rows) -> np.ndarray:
-    """The product of some rows of a graph with what its columns look like, of which only those joined are read."""
+    """The product of some rows of a graph with rows of ``x``, of which only those joined are read."""
     needed, columns = np.unique(near.indices, return_inverse=True)
     near = csr_matrix((near.data, columns, near.indptr), shape=(near.shape[0], len(needed)))
     return np.asarray(near @ x[needed])
@@ -454,7 +454,7 @@ def project(x: Rows, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
 
 
 Views = tuple[StandardizedRows] | tuple[StandardizedRows, NeighbourMeanRows]
-"""The same spots as they look themselves and, if wanted, in the mean over their neighbours."""
+"""The same spots by themselves and, if wanted, as the mean over their neighbours."""
 
 
 def scores_on_axes(

@@ -18,14 +18,14 @@ from spahgc._training.processes import ProcessGroup, joined_processes, warn_of_i
 from spahgc.nn import WHOLE, Blocks, LossRecord, SpaHGCNetwork, Task, predict_and_attend, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from scipy.sparse import csr_matrix
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
     from spahgc._spots.rows import Spots
-    from spahgc.nn import HeteroGraph, SpaHGCNetwork
+    from spahgc.nn import HeteroGraph
 
 COMPARED = 64
 """Reference spots, evenly spaced, by which processes see whether they were given the same."""

@@ -1,4 +1,4 @@
-"""Training on the references, each in turn in the role of the target: complementary masks, loss, steps."""
+"""Training on the references, each in turn in the role of the target: masks, loss, steps; and prediction with what was trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from spahgc.nn._losses import LOSS_TERMS, StepOutputs
 from spahgc.nn._network import WHOLE, Blocks, States
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from spahgc._parameters import Parameters
@@ -146,7 +145,8 @@ def train(
     network
         On the device of the tasks.
     tasks
-        Each slide in the role of the target, or an iterator that gives another part of it in every epoch. Of several processes each takes every so many-th of a step, and reads no
+        Each slide in the role of the target, or an iterator that gives another part of it in every epoch. Of
+        several processes each takes every so many-th of a step, and reads no
         other.
     parameters
         All numbers of the fit.

@@ -1,4 +1,4 @@
-"""Embeddings that somebody else computed, and what has to be said of them."""
+"""Embeddings that somebody else computed, and the record of what made them."""
 
 from __future__ import annotations
 

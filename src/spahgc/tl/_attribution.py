@@ -1,4 +1,4 @@
-"""Which reference spots a prediction listened to."""
+"""Which reference spots a prediction attended to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def attribution(
     Retrieval joins a target spot to the reference spots of highest cosine similarity; attention then weighs these. The
     weight is the mean over the networks, over their layers and the pooling before the head, and over the heads.
 
-    The weights say which reference spots the graph listened to, and attention is no explanation of the values. In
+    The weights say which reference spots the graph attended to, and attention is no explanation of the values. In
     ``preset="default"`` moreover a linear path from the image carries most of the prediction; the graph adds to it.
     Where all weights are near one over the number of retrieved spots, the networks hardly tell these apart, and the
     retrieval is what has chosen.

@@ -19,7 +19,7 @@ from spahgc._slides.tables import with_table
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
-from spahgc.model import SpaHGC, fit_bank
+from spahgc.model import SpaHGC, fit_bank, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -153,7 +153,7 @@ def predict(
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
     target = target.copy() if copy else target
     if model is not None:
-        prediction = model.predict_spots(spots, device=device, support=True)
+        prediction = predict_spots(model, spots, device=device, support=True)
         record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: prediction.search}
         write_prediction(target, prediction.expression, model.genes, key_added, record)
         write_attention(target, model, prediction.cross, key_added, prediction.attention)

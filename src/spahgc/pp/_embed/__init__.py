@@ -1,5 +1,5 @@
 """H&E patches around every spot, cut in microns, and what an encoder sees in them.
 
-One file an idea: the image of a slide and its resolution, stain, context, cutting, encoding, resuming. May import
-``_many``, ``io``, ``encoders``, ``image``, ``_slides`` and the files at the root.
+One file an idea: the arguments, the image of a slide, stain, context, cutting, encoding, resuming, many slides. May import
+``_many``, ``encoders``, ``image``, ``_slides`` and the files at the root.
 """

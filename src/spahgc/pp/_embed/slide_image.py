@@ -156,9 +156,6 @@ def find_source(adata: AnnData, label: str) -> str | NDArray[np.uint8]:
     )
 
 
-# --- the image of a SpatialData
-
-
 def _check_element(
     adata: AnnData, name: str, spots: SpotsOnImage, mpp: float | None, requirements: ImageRequirements | None
 ) -> SlideImage:
@@ -189,9 +186,6 @@ def _check_reduced(label: str, image_key: str, mpp: float | None, needed_mpp: fl
         "needed. Add the full-resolution image to it, pass image= with its path, or allow_upsampling=True to enlarge "
         "what is there."
     )
-
-
-# --- the hires image in place of the full-resolution one
 
 
 def _has_only_hires(library: Library) -> bool:
@@ -278,9 +272,6 @@ def _as_pixels(image: object, label: str) -> Pixels:
         array = np.rint(array * 255).astype(np.uint8)
     check_pixels(array.shape, array.dtype, f"the hires image of {label}")
     return as_rgb(array)
-
-
-# --- coordinates and images of another resolution than the other
 
 
 def _reduced_size(library: Library | None) -> tuple[int, int, float] | None:

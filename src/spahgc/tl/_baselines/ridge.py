@@ -1,4 +1,4 @@
-"""What a spot and its surroundings look like on their slide, in a few numbers."""
+"""Ridge regression: on the embedding, on features with those of neighbours, and onto components of the transcriptome."""
 
 from __future__ import annotations
 

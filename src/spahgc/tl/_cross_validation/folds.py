@@ -18,7 +18,7 @@ from spahgc._settings import progress_bar, settings
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._spots.rows import Spots
 from spahgc._validate import quoted
-from spahgc.model import fit_bank
+from spahgc.model import fit_bank, predict_spots
 from spahgc.pp._bank.references import as_bank
 from spahgc.tl._cross_validation.checkpoint import Checkpoint
 from spahgc.tl._cross_validation.shuffle import shuffled
@@ -177,7 +177,7 @@ def _predict_targets(fold: Fold, bank: AnnData) -> dict[str, pd.DataFrame]:
     # One training for all slides of the group.
     model = fit_bank(bank, preset=fold.arguments["preset"], seed=seed, device=device)
     return {
-        name: pd.DataFrame(model.predict_spots(spots, device=device).expression, columns=genes)
+        name: pd.DataFrame(predict_spots(model, spots, device=device).expression, columns=genes)
         for name, spots in fold.targets.items()
     }
 
