@@ -52,7 +52,7 @@ def names(folder: Path) -> list[str]:
 def test_a_folder_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     with folder_written_whole(tmp_path / "deep" / "folder") as part:
         (part / "file").write_text("new")
-        assert part.parent == tmp_path / "deep" and part.name.startswith(".folder-")
+        assert part.parent.parent == tmp_path / "deep" and part.parent.name.startswith(".folder-")
         assert not (tmp_path / "deep" / "folder").exists()
     assert (tmp_path / "deep" / "folder" / "file").read_text() == "new"
     assert names(tmp_path / "deep") == ["folder"]
@@ -84,7 +84,7 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
     real = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.suffix == _files.PART:
+        if self.name == _files.NEW:
             raise PermissionError(13, "Permission denied")
         return real(self, target)
 
@@ -231,3 +231,24 @@ def test_of_a_large_file_its_size_and_blocks_are_read(tmp_path: Path, monkeypatc
         seen[name] = file_digest(path)
     assert seen["between blocks"] == seen["same"]
     assert len({seen[name] for name in ("same", "first", "last", "longer")}) == 4
+
+
+def test_a_part_that_a_writer_makes_anew_is_still_held(tmp_path: Path) -> None:
+    with folder_written_whole(tmp_path / "folder") as part:
+        part.rmdir()  # as zarr does with what it overwrites
+        part.mkdir()
+        (part / "file").write_text("new")
+        remove_leftovers(tmp_path / "folder")
+        assert (part / "file").exists()
+    assert (tmp_path / "folder" / "file").read_text() == "new"
+
+
+def test_somebody_elses_part_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(path)
+
+    part = _files._new_part(tmp_path / "folder")
+    part.mkdir()
+    monkeypatch.setattr(_files, "_lock", refused)
+    remove_leftovers(tmp_path / "folder")
+    assert part.exists()

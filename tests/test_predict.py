@@ -668,3 +668,15 @@ def test_zero_count_spots_of_the_target_are_predicted(target, model):
     expected = model.predict(target)
     target.X = csr_matrix(counts)
     np.testing.assert_array_equal(model.predict(target), expected)
+
+
+def test_a_bank_of_another_embedding_is_told_before_the_target_is_looked_at(target, refs, quick):
+    bank = sp.pp.reference_bank(refs)
+    target.obsm["X_new"] = target.obsm.pop(EMBEDDING)
+    with pytest.raises(ValueError, match='the bank was made with embedding="X_sim", embedding="X_new" was asked for'):
+        sp.tl.predict(target, bank, embedding="X_new", preset=quick)
+
+
+def test_references_in_a_dictionary_are_refused(refs, quick):
+    with pytest.raises(TypeError, match="must be an AnnData or a list of them, found dict"):
+        sp.tl.fit({"a": refs[0], "b": refs[1]}, preset=quick)

@@ -113,6 +113,30 @@ def test_threads_of_python_limit_each_for_itself():
     assert seen == [1]
 
 
+def test_threads_of_python_that_overlap_leave_what_was_set_before_the_first(monkeypatch):
+    before = pools(), torch.get_num_threads()
+    monkeypatch.setattr(sp.settings, "n_threads", before[1] + 1)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work():
+        with limited_threads(LARGE):
+            inside.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=work)
+    with limited_threads(LARGE):
+        thread.start()
+        inside.wait()
+    go_on.set()  # the one that came second leaves last
+    thread.join()
+    assert pools() == before[0]
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [*seen, torch.get_num_threads()] == [before[1]] * 2
+
+
 @pytest.mark.parametrize("method", ["spahgc", "ridge", "mlp"])
 def test_a_prediction_runs_under_the_setting_whatever_numba_has_set(target, refs, quick_default, method, monkeypatch):
     """Numba raises the number of threads of the process; a training that inherits it waits for them at every step."""

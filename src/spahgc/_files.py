@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
-PART, REPLACED = ".part", ".old"
-"""Ends of the names of what is being written, and of what it replaces, while that lies beside it."""
+PART, REPLACED, NEW = ".part", ".old", "new"
+"""Ends of the names of what is being written, and of what it replaces, while that lies beside it; the new folder in it."""
 NAME_CHARACTERS = 40
 """Of the target's name in that of its part, so that every legal name leaves room for the rest (255 bytes in all)."""
 ABANDONED_AFTER_S = 24 * 3600
@@ -81,19 +81,20 @@ def folder_written_whole(path: Path, *, overwrite: bool = False) -> Iterator[Pat
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
-        part = _new_part(path)
-        part.mkdir()
-        lock = _lock(part)
+        part, lock = _new_locked_part(path)
+    # Below the part and not the part itself: writers such as zarr's make their folder anew, and a lock would go with it.
+    new = part / NEW
     try:
         if os.path.lexists(path) and not overwrite:
             raise FileExistsError(f'"{path}" exists already.')
-        yield part
+        new.mkdir()
+        yield new
         if os.path.lexists(path) and not overwrite:  # another process was faster
             raise FileExistsError(f'"{path}" exists already.')
         with _naming(path):
-            _put_in_place(part, path)
+            _put_in_place(new, path, part.with_suffix(REPLACED))
     finally:
-        _remove(part)  # after an exchange the old one has its name
+        _remove(part)  # after an exchange it holds the old one
         if lock is not None:
             os.close(lock)
 
@@ -105,9 +106,9 @@ def remove_leftovers(path: Path) -> None:
     """
     start = _start_of_parts(path)
     left = [path.with_name(name) for name in os.listdir(path.parent) if name.startswith(start)]
-    in_use = {each.stem for each in left if each.suffix == PART and not _is_abandoned(each)}
+    in_use = {each.stem for each in left if each.suffix == PART and not _remove_if_abandoned(each)}
     for each in left:
-        if each.stem in in_use:
+        if each.stem in in_use or each.suffix == PART:
             continue
         if each.suffix == REPLACED and not os.path.lexists(path):
             each.rename(path)
@@ -122,6 +123,17 @@ def _start_of_parts(path: Path) -> str:
 
 def _new_part(path: Path) -> Path:
     return path.with_name(f"{_start_of_parts(path)}{secrets.token_hex(4)}{PART}")
+
+
+def _new_locked_part(path: Path) -> tuple[Path, int | None]:
+    """A new part, locked before another process can take it for one that was left."""
+    while True:
+        part = _new_part(path)
+        part.mkdir()
+        try:
+            return part, _lock(part)
+        except (BlockingIOError, FileNotFoundError):  # it was taken for one just now, and removed
+            continue
 
 
 @contextmanager
@@ -157,25 +169,28 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _is_abandoned(part: Path) -> bool:
+def _remove_if_abandoned(part: Path) -> bool:
+    """Remove a part that no process holds, and say whether it was so; it is locked until it is gone."""
     try:
         lock = _lock(part)
-        if lock is None:
-            return time.time() - part.stat().st_mtime > ABANDONED_AFTER_S
-    except (BlockingIOError, FileNotFoundError):  # it is being written, or has just taken its place
+        if lock is None and time.time() - part.stat().st_mtime <= ABANDONED_AFTER_S:
+            return False
+    except (BlockingIOError, FileNotFoundError, PermissionError):  # in use, in its place since, or somebody else's
         return False
-    os.close(lock)
+    _remove(part)
+    if lock is not None:
+        os.close(lock)
     return True
 
 
-def _put_in_place(part: Path, path: Path) -> None:
+def _put_in_place(new: Path, path: Path, replaced: Path) -> None:
+    """Give a folder its name; what has that name now takes the other's place, or is removed by way of a third name."""
     if not os.path.lexists(path):
-        part.rename(path)
-    elif not _exchange(part, path):
-        replaced = part.with_suffix(REPLACED)
+        new.rename(path)
+    elif not _exchange(new, path):
         path.rename(replaced)
         try:
-            part.rename(path)
+            new.rename(path)
         except BaseException:
             replaced.rename(path)
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +62,19 @@ CGROUP = Path("/sys/fs/cgroup")
 _limited: ContextVar[bool] = ContextVar("spahgc_threads_limited", default=False)
 
 
+class _Limits:
+    """What :func:`limited_threads` has to set again: numbers of the process, whichever Python thread changed them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.torch_threads: int | None = None
+        self.first: Any = None
+
+
+_limits = _Limits()
+
+
 def available_cpus() -> int:
     """Processors that this process may use: those of its affinity, as far as the quota of its container goes."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -89,7 +103,10 @@ def n_threads_for(products: float) -> int:
         return 1
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     limits = [available_cpus(), int(asked) if asked.isdigit() else 0]
-    limits += [sys.modules["torch"].get_num_threads()] if "torch" in sys.modules else []
+    if _limits.holders and _limits.torch_threads:
+        limits.append(_limits.torch_threads)  # before anything was limited
+    elif "torch" in sys.modules:
+        limits.append(sys.modules["torch"].get_num_threads())
     return min(limit for limit in limits if limit)
 
 
@@ -98,25 +115,36 @@ def limited_threads(products: float) -> Iterator[None]:
     """Compute with :func:`n_threads_for` such steps in torch, BLAS and OpenMP, and set what was set before.
 
     Numba, on which scanpy runs, raises the number of OpenMP threads of the whole process behind everybody's back; they
-    spin while they wait. Within such a block another one changes nothing.
+    spin while they wait. Within such a block another one changes nothing. Of several Python threads that are within one at
+    the same time, each sets again what was set before the first came.
     """
     if _limited.get():
         yield
         return
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    n, torch = n_threads_for(products), sys.modules.get("torch")  # which need not be loaded for it
-    before = None if torch is None else torch.get_num_threads()
+    torch = sys.modules.get("torch")  # which need not be loaded for it
+    with _limits.lock:
+        if not _limits.holders:
+            _limits.torch_threads = None if torch is None else torch.get_num_threads()
+        n = n_threads_for(products)
+        limits = threadpool_limits(limits=n)
+        if not _limits.holders:
+            _limits.first = limits
+        _limits.holders += 1
     token = _limited.set(True)
     try:
-        with threadpool_limits(limits=n):
-            if torch is not None:
-                torch.set_num_threads(n)
-            yield
+        if torch is not None:
+            torch.set_num_threads(n)
+        yield
     finally:
         _limited.reset(token)
-        if torch is not None:
-            torch.set_num_threads(before)
+        with _limits.lock:
+            _limits.holders -= 1
+            # By each that leaves: threadpoolctl lets one Python thread at a time set the threads of OpenBLAS.
+            _limits.first.restore_original_limits()
+            if torch is not None and _limits.torch_threads is not None:
+                torch.set_num_threads(_limits.torch_threads)
 
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

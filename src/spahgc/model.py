@@ -379,7 +379,7 @@ class SpaHGC:
 def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str) -> SpaHGC:
     """Train on a bank of one's own, to which the RS graph of what the nodes carry is added."""
     parameters = find_preset(preset)
-    with limited_threads(fit_products(bank, parameters)):
+    with limited_threads(step_products(bank.n_obs, bank, parameters)):
         spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
@@ -428,15 +428,16 @@ def predict_spots(
         Compute it as well.
     """
     where = resolve_device(device)
-    with limited_threads(len(spots) * fit_products(model.bank, model.parameters) / model.bank.n_obs):
+    with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
         outputs, neighbors, attention = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
         return Prediction(model.node_features.decode(outputs), neighbors.graph, attention, covered, neighbors.record)
 
 
-def fit_products(bank: AnnData, parameters: Parameters) -> float:
-    """Multiplications of a training step: those of the linear maps of all spots, forward and backward."""
+def step_products(n_spots: int, bank: AnnData, parameters: Parameters) -> float:
+    """Multiplications of the largest step on so many spots: the network's linear maps, or the search in the bank."""
     width, layers = parameters.width, parameters.layers
-    inputs = 2 * parameters.n_axes or bank.obsm[bank_embedding(bank)].shape[1]
-    return float(bank.n_obs) * width * (inputs + PRODUCTS_PER_LAYER * layers * width)
+    features = 2 * parameters.n_axes or bank.obsm[bank_embedding(bank)].shape[1]
+    of_network = width * (features + PRODUCTS_PER_LAYER * layers * width) if parameters.epochs else 0
+    return float(n_spots) * max(of_network, bank.n_obs * features)

@@ -225,7 +225,7 @@ class MeasuredSlide:
             counts,
             obs=pd.DataFrame(index=self.obs_names),
             var=pd.DataFrame(index=genes),
-            obsm={SPATIAL: self.xy, **self._embeddings},
+            obsm={**self._embeddings, SPATIAL: self.xy},
             uns={UNS: {Uns.embeddings: encoder_records(self.adata)}},
         )
         slide = MeasuredSlide(table, self.name, role=self.role, hold=self.hold)

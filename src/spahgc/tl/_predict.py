@@ -197,11 +197,12 @@ def _spots_and_bank(
         key = find_embedding(first.adata, embedding, "the references")
         for slide in refs.values():
             slide.embedding(key)
-    else:
-        key = bank_embedding(refs)
-    spots = target_spots(target, key)
+        spots = target_spots(target, key)  # before the work of making a bank
     # No RS graph: a baseline has none, and a fit makes that of what its nodes carry.
     bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, rs_graph=False)
+    if is_bank(refs):
+        key = bank_embedding(bank)
+        spots = target_spots(target, key)
     check_target(spots, encoder_records(target).get(key, {}), bank)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
     return spots, bank

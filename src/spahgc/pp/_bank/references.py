@@ -430,7 +430,8 @@ def as_bank(
         raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
     refs = open_references(refs)
     if not is_bank(refs):
-        slides = refs if isinstance(refs, Mapping) else measured_slides(refs, layer=layer)
+        is_read = isinstance(refs, Mapping) and all(isinstance(slide, MeasuredSlide) for slide in refs.values())
+        slides = refs if is_read else measured_slides(refs, layer=layer)
         if genes is None:
             genes = selected_genes(slides, n_abundant=parameters.n_abundant)
         elif isinstance(genes, str):

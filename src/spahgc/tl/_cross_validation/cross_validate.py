@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,11 @@ def cross_validate(
     groups = _groups(measured, group_by)
     specs = _methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed})
     specs = {label: _resolved(spec, measured, device) for label, spec in specs.items()}
-    measured = {name: _without_the_rest(slide) for name, slide in measured.items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measured = {name: _without_the_rest(slide) for name, slide in measured.items()}
+    for entry in caught:
+        warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
     _check_slides(measured, groups, specs)
 
     store = None
@@ -203,7 +208,7 @@ def cross_validate(
         of_methods = {label: method_fingerprint(spec, measured) for label, spec in specs.items()}
         store = Checkpoint(checkpoint, shared, of_methods)
     folds = make_folds(measured, groups, specs, null)
-    finished = score_folds(folds, measured, store, n_jobs)
+    finished = score_folds(folds, measured, store, n_jobs, {str(entry.message) for entry in caught})
 
     in_order = sorted(folds, key=lambda fold: list(specs).index(fold.label))  # stable: by method, then by group
     scores = pd.concat(
@@ -354,7 +359,12 @@ def _check_slides(
                     f'with group "{group}" held out, method "{label}" would train on {found} reference spots at a '
                     f"time, and needs {wanted} for its graphs. Pass more or larger slides."
                 )
-    key = next(iter(specs.values()))["embedding"]
+    for key in {spec["embedding"] for spec in specs.values()}:
+        _check_shared_spots(slides, groups, key)
+
+
+def _check_shared_spots(slides: Mapping[str, MeasuredSlide], groups: dict[str, str], key: str) -> None:
+    """Refuse spots that stand in two groups."""
     seen: dict[bytes, str] = {}
     for name, slide in slides.items():
         for row in np.hstack([slide.xy, slide.embedding(key).astype(np.float64)]):

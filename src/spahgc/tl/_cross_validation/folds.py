@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +61,10 @@ class References:
             parameters.n_reference,
             None if self.null is None else seed,
         )
-        if any(group != self._id for group, _ in _banks):
+        if any(group != self._id for group, _ in list(_banks)):
             _banks.clear()
-        if (self._id, wanted) not in _banks:
+        made = _banks.get((self._id, wanted))
+        if made is None:
             started = time.perf_counter()
             slides = self.slides
             if self.null is not None:
@@ -77,8 +78,9 @@ class References:
                 parameters=parameters,
                 rs_graph=False,
             )
-            _banks[self._id, wanted] = bank, time.perf_counter() - started
-        return _banks[self._id, wanted]
+            made = bank, time.perf_counter() - started
+            _banks[self._id, wanted] = made
+        return made
 
 
 @dataclass(frozen=True)
@@ -199,21 +201,28 @@ def run_folds(folds: Sequence[Fold], n_jobs: int) -> Iterator[FoldResult]:
 
 def _run_in_process(fold: Fold, values: dict[str, Any]) -> FoldResult:
     """Run a fold in a process that knows nothing of the settings made in the first one."""
-    for name, value in (values | {"progress": False}).items():
+    for name, value in (values | {"progress": False, "n_threads": 1}).items():
         setattr(settings, name, value)
     return run_fold(fold)
 
 
 def score_folds(
-    folds: list[Fold], slides: Mapping[str, MeasuredSlide], store: Checkpoint | None, n_jobs: int
+    folds: list[Fold],
+    slides: Mapping[str, MeasuredSlide],
+    store: Checkpoint | None,
+    n_jobs: int,
+    warned: Iterable[str] = (),
 ) -> dict[tuple[str, str], tuple[pd.DataFrame, float]]:
-    """Scores and seconds of every fold, read from the store where they are finished, computed where they are not."""
+    """Scores and seconds of every fold, read from the store where they are finished, computed where they are not.
+
+    What was ``warned`` of already is not said again.
+    """
     finished: dict[tuple[str, str], tuple[pd.DataFrame, float]] = {}
     if store is not None:
         stored = {fold.key: store.read(*fold.key) for fold in folds}
         finished = {key: entry for key, entry in stored.items() if entry is not None}
     missing = {fold.key: fold for fold in folds if fold.key not in finished}
-    warned: set[str] = set()
+    warned = set(warned)
     try:
         with progress_bar(total=len(folds), initial=len(finished), desc="cross-validation", unit="fold") as bar:
             for result in run_folds(list(missing.values()), n_jobs):
