@@ -238,11 +238,10 @@ class SpaHGC:
 
         Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
         """
-        spots = self._target_spots(target, table_key, check=cross is None)
-        attention = predict_spots(self, spots, cross=cross, device=device).attention if self.networks else None
-        if attention is None:
+        if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
-        return attention
+        spots = self._target_spots(target, table_key, check=cross is None)
+        return predict_spots(self, spots, cross=cross, device=device).attention
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
