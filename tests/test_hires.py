@@ -93,8 +93,8 @@ def test_pixels_between_0_and_1_and_greyscale_become_rgb(slide):
 
 
 def test_what_is_no_image_is_refused(slide):
-    slide.uns["spatial"]["S1"]["images"]["hires"] = np.zeros((20, 30, 3), np.uint16)
-    with pytest.raises(ValueError, match='hires image of slide "S1" has data type uint16'):
+    slide.uns["spatial"]["S1"]["images"]["hires"] = np.zeros((20, 30, 3), bool)
+    with pytest.raises(ValueError, match='hires image of slide "S1" has data type bool'):
         _check(slide, 2.0)
 
 

@@ -78,9 +78,9 @@ def _without_scale_factors(section: str, files: dict[str, Path]) -> AnnData:
         )
     adata.obs = table[[Obs.array_row, Obs.array_col]].astype(np.int64).assign(in_tissue=1)
     adata.obsm[SPATIAL_KEY] = table[[PIXEL_COL, PIXEL_ROW]].to_numpy(np.float64)
+    noted = check_full_image(files["image"], adata.obsm[SPATIAL_KEY], files["positions"], {}, {})
     with open_image(files["image"]) as image:
         images, scales = reduced_images(image)
-    noted = check_full_image(files["image"], adata.obsm[SPATIAL_KEY], files["positions"], images, scales)
     adata.uns[SPATIAL_KEY] = {
         section: {
             "images": images,

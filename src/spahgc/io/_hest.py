@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from spahgc._keys import HEST, SPATIAL
 from spahgc._validate import quoted
 from spahgc.image import describe_outside, open_image
+from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._source import Pixels
 from spahgc.io._files import existing_file, read_json, refuse_repeated, unreadable
 from spahgc.io._space_ranger import PIXEL_COL, PIXEL_ROW
@@ -107,8 +108,11 @@ def hest(
     source = _read_counts(counts_path)
     xy = _positions(source, counts_path)
     inside = _spots_on_image(xy, image_path, sample_id)
-    images, scales = _images(source, image_path)
+    images, scales = _stored_images(source, counts_path)
     image_metadata = check_full_image(image_path, xy[inside], counts_path, images, scales)
+    if not images:
+        with open_image(image_path) as opened:
+            images, scales = reduced_images(opened)
     diameter = _spot_diameter(source, sample, mpp)
     if diameter is not None:
         scales[SPOT_DIAMETER] = diameter
@@ -203,18 +207,18 @@ def _spot_diameter(adata: AnnData, sample: Metadata, mpp: float) -> float | None
     return diameter if np.isfinite(diameter) and diameter > 0 else None
 
 
-def _images(adata: AnnData, path: Path) -> tuple[dict[str, Pixels], dict[str, float]]:
-    """Take HEST's reduced image as hires; without one, reduce the full-size image."""
+def _stored_images(adata: AnnData, path: Path) -> tuple[dict[str, Pixels], dict[str, float]]:
+    """Take HEST's reduced image as hires, and make lowres of it; nothing where it has none."""
     record = _hest_library(adata)
     hires = record.get("images", {}).get(IMAGE)
     scale = record.get("scalefactors", {}).get(IMAGE_SCALE)
     if hires is None or scale is None or not np.size(hires):
-        with open_image(path) as image:
-            return reduced_images(image)
-    with open_image(np.asarray(hires)) as image:
-        pixels = image.read(0, 0, image.width, image.height)
+        return {}, {}
+    scale = float(pd.to_numeric(scale, errors="coerce"))
+    if not (np.isfinite(scale) and scale > 0):
+        raise ValueError(f'the scale factor {IMAGE_SCALE} in "{path}" is no positive number. Fetch the file again.')
+    pixels = rgb_of_8_bits(hires, f'the reduced image in "{path}"')
     lowres, lowres_scale = reduced_lowres(pixels)
-    scale = float(scale)
     return (
         {"hires": pixels, "lowres": lowres},
         {"tissue_hires_scalef": scale, "tissue_lowres_scalef": scale * lowres_scale},

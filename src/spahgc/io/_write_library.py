@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
+from spahgc.image._same_picture import refuse_other_picture
 from spahgc.image._source import Pixels
 
 MPP = "microns_per_pixel"
@@ -99,7 +100,9 @@ def reduced_lowres(hires: Pixels) -> tuple[Pixels, float]:
 def check_full_image(
     path: Path, xy: NDArray[np.float64], spots: Path, images: Mapping[str, Pixels], scales: Mapping[str, float]
 ) -> dict[str, str | int]:
-    """Check that a full-size image is the one that the spots and the hires image belong to; only its header is read.
+    """Check that a full-size image is the one that the spots and the hires image belong to.
+
+    Without a hires image only its header is read.
 
     Parameters
     ----------
@@ -119,28 +122,37 @@ def check_full_image(
     Raises
     ------
     ValueError
-        If spots lie outside it, or it is not a larger version of the hires image.
+        If spots lie outside it, or it is not a larger version of the hires image: of another size, of another picture,
+        or turned.
     """
+    hires, scale = images.get("hires"), scales.get("tissue_hires_scalef")
     with open_image(path) as image:
         height, width = image.height, image.width
-    hires, scale = images.get("hires"), scales.get("tissue_hires_scalef")
-    if hires is not None and scale is not None:
-        _refuse_other_size(path, (height, width), hires.shape[:2], float(scale))
-    outside = describe_outside(xy, height=height, width=width)
-    if outside is not None:
-        raise ValueError(f'"{spots}" and "{path}": {outside}')
+        if hires is not None and scale is not None:
+            _refuse_other_size(path, (height, width), hires.shape[:2], float(scale))
+        outside = describe_outside(xy, height=height, width=width)
+        if outside is not None:
+            raise ValueError(f'"{spots}" and "{path}": {outside}')
+        if hires is not None and scale is not None:
+            refuse_other_picture(image, hires, float(scale), f'the image "{path}"')
     return {"source_image_path": str(path.absolute()), "image_height_px": height, "image_width_px": width}
 
 
 def _refuse_other_size(path: Path, size: tuple[int, int], hires: tuple[int, int], scale: float) -> None:
     """Refuse an image of which the hires image is no reduction."""
     expected = [side / scale for side in hires]
-    allowed = [max(2 / scale, SAME_SIZE * side) for side in expected]
-    if all(abs(actual - side) <= most for actual, side, most in zip(size, expected, allowed, strict=True)):
+    if _fits(size, expected, scale):
         return
     hint = " It has the size of the hires image itself." if size == tuple(hires) else ""
+    if _fits(size[::-1], expected, scale):
+        hint = " Turned by 90 degrees it would have that size."
     raise ValueError(
         f'the image "{path}" is {size[1]} x {size[0]} px, but the hires image ({hires[1]} x {hires[0]} px, '
         f"tissue_hires_scalef {scale:.4g}) was made of one of about {expected[1]:.0f} x {expected[0]:.0f} px.{hint} "
         "Pass the full-resolution image that the coordinates were measured on."
     )
+
+
+def _fits(size: tuple[int, ...], expected: list[float], scale: float) -> bool:
+    allowed = [max(2 / scale, SAME_SIZE * side) for side in expected]
+    return all(abs(actual - side) <= most for actual, side, most in zip(size, expected, allowed, strict=True))

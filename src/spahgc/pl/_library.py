@@ -10,6 +10,8 @@ from scipy.spatial import cKDTree
 
 from spahgc._keys import SPATIAL
 from spahgc._validate import quoted
+from spahgc.image._eight_bits import rgb_of_8_bits
+from spahgc.image._source import Pixels
 
 RESOLUTIONS = ("hires", "lowres")
 """Images of a library, the preferred one first."""
@@ -17,8 +19,8 @@ DIAMETER_OF_PITCH = 0.55
 """Spot diameter over the distance of neighbours where the diameter is unknown: 55 um of 100 um, as in Visium."""
 
 
-def best_image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[Any, float]:
-    """The best image there is, and its pixels per pixel of full resolution; without an image ``None`` and 1."""
+def best_image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[Pixels | None, float]:
+    """The best image there is as RGB of 8 bits, and its pixels per pixel of full resolution; without one ``None`` and 1."""
     images = library.get("images", {})
     for resolution in RESOLUTIONS:
         if resolution in images:
@@ -29,7 +31,7 @@ def best_image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[
                     f"are: {quoted(factors)}. Write it there (image pixels per full-resolution pixel), or remove the "
                     "image to draw the spots alone."
                 )
-            return images[resolution], float(factors[name])
+            return rgb_of_8_bits(images[resolution], f"the {resolution} image of the slide"), float(factors[name])
     return None, 1.0
 
 

@@ -22,8 +22,8 @@ from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import SpotsOnImage
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, describe_outside, open_image
-from spahgc.image._colour import as_rgb, check_pixels
-from spahgc.image._source import Pixels
+from spahgc.image._eight_bits import rgb_of_8_bits
+from spahgc.image._same_picture import refuse_other_picture
 
 if TYPE_CHECKING:
     from xarray import DataArray, DataTree
@@ -37,6 +37,8 @@ HIRES_FACTOR = 2
 """How many times larger than the hires image an image must be before mistaken coordinates are looked for."""
 OVERLAP = 0.75
 """Neighbouring spots that are closer than this share of their diameter lie on coordinates of another image."""
+OWN_READERS = "spahgc."
+"""How the name of a reader of this package begins, as it stands in the metadata of a library."""
 REDUCED = ("hires_image", "lowres_image")
 """How the keys of images end that Space Ranger reduced, in a SpatialData that spatialdata-io made."""
 
@@ -83,7 +85,9 @@ def check_slide(
     spots: SpotsOnImage | None = None,
     requirements: ImageRequirements | None = None,
 ) -> SlideImage:
-    """Check one slide; of its image only the header is read.
+    """Check one slide: its spots, its image, and whether the image shows what the hires image of the slide shows.
+
+    Of an image that no hires image vouches for only the header is read.
 
     Parameters
     ----------
@@ -117,8 +121,25 @@ def check_slide(
         if outside is not None:
             raise ValueError(f"{label}: {outside}{_hires_image_hint(library, height, width)}")
         _check_not_hires_coordinates(library, xy, max(height, width), label)
+        if library is not None and (image is not None or not _was_checked(library)):
+            _check_same_picture(library, opened, label)
         resolution = slide_mpp(adata, mpp=mpp, image=opened, other_image=image is not None)
     return SlideImage(adata, name, xy, source, height, width, resolution)
+
+
+def _was_checked(library: Library) -> bool:
+    """Whether a reader of this package has compared the image that a library names or holds, or made the hires image of it."""
+    reader = str(library.record.get("metadata", {}).get("reader", ""))
+    return reader.startswith(OWN_READERS) or library.image_path is None
+
+
+def _check_same_picture(library: Library, image: ImageSource, label: str) -> None:
+    """Refuse the picture of another section, or a turned one, where there is a hires image to compare it with."""
+    scale = library.hires_scale
+    if library.hires is None or scale is None or not (np.isfinite(scale) and scale > 0):
+        return
+    hires = rgb_of_8_bits(library.hires, f"the hires image of {label}")
+    refuse_other_picture(image, hires, scale, f"the image of {label}")
 
 
 def _slide_name(adata: AnnData, spots: SpotsOnImage | None, index: int) -> str:
@@ -148,7 +169,7 @@ def find_source(adata: AnnData, label: str) -> str | NDArray[np.uint8]:
     problem = "names no image file"
     if library is not None and library.hires is not None:
         if library.hires_scale == 1.0:
-            return np.asarray(library.hires)
+            return rgb_of_8_bits(library.hires, f"the hires image of {label}")
         problem += f" and holds a hires image that is reduced ({HIRES_SCALE} {library.hires_scale})"
     raise ValueError(
         f'no full-resolution image is known for {label}: uns["{SPATIAL}"] {problem}. '
@@ -233,7 +254,7 @@ def check_hires(
     hires_mpp = None if full_mpp is None else full_mpp / scale
     if not requirements.allow_upsampling:
         _check_fine_enough(label, scale, hires_mpp, full_mpp, requirements.mpp)
-    pixels = _as_pixels(library.hires, label)
+    pixels = rgb_of_8_bits(library.hires, f"the hires image of {label}")
     height, width = pixels.shape[:2]
     xy = check_coordinates(adata, label) * scale
     outside = describe_outside(xy, height=height, width=width)
@@ -263,15 +284,6 @@ def _check_fine_enough(
             f"only the hires image of {label} is there, and its resolution is too low: a pixel is {hires_mpp:.4g} um "
             f"wide, but {needed_mpp:.4g} um are needed ({reason}). {hint}"
         )
-
-
-def _as_pixels(image: object, label: str) -> Pixels:
-    """Turn an image of ``uns`` into RGB of 8 bits; scanpy reads PNG files as numbers from 0 to 1."""
-    array = np.asarray(image)
-    if array.dtype.kind == "f" and array.size and 0 <= float(array.min()) and float(array.max()) <= 1:
-        array = np.rint(array * 255).astype(np.uint8)
-    check_pixels(array.shape, array.dtype, f"the hires image of {label}")
-    return as_rgb(array)
 
 
 def _reduced_size(library: Library | None) -> tuple[int, int, float] | None:
