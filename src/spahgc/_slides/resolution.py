@@ -25,8 +25,15 @@ HEXAGON_TOLERANCE = 0.15
 """Relative difference of the two kinds of neighbours on a hexagonal array; on a square one it is 0.29."""
 MAX_CONTRADICTION = 1.5
 """Factor between two resolutions of one slide above which one of them must be wrong."""
-MPP_FACTOR = "microns_per_pixel"
-"""Scale factor of a library."""
+MAX_SPOT_OF_PITCH = 0.8
+"""Diameter of a Visium spot over the pitch of the array above which the two are not in the same unit.
+
+Space Ranger writes a diameter of 65 um for spots 100 um apart, others the true one of 55 um. A pixel of 0.8 um and less
+comes out larger where the coordinates are in microns and the diameter is in pixels."""
+SAME_PITCH = 0.05
+"""Relative difference of the pitch from 100 below which coordinates are microns."""
+MPP_FACTOR, DIAMETER_FACTOR = "microns_per_pixel", "spot_diameter_fullres"
+"""Scale factors of a library."""
 
 
 def slide_mpp(
@@ -72,7 +79,8 @@ def slide_mpp(
     Raises
     ------
     ValueError
-        If the resolution is not a positive number, or contradicts the pitch of Visium's array by more than 1.5 times.
+        If the resolution is not a positive number, or contradicts the pitch of Visium's array by more than 1.5 times, or
+        Visium's spots would touch, as the diameter in the scale factors and the pitch say.
 
     Examples
     --------
@@ -107,7 +115,36 @@ def slide_mpp(
             "factor), or the resolution is wrong (pass mpp=). If the array is not Visium's, remove obs columns "
             f"{Obs.array_row} and {Obs.array_col}."
         )
+    if by_pitch is not None and xy is None:
+        refuse_touching_spots(_diameter_px(find_library(adata)), VISIUM_PITCH_UM / by_pitch, f'obsm["{SPATIAL}"]')
     return resolution
+
+
+def refuse_touching_spots(diameter_px: float | None, pitch_px: float, where: str) -> None:
+    """Refuse coordinates of a Visium array in another unit than the diameter of its spots, microns for example.
+
+    Parameters
+    ----------
+    diameter_px
+        Diameter of a spot as the scale factors have it, pixels of the full-resolution image; ``None``: not known.
+    pitch_px
+        Distance of neighbouring spots, in the unit of the coordinates.
+    where
+        What messages call the coordinates.
+    """
+    if diameter_px is None or not diameter_px > MAX_SPOT_OF_PITCH * pitch_px:
+        return
+    microns = " The coordinates look like microns." if abs(pitch_px / VISIUM_PITCH_UM - 1) < SAME_PITCH else ""
+    raise ValueError(
+        f"{where} and the scale factors contradict each other: neighbouring spots of the Visium array lie {pitch_px:.1f} "
+        f"apart, but {DIAMETER_FACTOR} is {diameter_px:.1f}, so that the spots, 55 um wide and {VISIUM_PITCH_UM:g} um apart, "
+        f"would touch.{microns} Coordinates must be pixels of the full-resolution image; correct them, or the scale factor."
+    )
+
+
+def _diameter_px(library: Library | None) -> float | None:
+    value = None if library is None else library.scale_factors.get(DIAMETER_FACTOR)
+    return None if value is None else float(value)
 
 
 def recorded_mpp(adata: AnnData, library: Library | None) -> float | None:

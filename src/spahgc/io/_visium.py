@@ -6,8 +6,9 @@ import os
 
 from anndata import AnnData
 
+from spahgc._slides.resolution import refuse_touching_spots
 from spahgc.io._space_ranger import BINS_FOLDER, OUTS, finish_slide, pitch_mpp, read_slide, run_folder
-from spahgc.io._write_library import MPP
+from spahgc.io._write_library import MPP, SPOT_DIAMETER
 
 PITCH_UM = 100.0
 """Distance of a spot to its six neighbours on every Visium array."""
@@ -75,5 +76,7 @@ def visium(
         default_name=name.parent.name if name.name == OUTS else name.name,
         reader="spahgc.io.visium",
     )
-    mpp = slide.scales.get(MPP)
-    return finish_slide(slide, pitch_mpp(slide.positions, PITCH_UM, PITCH_TOLERANCE) if mpp is None else mpp)
+    by_pitch = pitch_mpp(slide.positions, PITCH_UM, PITCH_TOLERANCE)
+    if by_pitch is not None:
+        refuse_touching_spots(slide.scales[SPOT_DIAMETER], PITCH_UM / by_pitch, f'the positions in "{folder}"')
+    return finish_slide(slide, slide.scales.get(MPP, by_pitch))

@@ -11,6 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._slides.orientation import refuse_swapped
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.image._same_picture import refuse_other_picture
 from spahgc.image._source import Pixels
@@ -70,7 +71,15 @@ def write_library(
         What else is known: the reader, where the full-size image is, its size, how many spots were left out.
     mpp
         Microns per pixel of the full-size image; ``None``: not known.
+
+    Raises
+    ------
+    ValueError
+        If x and y of the spots are swapped, as array and picture tell (:func:`refuse_swapped`).
     """
+    hires, scale = images.get("hires"), scales.get("tissue_hires_scalef")
+    picture = None if hires is None or scale is None else open_image(hires)
+    refuse_swapped(adata, adata.obsm[SPATIAL], picture, 1.0 if scale is None else float(scale), f'slide "{name}"')
     adata.obs[Obs.slide] = pd.Categorical([name] * adata.n_obs)
     factors = dict(scales) if mpp is None else {**scales, MPP: mpp}
     adata.uns[SPATIAL] = {name: {"images": dict(images), "scalefactors": factors, "metadata": dict(metadata)}}

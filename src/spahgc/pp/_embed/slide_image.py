@@ -18,6 +18,7 @@ from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.library import HIRES_SCALE, Library, find_library
+from spahgc._slides.orientation import refuse_swapped
 from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import SpotsOnImage
 from spahgc._validate import check_coordinates
@@ -123,6 +124,7 @@ def check_slide(
         _check_not_hires_coordinates(library, xy, max(height, width), label)
         if library is not None and (image is not None or not _was_checked(library)):
             _check_same_picture(library, opened, label)
+        refuse_swapped(adata, xy, opened, 1.0, label)
         resolution = slide_mpp(adata, mpp=mpp, image=opened, other_image=image is not None)
     return SlideImage(adata, name, xy, source, height, width, resolution)
 
@@ -260,6 +262,7 @@ def check_hires(
     outside = describe_outside(xy, height=height, width=width)
     if outside is not None:
         raise ValueError(f"{label}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
+    refuse_swapped(adata, xy / scale, open_image(pixels), scale, label)
     return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale)
 
 
