@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from spahgc._keys import SPATIAL as SPATIAL_KEY
 from spahgc._keys import Obs
+from spahgc._reading import reading
 from spahgc.datasets._archive import unpack
 from spahgc.datasets._cohort import COHORTS, CohortUnavailableError
 from spahgc.datasets._download import Remote, retrieve
@@ -46,6 +47,7 @@ def find(folder: Path, section: str) -> Files:
 def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
     """Read a section, and the pathologist's labels if they lie beside it."""
     from spahgc.io import visium
+    from spahgc.io._joined import check_labels
 
     if (folder / section / SPATIAL / SCALE_FILE).is_file():
         adata = visium(folder / section, counts=COUNTS, image=files["image"], library_id=section)
@@ -53,7 +55,10 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
         adata = _without_scale_factors(section, files)
     path = one_file(folder, f"{section}/metadata.csv")
     if path is not None:
-        table = pd.read_csv(path, index_col=0, dtype=str).reindex(adata.obs_names)
+        with reading(path, "the labels", "Copy the table again, or remove it."):
+            table = pd.read_csv(path, index_col=0, dtype=str)
+        check_labels(int(adata.obs_names.isin(table.index).sum()), adata.n_obs, path)
+        table = table.reindex(adata.obs_names)
         for column, name in LABELS.items():
             if column in table:
                 adata.obs[name] = pd.Categorical(table[column])

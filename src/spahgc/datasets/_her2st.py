@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Obs
+from spahgc._reading import reading
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import COHORTS, CohortUnavailableError
 from spahgc.datasets._download import GIT, Remote, retrieve
@@ -64,11 +65,15 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
 
 def _labels(path: Path, adata: AnnData) -> pd.Categorical:
     """Labels of the spots; the table names a spot by its position on the array, to a fraction of a step."""
-    table = pd.read_csv(path, sep="\t").dropna(subset=["x", "y"])
-    positions = table[["x", "y"]].round().astype(int)
-    labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(positions))
+    from spahgc.io._joined import check_labels
+
+    with reading(path, "the labels", "Copy the table again, or remove it."):
+        table = pd.read_csv(path, sep="\t").dropna(subset=["x", "y"])
+        positions = table[["x", "y"]].round().astype(int)
+        labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(positions))
     labels = labels[~labels.index.duplicated()]
     spots = pd.MultiIndex.from_frame(adata.obs[[Obs.array_col, Obs.array_row]])
+    check_labels(int(spots.isin(labels.index).sum()), len(spots), path)
     return pd.Categorical(labels.reindex(spots))
 
 

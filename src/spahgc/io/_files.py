@@ -1,22 +1,26 @@
-"""Files of a slide: those that must be there, and errors of those that cannot be read."""
+"""Files of a slide: those that must be there, packed or not, and what they hold that must not occur twice."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
-import zlib
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import ItemsView, Iterable
+from collections.abc import ItemsView, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
+from spahgc._reading import reading
 from spahgc._validate import quoted
 
-READING_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
-"""What pandas and gzip raise where a table is damaged."""
 SHOWN_NAMES = 5
 """Names that a list of names in an error shows."""
+GZIP_SIGNATURE = b"\x1f\x8b"
+"""First bytes of a packed file. Browsers unpack what they load and leave the name, so that the name does not tell."""
 
 
 def existing_file(path: str | os.PathLike[str], label: str) -> Path:
@@ -34,47 +38,48 @@ def existing_file(path: str | os.PathLike[str], label: str) -> Path:
     return file
 
 
-def first_match(folder: Path, patterns: Iterable[str], label: str, remedy: str) -> Path | None:
-    """Return what the first fitting pattern finds in a folder; ``None`` where none fits.
-
-    Raises
-    ------
-    ValueError
-        If that pattern finds several; `label` says of what, `remedy` what to do.
-    """
-    for pattern in patterns:
-        matches = sorted(folder.glob(pattern))
-        if len(matches) > 1:
-            names = quoted(file.name for file in matches)
-            raise ValueError(f'"{folder}" holds {len(matches)} {label}: {names}. {remedy}')
-        if matches:
-            return matches[0]
-    return None
-
-
 def folder_content(folder: Path) -> str:
     """What a folder holds, for messages."""
     return quoted(sorted(item.name for item in folder.iterdir()))
 
 
-def unreadable(label: str, path: Path, error: Exception, remedy: str) -> ValueError:
-    """Make the error of a file that is damaged or of another format."""
-    size = "a folder" if path.is_dir() else f"{path.stat().st_size:,} bytes"
-    return ValueError(f'{label} "{path}" ({size}) cannot be read: {error}. {remedy}')
+def is_packed(path: Path) -> bool:
+    """Whether the content of a file is that of gzip, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(len(GZIP_SIGNATURE)) == GZIP_SIGNATURE
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unpacked."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if content.startswith(GZIP_SIGNATURE) else content
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, unpacked, without a byte order mark."""
+    return read_bytes(path).decode("utf-8-sig")
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A file for readers that know no gzip: the path itself, or an unpacked copy that is gone afterwards."""
+    if not is_packed(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name.removesuffix(".gz")
+        with gzip.open(path, "rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        yield copy
 
 
 def read_json(path: Path, label: str, remedy: str) -> ItemsView[str, object]:
-    """Read the entries of a JSON object.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or holds something else.
-    """
-    try:
-        return json.loads(path.read_bytes()).items()
-    except (ValueError, AttributeError) as error:
-        raise unreadable(label, path, error, remedy) from error
+    """Read the entries of a JSON object, packed or not; the errors are those of :func:`spahgc._reading.reading`."""
+    with reading(path, label, remedy):
+        content = json.loads(read_bytes(path))
+        if not isinstance(content, dict):
+            raise TypeError(f"an object of names and values is needed, found {type(content).__name__}")
+        return content.items()
 
 
 def refuse_repeated(names: pd.Index, label: str, remedy: str) -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import HEST, SPATIAL
+from spahgc._reading import read_h5ad, reading, unreadable
 from spahgc._validate import quoted
 from spahgc.image import describe_outside, open_image
 from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._source import Pixels
-from spahgc.io._files import existing_file, read_json, refuse_repeated, unreadable
+from spahgc.io._files import existing_file, read_json, refuse_repeated
 from spahgc.io._space_ranger import PIXEL_COL, PIXEL_ROW
 from spahgc.io._write_library import (
     SPOT_DIAMETER,
@@ -41,6 +43,10 @@ METADATA_COLUMNS = ("patient", "organ", "disease_state")
 """Metadata that become columns of ``obs``."""
 MAX_OUTSIDE = 0.05
 """Share of spots that may lie off the image; HEST leaves these out itself. More means a wrong image."""
+
+COUNTS_REMEDY = "It is damaged or was not downloaded to its end; fetch it again."
+REPEATED_GENES = "Variable names are not unique"
+"""How anndata warns of gene names that occur twice, at each step; here they are made unique."""
 
 _logger = logging.getLogger(__name__)
 
@@ -105,7 +111,9 @@ def hest(
     sample = _read_metadata(root, sample_id, None if metadata is None else Path(metadata))
     mpp = _sample_mpp(sample, sample_id)
 
-    source = _read_counts(counts_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=REPEATED_GENES)
+        source = _read_counts(counts_path)
     xy = _positions(source, counts_path)
     inside = _spots_on_image(xy, image_path, sample_id)
     images, scales = _stored_images(source, counts_path)
@@ -117,9 +125,10 @@ def hest(
     if diameter is not None:
         scales[SPOT_DIAMETER] = diameter
 
-    adata = AnnData(
-        csr_matrix(source.X, dtype=np.float32)[inside], obs=source.obs[inside].copy(), var=source.var.copy()
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=REPEATED_GENES)
+        counts = csr_matrix(source.X, dtype=np.float32)[inside]
+        adata = AnnData(counts, obs=source.obs[inside].copy(), var=source.var.copy())
     adata.var_names_make_unique()
     adata.obsm[SPATIAL] = xy[inside]
     adata.uns[HEST] = sample
@@ -146,29 +155,30 @@ def _sample_file(root: Path, layout: str, sample_id: str) -> Path:
 
 
 def _read_counts(path: Path) -> AnnData:
-    try:
-        adata = read_h5ad(path)
-    except MemoryError:
-        raise
-    except Exception as error:
-        remedy = "It is damaged or was not downloaded to its end; fetch it again."
-        raise unreadable("the file", path, error, remedy) from error
+    adata = read_h5ad(path, "the file", COUNTS_REMEDY)
     if not adata.n_obs or not adata.n_vars or adata.X is None:
         raise ValueError(f'"{path}" holds {adata.n_obs} spots and {adata.n_vars} genes. Fetch it again.')
     refuse_repeated(adata.obs_names, f'spots in "{path}"', "Fetch the file again.")
+    values = adata.X.data if issparse(adata.X) else np.asarray(adata.X)
+    if values.dtype.kind not in "biuf" or not (np.isfinite(values).all() and (values >= 0).all()):
+        raise unreadable(path, "the file", "X holds text, or missing, infinite or negative numbers", COUNTS_REMEDY)
     return adata
 
 
-def _hest_library(adata: AnnData) -> dict[str, Any]:
+def _hest_library(adata: AnnData) -> dict[str, Mapping[str, Any]]:
     """Return HEST's own entry of ``uns["spatial"]``, which it calls ST whatever the technology."""
     records = adata.uns.get(SPATIAL, {})
-    return dict(records.get("ST") or next(iter(records.values()), {}))
+    records = records if isinstance(records, Mapping) else {}
+    record: Any = records.get("ST") or next(iter(records.values()), {})
+    record = record if isinstance(record, Mapping) else {}
+    return {key: value for key, value in record.items() if isinstance(value, Mapping)}
 
 
 def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
     """Spot centres (x, y) in pixels of the image."""
     if SPATIAL in adata.obsm:
-        xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]
+        with reading(path, "the positions in", COUNTS_REMEDY):
+            xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]
     elif {PIXEL_COL, PIXEL_ROW} <= set(adata.obs):
         xy = adata.obs[[PIXEL_COL, PIXEL_ROW]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     else:
@@ -202,8 +212,7 @@ def _spots_on_image(xy: NDArray[np.float64], path: Path, sample_id: str) -> NDAr
 def _spot_diameter(adata: AnnData, sample: Metadata, mpp: float) -> float | None:
     """Diameter of a spot in pixels; HEST knows none of some technologies."""
     stored = _hest_library(adata).get("scalefactors", {}).get(SPOT_DIAMETER)
-    diameter = float(pd.to_numeric(sample.get("spot_diameter", np.nan), errors="coerce")) / mpp
-    diameter = diameter if stored is None else float(stored)
+    diameter = _number(sample.get("spot_diameter")) / mpp if stored is None else _number(stored)
     return diameter if np.isfinite(diameter) and diameter > 0 else None
 
 
@@ -214,7 +223,7 @@ def _stored_images(adata: AnnData, path: Path) -> tuple[dict[str, Pixels], dict[
     scale = record.get("scalefactors", {}).get(IMAGE_SCALE)
     if hires is None or scale is None or not np.size(hires):
         return {}, {}
-    scale = float(pd.to_numeric(scale, errors="coerce"))
+    scale = _number(scale)
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f'the scale factor {IMAGE_SCALE} in "{path}" is no positive number. Fetch the file again.')
     pixels = rgb_of_8_bits(hires, f'the reduced image in "{path}"')
@@ -283,10 +292,7 @@ def _sample_mpp(sample: Metadata, sample_id: str) -> float:
         If the metadata do not tell.
     """
     for key in RESOLUTIONS:
-        try:
-            mpp = float(sample.get(key, np.nan))
-        except ValueError:
-            continue
+        mpp = _number(sample.get(key))
         if np.isfinite(mpp) and mpp > 0:
             return mpp
     raise ValueError(
@@ -297,10 +303,8 @@ def _sample_mpp(sample: Metadata, sample_id: str) -> float:
 
 def _metadata_from_table(path: Path, sample_id: str) -> Metadata:
     existing_file(path, "metadata")
-    try:
-        table = pd.read_csv(path, dtype={"id": str, "patient": str})
-    except (OSError, ValueError) as error:  # pandas' own errors are among these
-        raise unreadable("the table", path, error, "Fetch it again.") from error
+    with reading(path, "the table", "Fetch it again."):
+        table = pd.read_csv(path, dtype={"patient": str}, converters={"id": str})
     if "id" not in table:
         raise ValueError(f'the table "{path}" has no column "id"; it has {quoted(table.columns)}. Fetch it again.')
     rows = table[table["id"] == sample_id]
@@ -315,3 +319,13 @@ def _filled(entries: Iterable[tuple[object, object]]) -> Metadata:
         if isinstance(plain, str | bool | int) or (isinstance(plain, float) and np.isfinite(plain)):
             metadata[str(key)] = plain
     return {key: value for key, value in metadata.items() if value != ""}
+
+
+def _number(value: object) -> float:
+    """A number, or NaN for what is none; yes and no are none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, str | int | float | np.number):
+        return float("nan")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return float("nan")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
+import io
 import logging
 import os
 import warnings
@@ -19,40 +19,40 @@ from scipy.io import mmread
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._reading import broken_sparse, reading, unreadable
 from spahgc._validate import quoted
 from spahgc.image import open_image
 from spahgc.image._source import Pixels
-from spahgc.io._files import (
-    READING_ERRORS,
-    existing_file,
-    first_match,
-    folder_content,
-    read_json,
-    refuse_repeated,
-    unreadable,
+from spahgc.io._files import existing_file, read_bytes, read_json, read_text, refuse_repeated, unpacked
+from spahgc.io._joined import check_counts_on_tissue, check_off_tissue, check_without_counts
+from spahgc.io._run_files import RAW, SPATIAL_FOLDER, CountTables, count_tables, find_run, refuse_aggregate
+from spahgc.io._write_library import (
+    MPP,
+    SPOT_DIAMETER,
+    check_full_image,
+    check_library_id,
+    reduced_images,
+    write_library,
 )
-from spahgc.io._write_library import SPOT_DIAMETER, check_full_image, check_library_id, reduced_images, write_library
 
-OUTS, SPATIAL_FOLDER, BINS_FOLDER = "outs", "spatial", "binned_outputs"
-SCALE_FILE = "scalefactors_json.json"
-IMAGES = {
-    "hires": ("tissue_hires_image.png", "tissue_hires_scalef"),
-    "lowres": ("tissue_lowres_image.png", "tissue_lowres_scalef"),
-}
-"""File and scale factor of each reduced image."""
+OUTS, BINS_FOLDER = "outs", "binned_outputs"
+IMAGE_SCALES = {"hires": "tissue_hires_scalef", "lowres": "tissue_lowres_scalef"}
+"""Scale factor of each reduced image."""
+BIN_SIZE = "bin_size_um"
+"""Scale factor: side of a bin, microns."""
+LENGTHS = (SPOT_DIAMETER, "fiducial_diameter_fullres", MPP, BIN_SIZE, *IMAGE_SCALES.values())
+"""Scale factors that must be positive numbers where they are there."""
 
 BARCODE, IN_TISSUE = "barcode", "in_tissue"
 PIXEL_ROW, PIXEL_COL = "pxl_row_in_fullres", "pxl_col_in_fullres"
 POSITIONS_COLUMNS = (BARCODE, IN_TISSUE, Obs.array_row, Obs.array_col, PIXEL_ROW, PIXEL_COL)
 """The columns, in the order in which files without a header have them."""
-POSITIONS_FILES = ("tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv")
-"""Versions 2 to 4, Visium HD, version 1. A copy may carry a prefix."""
 POSITIONS_REMEDY = "They are damaged or were not copied to their end; copy them again."
 
-FILTERED, RAW = "filtered_feature_bc_matrix", "raw_feature_bc_matrix"
 FILE_NOTES = ("chemistry_description", "software_version")
 """Attributes of the HDF5 file that scanpy and squidpy keep too."""
 GENE_EXPRESSION = "Gene Expression"
+FEATURE_TYPES = "feature_types"
 COUNTS_REMEDY = (
     "They are damaged, were not copied to their end, or are no feature-barcode matrix of Space Ranger; copy them again."
 )
@@ -81,6 +81,8 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
     ------
     FileNotFoundError
         If there is no such folder.
+    ValueError
+        If it is an aggregate of several runs.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -89,7 +91,9 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
             f'path: "{folder}" is not a folder ({kind} is there). Pass the folder of a Space Ranger run, or its outs/.'
         )
     has_results = any((folder / name).exists() for name in (SPATIAL_FOLDER, BINS_FOLDER))
-    return folder / OUTS if (folder / OUTS).is_dir() and not has_results else folder
+    results = folder / OUTS if (folder / OUTS).is_dir() and not has_results else folder
+    refuse_aggregate(results)
+    return results
 
 
 def read_slide(
@@ -100,13 +104,14 @@ def read_slide(
     library_id: str | None,
     default_name: str,
     reader: str,
+    prefix: str | None = None,
 ) -> Slide:
     """Read counts, positions, scale factors and images of one folder.
 
     Parameters
     ----------
     folder
-        Folder that holds the counts and ``spatial/``.
+        Folder that holds the counts, and the other files or ``spatial/``.
     counts
         Name of the matrix in it; ``None`` finds the filtered one.
     image
@@ -117,28 +122,23 @@ def read_slide(
         Name of a slide whose counts do not name it.
     reader
         Name of the public function.
+    prefix
+        Name of the sample, with which its files begin, where the folder holds several.
     """
-    spatial = folder / SPATIAL_FOLDER
-    if not spatial.is_dir():
-        raise FileNotFoundError(
-            f'"{folder}" has no folder "{SPATIAL_FOLDER}", which holds the positions, scale factors and images; it '
-            f"holds {folder_content(folder)}. Copy it from the run, or pass the folder "
-            "that has it."
-        )
+    files = find_run(folder, counts, prefix)
     image_path = None if image is None else existing_file(image, "image")
-    counts_path, positions_path = find_counts(folder, counts), find_positions(spatial)
-    scales = _read_scales(spatial)
-    positions = read_positions(positions_path)
-    measured, notes, library = read_counts(counts_path)
-    adata, table, left_out = join_positions(measured, positions, (counts_path, positions_path))
+    scales = _read_scales(files.scales, list(files.images))
+    positions = read_positions(files.positions)
+    measured, notes, library = read_counts(files.counts)
+    adata, table, left_out = join_positions(measured, positions, (files.counts_path, files.positions))
     name = check_library_id(library_id if library_id is not None else library or default_name)
     _logger.info("%s: %d spots, %d genes; left out: %s", name, *adata.shape, left_out)
 
     xy = table[[PIXEL_COL, PIXEL_ROW]].to_numpy(np.float64)
-    images = _read_images(spatial, scales)
+    images = _read_images(files.images)
     metadata: dict[str, object] = {"reader": reader, **notes, **left_out}
     if image_path is not None:
-        metadata |= check_full_image(image_path, xy, positions_path, images, scales)
+        metadata |= check_full_image(image_path, xy, files.positions, images, scales)
         if "hires" not in images:
             with open_image(image_path) as open_source:
                 images, made = reduced_images(open_source)
@@ -154,32 +154,34 @@ def finish_slide(slide: Slide, mpp: float | None) -> AnnData:
     return slide.adata
 
 
-def _read_scales(spatial: Path) -> dict[str, float]:
+def _read_scales(path: Path, images: list[str]) -> dict[str, float]:
     """Read the scale factors; those that images and spots need must be there."""
-    path = spatial / SCALE_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'"{path}" is missing, without which nobody knows how large spots and images are. Copy it from the run.'
-        )
-    entries = read_json(path, "the scale factors", "They must be numbers by name, as JSON; copy the file again.")
-    scales = {key: float(value) for key, value in entries if isinstance(value, int | float)}
-    needed = [SPOT_DIAMETER, *(scale for file, scale in IMAGES.values() if (spatial / file).is_file())]
-    wrong = [key for key in needed if not (np.isfinite(scales.get(key, np.nan)) and scales[key] > 0)]
+    entries = dict(read_json(path, "the scale factors", "They must be numbers by name, as JSON; copy the file again."))
+    scales = {
+        key: float(value)
+        for key, value in entries.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    needed = {SPOT_DIAMETER, *(IMAGE_SCALES[key] for key in images), *(key for key in LENGTHS if key in entries)}
+    wrong = sorted(key for key in needed if not (np.isfinite(scales.get(key, np.nan)) and scales[key] > 0))
     if wrong:
         raise ValueError(
-            f'the scale factors "{path}" lack {quoted(wrong)}, or have no positive number there; found {scales}. '
+            f'the scale factors "{path}" lack {quoted(wrong)}, or have no positive number there; found {entries}. '
             "Copy the file again."
         )
     return scales
 
 
-def _read_images(spatial: Path, scales: dict[str, float]) -> dict[str, Pixels]:
+def _read_images(paths: dict[str, Path]) -> dict[str, Pixels]:
     """Read the reduced images that are there."""
     images: dict[str, Pixels] = {}
-    for key, (file, _) in IMAGES.items():
-        if (spatial / file).is_file():
-            with open_image(spatial / file) as image:
-                images[key] = image.read(0, 0, image.width, image.height)
+    for key, path in paths.items():
+        with (
+            reading(path, "the image", "Copy it again, or remove it."),
+            unpacked(path) as file,
+            open_image(file) as image,
+        ):
+            images[key] = image.read(0, 0, image.width, image.height)
     return images
 
 
@@ -215,24 +217,6 @@ def pitch_mpp(positions: pd.DataFrame, pitch_um: float, tolerance: float) -> flo
     return float(pitch_um / np.sqrt(along * across))
 
 
-def find_positions(spatial: Path) -> Path:
-    """Find the table of spots in the folder ``spatial``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    patterns = [pattern for name in POSITIONS_FILES for pattern in (name, f"*_{name}")]
-    path = first_match(spatial, patterns, "tables of positions", "Keep the one that belongs to the counts.")
-    if path is None:
-        raise FileNotFoundError(
-            f'no positions in "{spatial}": none of {quoted(POSITIONS_FILES)} is there, only {folder_content(spatial)}. '
-            "Copy the table from the run."
-        )
-    return path
-
-
 def read_positions(path: Path) -> pd.DataFrame:
     """Read the table of spots.
 
@@ -248,7 +232,8 @@ def read_positions(path: Path) -> pd.DataFrame:
     ValueError
         If it is damaged, lacks a column or names a barcode twice.
     """
-    table = _read_positions_parquet(path) if path.suffix == ".parquet" else _read_positions_csv(path)
+    packed = ".parquet" in path.suffixes
+    table = _read_positions_parquet(path) if packed else _read_positions_csv(path)
     missing = [name for name in POSITIONS_COLUMNS if name not in table.columns]
     if missing:
         raise ValueError(
@@ -275,7 +260,7 @@ def join_positions(
     positions
         All spots of the array, indexed by barcode.
     paths
-        The files that the two come from.
+        The files that the two come from. Counts whose name says "raw" were not filtered, and hold the whole array.
 
     Returns
     -------
@@ -284,7 +269,8 @@ def join_positions(
     Raises
     ------
     ValueError
-        If a barcode of the counts has no position, or one that is no finite number, or none is under tissue.
+        If a barcode of the counts has no position, or one that is no finite number, or none is under tissue, or too many
+        of filtered counts are not.
     """
     row = positions.index.get_indexer(counts.obs_names)
     unknown = counts.obs_names[row < 0]
@@ -292,7 +278,7 @@ def join_positions(
         raise ValueError(
             f'{len(unknown)} of {counts.n_obs} barcodes of the counts "{paths[0]}" ({quoted(unknown, 3)}) have no '
             f'position in "{paths[1]}" ({quoted(positions.index[:3])}, {len(positions)} in all). '
-            "Do both belong to the same run?"
+            f"Do both belong to the same run?{_aggregate_hint(counts.obs_names)}"
         )
     table = positions.iloc[row]
     # A matrix that was not filtered holds the whole array.
@@ -311,23 +297,48 @@ def join_positions(
             "Do both belong to the same run?"
         )
     table = table[in_tissue]
+    n_under_tissue = int((positions[IN_TISSUE] == 1).sum())
     left_out = {
         "n_spots_not_in_tissue": int((~in_tissue).sum()),
-        "n_spots_without_counts": int((positions[IN_TISSUE] == 1).sum() - len(table)),
+        "n_spots_without_counts": n_under_tissue - len(table),
     }
+    if RAW.split("_")[0] in paths[0].name.lower():
+        check_counts_on_tissue(np.asarray(counts.X.sum(axis=1)), in_tissue, *paths)
+    else:
+        check_off_tissue(left_out["n_spots_not_in_tissue"], counts.n_obs, *paths)
+    check_without_counts(left_out["n_spots_without_counts"], n_under_tissue, *paths)
     return counts if in_tissue.all() else counts[in_tissue].copy(), table, left_out
 
 
+def _aggregate_hint(barcodes: pd.Index) -> str:
+    """Say so where barcodes end with the numbers of several runs."""
+    runs = {barcode.rpartition("-")[2] for barcode in barcodes}
+    if len(runs) < 2 or not all(run.isdigit() for run in runs):
+        return ""
+    return f" The barcodes are those of {len(runs)} runs that were aggregated: read each run by itself."
+
+
 def _read_positions_csv(path: Path) -> pd.DataFrame:
-    """Read a table with or without a header; the first cell tells, as its name does not in every version."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline().split(",")[0].strip().strip('"').lower() == BARCODE
-        table = pd.read_csv(path, header=0 if header else None, encoding="utf-8-sig")
-    except READING_ERRORS as error:
-        raise unreadable("the positions", path, error, POSITIONS_REMEDY) from error
-    if not header and table.shape[1] == len(POSITIONS_COLUMNS):
-        table.columns = pd.Index(POSITIONS_COLUMNS)
+    """Read a table with or without a header, which a known name in the first line tells.
+
+    The first column holds the barcodes also where its name is another one, as long as all other columns are there.
+    """
+    with reading(path, "the positions", POSITIONS_REMEDY):
+        text = read_text(path)
+        first = [cell.strip().strip('"').lower() for cell in text.partition("\n")[0].strip().split(",")]
+        header = any(cell in POSITIONS_COLUMNS for cell in first)
+        # A barcode may be called NA.
+        barcodes = first.index(BARCODE) if BARCODE in first else 0
+        table = pd.read_csv(io.StringIO(text), header=0 if header else None, converters={barcodes: str})
+    if not header:
+        if table.shape[1] == len(POSITIONS_COLUMNS):
+            table.columns = pd.Index(POSITIONS_COLUMNS)
+        return table
+    names = [name if name in POSITIONS_COLUMNS else str(old) for name, old in zip(first, table.columns, strict=False)]
+    if len(names) == table.shape[1]:
+        if BARCODE not in names and set(POSITIONS_COLUMNS[1:]) <= set(names[1:]):
+            names[0] = BARCODE
+        table.columns = pd.Index(names)
     return table
 
 
@@ -336,51 +347,18 @@ def _read_positions_parquet(path: Path) -> pd.DataFrame:
         raise ImportError(
             f'the positions "{path}" are a parquet file, which needs pyarrow. Run pip install "spahgc[hd]".'
         )
-    try:
-        table = pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise unreadable("the positions", path, error, POSITIONS_REMEDY) from error
+    with reading(path, "the positions", POSITIONS_REMEDY):
+        table = pd.read_parquet(io.BytesIO(read_bytes(path)), engine="pyarrow")
     return table.reset_index() if table.index.name == BARCODE else table
 
 
-def find_counts(folder: Path, counts: str | None) -> Path:
-    """Find the counts of a run.
+def read_counts(counts: Path | CountTables) -> tuple[AnnData, dict[str, str], str | None]:
+    """Read counts of gene expression; what else was measured (antibodies, guides) is left out.
 
     Parameters
     ----------
-    folder
-        The folder that holds the matrices.
     counts
-        Name of the file or folder in it; ``None`` looks for the filtered matrix, whose name may carry a prefix.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    ValueError
-        If there are several.
-    """
-    if counts is not None:
-        if (folder / counts).exists():
-            return folder / counts
-        raise FileNotFoundError(f'counts="{counts}" is not in "{folder}", which holds {folder_content(folder)}.')
-    # The file is faster to read than the folder beside it, which holds the same.
-    patterns = (f"{FILTERED}.h5", f"*_{FILTERED}.h5", FILTERED)
-    filtered = first_match(folder, patterns, "filtered matrices", "Say which one with counts=.")
-    if filtered is not None:
-        return filtered
-    raw = next((name for name in (f"{RAW}.h5", RAW) if (folder / name).exists()), None)
-    remedy = "Copy it from the run."
-    if raw is not None:
-        remedy = f'Copy it from the run, or pass counts="{raw}", of which the spots under tissue are kept.'
-    raise FileNotFoundError(
-        f'no counts in "{folder}": neither {FILTERED}.h5 nor the folder {FILTERED} is there, only {folder_content(folder)}. '
-        f"{remedy}"
-    )
-
-
-def read_counts(path: Path) -> tuple[AnnData, dict[str, str], str | None]:
-    """Read counts of gene expression; what else was measured (antibodies, guides) is left out.
+        An HDF5 file, a folder of three tables, or the tables themselves; packed or not.
 
     Returns
     -------
@@ -392,17 +370,12 @@ def read_counts(path: Path) -> tuple[AnnData, dict[str, str], str | None]:
     ValueError
         If the file is damaged or holds something else.
     """
-    try:
-        with warnings.catch_warnings():
-            # Gene names that occur twice are dealt with below.
-            warnings.filterwarnings("ignore", message="Variable names are not unique")
-            adata = _read_counts_folder(path) if path.is_dir() else _read_counts_file(path)
-        notes, name = ({}, None) if path.is_dir() else _counts_notes(path)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # scanpy raises a bare Exception where a part is missing.
-        raise unreadable("the counts", path, error, COUNTS_REMEDY) from error
+    path = counts if isinstance(counts, Path) else counts.matrix
+    with warnings.catch_warnings():
+        # anndata warns of gene names that occur twice at each step; here they are made unique.
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
+        adata, notes, name = _whole_counts(counts, path)
+        adata = _gene_expression(adata, path)
     if not adata.n_obs or not adata.n_vars:
         raise ValueError(f'the counts "{path}" hold {adata.n_obs} spots and {adata.n_vars} genes. Pass another matrix.')
     refuse_repeated(adata.obs_names, f'barcodes in the counts "{path}"', "Copy the matrix again.")
@@ -411,10 +384,45 @@ def read_counts(path: Path) -> tuple[AnnData, dict[str, str], str | None]:
     return adata, notes, name
 
 
+def _whole_counts(counts: Path | CountTables, path: Path) -> tuple[AnnData, dict[str, str], str | None]:
+    """Counts of all features, notes and name of the library, as they stand in the files."""
+    # scanpy raises a bare Exception where a part is missing.
+    with reading(path, "the counts", COUNTS_REMEDY):
+        if isinstance(counts, CountTables):
+            return _read_count_tables(counts), {}, None
+        if counts.is_dir():
+            return _read_count_tables(count_tables(counts)), {}, None
+        with unpacked(counts) as file:
+            return _read_counts_file(file), *_counts_notes(file)
+
+
+def _gene_expression(adata: AnnData, path: Path) -> AnnData:
+    """Leave out other features, once it is sure that compiled code may touch the matrix."""
+    problem = broken_sparse(adata.X)
+    if problem is not None:
+        raise unreadable(path, "the counts", f"the matrix is damaged: {problem}", COUNTS_REMEDY)
+    wrong = ~(np.isfinite(adata.X.data) & (adata.X.data >= 0))
+    if wrong.any():
+        raise unreadable(
+            path, "the counts", f"{int(wrong.sum())} values are missing, infinite or negative", COUNTS_REMEDY
+        )
+    if FEATURE_TYPES not in adata.var:
+        return adata
+    chosen = (adata.var[FEATURE_TYPES] == GENE_EXPRESSION).to_numpy()
+    return adata if chosen.all() else adata[:, chosen].copy()
+
+
 def _read_counts_file(path: Path) -> AnnData:
+    """Read an HDF5 file; features other than genes are kept, since leaving them out touches the matrix."""
     import scanpy as sc
 
-    return sc.read_10x_h5(path, gex_only=True)
+    with h5py.File(path, "r") as file:
+        # scipy would cut off the fractions of indices.
+        for group in file.values():
+            for name in ("indices", "indptr", "shape"):
+                if isinstance(group, h5py.Group) and name in group and group[name].dtype.kind not in "iu":
+                    raise ValueError(f"{name} are numbers of type {group[name].dtype}")
+    return sc.read_10x_h5(path, gex_only=False)
 
 
 def _counts_notes(path: Path) -> tuple[dict[str, str], str | None]:
@@ -426,38 +434,21 @@ def _counts_notes(path: Path) -> tuple[dict[str, str], str | None]:
 
 
 def _text(value: object) -> str:
+    # The first versions wrote arrays of one text.
+    value = value.ravel()[0] if isinstance(value, np.ndarray) and value.size else value
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _read_counts_folder(folder: Path) -> AnnData:
-    """Read the three tables; scanpy reads them as Space Ranger writes them."""
-    import scanpy as sc
-
-    features = _counts_table(folder, "features", "genes")
-    if (folder / "genes.tsv").is_file() or (features.name == "features.tsv.gz" and _n_columns(features) > 2):
-        return sc.read_10x_mtx(folder, gex_only=True)
-    # Published copies are often unpacked, or name the genes in one column.
-    matrix = csr_matrix(mmread(_counts_table(folder, "matrix")).T)
-    genes = pd.read_csv(features, sep="\t", header=None, dtype=str, keep_default_na=False)
-    barcodes = pd.read_csv(_counts_table(folder, "barcodes"), sep="\t", header=None, dtype=str)
+def _read_count_tables(tables: CountTables) -> AnnData:
+    """Read the three tables; a gene, or a barcode, may be called NA."""
+    with unpacked(tables.matrix) as file:
+        matrix = csr_matrix(mmread(file).T)
+    genes, barcodes = (
+        pd.read_csv(io.StringIO(read_text(path)), sep="\t", header=None, dtype=str, keep_default_na=False)
+        for path in (tables.features, tables.barcodes)
+    )
     names = genes[min(1, genes.shape[1] - 1)]
     var = pd.DataFrame({"gene_ids": genes[0].to_numpy()}, index=pd.Index(names.to_numpy(), name=None))
     if genes.shape[1] > 2:
-        var["feature_types"] = genes[2].to_numpy()
-    adata = AnnData(matrix.astype(np.float32), obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
-    return adata[:, var["feature_types"] == GENE_EXPRESSION].copy() if "feature_types" in var else adata
-
-
-def _counts_table(folder: Path, *names: str) -> Path:
-    """Find one of the tables, packed or not."""
-    ending = ".mtx" if "matrix" in names else ".tsv"
-    wanted = [f"{name}{ending}{packed}" for name in names for packed in (".gz", "")]
-    path = next((folder / name for name in wanted if (folder / name).is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f'none of {quoted(wanted)} is in "{folder}", which holds {folder_content(folder)}')
-    return path
-
-
-def _n_columns(path: Path) -> int:
-    with gzip.open(path, "rt") as file:
-        return file.readline().count("\t") + 1
+        var[FEATURE_TYPES] = genes[2].to_numpy()
+    return AnnData(matrix.astype(np.float32), obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)

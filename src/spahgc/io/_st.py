@@ -16,8 +16,10 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._reading import reading
 from spahgc.image import open_image
-from spahgc.io._files import READING_ERRORS, existing_file, listed, refuse_repeated, unreadable
+from spahgc.io._files import existing_file, is_packed, listed, refuse_repeated
+from spahgc.io._joined import check_counts_on_tissue, check_shared
 from spahgc.io._write_library import SPOT_DIAMETER, check_full_image, library_name, reduced_images, write_library
 
 SPOT_PITCH_UM = 200.0
@@ -74,8 +76,14 @@ def st(
     FileNotFoundError
         If one of the files is missing.
     ValueError
-        If a table or the image is damaged, a column is missing, a gene or spot stands there twice, the tables share no
-        spot, or a spot centre is not finite or not on the image.
+        If a table or the image is damaged, a column is missing, a gene or spot stands there twice, the tables share less
+        than 0.8 of the spots of the smaller one (they are those of two sections), or a spot centre is not finite, not on
+        the image, or has x and y swapped.
+
+    Warns
+    -----
+    UserWarning
+        If the tables share less than 0.9 of the larger one, or spots that are selected have no more counts than others.
 
     Examples
     --------
@@ -86,13 +94,13 @@ def st(
     counts_path = None if counts is None else existing_file(counts, "counts")
     name = library_name(library_id, image_path)
 
-    table, n_not_selected = _read_spots(spots_path)
+    table, not_selected = _read_spots(spots_path)
     matrix = csr_matrix((len(table), 0), dtype=np.float32)
     genes: pd.Index = pd.Index([], dtype=object)
-    left_out = {"n_spots_not_selected": n_not_selected}
+    left_out = {"n_spots_not_selected": len(not_selected)}
     if counts_path is not None:
         measured, names, genes = _read_counts(counts_path)
-        matrix, table, dropped = _join(measured, names, table, (counts_path, spots_path))
+        matrix, table, dropped = _join(measured, names, table, not_selected, (counts_path, spots_path))
         left_out |= dropped
     _logger.info("%s: %d spots, %d genes; left out: %s", name, len(table), len(genes), left_out)
 
@@ -138,7 +146,7 @@ def _pitch_px(array: NDArray[np.float64], xy: NDArray[np.float64], path: Path) -
     return pitch
 
 
-def _read_spots(path: Path) -> tuple[pd.DataFrame, int]:
+def _read_spots(path: Path) -> tuple[pd.DataFrame, pd.Index]:
     """Read the table of spots.
 
     Parameters
@@ -148,8 +156,8 @@ def _read_spots(path: Path) -> tuple[pd.DataFrame, int]:
 
     Returns
     -------
-    The selected spots, indexed by their names, with x, y (int) and pixel_x, pixel_y (float), and how many were not
-    selected.
+    The selected spots, indexed by their names, with x, y (int) and pixel_x, pixel_y (float), and the names of those that
+    were not selected.
 
     Raises
     ------
@@ -189,7 +197,8 @@ def _read_spots(path: Path) -> tuple[pd.DataFrame, int]:
     spots[["x", "y"]] = array.astype(np.int64)
     spots.index = pd.Index([f"{x}x{y}" for x, y in array.astype(np.int64).to_numpy()])
     refuse_repeated(spots.index, f'spots in the spot table "{path}"', "Keep one row for each spot.")
-    return spots, len(numbers) - len(selected)
+    others = numbers.drop(index=selected.index)[["x", "y"]]
+    return spots, pd.Index([f"{x:.0f}x{y:.0f}" for x, y in others.to_numpy(np.float64)])
 
 
 def _read_counts(path: Path) -> tuple[csr_matrix, pd.Index, pd.Index]:
@@ -244,9 +253,9 @@ def _read_counts(path: Path) -> tuple[csr_matrix, pd.Index, pd.Index]:
 
 
 def _join(
-    counts: csr_matrix, names: pd.Index, spots: pd.DataFrame, paths: tuple[Path, Path]
+    counts: csr_matrix, names: pd.Index, spots: pd.DataFrame, not_selected: pd.Index, paths: tuple[Path, Path]
 ) -> tuple[csr_matrix, pd.DataFrame, dict[str, int]]:
-    """Keep the spots that stand in both tables, in the order of the counts.
+    """Keep the spots that stand in both tables, in the order of the counts; `not_selected` are known, and left out.
 
     Returns
     -------
@@ -259,6 +268,10 @@ def _join(
             f'no spot stands both in the counts "{paths[0]}" (spots {listed(names)}) and in the spot table '
             f'"{paths[1]}" (spots {listed(spots.index)}). Do both belong to the same slide?'
         )
+    off_tissue = names.isin(not_selected)
+    check_shared(len(shared), len(names) - int(off_tissue.sum()), len(spots), *paths)
+    measured = off_tissue | (position >= 0)
+    check_counts_on_tissue(np.asarray(counts.sum(axis=1)).ravel()[measured], position[measured] >= 0, *paths)
     left_out = {
         "n_counts_without_spot": int(len(names) - len(shared)),
         "n_spots_without_counts": int(len(spots) - len(shared)),
@@ -278,18 +291,15 @@ def _check_orientation(path: Path, genes: pd.Index, first_row: str) -> None:
 
 def _open_text(path: Path) -> TextIO:
     """Open a table, packed or not."""
-    if path.suffix == ".gz":
+    if is_packed(path):
         return gzip.open(path, "rt", encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
 
 
 def _header(path: Path) -> list[str]:
     """Split the first line; pandas would rename repeated columns."""
-    try:
-        with _open_text(path) as file:
-            line = file.readline().rstrip("\r\n")
-    except READING_ERRORS as error:
-        raise unreadable("the table", path, error, TABLE_REMEDY) from error
+    with reading(path, "the table", TABLE_REMEDY), _open_text(path) as file:
+        line = file.readline().rstrip("\r\n")
     return [cell.strip().strip('"') for cell in line.split(_separator(line))]
 
 
@@ -301,7 +311,7 @@ def _read_table(
     path: Path, *, header: int | None, skiprows: int = 0, nrows: int | None = None, index_col: int | None = None
 ) -> pd.DataFrame:
     """Read a table whose separator is that of its first line."""
-    try:
+    with reading(path, "the table", TABLE_REMEDY):
         with _open_text(path) as file:
             separator = _separator(file.readline())
         return pd.read_csv(
@@ -312,6 +322,5 @@ def _read_table(
             nrows=nrows,
             index_col=index_col,
             encoding="utf-8-sig",
+            compression="gzip" if is_packed(path) else None,
         )
-    except READING_ERRORS as error:
-        raise unreadable("the table", path, error, TABLE_REMEDY) from error

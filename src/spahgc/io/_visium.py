@@ -22,13 +22,15 @@ def visium(
     image: str | os.PathLike[str] | None = None,
     library_id: str | None = None,
     counts: str | None = None,
+    prefix: str | None = None,
 ) -> AnnData:
     """Read a Visium slide from the output of Space Ranger 1, 2, 3 or 4, CytAssist included.
 
     Parameters
     ----------
     path
-        Folder of the run, or its ``outs/``: it holds the counts and ``spatial/``.
+        Folder of the run, or its ``outs/``: it holds the counts and ``spatial/``. The files of ``spatial/`` may lie beside
+        the counts, begin with the name of a sample, and be packed (``.gz``), as deposits of GEO have them.
     image
         The full-resolution image that Space Ranger was run on. Space Ranger does not keep it; what lies in ``spatial/``
         are reduced images, too coarse for most encoders.
@@ -38,6 +40,9 @@ def visium(
         Name of the matrix in the folder, an HDF5 file or a folder of ``matrix.mtx``, ``features.tsv`` and
         ``barcodes.tsv``. ``None`` takes ``filtered_feature_bc_matrix.h5``, also with a prefix, or the folder
         ``filtered_feature_bc_matrix``.
+    prefix
+        Name of the sample, with which the names of its files begin, where a folder holds several; ``None`` takes the only
+        one.
 
     Returns
     -------
@@ -56,8 +61,15 @@ def visium(
     FileNotFoundError
         If the folder, ``spatial/`` or one of the files is missing.
     ValueError
-        If a file is damaged, barcodes have no position, positions are not finite, or `image` is not the image that the
-        positions belong to.
+        If a file is damaged, barcodes have no position, more than a tenth of the filtered counts are off the tissue (they
+        are those of another sample), positions are not finite or their x and y are swapped, `image` is not the image that
+        the positions belong to, there are several samples and no `prefix`, or the folder is that of ``spaceranger aggr``.
+
+    Warns
+    -----
+    UserWarning
+        If spots of the filtered counts lie off the tissue, more than a tenth of the spots under tissue have no counts, or
+        unfiltered counts are no higher under tissue than beside it.
 
     Examples
     --------
@@ -75,6 +87,7 @@ def visium(
         library_id=library_id,
         default_name=name.parent.name if name.name == OUTS else name.name,
         reader="spahgc.io.visium",
+        prefix=prefix,
     )
     by_pitch = pitch_mpp(slide.positions, PITCH_UM, PITCH_TOLERANCE)
     if by_pitch is not None:

@@ -7,15 +7,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from anndata import AnnData
 
+from spahgc._keys import Obs
 from spahgc._validate import quoted
-from spahgc.io._space_ranger import BINS_FOLDER, OUTS, finish_slide, read_slide, run_folder
+from spahgc.io._space_ranger import BIN_SIZE, BINS_FOLDER, OUTS, finish_slide, read_slide, run_folder
 from spahgc.io._write_library import MPP, SPOT_DIAMETER
 
 BIN_FOLDER = re.compile(r"square_(\d{3,})um")
-BIN_SIZE = "bin_size_um"
-"""Scale factor: side of a bin, microns."""
+BIN_BARCODE = r"s_(\d+)um_(\d+)_(\d+)-\d+"
+"""Name of a bin: its side in microns, its row and its column on the array."""
 IMAGE_FILES = ("microscope_image/*", "tissue_image.*", "*_tissue_image.*")
 """Where published data sets keep the full-resolution image, beside the outputs."""
 SAME_BIN_UM = 1e-3
@@ -55,8 +58,8 @@ def visium_hd(
     FileNotFoundError
         If the folder, bins of this size, or one of the files is missing.
     ValueError
-        If a file is damaged, barcodes have no position, positions are not finite, or `image` is not the image that the
-        positions belong to.
+        If a file is damaged, barcodes have no position or name other bins, positions are not finite, or `image` is not the
+        image that the positions belong to.
 
     Examples
     --------
@@ -83,8 +86,22 @@ def visium_hd(
         raise ValueError(
             f'the scale factors in "{bins[bin_um]}" are those of bins of {size:g} um. Copy the folder from the run again.'
         )
+    _check_barcodes(slide.adata, bin_um, bins[bin_um])
     slide = replace(slide, metadata={**slide.metadata, "bin_um": int(bin_um)})
     return finish_slide(slide, slide.scales.get(MPP, size / slide.scales[SPOT_DIAMETER]))
+
+
+def _check_barcodes(adata: AnnData, bin_um: int, folder: Path) -> None:
+    """Refuse barcodes that are not those of bins of this size at these places of the array."""
+    parts = adata.obs_names.to_series().str.extract(f"^{BIN_BARCODE}$", expand=True)
+    here = np.column_stack([np.full(adata.n_obs, bin_um), adata.obs[[Obs.array_row, Obs.array_col]]])
+    wrong = (parts.apply(pd.to_numeric, errors="coerce").to_numpy() != here).any(axis=1)
+    if wrong.any():
+        raise ValueError(
+            f'{int(wrong.sum())} of {adata.n_obs} barcodes in "{folder}" ({quoted(adata.obs_names[wrong], 3)}) do not name the '
+            f"bins of {bin_um} um at which the table of positions has them, as s_{bin_um:03d}um_00012_00034-1 names row 12 and "
+            "column 34. Counts and positions belong to different runs; copy both from one."
+        )
 
 
 def _bins(folder: Path) -> dict[int, Path]:
