@@ -179,6 +179,8 @@ def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
     if SPATIAL in adata.obsm:
         with reading(path, "the positions in", COUNTS_REMEDY):
             xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]
+            if xy.shape[1] != 2:
+                raise ValueError(f"x and y are needed, found shape {xy.shape}")
     elif {PIXEL_COL, PIXEL_ROW} <= set(adata.obs):
         xy = adata.obs[[PIXEL_COL, PIXEL_ROW]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     else:

@@ -228,7 +228,7 @@ def _filtered_counts(folder: Path, prefix: str | None) -> tuple[str, Path | Coun
 
 def _refuse_other_samples(folder: Path, prefixes: Iterable[str]) -> None:
     """Refuse files of several samples; one may be named more shortly than the other."""
-    named = sorted({prefix for prefix in prefixes if prefix}, key=len)
+    named = sorted({prefix for prefix in prefixes if prefix}, key=lambda prefix: (len(prefix), prefix))
     for shorter, longer in zip(named, named[1:], strict=False):
         parts = {longer[: len(shorter) + 1].rstrip(SEPARATORS), longer[-len(shorter) - 1 :].lstrip(SEPARATORS)}
         if len(longer) <= len(shorter) or shorter not in parts:

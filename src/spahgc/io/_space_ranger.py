@@ -401,6 +401,8 @@ def _gene_expression(adata: AnnData, path: Path) -> AnnData:
     problem = broken_sparse(adata.X)
     if problem is not None:
         raise unreadable(path, "the counts", f"the matrix is damaged: {problem}", COUNTS_REMEDY)
+    if adata.X.dtype.kind not in "biuf":
+        raise unreadable(path, "the counts", f"the values are of type {adata.X.dtype}", COUNTS_REMEDY)
     wrong = ~(np.isfinite(adata.X.data) & (adata.X.data >= 0))
     if wrong.any():
         raise unreadable(
