@@ -218,3 +218,18 @@ def test_labels_of_another_section_are_said(tmp_path):
     pd.DataFrame({"x": [1.02, 8, 9], "y": 1.0, "label": "a"}).to_csv(path, sep="\t", index=False)
     with pytest.warns(UserWarning, match="know 1 of 4 spots of the slide"):
         _labels(path, ad.AnnData(np.ones((4, 1), np.float32), obs=obs))
+
+
+@pytest.mark.parametrize("name", ["draw_filtered_feature_bc_matrix.h5", "DRAW_matrix.h5"])
+def test_only_a_name_that_says_raw_makes_counts_unfiltered(name):
+    from spahgc.io._space_ranger import join_positions
+
+    spots = [str(i) for i in range(80)]
+    table = pd.DataFrame({"in_tissue": [1] * 40 + [0] * 40, "a": 0}, index=spots)
+    counts = ad.AnnData(np.ones((80, 2), np.float32), obs=pd.DataFrame(index=spots))
+    if "filtered" in name:
+        with pytest.raises(ValueError, match=r'their name must say "raw"'):
+            join_positions(counts, table, (Path(name), Path("p")))
+    else:
+        with pytest.warns(UserWarning, match="have no more counts"):
+            assert join_positions(counts, table, (Path(name), Path("p")))[0].n_obs == 40

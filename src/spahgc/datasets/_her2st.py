@@ -71,7 +71,7 @@ def _labels(path: Path, adata: AnnData) -> pd.Categorical:
         # A label may be called NA.
         table = pd.read_csv(path, sep="\t", converters={"label": str}).dropna(subset=["x", "y"])
         positions = table[["x", "y"]].round().astype(int)
-        labels = pd.Series(table["label"].to_numpy(), pd.MultiIndex.from_frame(positions))
+        labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(positions))
     labels = labels[~labels.index.duplicated()]
     spots = pd.MultiIndex.from_frame(adata.obs[[Obs.array_col, Obs.array_row]])
     check_labels(int(spots.isin(labels.index).sum()), len(spots), path)

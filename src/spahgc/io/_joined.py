@@ -48,7 +48,7 @@ def check_off_tissue(n_off: int, n_spots: int, counts: object, positions: object
     if n_off > MAX_OFF_TISSUE * n_spots:
         raise ValueError(
             f"{found}. Barcodes are the same on every slide: these are probably the counts of another sample. Pass the "
-            "folder of one run."
+            'folder of one run. If the counts were not filtered, their name must say "raw".'
         )
     warnings.warn(f"{found}. They are left out. Do both belong to the same run?", stacklevel=4)
 

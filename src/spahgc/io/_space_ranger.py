@@ -25,7 +25,7 @@ from spahgc.image import open_image
 from spahgc.image._source import Pixels
 from spahgc.io._files import existing_file, read_bytes, read_json, read_text, refuse_repeated, unpacked
 from spahgc.io._joined import check_counts_on_tissue, check_off_tissue, check_without_counts
-from spahgc.io._run_files import RAW, SPATIAL_FOLDER, CountTables, count_tables, find_run, refuse_aggregate
+from spahgc.io._run_files import FILTERED, SPATIAL_FOLDER, CountTables, count_tables, find_run, refuse_aggregate
 from spahgc.io._write_library import (
     MPP,
     SPOT_DIAMETER,
@@ -49,6 +49,8 @@ POSITIONS_COLUMNS = (BARCODE, IN_TISSUE, Obs.array_row, Obs.array_col, PIXEL_ROW
 """The columns, in the order in which files without a header have them."""
 POSITIONS_REMEDY = "They are damaged or were not copied to their end; copy them again."
 
+UNFILTERED = "raw"
+"""What the name of an unfiltered matrix says."""
 FILE_NOTES = ("chemistry_description", "software_version")
 """Attributes of the HDF5 file that scanpy and squidpy keep too."""
 GENE_EXPRESSION = "Gene Expression"
@@ -302,7 +304,7 @@ def join_positions(
         "n_spots_not_in_tissue": int((~in_tissue).sum()),
         "n_spots_without_counts": n_under_tissue - len(table),
     }
-    if RAW.split("_")[0] in paths[0].name.lower():
+    if UNFILTERED in (name := paths[0].name.lower()) and FILTERED not in name:
         check_counts_on_tissue(np.asarray(counts.X.sum(axis=1)), in_tissue, *paths)
     else:
         check_off_tissue(left_out["n_spots_not_in_tissue"], counts.n_obs, *paths)
