@@ -153,7 +153,7 @@ class Uns:
     stain = "stain"
     """What was estimated of the slide's stain, for each embedding key whose patches were normalised."""
     library_size = "library_size"
-    """Of how many genes and spots the library sizes in ``obs`` were taken: ``n_genes``, ``n_spots``."""
+    """Of what the library sizes in ``obs`` were taken: ``n_genes``, their number, and ``spots``, a fingerprint of the column."""
     n_genes_measured = "n_genes_measured"
     """In the record of a bank or prediction: genes of the reference that was measured in fewest."""
     bank = "bank"

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNS, Uns
+from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNS, Obsm, Uns
 from spahgc._slides.matrix import in_memory, row_sums
 from spahgc._slides.split import split_slides
 from spahgc._slides.tissue import only_on_tissue
@@ -271,6 +271,13 @@ def measured_slides(
         name: only_on_tissue(slide, f'{role} "{name}"', f"the {role}s")
         for name, slide in split_slides(data, role).items()
     }
+    for name, slide in slides.items():
+        if Obsm.transcriptome in slide.obsm:
+            raise ValueError(
+                f'{role} "{name}" comes from a bank of references (obsm["{Obsm.transcriptome}"]), whose values are no counts '
+                "any more; anndata.concat drops the record of a bank. Pass a bank by itself, make one of all slides with "
+                "spahgc.pp.reference_bank([...]), or add slides to one on disk with append=True."
+            )
     hold = sum(_n_values(slide, layer) for slide in slides.values()) <= MAX_HELD_VALUES
     return {
         name: MeasuredSlide(slide, name, layer=layer, units=units, role=role, hold=hold)

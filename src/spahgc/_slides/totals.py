@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._files import digest
 from spahgc._keys import UNS, Obs, Uns, Var
 from spahgc._slides.matrix import as_csr, column_sums, is_whole, row_sums
 
@@ -98,7 +99,7 @@ def remember_library_sizes(adata: AnnData) -> None:
     adata.obs[Obs.total] = sums
     adata.var[Var.total] = column_sums(counts)
     entries = dict(adata.uns.get(UNS, {}))
-    entries[Uns.library_size] = {"n_genes": int(adata.n_vars), "n_spots": int(adata.n_obs)}
+    entries[Uns.library_size] = {"n_genes": int(adata.n_vars), "spots": _fingerprint(sums)}
     adata.uns[UNS] = entries
 
 
@@ -181,14 +182,16 @@ def _why_stale(adata: AnnData, totals: np.ndarray, counts: csr_matrix, sums: np.
         return None
     if has_all_genes:
         return "no gene was taken away, and yet there are fewer counts"
-    if Var.total in adata.var:
+    if Var.total in adata.var and str(record.get("spots", "")) == _fingerprint(totals):
         of_genes = adata.var[Var.total].to_numpy(dtype=np.float64, na_value=np.nan)
-        found = column_sums(counts)
-        if (found > of_genes * (1 + SUM_TOLERANCE)).any():
-            return "genes have more counts than they had"
-        if int(record.get("n_spots", -1)) == adata.n_obs and not np.array_equal(found, of_genes):
+        if not np.allclose(column_sums(counts), of_genes, rtol=SUM_TOLERANCE, atol=0):
             return f'the counts of genes differ from var["{Var.total}"]'
     return None
+
+
+def _fingerprint(totals: np.ndarray) -> str:
+    """By which it is known that all spots, and no others, are still there."""
+    return digest(totals.astype("<f8").tobytes())
 
 
 def _totals_of_raw(adata: AnnData, counts: csr_matrix) -> np.ndarray | None:
@@ -237,8 +240,12 @@ def _lacks_genes(adata: AnnData, sums: np.ndarray) -> bool:
         if totals is not None and totals.sum() > 0 and sums.sum() < (1 - MAX_MISSING_SHARE) * totals.sum():
             return True
     records = adata.uns.get(UNS, {}).get(Uns.predictions, {})
-    panels = (record.get("genes", ()) for record in records.values())
-    return any(set(adata.var_names) <= {str(gene) for gene in panel} for panel in panels)
+    genes = set(adata.var_names)
+    return any(
+        genes <= {str(gene) for gene in record.get("genes", ())}
+        and int(record.get(Uns.n_genes_measured, len(genes) + 1)) > len(genes)
+        for record in records.values()
+    )
 
 
 def _warn(message: str) -> None:
