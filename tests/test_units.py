@@ -145,7 +145,9 @@ def corrected(slide: AnnData) -> np.ndarray:
 
 def test_values_that_may_be_either_are_refused_with_both_ways_out(slide):
     slide.X = corrected(slide)
-    with pytest.raises(ValueError, match=r'X of the slide does not hold whole numbers, .* layer= .*units="counts".*"log1p"'):
+    with pytest.raises(
+        ValueError, match=r'X of the slide does not hold whole numbers, .* layer= .*units="counts".*"log1p"'
+    ):
         log_expression(slide)
 
 
@@ -175,7 +177,9 @@ def test_corrected_counts_too_large_for_a_logarithm_need_no_units(slide):
 
 def test_units_log1p_take_the_total_of_the_package_where_nothing_shows_another(slide):
     slide.X = np.log1p(corrected(slide))
-    assert_reads_as(slide, slide.X, "nothing tells to which total its counts were scaled. Assumed: 10,000", units="log1p")
+    assert_reads_as(
+        slide, slide.X, "nothing tells to which total its counts were scaled. Assumed: 10,000", units="log1p"
+    )
 
 
 def test_units_normalized_take_the_total_that_the_values_show(slide, expected):
