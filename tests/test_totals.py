@@ -154,7 +154,7 @@ def test_figures_and_report_scale_a_subset_as_the_whole_slide(slide):
 def test_readers_remember_the_library_size(tmp_path):
     (slide,) = sp.datasets.simulated(n_slides=1, n_patients=1, n_spots=40, n_genes=20)
     image = write_visium(tmp_path / "run", slide)
-    read = sp.io.visium(tmp_path / "run", image)
+    read = sp.io.visium(tmp_path / "run", image=image)
     np.testing.assert_array_equal(read.obs[TOTAL], np.asarray(read.X.sum(axis=1)).ravel())
     np.testing.assert_array_equal(read.var[TOTAL], np.asarray(read.X.sum(axis=0)).ravel())
 
@@ -274,3 +274,17 @@ def test_an_inner_join_keeps_the_library_size(refs):
     joined = ad.concat([refs[0][:, genes].copy(), refs[1]], uns_merge="same")
     found = without_warnings(sp.pp.reference_bank, joined, genes=genes)
     np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+
+
+def test_the_way_out_of_a_layer_too_large_keeps_the_evaluation(target, refs, monkeypatch):
+    genes = list(refs[0].var_names[:12])
+    whole = target.copy()
+    sp.tl.predict(whole, refs, method="ridge", genes=genes)
+    expected = sp.tl.evaluate(whole)
+    monkeypatch.setattr(sp.settings, "max_dense_gb", 70 * 30 * 4 / 1e9)
+    with pytest.raises(ValueError, match=r'write target.obs\["spahgc_total_counts"\] = target.X.sum\(axis=1\) first'):
+        sp.tl.predict(target, refs, method="ridge", genes=genes)
+    target.obs["spahgc_total_counts"] = target.X.sum(axis=1)
+    small = target[:, genes].copy()
+    sp.tl.predict(small, refs, method="ridge", genes=genes)
+    np.testing.assert_array_equal(without_warnings(sp.tl.evaluate, small).to_numpy(), expected.to_numpy())

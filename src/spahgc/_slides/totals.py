@@ -245,6 +245,7 @@ def _lacks_genes(adata: AnnData, sums: np.ndarray) -> bool:
         genes <= {str(gene) for gene in record.get("genes", ())}
         and int(record.get(Uns.n_genes_measured, len(genes) + 1)) > len(genes)
         for record in records.values()
+        if isinstance(record, Mapping)
     )
 
 

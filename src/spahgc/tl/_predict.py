@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._keys import Uns
+from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides
@@ -236,13 +236,23 @@ def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
         raise ValueError(
             f"{label} would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
             f"the panel alone with target[:, genes].copy() ({len(genes)} genes; model.genes of a fitted model), or "
-            f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}."
+            f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}.{_keep_totals(target)}"
         )
     if target.n_vars and not set(genes) & set(target.var_names):
         raise ValueError(
             f"the target has none of the {len(genes)} genes of the panel: it has {quoted(target.var_names)}, the "
             f"panel {quoted(genes)}. Use the same kind of gene names, or a target without genes."
         )
+
+
+def _keep_totals(target: AnnData) -> str:
+    """What to do before genes are taken away from a slide whose totals nobody remembers yet."""
+    if not target.n_vars or target.X is None or Obs.total in target.obs:
+        return ""
+    return (
+        f' If the slide was measured, write target.obs["{Obs.total}"] = target.X.sum(axis=1) first: an evaluation scales '
+        "every spot by its total over all genes."
+    )
 
 
 def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:
