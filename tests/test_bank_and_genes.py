@@ -98,6 +98,7 @@ def test_bank_records_how_it_was_made(refs, panel):
         "embedding": EMBEDDING,
         "n_neighbors": 4,
         "units": "log1p counts per 10,000",
+        "n_genes_measured": 60,
     }
     assert record["embeddings"] == {EMBEDDING: refs[0].uns["spahgc"]["embeddings"][EMBEDDING]}
 

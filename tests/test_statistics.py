@@ -198,6 +198,8 @@ def test_without_whole_counts_there_is_no_ceiling_and_one_warning(cohort):
     for name in ("0", "2"):
         slides[name] = AnnData(log_expression(slides[name]), var=slides[name].var)
     measured = {name: MeasuredSlide(slide, name) for name, slide in slides.items()}
+    with pytest.warns(UserWarning, match="Assumed: log1p of counts"):  # when they are first read
+        assert all(slide.counts().nnz for slide in measured.values())
     with pytest.warns(UserWarning, match='"0", "2" do not hold whole numbers') as caught:
         ceiling = slide_ceilings(measured, scores, seed=0)
     assert len(caught) == 1

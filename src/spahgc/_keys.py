@@ -31,6 +31,12 @@ class Obs:
     array_row = "array_row"
     array_col = "array_col"
     slide = "slide"
+    library = "library_id"
+    """Name of the slide as squidpy writes it; taken where there is no ``obs["slide"]``."""
+    in_tissue = "in_tissue"
+    """Whether a spot lies on the tissue, as Space Ranger and scanpy write it: 0 and 1, as numbers or text, or booleans."""
+    total = "spahgc_total_counts"
+    """Library size: counts of a spot over all genes that were measured, also where genes were taken away since."""
     patient = "patient"
     tissue_fraction = "tissue_fraction"
     """Tiles: share of a spot's area that is tissue, 0 to 1."""
@@ -102,6 +108,9 @@ class Obsp:
 class Var:
     """Columns of ``var``; those of a prediction carry its key."""
 
+    total = "spahgc_total_counts"
+    """Counts of a gene over all spots, when the library sizes were written; tells whether ``X`` was replaced since."""
+
     @staticmethod
     def panel(key: str) -> str:
         """True for the genes that were predicted."""
@@ -143,6 +152,10 @@ class Uns:
     """Width of a patch in microns, for each embedding key."""
     stain = "stain"
     """What was estimated of the slide's stain, for each embedding key whose patches were normalised."""
+    library_size = "library_size"
+    """Of what the library sizes in ``obs`` were taken: ``n_genes``, their number, and ``spots``, a fingerprint of the column."""
+    n_genes_measured = "n_genes_measured"
+    """In the record of a bank or prediction: genes of the reference that was measured in fewest."""
     bank = "bank"
     """How a bank of references was made."""
     search = "search"

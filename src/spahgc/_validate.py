@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._keys import SPATIAL, UNS, Obs, Uns
 
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
+
+
+REDUCTIONS = ("X_pca", "X_umap", "X_tsne", "X_diffmap", "X_pca_harmony")
+"""Keys of ``obsm`` that scanpy writes, none of which is an embedding of an image."""
+
+LOST_UNS = (
+    'If slides were joined with anndata.concat, it dropped uns: join them again with uns_merge="same" (keeps what all share) '
+    'or "unique"'
+)
+"""Where a record goes that was there before."""
 
 
 def quoted(names: Iterable[object], limit: int = MAX_LISTED) -> str:
@@ -87,6 +97,12 @@ def find_embedding(adata: AnnData, embedding: str | None, label: str) -> str:
             )
         return embedding
     found = [key for key in encoder_records(adata) if key in adata.obsm]
+    lost = _embeddings_without_record(adata) if not found else []
+    if lost:
+        raise KeyError(
+            f'obsm["{lost[0]}"] is there in {label}, but the record of its encoder in uns["{UNS}"] is not. {LOST_UNS}, or '
+            f'pass the slides as a list. For an embedding of your own pass embedding="{lost[0]}".'
+        )
     if not found:
         raise KeyError(
             f"no image embedding found in {label}, obsm has {quoted(adata.obsm)}. "
@@ -95,6 +111,13 @@ def find_embedding(adata: AnnData, embedding: str | None, label: str) -> str:
     if len(found) > 1:
         raise ValueError(f"{label} holds several embeddings: {quoted(found)}. Say which one with embedding=.")
     return found[0]
+
+
+def _embeddings_without_record(adata: AnnData) -> list[str]:
+    """Keys that look like image embeddings which lost their record: ``embed`` left a column in ``obs`` beside them."""
+    if Obs.patch_padded not in adata.obs:
+        return []
+    return [key for key in adata.obsm if key.startswith("X_") and key not in REDUCTIONS]
 
 
 def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
@@ -125,7 +148,7 @@ def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, 
         raise ValueError(
             f'obsm["{key}"] of {without} carries no encoder record, that of {with_record} does, so that nobody can '
             f"tell whether they agree. Embed both with spahgc.pp.embed, or write the record into "
-            f'adata.uns["{UNS}"]["{Uns.embeddings}"]["{key}"].'
+            f'adata.uns["{UNS}"]["{Uns.embeddings}"]["{key}"]. {LOST_UNS}.'
         )
     differing = [field for field in sorted({*record, *other}) if not _same(record.get(field), other.get(field))]
     if differing:

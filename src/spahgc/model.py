@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.measured import in_memory
 from spahgc._slides.split import placed_table, placed_tables
+from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
 from spahgc._training.graphs import (
     bank_spots,
@@ -148,6 +150,7 @@ class SpaHGC:
         genes: Sequence[str] | str | None = None,
         embedding: str | None = None,
         layer: str | None = None,
+        units: str | None = None,
         preset: str | Parameters = "default",
         seed: int = 0,
         device: str | None = None,
@@ -157,13 +160,16 @@ class SpaHGC:
         parameters = find_preset(preset)
         where = resolve_device(device)
         refs = placed_tables(refs, table_key, "reference")
-        bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, rs_graph=False)
+        bank = as_bank(
+            refs, genes=genes, embedding=embedding, layer=layer, units=units, parameters=parameters, rs_graph=False
+        )
         return fit_bank(bank, preset=preset, seed=seed, device=where)
 
     def cross_graph(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> csr_matrix:
         """CS graph of a target, as :meth:`predict` takes it: target spots x bank spots, CSR, cosine similarity."""
-        features, _ = self.node_features.transform(self._used_columns(self._target_spots(target, table_key)))
-        return self._nearest(features, resolve_device(None)).graph
+        spots, rows = self._placed_spots(target, table_key)
+        features, _ = self.node_features.transform(self._used_columns(spots))
+        return rows.in_place(self._nearest(features, resolve_device(None)).graph)
 
     def predict(
         self,
@@ -188,7 +194,8 @@ class SpaHGC:
 
         Returns
         -------
-        Spots x :attr:`genes`, float32, in :attr:`units`. Two calls return the same numbers.
+        Spots x :attr:`genes`, float32, in :attr:`units`; NaN in spots off the tissue (``obs["in_tissue"]``), which a
+        warning counts. Two calls return the same numbers.
 
         Raises
         ------
@@ -197,8 +204,8 @@ class SpaHGC:
         ValueError
             If the target was embedded by another encoder, or holds NaN in either.
         """
-        spots = self._target_spots(target, table_key, check=cross is None)
-        return predict_spots(self, spots, cross=cross, device=device).expression
+        spots, rows = self._placed_spots(target, table_key, check=cross is None)
+        return rows.in_place(predict_spots(self, spots, cross=rows.only(cross), device=device).expression)
 
     def predict_in_full(
         self, target: AnnData | SpatialData, *, device: str | None = None, table_key: str | None = None
@@ -207,7 +214,8 @@ class SpaHGC:
 
         Parameters, errors and numbers as in :meth:`predict`, :meth:`cross_graph`, :meth:`attention` and :meth:`support`.
         """
-        return predict_spots(self, self._target_spots(target, table_key), device=device, support=True)
+        spots, rows = self._placed_spots(target, table_key)
+        return in_place(predict_spots(self, spots, device=device, support=True), rows)
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str
@@ -240,8 +248,8 @@ class SpaHGC:
         """
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
-        spots = self._target_spots(target, table_key, check=cross is None)
-        return predict_spots(self, spots, cross=cross, device=device).attention
+        spots, rows = self._placed_spots(target, table_key, check=cross is None)
+        return rows.in_place(predict_spots(self, spots, cross=rows.only(cross), device=device).attention)
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
@@ -260,12 +268,22 @@ class SpaHGC:
     def _target_spots(
         self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
     ) -> Spots:
-        """Positions and embedding of a target, checked; without ``check`` it need not fit to the bank."""
+        """Positions and embedding of a target's spots on the tissue, as :meth:`_placed_spots` has them."""
+        return self._placed_spots(target, table_key, check=check)[0]
+
+    def _placed_spots(
+        self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
+    ) -> tuple[Spots, TissueRows]:
+        """Positions and embedding of a target's spots on the tissue, checked, and which these are.
+
+        Without ``check`` the target need not fit to the bank.
+        """
         target = placed_table(target, table_key, "the target")
-        spots = target_spots(target, self.embedding)
+        rows = TissueRows.of(target, "the target")
+        spots = target_spots(rows.only(target), self.embedding)
         if check:
             check_target(spots, encoder_records(target).get(self.embedding, {}), self.bank)
-        return spots
+        return spots, rows
 
     def _used_columns(self, spots: Spots) -> Spots:
         """The spots with what of their embedding the parameters look at."""
@@ -275,7 +293,8 @@ class SpaHGC:
         """How well the references cover what :meth:`predict` sees of each spot, 0 to 1; ``None`` if nothing says so."""
         if self.trust is None:
             return None
-        return self._support(self._used_columns(self._target_spots(target, table_key, check=False)))
+        spots, rows = self._placed_spots(target, table_key, check=False)
+        return rows.in_place(self._support(self._used_columns(spots)))
 
     def _support(self, spots: Spots) -> np.ndarray | None:
         if self.trust is None:
@@ -432,6 +451,17 @@ def predict_spots(
         outputs, neighbors, attention = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
         return Prediction(model.node_features.decode(outputs), neighbors.graph, attention, covered, neighbors.record)
+
+
+def in_place(prediction: Prediction, rows: TissueRows) -> Prediction:
+    """A prediction of the spots on the tissue among all spots of the target."""
+    return replace(
+        prediction,
+        expression=rows.in_place(prediction.expression),
+        cross=rows.in_place(prediction.cross),
+        attention=rows.in_place(prediction.attention),
+        support=rows.in_place(prediction.support),
+    )
 
 
 def step_products(n_spots: int, bank: AnnData, parameters: Parameters) -> float:

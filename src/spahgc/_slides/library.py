@@ -15,7 +15,7 @@ from spahgc._validate import quoted
 if TYPE_CHECKING:
     from anndata import AnnData
 
-LIBRARY_COLUMNS = (Obs.slide, "library_id")
+LIBRARY_COLUMNS = (Obs.slide, Obs.library)
 """Columns of ``obs`` that may name the library of a slide."""
 HIRES_SCALE = "tissue_hires_scalef"
 """Scale factor: pixels of the hires image for one of the full-resolution image."""
@@ -109,14 +109,15 @@ def check_one_slide(adata: AnnData) -> None:
     Raises
     ------
     ValueError
-        If ``obs["slide"]`` names several.
+        If ``obs["slide"]``, or ``obs["library_id"]`` where there is none, names several.
     """
-    names = _names(adata, Obs.slide)
+    column = Obs.slide if Obs.slide in adata.obs else Obs.library
+    names = _names(adata, column)
     if len(names) > 1:
         raise ValueError(
-            f'the object holds the spots of several slides: obs["{Obs.slide}"] names {len(names)} slides '
+            f'the object holds the spots of several slides: obs["{column}"] names {len(names)} slides '
             f"({quoted(names)}), but an image belongs to one. Pass a list of single slides, or one of them: "
-            f'adata[adata.obs["{Obs.slide}"] == "{names[0]}"].copy().'
+            f'adata[adata.obs["{column}"] == "{names[0]}"].copy().'
         )
 
 

@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNITS, UNS, Uns
+from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNS, Obsm, Uns
+from spahgc._slides.matrix import in_memory, row_sums
 from spahgc._slides.split import split_slides
+from spahgc._slides.tissue import only_on_tissue
+from spahgc._slides.totals import library_sizes
+from spahgc._slides.units import COUNTS, TRANSFORMED, Reading, check_units, find_reading
 from spahgc._validate import check_coordinates, embedding_matrix, encoder_records
-
-ROW_SUM_TOLERANCE = 1e-2
-"""Relative spread of the spots' totals below which ``expm1(X)`` counts as normalised to a constant."""
-
-LARGEST_LOG_VALUE = 30.0
-"""No ``log1p`` of a count is larger, so ``expm1`` is not tried above it."""
 
 MAX_HELD_VALUES = 200_000_000
 """Counts that are not zero, of all slides of a call together, up to which they are held once they are read: 4 GB with the
 expression made of them. Those of more slides are read again where they are needed."""
 
 
-def in_memory(values: Any) -> Any:
-    """Values that lie in a file or are still to be computed, as an array or a sparse matrix."""
-    if hasattr(values, "to_memory"):
-        return values.to_memory()
-    return values.compute() if hasattr(values, "compute") else values
-
-
-def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
-    """Values of ``X`` or of a layer as they are, CSR float64, spots x genes; refuses missing and non-finite ones."""
-    if layer is not None and layer not in adata.layers:
-        found = ", ".join(f'"{name}"' for name in adata.layers) or "none"
-        raise KeyError(f'layer "{layer}" not found in {label}, layers are: {found}.')
-    values: Any = adata.X if layer is None else adata.layers[layer]
-    if values is None:
-        raise ValueError(f"{label} has no X. Pass layer= with the layer that holds its counts.")
-    values = in_memory(values)
-    values = values if issparse(values) else np.asarray(values)
-    matrix = csr_matrix(values, dtype=np.float64, copy=True)
-    broken = ~np.isfinite(matrix.data)
-    if broken.any():
-        where = "X" if layer is None else f'layer "{layer}"'
-        raise ValueError(f"{where} of {label} has {int(broken.sum())} NaN or infinite values. It must hold counts.")
-    return matrix
-
-
-def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "the slide") -> csr_matrix:
+def log_expression(
+    adata: AnnData, *, layer: str | None = None, units: str | None = None, label: str = "the slide"
+) -> csr_matrix:
     """Expression of every spot as ``log1p`` counts per 10,000.
 
-    Counts are scaled by the spot's total over *all* genes of the object. Three kinds of input that are no counts are
-    recognised, and a warning says what was assumed.
+    Counts are scaled by the spot's total over all genes that were measured, as far as that is known: see
+    :func:`~spahgc._slides.totals.library_sizes`. Input that is no counts is recognised, and a warning says what was
+    assumed: see :func:`~spahgc._slides.units.find_reading`.
 
     Parameters
     ----------
@@ -64,6 +39,8 @@ def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "th
         A slide. It is not changed.
     layer
         Layer that holds the counts; ``None`` takes ``X``.
+    units
+        What the values are: ``"counts"``, ``"log1p"`` or ``"normalized"``; ``None`` finds out.
     label
         How messages call the slide.
 
@@ -74,53 +51,43 @@ def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "th
     Raises
     ------
     ValueError
-        If values are NaN or infinite, or if there are none.
+        If values are NaN or infinite, if there are none, or if nothing tells what they are.
     """
-    return to_log_expression(raw_matrix(adata, layer, label), label)
+    return log_expression_and_totals(adata, layer=layer, units=units, label=label)[0]
 
 
-def to_log_expression(counts: csr_matrix, label: str) -> csr_matrix:
-    """What :func:`log_expression` makes of values that are read and checked, which are not changed."""
-    matrix = counts.copy()
-    if matrix.nnz and matrix.data.min() < 0:
-        warnings.warn(
-            f"{label} has negative values, so it does not hold counts. Assumed: expression that is already transformed, "
-            f"taken as it is; predictions will be in its units, not in {UNITS}. Pass layer= with the counts if you "
-            "have them.",
-            stacklevel=4,
-        )
-        return matrix.astype(np.float32)
-    if np.any(matrix.data != np.rint(matrix.data)):
-        if _is_log_normalised(matrix):
-            warnings.warn(
-                f"{label} does not hold whole numbers. Assumed: log1p of counts scaled to a constant total; rescaled to "
-                f"{UNITS}. Pass layer= with the counts if that is wrong.",
-                stacklevel=4,
-            )
-            matrix.data = np.expm1(matrix.data)
-        else:
-            warnings.warn(
-                f"{label} does not hold whole numbers. Assumed: corrected counts; normalised to {UNITS} as counts are. "
-                "Pass layer= with the counts if that is wrong.",
-                stacklevel=4,
-            )
-    return _normalised(matrix)
+def log_expression_and_totals(
+    adata: AnnData, *, layer: str | None, units: str | None, label: str
+) -> tuple[csr_matrix, np.ndarray | None]:
+    """The same, and the spots' totals where they are known to differ from those of the genes that are there."""
+    values, reading = find_reading(adata, layer, units, label)
+    totals = _totals(adata, values, reading, label)
+    return to_log_expression(values, reading, totals), totals
 
 
-def _is_log_normalised(matrix: csr_matrix) -> bool:
-    if matrix.data.max() > LARGEST_LOG_VALUE:
-        return False
-    return _constant_totals(matrix.expm1()) and not _constant_totals(matrix)
+def _totals(adata: AnnData, values: csr_matrix, reading: Reading, label: str) -> np.ndarray | None:
+    """Totals by which spots are scaled, if not by those of their values."""
+    if reading.total is not None:
+        return np.full(adata.n_obs, reading.total)
+    return library_sizes(adata, values, label) if reading.units == COUNTS else None
 
 
-def _constant_totals(matrix: csr_matrix) -> bool:
-    totals = np.asarray(matrix.sum(axis=1)).ravel()
-    totals = totals[totals > 0]
-    return bool(totals.std() <= ROW_SUM_TOLERANCE * totals.mean())
+def to_log_expression(values: csr_matrix, reading: Reading, totals: np.ndarray | None) -> csr_matrix:
+    """What :func:`log_expression` makes of values that are read and checked, which are not changed.
 
-
-def _normalised(matrix: csr_matrix) -> csr_matrix:
-    totals = np.asarray(matrix.sum(axis=1)).ravel()
+    Parameters
+    ----------
+    values
+        Spots x genes, float64.
+    reading
+        What they are.
+    totals
+        Totals of the spots over all genes; ``None`` takes the sums of the values.
+    """
+    if reading.units == TRANSFORMED:
+        return values.astype(np.float32)
+    matrix = reading.linear(values)
+    totals = row_sums(matrix) if totals is None else totals
     scale = np.divide(COUNTS_PER_SPOT, totals, out=np.zeros_like(totals), where=totals > 0)
     matrix.data *= np.repeat(scale, np.diff(matrix.indptr))
     np.log1p(matrix.data, out=matrix.data)
@@ -131,6 +98,16 @@ def zero_spots(expression: csr_matrix) -> np.ndarray:
     """Spots without a single count, boolean, one entry a spot."""
     return np.asarray((expression != 0).sum(axis=1)).ravel() == 0
 
+
+__all__ = [
+    "MeasuredSlide",
+    "in_memory",
+    "log_expression",
+    "log_expression_and_totals",
+    "measured_slides",
+    "to_log_expression",
+    "zero_spots",
+]
 
 Ranking = TypeVar("Ranking")
 
@@ -146,6 +123,8 @@ class MeasuredSlide:
         Its name.
     layer
         Layer that holds the counts; ``None`` takes ``X``.
+    units
+        What its values are; ``None`` finds out.
     role
         How messages call it beside its name, e.g. ``"reference"``.
     hold
@@ -153,11 +132,19 @@ class MeasuredSlide:
     """
 
     def __init__(
-        self, adata: AnnData, name: str, *, layer: str | None = None, role: str = "reference", hold: bool = True
+        self,
+        adata: AnnData,
+        name: str,
+        *,
+        layer: str | None = None,
+        units: str | None = None,
+        role: str = "reference",
+        hold: bool = True,
     ) -> None:
         self.adata = adata
         self.name = name
         self.layer = layer
+        self.units = units
         self.role = role
         self.label = f'{role} "{name}"'
         self.hold = hold
@@ -165,6 +152,7 @@ class MeasuredSlide:
         self.obs_names = adata.obs_names
         self._embeddings: dict[str, np.ndarray] = {}
         self._rankings: dict[tuple[object, ...], object] = {}
+        self._reading: Reading | None = None
 
     @cached_property
     def xy(self) -> np.ndarray:
@@ -182,12 +170,18 @@ class MeasuredSlide:
         return encoder_records(self.adata).get(key, {})
 
     def counts(self) -> csr_matrix:
-        """Values as they stand in the slide, spots x genes, float64; not to be changed."""
+        """Values as they stand, or the counts that these are the logarithm of, spots x genes, float64; not to be changed."""
         return self._held_counts if self.hold else self._read_counts()
 
     def expression(self) -> csr_matrix:
         """``log1p`` counts per 10,000, spots x genes, float32; not to be changed."""
-        return self._held_expression if self.hold else to_log_expression(self.counts(), self.label)
+        return self._held_expression if self.hold else self._log_expression(self.counts())
+
+    @cached_property
+    def totals(self) -> np.ndarray | None:
+        """Totals by which spots are scaled; ``None`` where these are the sums of what is there."""
+        counts = self.counts()
+        return _totals(self.adata, counts, self._found_reading(), self.label)
 
     @cached_property
     def measured(self) -> np.ndarray:
@@ -211,15 +205,17 @@ class MeasuredSlide:
             self._rankings[known] = rank(self, *arguments)
         return self._rankings[known]  # type: ignore[return-value]
 
-    def with_counts(self, counts: csr_matrix, genes: pd.Index) -> MeasuredSlide:
+    def with_counts(self, counts: csr_matrix, genes: pd.Index, totals: np.ndarray | None) -> MeasuredSlide:
         """The same spots and embeddings, as far as these were asked for, with other counts, and nothing else of the slide.
 
         Parameters
         ----------
         counts
-            Spots x genes, float64, finite.
+            Spots x genes, float64, finite, of the same units.
         genes
             Their names.
+        totals
+            Totals of the spots over all genes; ``None`` takes the sums of the counts.
         """
         table = AnnData(
             counts,
@@ -230,6 +226,8 @@ class MeasuredSlide:
         )
         slide = MeasuredSlide(table, self.name, role=self.role, hold=self.hold)
         slide._embeddings = dict(self._embeddings)
+        slide._reading = self._found_reading().of_given_counts()
+        slide.__dict__["totals"] = totals
         if self.hold:
             slide.__dict__["_held_counts"] = counts
         return slide
@@ -239,7 +237,18 @@ class MeasuredSlide:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_held")}
 
     def _read_counts(self) -> csr_matrix:
-        return raw_matrix(self.adata, self.layer, self.label)
+        if self._reading is not None:
+            return self._reading.values(self.adata, self.label)
+        values, self._reading = find_reading(self.adata, self.layer, self.units, self.label)
+        return values
+
+    def _found_reading(self) -> Reading:
+        if self._reading is None:
+            self.counts()
+        return cast(Reading, self._reading)
+
+    def _log_expression(self, counts: csr_matrix) -> csr_matrix:
+        return to_log_expression(counts, self._found_reading(), self.totals)
 
     @cached_property
     def _held_counts(self) -> csr_matrix:
@@ -247,16 +256,33 @@ class MeasuredSlide:
 
     @cached_property
     def _held_expression(self) -> csr_matrix:
-        return to_log_expression(self._held_counts, self.label)
+        return self._log_expression(self._held_counts)
 
 
 def measured_slides(
-    data: AnnData | Iterable[AnnData], *, layer: str | None = None, role: str = "reference"
+    data: AnnData | Iterable[AnnData], *, layer: str | None = None, units: str | None = None, role: str = "reference"
 ) -> dict[str, MeasuredSlide]:
-    """Slides by name as :func:`~spahgc._slides.split.split_slides` tells them apart; their counts are held if all fit."""
-    slides = split_slides(data, role)
+    """Slides by name as :func:`~spahgc._slides.split.split_slides` tells them apart, without the spots off the tissue.
+
+    Their counts are held if all fit.
+    """
+    check_units(units)
+    slides = {
+        name: only_on_tissue(slide, f'{role} "{name}"', f"the {role}s")
+        for name, slide in split_slides(data, role).items()
+    }
+    for name, slide in slides.items():
+        if Obsm.transcriptome in slide.obsm:
+            raise ValueError(
+                f'{role} "{name}" comes from a bank of references (obsm["{Obsm.transcriptome}"]), whose values are no counts '
+                "any more; anndata.concat drops the record of a bank. Pass a bank by itself, make one of all slides with "
+                "spahgc.pp.reference_bank([...]), or add slides to one on disk with append=True."
+            )
     hold = sum(_n_values(slide, layer) for slide in slides.values()) <= MAX_HELD_VALUES
-    return {name: MeasuredSlide(slide, name, layer=layer, role=role, hold=hold) for name, slide in slides.items()}
+    return {
+        name: MeasuredSlide(slide, name, layer=layer, units=units, role=role, hold=hold)
+        for name, slide in slides.items()
+    }
 
 
 def _n_values(adata: AnnData, layer: str | None) -> int:

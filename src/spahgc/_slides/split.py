@@ -11,6 +11,8 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._slides.several import library_names
+from spahgc._slides.several import slide_labels as named_slides
 from spahgc._slides.spatialdata import spots_in_plane
 from spahgc._slides.tables import annotation, is_spatialdata, region_labels, table_of, tables_of
 from spahgc._validate import check_anndata, quoted
@@ -109,7 +111,8 @@ def split_slides(data: AnnData | Iterable[AnnData], label: str = "reference") ->
     ----------
     data
         One AnnData or several. An object whose ``obs["slide"]`` names several slides is taken apart; where there is no
-        such column, so is a table of a SpatialData that annotates several elements.
+        such column, so is a table of a SpatialData that annotates several elements, or an object with several in
+        ``obs["library_id"]``.
     label
         Role of the slides in messages.
 
@@ -167,21 +170,35 @@ def _slides_of(adata: AnnData, place: int, label: str, fallback: str) -> list[tu
         if len(names) == 1:
             return [(str(names[0]), adata)]
         return [(str(name), adata[labels == name]) for name in names]
-    libraries = list(adata.uns.get(SPATIAL, {}))
-    return [(str(libraries[0]) if len(libraries) == 1 else fallback, adata)]
+    libraries = library_names(adata)
+    return [(libraries[0] if len(libraries) == 1 else fallback, adata)]
 
 
 def slide_labels(adata: AnnData, label: str) -> np.ndarray | None:
-    """Name of the slide of every spot: ``obs["slide"]``, else the several elements that a table annotates."""
-    if Obs.slide not in adata.obs:
-        return region_labels(adata)
-    column = adata.obs[Obs.slide]
-    if column.isna().any():
+    """Name of the slide of every spot; ``None`` for a single slide that no column names.
+
+    By ``obs["slide"]``, else by the several elements that a table annotates, else by ``obs["library_id"]``.
+
+    Raises
+    ------
+    ValueError
+        If the object holds several slides that none of these tells apart.
+    """
+    regions = None if Obs.slide in adata.obs else region_labels(adata)
+    return named_slides(adata, label) if regions is None else regions
+
+
+def check_single_slide(adata: AnnData, label: str) -> None:
+    """Refuse an object that holds several slides, where one is predicted: neighbours and scales are those of a slide."""
+    labels = slide_labels(adata, label)
+    names: list[str] = [] if labels is None else sorted(set(labels))
+    if len(names) > 1:
+        column = next((name for name in (Obs.slide, Obs.library) if name in adata.obs), None)
+        one = f'adata[adata.obs["{column}"] == "{names[0]}"].copy()' if column else "sdata.subset"
         raise ValueError(
-            f'obs["{Obs.slide}"] of {label} is empty for {int(column.isna().sum())} of '
-            f"{adata.n_obs} spots. Name the slide of every spot."
+            f"{label} holds {len(names)} slides ({quoted(names)}), whose spots would be neighbours of each other. Predict "
+            f"one at a time: {one}."
         )
-    return np.asarray(column.astype(str).to_numpy())
 
 
 def canonical_order(xy: np.ndarray, z: np.ndarray) -> np.ndarray:

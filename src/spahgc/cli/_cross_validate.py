@@ -17,6 +17,7 @@ from spahgc.cli._options import (
     Methods,
     Seed,
     TableKey,
+    UnitsOption,
     chosen_genes,
     refuse,
 )
@@ -82,6 +83,7 @@ def cross_validate(
     gene: Genes = None,
     embedding: Embedding = None,
     layer: Annotated[str | None, typer.Option(help="Layer of the slides with their counts; X if left out.")] = None,
+    units: UnitsOption = None,
     table_key: TableKey = None,
     jobs: Annotated[int, typer.Option(help="Folds that run at the same time; -1 takes all processors.")] = 1,
     seed: Seed = 0,
@@ -115,7 +117,7 @@ def cross_validate(
         from spahgc.cli._validation_of_cohort import validate_cohort
 
         refuse(
-            {"--gene": gene, "--embedding": embedding, "--layer": layer, "--table-key": table_key},
+            {"--gene": gene, "--embedding": embedding, "--layer": layer, "--units": units, "--table-key": table_key},
             "goes with --slide; a cohort is run as in the paper. Leave it out.",
         )
         request = CohortRequest(
@@ -139,6 +141,7 @@ def cross_validate(
             genes=chosen_genes(gene),
             embedding=embedding,
             layer=layer,
+            units=units,
             table_key=table_key,
             **options,
         )

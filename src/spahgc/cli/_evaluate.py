@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spahgc.cli._options import AsJson, Key, Overwrite, TableKey
+from spahgc.cli._options import AsJson, Key, Overwrite, TableKey, UnitsOption
 from spahgc.cli._output import Printed, records, result
 
 TABLE_ENDINGS = (".csv",)
@@ -17,6 +17,7 @@ def evaluate(
     slide: Annotated[Path, typer.Argument(help="A measured slide with a prediction, .h5ad or .zarr.")],
     key: Key = "spahgc",
     layer: Annotated[str | None, typer.Option(help="Layer with the measured counts; X if left out.")] = None,
+    units: UnitsOption = None,
     table_key: TableKey = None,
     output: Annotated[Path | None, typer.Option(help="The scores as a table, .csv.")] = None,
     overwrite: Overwrite = False,
@@ -38,7 +39,7 @@ def evaluate(
     if output is not None:
         check_output(output, TABLE_ENDINGS, overwrite=overwrite)
     data = read_slide(slide, "slide")
-    scores = sp.tl.evaluate(data, key=key, layer=layer, table_key=table_key)
+    scores = sp.tl.evaluate(data, key=key, layer=layer, units=units, table_key=table_key)
     scores = scores.sort_values("pearson", ascending=False, na_position="last")
     if output is not None:
         write_text(output, scores.to_csv())

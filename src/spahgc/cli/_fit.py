@@ -18,6 +18,7 @@ from spahgc.cli._options import (
     References,
     Seed,
     TableKey,
+    UnitsOption,
     chosen_genes,
 )
 from spahgc.cli._output import Printed, result
@@ -30,6 +31,7 @@ def fit(
     gene: Genes = None,
     embedding: Embedding = None,
     layer: ReferenceLayer = None,
+    units: UnitsOption = None,
     table_key: TableKey = None,
     preset: Preset = "default",
     seed: Seed = 0,
@@ -64,6 +66,7 @@ def fit(
         genes=chosen_genes(gene),
         embedding=embedding,
         layer=layer,
+        units=units,
         preset=preset,
         seed=seed,
         device=device,

@@ -25,6 +25,10 @@ References = Annotated[list[Path] | None, typer.Option(help="A measured slide, .
 Bank = Annotated[
     Path | None, typer.Option(help="A bank of references on disk (sp.pp.reference_bank), instead of --reference.")
 ]
+UnitsOption = Annotated[
+    str | None,
+    typer.Option("--units", help="What the counts are: counts, log1p or normalized; found out if left out."),
+]
 ReferenceLayer = Annotated[str | None, typer.Option(help="Layer of the references with their counts; X if left out.")]
 Genes = Annotated[list[str] | None, typer.Option(help="A gene of the panel, repeat; or all. Selected if left out.")]
 Key = Annotated[str, typer.Option(help="Key of the prediction.")]

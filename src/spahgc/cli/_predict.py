@@ -21,6 +21,7 @@ from spahgc.cli._options import (
     References,
     Seed,
     TableKey,
+    UnitsOption,
     chosen_genes,
 )
 from spahgc.cli._output import Printed, result
@@ -43,6 +44,7 @@ def predict(
         typer.Option(help="With --encoder: embed several patch sizes and depths; 12 times the work, more accurate."),
     ] = False,
     layer: ReferenceLayer = None,
+    units: UnitsOption = None,
     table_key: TableKey = None,
     preset: Preset = "default",
     key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
@@ -88,6 +90,7 @@ def predict(
         genes=chosen_genes(gene),
         embedding=embedding,
         layer=layer,
+        units=units,
         preset=preset,
         key_added=key_added,
         seed=seed,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spahgc.cli._options import AsJson, Key, Overwrite, TableKey
+from spahgc.cli._options import AsJson, Key, Overwrite, TableKey, UnitsOption
 from spahgc.cli._output import Printed, result
 
 PAGE_ENDINGS = (".html", ".htm")
@@ -27,6 +27,7 @@ def report(
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page; the slide's name if left out.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layer with the measured counts; X if left out.")] = None,
+    units: UnitsOption = None,
     image: Annotated[
         Path | None, typer.Option(help="Full-resolution image; the one that the slide names if left out.")
     ] = None,
@@ -56,6 +57,7 @@ def report(
         genes=gene,
         title=title,
         layer=layer,
+        units=units,
         image=image,
         table_key=table_key,
         max_mb=max_mb,

@@ -90,7 +90,8 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
     )
     names = sorted(str(path.resolve()) for path in request.paths)
     chosen = (request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed)
-    folds = folds_name(request.group_by, names, *chosen)
+    units = (request.units,) if request.units else ()
+    folds = folds_name(request.group_by, names, *chosen, *units)
     validation = cross_validate(
         slides,
         group_by=request.group_by,
@@ -98,6 +99,7 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         genes=request.genes,
         embedding=request.embedding,
         layer=request.layer,
+        units=request.units,
         preset=request.preset,
         seed=request.seed,
         n_jobs=request.n_jobs,

@@ -63,7 +63,7 @@ class SlidesRequest(ValidationRequest):
     ----------
     paths
         The slides on disk.
-    genes, embedding, layer, table_key
+    genes, embedding, layer, units, table_key
         As :func:`spahgc.tl.cross_validate` has them.
     """
 
@@ -71,4 +71,5 @@ class SlidesRequest(ValidationRequest):
     genes: list[str] | str | None
     embedding: str | None
     layer: str | None
+    units: str | None
     table_key: str | None

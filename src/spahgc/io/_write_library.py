@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.orientation import refuse_swapped
+from spahgc._slides.totals import remember_library_sizes
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.image._same_picture import refuse_other_picture
 from spahgc.image._source import Pixels
@@ -60,7 +61,7 @@ def write_library(
     Parameters
     ----------
     adata
-        The slide. Written are ``obs["slide"]`` and ``uns["spatial"][name]``.
+        The slide. Written are ``obs["slide"]``, ``uns["spatial"][name]`` and the spots' library sizes.
     name
         Name of the slide.
     images
@@ -83,6 +84,7 @@ def write_library(
     adata.obs[Obs.slide] = pd.Categorical([name] * adata.n_obs)
     factors = dict(scales) if mpp is None else {**scales, MPP: mpp}
     adata.uns[SPATIAL] = {name: {"images": dict(images), "scalefactors": factors, "metadata": dict(metadata)}}
+    remember_library_sizes(adata)
 
 
 def reduced_images(image: ImageSource) -> tuple[dict[str, Pixels], dict[str, float]]:

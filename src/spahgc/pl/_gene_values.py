@@ -11,7 +11,9 @@ from anndata import AnnData
 from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, Layers, Var
-from spahgc._slides.measured import in_memory, log_expression, zero_spots
+from spahgc._slides.measured import in_memory, log_expression_and_totals, zero_spots
+from spahgc._slides.tissue import spots_on_tissue
+from spahgc._slides.totals import warn_of_few_genes
 from spahgc._validate import check_anndata, check_genes, quoted
 from spahgc.pl._figure_slides import FigureSlide
 from spahgc.tl._prediction import prediction_record
@@ -23,7 +25,7 @@ class GeneValues:
 
     predicted: np.ndarray
     measured: np.ndarray | None
-    """``None`` where nothing was measured; NaN in spots without a single count."""
+    """``None`` where nothing was measured; NaN in spots off the tissue or without a single count."""
     spread: np.ndarray | None
     """``None`` where it was not asked for."""
     scores: list[float | None]
@@ -39,7 +41,9 @@ def gene_list(genes: str | Sequence[str]) -> list[str]:
     return wanted
 
 
-def gene_values(slide: FigureSlide, genes: list[str], *, key: str, layer: str | None, spread: bool) -> GeneValues:
+def gene_values(
+    slide: FigureSlide, genes: list[str], *, key: str, layer: str | None, units: str | None = None, spread: bool
+) -> GeneValues:
     """Read what is drawn of some genes.
 
     Parameters
@@ -52,6 +56,8 @@ def gene_values(slide: FigureSlide, genes: list[str], *, key: str, layer: str | 
         Layer of the prediction.
     layer
         Layer with the counts; ``None`` takes ``X``.
+    units
+        What its values are; ``None`` finds out.
     spread
         Whether to read the spread of the prediction.
     """
@@ -59,7 +65,7 @@ def gene_values(slide: FigureSlide, genes: list[str], *, key: str, layer: str | 
     names = drawable_genes(adata, genes, key, label)
     predicted = dense(adata[:, names].layers[key])
     spreads = _spread(adata, names, key, label) if spread else None
-    measured = measured_expression(adata, names, layer, label)
+    measured = measured_expression(adata, names, layer, label, units=units, key=key)
     return GeneValues(
         predicted=predicted,
         measured=measured,
@@ -129,14 +135,22 @@ def _spread(adata: AnnData, genes: list[str], key: str, label: str) -> np.ndarra
 
 
 def measured_expression(
-    adata: AnnData, genes: list[str], layer: str | None, label: str = "the slide"
+    adata: AnnData,
+    genes: list[str],
+    layer: str | None,
+    label: str = "the slide",
+    *,
+    units: str | None = None,
+    key: str,
 ) -> np.ndarray | None:
-    """Measured expression of the genes, spots x genes, NaN in empty spots; ``None`` where nothing was measured."""
+    """Measured expression, spots x genes, NaN in empty spots and off the tissue; ``None`` where nothing was measured."""
     if layer is None and not _has_measurement(adata.X, label):
         return None
     # Every spot's total is over all genes, so the columns are taken afterwards.
-    expression = log_expression(adata, layer=layer, label=label)
-    empty = zero_spots(expression)
+    expression, totals = log_expression_and_totals(adata, layer=layer, units=units, label=label)
+    warn_of_few_genes(adata, key, label, totals)
+    on_tissue = spots_on_tissue(adata, label)
+    empty = zero_spots(expression) | (False if on_tissue is None else ~on_tissue)
     if empty.all():
         return None
     values = dense(expression[:, adata.var_names.get_indexer(genes)])

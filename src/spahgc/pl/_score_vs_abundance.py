@@ -44,6 +44,7 @@ def score_vs_abundance(
     key: str = "spahgc",
     metric: str = "pearson",
     layer: str | None = None,
+    units: str | None = None,
     n_label: int = 3,
     table_key: str | None = None,
     ax: Axes | None = None,
@@ -69,6 +70,8 @@ def score_vs_abundance(
         Layer with the measured counts, as `spahgc.tl.evaluate` was given it; ``None`` takes ``X``. The mean is that of
         log1p counts per 10,000 over the spots that have counts, on a logarithmic axis; a gene that is seen nowhere has no
         place on it and is counted in the title.
+    units
+        What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
     n_label
         Genes to name at either end, 0 for none.
     table_key
@@ -126,7 +129,7 @@ def score_vs_abundance(
         )
     path = save_path(save, "score_vs_abundance")
     given = given_axes(ax, 1, 1, "scores against abundance")
-    expression, spots = measured_spots(adata, layer)
+    expression, spots = measured_spots(adata, layer, units)
     abundance = np.asarray(expression[spots].mean(axis=0)).ravel()
     drawn = defined & (abundance > 0)
     points = np.column_stack([abundance, scores])[drawn]

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SCORES, UNITS, Var
 from spahgc._slides.measured import log_expression, zero_spots
+from spahgc._slides.tissue import spots_on_tissue
 from spahgc._validate import check_anndata
 from spahgc.pl._gene_values import check_predicted
 from spahgc.pl._style import CATEGORY_COLOURS, RC
@@ -90,10 +91,11 @@ def panel_of(adata: AnnData, key: str, scores: np.ndarray) -> np.ndarray:
     return adata.var[column].to_numpy(dtype=bool) if column in adata.var else np.isfinite(scores)
 
 
-def measured_spots(adata: AnnData, layer: str | None) -> tuple[csr_matrix, np.ndarray]:
-    """Measured expression, spots x genes, and the numbers of the spots that have counts; refuses a slide without any."""
-    expression = log_expression(adata, layer=layer, label=SLIDE)
-    spots = np.flatnonzero(~zero_spots(expression))
+def measured_spots(adata: AnnData, layer: str | None, units: str | None) -> tuple[csr_matrix, np.ndarray]:
+    """Measured expression, spots x genes, and the numbers of the spots on the tissue that have counts; refuses a slide without any."""
+    expression = log_expression(adata, layer=layer, units=units, label=SLIDE)
+    on_tissue = spots_on_tissue(adata, SLIDE)
+    spots = np.flatnonzero(~zero_spots(expression) & (True if on_tissue is None else on_tissue))
     if not len(spots):
         raise ValueError(f"{SLIDE} holds no counts: nothing was measured on it. Pass layer= if they are not in X.")
     return expression, spots

@@ -29,6 +29,7 @@ def spatial_genes(
     *,
     key: str = "spahgc",
     layer: str | None = None,
+    units: str | None = None,
     spread: bool = False,
     crop_coord: tuple[float, float, float, float] | Sequence[tuple[float, float, float, float] | None] | None = None,
     ncols: int = 1,
@@ -69,7 +70,9 @@ def spatial_genes(
     layer
         Layer that holds the counts; ``None`` takes ``X``. The counts are drawn as log1p counts per 10,000. Without any
         values, with zeros only, or with NaN in ``X``, the slide counts as not measured. Spots without a single count
-        stay blank beside the prediction and are left out of the PCC.
+        stay blank beside the prediction and are left out of the PCC, as are spots off the tissue (``obs["in_tissue"]``).
+    units
+        What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
     spread
         Draw ``layers[f"{key}_std"]`` as well: the standard deviation of what a value may be off by, in its units.
     crop_coord
@@ -149,7 +152,7 @@ def spatial_genes(
     ncols = check_count("ncols", ncols, "genes side by side, at least 1")
     slides, names = figure_slides(adata, table_key), gene_list(genes)
     path = save_path(save, "spatial_genes")
-    values = [gene_values(slide, names, key=key, layer=layer, spread=spread) for slide in slides]
+    values = [gene_values(slide, names, key=key, layer=layer, units=units, spread=spread) for slide in slides]
     units = shared_units(values, slides)
     grid = Grid(len(names), len(slides), _kinds(values, spread), ncols)
     given = _given_axes(ax, grid)

@@ -121,6 +121,7 @@ def trust(
     key: str = "spahgc",
     calibration: str = "error",
     layer: str | None = None,
+    units: str | None = None,
     n_label: int = 3,
     table_key: str | None = None,
     ax: Sequence[Axes] | np.ndarray | None = None,
@@ -150,6 +151,8 @@ def trust(
     layer
         Layer with the measured counts, as `spahgc.tl.evaluate` was given it; ``None`` takes ``X``. Spots without a
         single count are left out.
+    units
+        What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
     n_label
         Genes to name on either side of the diagonal, 0 for none.
     table_key
@@ -204,7 +207,7 @@ def trust(
     pcc = _gene_pcc(adata, key)
     path = save_path(save, "trust")
     given = given_axes(ax, 1, 2, "PCC of genes, spread")
-    values = _values(adata, key, layer)
+    values = _values(adata, key, layer, units)
     units = units_of(adata, key)
     with rc_context(PLOT_RC):
         axes = new_axes(WIDTH_IN, 2, HEIGHT_IN) if given is None else given
@@ -241,9 +244,9 @@ def _gene_pcc(adata: AnnData, key: str) -> GenePCC:
     return GenePCC(genes, expected[both], low[both], high[both], achieved[both], int((inside & ~both).sum()))
 
 
-def _values(adata: AnnData, key: str, layer: str | None) -> ValuesWithSpread:
+def _values(adata: AnnData, key: str, layer: str | None, units: str | None) -> ValuesWithSpread:
     """Measured and predicted values of the panel, over the spots that have counts."""
-    measured, spots = measured_spots(adata, layer)
+    measured, spots = measured_spots(adata, layer, units)
     spread = dense(adata.layers[Layers.spread(key)])
     return ValuesWithSpread(
         measured=measured,

@@ -36,6 +36,7 @@ def select_genes(
     n_abundant: int = 0,
     min_spots: int = MIN_SPOTS,
     layer: str | None = None,
+    units: str | None = None,
     table_key: str | None = None,
 ) -> list[str]:
     """Genes that are among the most variable, or among the most abundant, of every reference.
@@ -45,7 +46,8 @@ def select_genes(
     Parameters
     ----------
     refs
-        The references, AnnData or SpatialData. Counts are expected.
+        The references, AnnData or SpatialData. Counts are expected. Spots off the tissue (``obs["in_tissue"]``) are left
+        out, with a warning.
     n_top
         Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
         ``flavor="seurat_v3"``. A reference with no more than this many genes contributes all of them.
@@ -57,6 +59,8 @@ def select_genes(
         Genes seen in fewer spots of a reference are left out there.
     layer
         Layer with the counts; ``None`` takes ``X``.
+    units
+        What its values are, as in :func:`spahgc.tl.predict`; ``None`` finds out.
     table_key
         Key of the table of every SpatialData among them; ``None`` takes the only one.
 
@@ -74,7 +78,7 @@ def select_genes(
     Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only, and
     without abundant genes, which ``preset="default"`` adds.
     """
-    slides = measured_slides(tables_of(refs, table_key, "reference"), layer=layer)
+    slides = measured_slides(tables_of(refs, table_key, "reference"), layer=layer, units=units)
     return selected_genes(slides, n_top=n_top, n_abundant=n_abundant, min_spots=min_spots)
 
 

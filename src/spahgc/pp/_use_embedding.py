@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from spahgc._keys import UNS, Uns
 from spahgc._slides.tables import table_of, with_table
+from spahgc._slides.totals import remember_library_sizes
 from spahgc._validate import check_anndata, embedding_matrix, encoder_records, quoted
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import NATIVE_MPP, PATCH_CONTEXT, EncoderRecord
@@ -88,6 +89,7 @@ def use_embedding(
     entries = dict(table.uns.get(UNS, {}))
     entries[Uns.embeddings] = {**encoder_records(table), key: written}
     table.uns[UNS] = entries
+    remember_library_sizes(table)
     return with_table(data, table, table_key) if copy else None
 
 

@@ -12,20 +12,30 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from spahgc._keys import SCORES, UNS, Uns, Var
-from spahgc._slides.measured import log_expression, zero_spots
+from spahgc._slides.measured import log_expression_and_totals, zero_spots
 from spahgc._slides.tables import table_of
+from spahgc._slides.tissue import spots_on_tissue, warn_of_glass
+from spahgc._slides.totals import warn_of_few_genes
 from spahgc._validate import check_anndata, quoted
 from spahgc.tl._prediction import prediction_and_panel
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+SLIDE = "the slide"
+"""How messages call it."""
+
 MIN_SPOTS = 3
 """Fewer spots define no correlation worth the name."""
 
 
 def evaluate(
-    adata: AnnData | SpatialData, *, key: str = "spahgc", layer: str | None = None, table_key: str | None = None
+    adata: AnnData | SpatialData,
+    *,
+    key: str = "spahgc",
+    layer: str | None = None,
+    units: str | None = None,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
     """Compare a prediction with the slide's own measurement.
 
@@ -37,6 +47,12 @@ def evaluate(
         Key of the prediction.
     layer
         Layer with the measured counts; ``None`` takes ``X``. They are compared as ``log1p`` counts per 10,000.
+        Where genes were taken away, a spot is scaled by its total over all genes, which
+        ``obs["spahgc_total_counts"]`` remembers.
+    units
+        What the values are: ``"counts"``, whole or corrected; ``"log1p"`` of counts that were scaled to a total;
+        ``"normalized"``, scaled counts without the logarithm. ``None`` finds out and warns of what it assumes, or refuses
+        where nothing tells.
     table_key
         Key of the table of a SpatialData; ``None`` takes the only one.
 
@@ -50,7 +66,7 @@ def evaluate(
       genes outside the panel;
     - ``uns["spahgc"]["evaluations"][key]``: means over genes, and how many genes were constant.
 
-    Spots without a single count are left out, with a warning.
+    Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning.
 
     Raises
     ------
@@ -71,17 +87,22 @@ def evaluate(
     adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     values, panel = prediction_and_panel(adata, key)
-    expression = log_expression(adata, layer=layer, label="the slide")
+    expression, totals = log_expression_and_totals(adata, layer=layer, units=units, label=SLIDE)
+    warn_of_few_genes(adata, key, SLIDE, totals)
+    on_tissue = spots_on_tissue(adata, SLIDE)
+    if on_tissue is not None:
+        warn_of_glass(on_tissue, SLIDE, "are left out of the evaluation")
+        expression, values = expression[on_tissue], values[on_tissue]
+    names = adata.obs_names if on_tissue is None else adata.obs_names[on_tissue]
     empty = zero_spots(expression)
     if (~empty).sum() < MIN_SPOTS:
         raise ValueError(
-            f"only {int((~empty).sum())} of {adata.n_obs} spots have counts: there is nothing to compare with. "
+            f"only {int((~empty).sum())} of {len(empty)} spots have counts: there is nothing to compare with. "
             "Pass layer= if the counts are not in X."
         )
     if empty.any():
         warnings.warn(
-            f"{int(empty.sum())} spots without a single count ({quoted(adata.obs_names[empty])}) are left out of the "
-            "evaluation.",
+            f"{int(empty.sum())} spots without a single count ({quoted(names[empty])}) are left out of the evaluation.",
             stacklevel=2,
         )
     predicted = values[~empty][:, panel]

@@ -21,6 +21,7 @@ def fit(
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
+    units: str | None = None,
     preset: str | Parameters = "default",
     seed: int = 0,
     device: str | None = None,
@@ -46,6 +47,10 @@ def fit(
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
         Layer with the counts; ``None`` takes ``X``.
+    units
+        What the values are: ``"counts"``, whole or corrected; ``"log1p"`` of counts that were scaled to a total;
+        ``"normalized"``, scaled counts without the logarithm. ``None`` finds out and warns of what it assumes, or refuses
+        where nothing tells.
     preset
         ``"paper"``, ``"default"``, or parameters of your own.
     seed
@@ -77,6 +82,7 @@ def fit(
         genes=genes,
         embedding=embedding,
         layer=layer,
+        units=units,
         preset=preset,
         seed=seed,
         device=device,

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._keys import Uns
+from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
+from spahgc._slides.tissue import TissueRows
+from spahgc._slides.totals import remember_library_sizes
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
-from spahgc.model import SpaHGC, fit_bank, predict_spots
+from spahgc.model import SpaHGC, fit_bank, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -49,6 +51,7 @@ def predict(
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
+    units: str | None = None,
     preset: str | Parameters = "default",
     key_added: str = "spahgc",
     seed: int = 0,
@@ -85,6 +88,10 @@ def predict(
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
         Layer of the references with their counts; ``None`` takes ``X``.
+    units
+        What the values of the references are: ``"counts"``, whole or corrected; ``"log1p"`` of counts that were scaled to a total;
+        ``"normalized"``, scaled counts without the logarithm. ``None`` finds out and warns of what it assumes, or refuses
+        where nothing tells.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
@@ -112,10 +119,14 @@ def predict(
       held out in turn, and its 95 % interval;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it;
+    - ``obs["spahgc_total_counts"]`` where ``X`` holds counts: the spots' totals over all genes, by which
+      :func:`spahgc.tl.evaluate` scales them also after genes were taken away. They have no part in the prediction;
     - ``obsm["spatial"]`` where the table of a SpatialData has none: centres of the shapes that it annotates, in pixels
       of the image, or in the coordinates of the shapes where there is no image.
 
-    Of a SpatialData they are written into the table. References are not changed.
+    Of a SpatialData they are written into the table. References are not changed. Spots off the tissue
+    (``obs["in_tissue"]``) have no part in it: those of references are left out, those of the target keep their rows, which
+    are NaN or empty. A warning counts either.
 
     Raises
     ------
@@ -137,31 +148,35 @@ def predict(
     each reference held out in turn. A baseline writes none of them, ``preset="paper"`` only graph and attention.
     """
     _check_arguments(refs, model, method, key_added)
-    if model is not None and not (genes is None and embedding is None and layer is None):
-        raise ValueError("genes=, embedding= and layer= belong to the training. A model has its own: leave them out.")
+    if model is not None and not (genes is None and embedding is None and layer is None and units is None):
+        raise ValueError(
+            "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
+        )
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
     refs = placed_tables(open_references(refs), table_key, "reference")
     check_anndata(target, "the target")
     parameters = find_preset(preset)
+    rows = TissueRows.of(target, "the target")
     if model is not None:
-        spots = target_spots(target, model.embedding)
+        spots = target_spots(rows.only(target), model.embedding)
         _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
         check_target(spots, encoder_records(target).get(model.embedding, {}), model.bank)
     else:
-        spots, bank = _spots_and_bank(target, refs, genes, embedding, layer, parameters, method)
+        spots, bank = _spots_and_bank(target, rows, refs, genes, embedding, layer, units, parameters, method)
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
     target = target.copy() if copy else target
     if model is not None:
-        prediction = predict_spots(model, spots, device=device, support=True)
+        prediction = in_place(predict_spots(model, spots, device=device, support=True), rows)
         record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: prediction.search}
         write_prediction(target, prediction.expression, model.genes, key_added, record)
         write_attention(target, model, prediction.cross, key_added, prediction.attention)
         write_trust(target, model, key_added, prediction.support)
     else:
-        predicted = predict_baseline(spots, bank, method, int(seed))
+        predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
+    remember_library_sizes(target)
     return with_table(data, target, table_key) if copy else None
 
 
@@ -182,27 +197,31 @@ def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None
 
 def _spots_and_bank(
     target: AnnData,
+    rows: TissueRows,
     refs: Any,
     genes: Sequence[str] | str | None,
     embedding: str | None,
     layer: str | None,
+    units: str | None,
     parameters: Parameters,
     method: str,
 ) -> tuple[Spots, AnnData]:
     """The target's spots, and the references as a bank, once everything that can be wrong with them has been looked at."""
     check_coordinates(target, "the target")
     if not is_bank(refs):
-        refs = measured_slides(refs, layer=layer)
+        refs = measured_slides(refs, layer=layer, units=units)
         first = next(iter(refs.values()))
         key = find_embedding(first.adata, embedding, "the references")
         for slide in refs.values():
             slide.embedding(key)
-        spots = target_spots(target, key)  # before the work of making a bank
+        spots = target_spots(rows.only(target), key)  # before the work of making a bank
     # No RS graph: a baseline has none, and a fit makes that of what its nodes carry.
-    bank = as_bank(refs, genes=genes, embedding=embedding, layer=layer, parameters=parameters, rs_graph=False)
+    bank = as_bank(
+        refs, genes=genes, embedding=embedding, layer=layer, units=units, parameters=parameters, rs_graph=False
+    )
     if is_bank(refs):
         key = bank_embedding(bank)
-        spots = target_spots(target, key)
+        spots = target_spots(rows.only(target), key)
     check_target(spots, encoder_records(target).get(key, {}), bank)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
     return spots, bank
@@ -217,13 +236,23 @@ def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
         raise ValueError(
             f"{label} would take {size_gb:.1f} GB: {target.n_obs} spots x {n_vars} genes, dense. Predict into "
             f"the panel alone with target[:, genes].copy() ({len(genes)} genes; model.genes of a fitted model), or "
-            f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}."
+            f"raise spahgc.settings.max_dense_gb, now {settings.max_dense_gb}.{_keep_totals(target)}"
         )
     if target.n_vars and not set(genes) & set(target.var_names):
         raise ValueError(
             f"the target has none of the {len(genes)} genes of the panel: it has {quoted(target.var_names)}, the "
             f"panel {quoted(genes)}. Use the same kind of gene names, or a target without genes."
         )
+
+
+def _keep_totals(target: AnnData) -> str:
+    """What to do before genes are taken away from a slide whose totals nobody remembers yet."""
+    if not target.n_vars or target.X is None or Obs.total in target.obs:
+        return ""
+    return (
+        f' If the slide was measured, write target.obs["{Obs.total}"] = target.X.sum(axis=1) first: an evaluation scales '
+        "every spot by its total over all genes."
+    )
 
 
 def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:

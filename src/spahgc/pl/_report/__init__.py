@@ -39,6 +39,7 @@ def report(
     genes: Sequence[str] | None = None,
     title: str | None = None,
     layer: str | None = None,
+    units: str | None = None,
     image: Source | None = None,
     patch_um: float | None = None,
     table_key: str | None = None,
@@ -75,6 +76,8 @@ def report(
         Title of the page; ``None`` names the slide.
     layer
         Layer with the counts of `adata`; ``None`` takes ``X``. A slide without counts, or with NaN, was not measured.
+    units
+        What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
     image
         Full-resolution image of `adata`; ``None`` finds it as `spahgc.pp.embed` does, else takes the small picture in
         ``uns["spatial"]``.
@@ -135,7 +138,7 @@ def report(
     keys = SpatialKeys(table_key, image_key, coordinate_system)
     table = placed_table(adata, table_key, "the slide")
     check_anndata(table, "the slide")
-    content = collect(adata, table, key=key, genes=genes, layer=layer, keys=keys)
+    content = collect(adata, table, key=key, genes=genes, layer=layer, units=units, keys=keys)
     record = prediction_record(table, key)
     embedding = str(record.get("embedding", ""))
     spots = retrieved(table, key)

@@ -57,6 +57,7 @@ def collect(
     key: str,
     genes: Sequence[str] | None,
     layer: str | None,
+    units: str | None = None,
     keys: SpatialKeys,
 ) -> Content:
     """Read what a page shows.
@@ -73,6 +74,8 @@ def collect(
         Genes to show; ``None`` takes the most trusted ones of the panel, at most :data:`MAX_GENES`.
     layer
         Layer of the counts.
+    units
+        What its values are; ``None`` finds out.
     keys
         Where its image is.
 
@@ -96,7 +99,7 @@ def collect(
         genes=shown,
         n_predicted=len(panel),
         predicted=dense(adata.layers[key])[:, positions],
-        measured=measured_expression(adata, shown, layer, SLIDE),
+        measured=measured_expression(adata, shown, layer, SLIDE, units=units, key=key),
         spread=dense(adata.layers[spread])[:, positions] if spread in adata.layers else None,
         trust=_trust(adata, shown, key),
         achieved=_numbers(adata.var.loc[shown], Var.score(key, "pearson")),

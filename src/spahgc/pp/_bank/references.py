@@ -14,8 +14,10 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
+from spahgc._slides.matrix import column_sums
 from spahgc._slides.measured import MeasuredSlide, in_memory, measured_slides
-from spahgc._slides.split import canonical_order, placed_tables, shared_spots
+from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
+from spahgc._slides.totals import warn_of_other_genes
 from spahgc._spots.rows import Joined, Spots, StoredRows, in_float, standardize, stored_rows
 from spahgc._validate import (
     check_anndata,
@@ -58,6 +60,7 @@ def reference_bank(
     genes: Sequence[str] | None = None,
     embedding: str | None = None,
     layer: str | None = None,
+    units: str | None = None,
     n_neighbors: int = N_REFERENCE,
     n_transcriptome: int = N_TRANSCRIPTOME,
     table_key: str | None = None,
@@ -79,7 +82,10 @@ def reference_bank(
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
-        Layer with the counts; ``None`` takes ``X``.
+        Layer with the counts; ``None`` takes ``X``. Where genes were taken away, a spot is scaled by its total over all
+        genes, which ``obs["spahgc_total_counts"]`` remembers.
+    units
+        What its values are, as in :func:`spahgc.tl.predict`; ``None`` finds out.
     n_neighbors
         Neighbours of a spot in the RS graph (K = 7 in the paper, section 3.2).
     n_transcriptome
@@ -111,7 +117,7 @@ def reference_bank(
       ``n_neighbors`` most similar spots, within and across slides;
     - ``uns["spahgc"]``: encoder record, names of the slides, parameters.
 
-    Spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
+    Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
     slides that were appended follow those before them, which for a training is as another seed; and there is an RS graph up
     to 50,000 spots.
 
@@ -133,7 +139,7 @@ def reference_bank(
         raise ValueError(
             f"n_transcriptome must be at least 1, found {n_transcriptome}. The default is {N_TRANSCRIPTOME}."
         )
-    slides = measured_slides(placed_tables(refs, table_key, "reference"), layer=layer)
+    slides = measured_slides(placed_tables(refs, table_key, "reference"), layer=layer, units=units)
     if append:
         if path is None:
             raise ValueError("append=True needs path= with the folder of the bank.")
@@ -187,6 +193,8 @@ class _Plan:
     slides: tuple[str, ...] = ()
     """Slides that are in the bank already, and the units of their expression."""
     units: str | None = None
+    n_genes_measured: int | None = None
+    """Genes of the reference that was measured in fewest, as far as that is known."""
 
     def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
@@ -204,6 +212,8 @@ class _Plan:
             "units": units,
             "transcriptome": self.covered,
         }
+        if self.n_genes_measured is not None:
+            record[Uns.n_genes_measured] = self.n_genes_measured
         return {
             Uns.embeddings: {self.key: self.record} if self.record else {},
             Uns.bank: record | ({Uns.search: found} if "recall" in found else {}),
@@ -225,7 +235,21 @@ def _plan(
         panel = selected_genes(slides)
     else:
         panel = check_genes(genes, common_genes(slides), "the genes that all references share")
-    return _Plan(key, record, panel, covered_genes(slides, n_transcriptome), int(n_neighbors))
+    _check_same_genes(slides)
+    fewest = min(len(slide.var_names) for slide in slides.values())
+    return _Plan(key, record, panel, covered_genes(slides, n_transcriptome), int(n_neighbors), n_genes_measured=fewest)
+
+
+def _check_same_genes(slides: Mapping[str, MeasuredSlide]) -> None:
+    """Say so where references were measured in so different genes that their totals cannot be compared."""
+    genes = {name: slide.var_names for name, slide in slides.items()}
+
+    def share(name: str, own: pd.Index) -> float:
+        of_genes = column_sums(slides[name].counts())
+        return float(of_genes[slides[name].var_names.isin(own)].sum() / of_genes.sum())
+
+    if len(set(map(len, genes.values()))) > 1:
+        warn_of_other_genes(genes, {name: slide.totals is not None for name, slide in slides.items()}, share)
 
 
 def _plan_of_bank(
@@ -266,8 +290,10 @@ def _plan_of_bank(
     check_genes(
         made["transcriptome"], shared, "the genes of the new references, which must have the bank's transcriptome"
     )
+    _check_same_genes(slides)
     of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
-    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank)
+    fewest = min([int(made.get(Uns.n_genes_measured, 0)), *(len(slide.var_names) for slide in slides.values())])
+    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank, fewest or None)
 
 
 def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
@@ -422,6 +448,7 @@ def as_bank(
     genes: Sequence[str] | str | None,
     embedding: str | None,
     layer: str | None,
+    units: str | None = None,
     parameters: Parameters,
     rs_graph: bool = True,
 ) -> AnnData:
@@ -431,7 +458,7 @@ def as_bank(
     refs = open_references(refs)
     if not is_bank(refs):
         is_read = isinstance(refs, Mapping) and all(isinstance(slide, MeasuredSlide) for slide in refs.values())
-        slides = refs if is_read else measured_slides(refs, layer=layer)
+        slides = refs if is_read else measured_slides(refs, layer=layer, units=units)
         if genes is None:
             genes = selected_genes(slides, n_abundant=parameters.n_abundant)
         elif isinstance(genes, str):
@@ -481,14 +508,14 @@ def bank_embedding(bank: AnnData) -> str:
 
 def bank_record(bank: AnnData) -> dict[str, Any]:
     """What a prediction owes to its bank, in types that ``uns`` can hold."""
-    key = bank_embedding(bank)
+    key, made = bank_embedding(bank), bank.uns[UNS][Uns.bank]
     return {
-        "references": [str(name) for name in bank.uns[UNS][Uns.bank]["slides"]],
+        "references": [str(name) for name in made["slides"]],
         "genes": [str(gene) for gene in bank.var_names],
-        "units": str(bank.uns[UNS][Uns.bank]["units"]),
+        "units": str(made["units"]),
         "embedding": key,
         "encoder": encoder_records(bank).get(key, {}),
-    }
+    } | {name: int(made[name]) for name in (Uns.n_genes_measured,) if name in made}
 
 
 def select_embedding_columns(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
@@ -510,6 +537,7 @@ def target_spots(target: AnnData, key: str) -> Spots:
     """Positions and embedding of a target, read and checked, and nothing else of it."""
     check_anndata(target, "the target")
     xy = check_coordinates(target, "the target")
+    check_single_slide(target, "the target")
     return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
 
 

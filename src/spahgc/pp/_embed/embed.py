@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._settings import resolve_device
 from spahgc._slides.tables import with_table
+from spahgc._slides.totals import remember_library_sizes
 from spahgc._validate import check_writable_folder
 from spahgc.pp._embed.context import Context, as_context, refuse_own_context, with_context
 from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
@@ -266,3 +267,4 @@ def _write(
     if padded.shape[1] > 1:
         adata.obs[Obs.context_padded] = padded.any(axis=1)
     adata.uns[UNS] = entries
+    remember_library_sizes(adata)

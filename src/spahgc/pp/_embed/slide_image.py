@@ -21,7 +21,7 @@ from spahgc._slides.library import HIRES_SCALE, Library, find_library
 from spahgc._slides.orientation import refuse_swapped
 from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import SpotsOnImage
-from spahgc._validate import check_coordinates
+from spahgc._validate import LOST_UNS, check_coordinates
 from spahgc.image import ImageSource, describe_outside, open_image
 from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._same_picture import refuse_other_picture
@@ -168,7 +168,7 @@ def find_source(adata: AnnData, label: str) -> str | NDArray[np.uint8]:
                 "Pass image= with the path of the full-resolution image."
             )
         return path
-    problem = "names no image file"
+    problem = "names no image file" if library is not None else f"is empty. {LOST_UNS}"
     if library is not None and library.hires is not None:
         if library.hires_scale == 1.0:
             return rgb_of_8_bits(library.hires, f"the hires image of {label}")

@@ -33,7 +33,7 @@ def slide_ceilings(slides: Mapping[str, MeasuredSlide], scores: pd.DataFrame, se
         genes = sorted(scores.loc[scores["slide"] == name, "gene"].unique())
         rng = np.random.default_rng([seed, *name.encode()])
         ceilings.loc[genes, name] = noise_ceiling(
-            slides[name].counts(), slides[name].var_names.get_indexer(genes), rng=rng
+            slides[name].counts(), slides[name].var_names.get_indexer(genes), rng=rng, totals=slides[name].totals
         )
     if without:
         warnings.warn(
@@ -45,7 +45,12 @@ def slide_ceilings(slides: Mapping[str, MeasuredSlide], scores: pd.DataFrame, se
 
 
 def noise_ceiling(
-    counts: csr_matrix, genes: np.ndarray, *, rng: np.random.Generator, n_splits: int = N_SPLITS
+    counts: csr_matrix,
+    genes: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n_splits: int = N_SPLITS,
+    totals: np.ndarray | None = None,
 ) -> np.ndarray:
     """Noise ceiling of the PCC of each gene: the PCC with the measurement that its noise-free value would reach.
 
@@ -69,13 +74,15 @@ def noise_ceiling(
         Random numbers.
     n_splits
         Number of splits.
+    totals
+        Counts of every spot over all genes that were measured, whole numbers; ``None`` takes the sums of ``counts``.
 
     Returns
     -------
     One number a gene, 0 to 1; NaN where a half is constant in every split, as of a gene that was never seen.
     """
     chosen = counts[:, genes]
-    rest = np.asarray(counts.sum(axis=1)).ravel() - np.asarray(chosen.sum(axis=1)).ravel()
+    rest = (np.asarray(counts.sum(axis=1)).ravel() if totals is None else np.rint(totals)) - _totals(chosen)
     total, n_defined = np.zeros(len(genes)), np.zeros(len(genes))
     for _ in range(n_splits):
         r = _split_correlation(chosen, rest.astype(np.int64), rng)

@@ -133,7 +133,8 @@ def slide_fingerprint(slide: MeasuredSlide) -> dict[str, Any]:
     counts.sum_duplicates()
     counts.eliminate_zeros()
     indices = (counts.indptr.astype("<i8").tobytes(), counts.indices.astype("<i8").tobytes())
-    return {
+    totals = {} if slide.totals is None else {"totals": digest(slide.totals.astype("<f8").tobytes())}
+    return totals | {
         "spots": len(slide.obs_names),
         "genes": digest(*(name.encode() for name in slide.var_names)),
         "counts": digest(*indices, counts.data.astype("<f8").tobytes()),

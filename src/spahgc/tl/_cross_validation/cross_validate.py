@@ -37,7 +37,7 @@ from spahgc.tl._predict import predict
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-RESERVED = ("target", "refs", "model", "layer", "key_added", "table_key", "copy")
+RESERVED = ("target", "refs", "model", "layer", "units", "key_added", "table_key", "copy")
 """Arguments of a prediction that are not a method's own."""
 
 
@@ -99,6 +99,7 @@ def cross_validate(
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
+    units: str | None = None,
     preset: str | Parameters = "default",
     seed: int = 0,
     null: str | None = None,
@@ -130,6 +131,8 @@ def cross_validate(
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
         Layer with the counts; ``None`` takes ``X``.
+    units
+        What the values are, as in :func:`spahgc.tl.predict`; ``None`` finds out.
     preset
         Parameters of all methods that do not bring their own.
     seed
@@ -155,7 +158,8 @@ def cross_validate(
     -------
     The scores, a summary, comparisons and noise ceilings: see :class:`CrossValidation`.
 
-    Spots without a single count are left out of the comparison, as are genes that a slide held out does not have.
+    Spots off the tissue (``obs["in_tissue"]``) are left out with a warning. Spots without a single count are left out of the
+    comparison, as are genes that a slide held out does not have.
 
     Raises
     ------
@@ -188,7 +192,7 @@ def cross_validate(
     ['ridge', 'nearest']
     """
     _check_numbers(null, n_jobs, n_bootstrap)
-    measured = _measured_slides(placed_tables(slides, table_key, "slide"), layer)
+    measured = _measured_slides(placed_tables(slides, table_key, "slide"), layer, units)
     groups = _groups(measured, group_by)
     specs = _methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed})
     specs = {label: _resolved(spec, measured, device) for label, spec in specs.items()}
@@ -248,19 +252,19 @@ def _check_numbers(null: str | None, n_jobs: int, n_bootstrap: int) -> None:
         raise ValueError(f"n_bootstrap={n_bootstrap} gives no interval. Pass a positive number, such as 2000.")
 
 
-def _measured_slides(slides: Any, layer: str | None) -> dict[str, MeasuredSlide]:
+def _measured_slides(slides: Any, layer: str | None, units: str | None) -> dict[str, MeasuredSlide]:
     if is_bank(slides):
         raise TypeError(
             "a bank of references was given, which has lost the slides' counts. Pass the slides themselves."
         )
-    return measured_slides(slides, layer=layer, role="slide")
+    return measured_slides(slides, layer=layer, units=units, role="slide")
 
 
 def _without_the_rest(slide: MeasuredSlide) -> MeasuredSlide:
     """What the package needs of a slide and no more: counts, positions, embeddings and their records."""
-    slim = slide.with_counts(slide.counts(), slide.var_names)
+    slim = slide.with_counts(slide.counts(), slide.var_names, slide.totals)
     if slide.hold:
-        slim.expression()  # warns of what is no count, once
+        slim.expression()
     return slim
 
 
