@@ -177,15 +177,50 @@ def broken_sparse(matrix: Any) -> str | None:
 
 def _broken_compressed(matrix: Any) -> str | None:
     shape = matrix.shape[::-1] if matrix.format == "csc" else matrix.shape
+    data_ndim = 3 if matrix.format == "bsr" else 1
     if matrix.format == "bsr":
         if matrix.data.ndim != 3 or any(n % block for n, block in zip(shape, matrix.blocksize, strict=True)):
             return f"its blocks of {matrix.data.shape[1:]} do not fill {shape[0]:,} x {shape[1]:,}"
         shape = tuple(n // block for n, block in zip(shape, matrix.blocksize, strict=True))
-    indptr, indices, data = matrix.indptr, matrix.indices, matrix.data
-    problem = broken_pointers(indptr, shape[0], min(len(indices), len(data)))
-    if problem is not None or indices.ndim != 1 or data.ndim != (3 if matrix.format == "bsr" else 1):
-        return problem or f"its indices are of shape {indices.shape}, its values of {data.shape}"
-    return _broken_indices(indices[: indptr[-1]], shape[1], "rows" if matrix.format == "csc" else "columns")
+    places = "rows" if matrix.format == "csc" else "columns"
+    return broken_arrays(
+        matrix.data,
+        matrix.indices,
+        matrix.indptr,
+        n_major=shape[0],
+        n_minor=shape[1],
+        places=places,
+        data_ndim=data_ndim,
+    )
+
+
+def broken_arrays(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    *,
+    n_major: int,
+    n_minor: int,
+    places: str = "rows",
+    data_ndim: int = 1,
+) -> str | None:
+    """What is wrong with the three arrays of a compressed matrix, if something is.
+
+    Parameters
+    ----------
+    data, indices, indptr
+        The arrays.
+    n_major, n_minor
+        Rows and columns of a matrix by rows, columns and rows of one by columns.
+    places
+        How messages call what the indices count.
+    data_ndim
+        Dimensions of the values: 3 of a matrix of blocks.
+    """
+    if indices.ndim != 1 or data.ndim != data_ndim:
+        return f"its indices are of shape {indices.shape}, its values of {data.shape}"
+    problem = broken_pointers(indptr, n_major, min(len(indices), len(data)))
+    return problem or _broken_indices(indices[: int(indptr[-1])], n_minor, places)
 
 
 def broken_pointers(indptr: np.ndarray, n_rows: int, n_entries: int) -> str | None:

@@ -13,6 +13,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNITS, UNS, Uns
+from spahgc._reading import check_sparse
 from spahgc._slides.split import split_slides
 from spahgc._validate import check_coordinates, embedding_matrix, encoder_records
 
@@ -27,11 +28,20 @@ MAX_HELD_VALUES = 200_000_000
 expression made of them. Those of more slides are read again where they are needed."""
 
 
-def in_memory(values: Any) -> Any:
-    """Values that lie in a file or are still to be computed, as an array or a sparse matrix."""
+def in_memory(values: Any, label: str = "a matrix") -> Any:
+    """Values that lie in a file or are still to be computed, as an array or a sparse matrix that is safe to compute with.
+
+    Raises
+    ------
+    ValueError
+        If a sparse matrix is damaged (:func:`spahgc._reading.check_sparse`); `label` says which.
+    """
     if hasattr(values, "to_memory"):
-        return values.to_memory()
-    return values.compute() if hasattr(values, "compute") else values
+        values = values.to_memory()
+    elif hasattr(values, "compute"):
+        values = values.compute()
+    check_sparse(values, label)
+    return values
 
 
 def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
@@ -42,14 +52,23 @@ def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
     values: Any = adata.X if layer is None else adata.layers[layer]
     if values is None:
         raise ValueError(f"{label} has no X. Pass layer= with the layer that holds its counts.")
-    values = in_memory(values)
+    where = "X" if layer is None else f'layer "{layer}"'
+    values = in_memory(values, f"{where} of {label}")
     values = values if issparse(values) else np.asarray(values)
     matrix = csr_matrix(values, dtype=np.float64, copy=True)
     broken = ~np.isfinite(matrix.data)
     if broken.any():
-        where = "X" if layer is None else f'layer "{layer}"'
         raise ValueError(f"{where} of {label} has {int(broken.sum())} NaN or infinite values. It must hold counts.")
-    return matrix
+    return _without_repeated_entries(matrix)
+
+
+def _without_repeated_entries(matrix: csr_matrix) -> csr_matrix:
+    """The same counts, of which each stands at one place: what is not linear in a count needs all of it."""
+    if matrix.has_canonical_format:
+        return matrix
+    summed = matrix.copy()
+    summed.sum_duplicates()
+    return matrix if summed.nnz == matrix.nnz else summed
 
 
 def log_expression(adata: AnnData, *, layer: str | None = None, label: str = "the slide") -> csr_matrix:

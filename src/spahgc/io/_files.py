@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spahgc._validate import quoted
+from spahgc._validate import quoted, user_path
 
 READING_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
 """What pandas and gzip raise where a table is damaged."""
@@ -27,7 +27,7 @@ def existing_file(path: str | os.PathLike[str], label: str) -> Path:
     FileNotFoundError
         If there is no such file.
     """
-    file = Path(path)
+    file = user_path(path, label)
     if not file.is_file():
         kind = "a folder" if file.is_dir() else "nothing"
         raise FileNotFoundError(f'{label}: "{file}" is not a file ({kind} is there). Check the path.')

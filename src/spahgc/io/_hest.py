@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import HEST, SPATIAL
-from spahgc._validate import quoted
+from spahgc._reading import broken_matrix
+from spahgc._validate import quoted, user_path
 from spahgc.image import describe_outside, open_image
 from spahgc.image._source import Pixels
 from spahgc.io._files import existing_file, read_json, refuse_repeated, unreadable
@@ -97,11 +98,11 @@ def hest(
     >>> import spahgc as sp
     >>> adata = sp.io.hest("hest_data", "NCBI681")  # doctest: +SKIP
     """
-    root = Path(path)
+    root = user_path(path, "path")
     name = check_library_id(sample_id if library_id is None else library_id)
     counts_path = _sample_file(root, COUNTS, sample_id)
     image_path = _sample_file(root, SLIDE, sample_id) if image is None else existing_file(image, "image")
-    sample = _read_metadata(root, sample_id, None if metadata is None else Path(metadata))
+    sample = _read_metadata(root, sample_id, None if metadata is None else user_path(metadata, "metadata"))
     mpp = _sample_mpp(sample, sample_id)
 
     source = _read_counts(counts_path)
@@ -144,7 +145,10 @@ def _sample_file(root: Path, layout: str, sample_id: str) -> Path:
 def _read_counts(path: Path) -> AnnData:
     try:
         adata = read_h5ad(path)
-    except MemoryError:
+        problem = broken_matrix(adata)
+        if problem is not None:
+            raise ValueError(problem)
+    except (ImportError, MemoryError):
         raise
     except Exception as error:
         remedy = "It is damaged or was not downloaded to its end; fetch it again."

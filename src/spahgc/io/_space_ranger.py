@@ -19,7 +19,8 @@ from scipy.io import mmread
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc._validate import quoted
+from spahgc._reading import broken_arrays
+from spahgc._validate import quoted, user_path
 from spahgc.image import open_image
 from spahgc.image._source import Pixels
 from spahgc.io._files import (
@@ -82,7 +83,7 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If there is no such folder.
     """
-    folder = Path(path)
+    folder = user_path(path, "path")
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise FileNotFoundError(
@@ -398,7 +399,7 @@ def read_counts(path: Path) -> tuple[AnnData, dict[str, str], str | None]:
             warnings.filterwarnings("ignore", message="Variable names are not unique")
             adata = _read_counts_folder(path) if path.is_dir() else _read_counts_file(path)
         notes, name = ({}, None) if path.is_dir() else _counts_notes(path)
-    except MemoryError:
+    except (ImportError, MemoryError):
         raise
     except Exception as error:
         # scanpy raises a bare Exception where a part is missing.
@@ -414,7 +415,20 @@ def read_counts(path: Path) -> tuple[AnnData, dict[str, str], str | None]:
 def _read_counts_file(path: Path) -> AnnData:
     import scanpy as sc
 
+    _check_counts_file(path)  # scanpy selects from the matrix at once
     return sc.read_10x_h5(path, gex_only=True)
+
+
+def _check_counts_file(path: Path) -> None:
+    """Refuse a matrix that compiled code must not touch: by columns, of genes x barcodes, in one group or one a genome."""
+    with h5py.File(path, "r") as file:
+        for name, group in file.items():
+            if not isinstance(group, h5py.Group) or not {"indptr", "indices", "data", "shape"} <= set(group):
+                continue
+            parts = tuple(group[part][()] for part in ("data", "indices", "indptr"))
+            problem = broken_arrays(*parts, n_major=int(group["shape"][1]), n_minor=int(group["shape"][0]))
+            if problem is not None:
+                raise ValueError(f'the sparse matrix "{name}" is damaged: {problem}')
 
 
 def _counts_notes(path: Path) -> tuple[dict[str, str], str | None]:
