@@ -37,6 +37,10 @@ TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 FULL_DISK = tuple(code for name in ("ENOSPC", "EDQUOT", "EFBIG") if (code := getattr(errno, name, None)) is not None)
 """Errors of a write for which there is no room: on the disk, for this user, in a file."""
 BYTES_PER_MB = 10**6
+BLOCK_UNIT = 512
+"""Bytes of a block of which a file takes so many, on every system that counts them."""
+LATE_WRITERS_S, LOOK_AGAIN_S = 2.0, 0.05
+"""Threads of a writer that has failed, such as zarr's, may still write: how long they are waited for, how often."""
 
 WHOLE_FILE_BYTES = 2**30
 """A file is read to its end, to see whether it is the same, up to this size; beyond it, block by block."""
@@ -141,8 +145,9 @@ def _part_of(
         part, lock = _new_locked_part(target, alone=alone)
     try:
         yield part
-    except Exception as error:
+    except BaseException as error:
         raised = _error_of_writing(error, path, part, n_bytes, remedy)
+        _remove_for_good(part)
         if raised is error:
             raise
         raise raised from error
@@ -250,7 +255,7 @@ def _not_written(path: Path, error: OSError, remedy: str) -> OSError:
     return error_of_path(error.errno, f'"{path}" cannot be written ({error.strerror or error}). {remedy}')
 
 
-def _error_of_writing(error: Exception, path: Path, part: Path, n_bytes: int | None, remedy: str) -> Exception:
+def _error_of_writing(error: BaseException, path: Path, part: Path, n_bytes: int | None, remedy: str) -> BaseException:
     """What is raised for an error of a writer: in our words where the disk is full or the part itself is at fault."""
     code = _code_of_full_disk(error)
     if code is not None:
@@ -262,7 +267,7 @@ def _error_of_writing(error: Exception, path: Path, part: Path, n_bytes: int | N
 
 
 def _no_room(path: Path, part: Path, code: int, n_bytes: int | None) -> OSError:
-    written = sum(file.lstat().st_size for file in part.rglob("*") if not file.is_dir())
+    written = sum(_taken(file) for file in part.rglob("*"))
     try:
         room = written + shutil.disk_usage(part).free
     except OSError:
@@ -273,6 +278,15 @@ def _no_room(path: Path, part: Path, code: int, n_bytes: int | None) -> OSError:
         f'"{path}" cannot be written ({os.strerror(code)}). It needs {needed}, {_size(room)} were free. Make room, or pass '
         "a path on another disk.",
     )
+
+
+def _taken(file: Path) -> int:
+    """Bytes that a file takes on the disk; what was announced and never written takes none."""
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        return 0
+    return 0 if file.is_dir() else getattr(found, "st_blocks", found.st_size // BLOCK_UNIT) * BLOCK_UNIT
 
 
 def _size(n_bytes: int) -> str:
@@ -391,6 +405,16 @@ def _renameat2(one: Path, other: Path, flags: int) -> bool:
     # Python has no function for it.
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
     return rename is not None and rename(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), flags) == 0
+
+
+def _remove_for_good(part: Path) -> None:
+    """Remove what a failed writer has left, until none of its threads makes it anew."""
+    end = time.monotonic() + LATE_WRITERS_S
+    _remove(part)
+    time.sleep(LOOK_AGAIN_S)
+    while part.exists() and time.monotonic() < end:
+        _remove(part)
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _remove(path: Path) -> None:

@@ -131,7 +131,8 @@ def write_slide(slide: Slide, output: Path) -> None:
     if is_spatialdata(slide):
         # Beside the output, with which it changes places, since the pixels may still lie in what is to be replaced.
         with folder_written_whole(output, overwrite=True) as part:
-            slide.write(part, overwrite=True, update_sdata_path=False)
+            part.rmdir()  # it makes its own
+            slide.write(part, update_sdata_path=False)
     elif output.suffix == STORE:
         write_store(slide, output)
     else:

@@ -70,7 +70,7 @@ class EmbeddingCheckpoint:
             try:
                 with reading(path, "a part of an embedding", "Its spots are computed again."):
                     part = load_file(path)
-                    problem = _broken_part(part, features.shape)
+                    problem = _broken_part(part, features, padded)
             except (OSError, UnreadableError) as error:
                 problem = str(error.__cause__ or error)
             if problem is not None:
@@ -94,17 +94,21 @@ class EmbeddingCheckpoint:
             save_file(arrays | {"checksum": _checksum(*arrays.values())}, part)
 
 
-def _broken_part(part: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a file of some spots of an embedding of this shape, if something is."""
+def _broken_part(
+    part: Mapping[str, NDArray[np.generic]], all_features: NDArray[np.float32], all_padded: NDArray[np.bool_]
+) -> str | None:
+    """What is wrong with a file of some spots of an embedding, if something is."""
     rows, features, padded = part["rows"], part["features"], part["padded"]
+    n_spots = len(all_features)
     if _checksum(rows, features, padded).tobytes() != part["checksum"].tobytes():
         return "its checksum is wrong"
     if rows.dtype != np.int64 or padded.dtype != bool or features.dtype != np.float32:
         return f"it holds {rows.dtype}, {features.dtype} and {padded.dtype}"
-    if rows.ndim != 1 or padded.shape != rows.shape or features.shape != (len(rows), *shape[1:]):
-        return f"it holds {features.shape} numbers of {rows.shape} spots"
-    if len(rows) and not 0 <= rows.min() <= rows.max() < shape[0]:
-        return f"it holds spots from {rows.min()} to {rows.max()}, the slide has {shape[0]}"
+    for found, whole in ((features, all_features), (padded, all_padded)):
+        if rows.ndim != 1 or found.shape != (len(rows), *whole.shape[1:]):
+            return f"it holds {found.shape} numbers of {rows.shape} spots"
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_spots:
+        return f"it holds spots from {rows.min()} to {rows.max()}, the slide has {n_spots}"
     return None if np.isfinite(features).all() else "it holds NaN or infinite numbers"
 
 
