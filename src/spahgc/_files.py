@@ -144,13 +144,11 @@ def _part_of(
         remove_leftovers(target)
         part, lock = _new_locked_part(target, alone=alone)
     try:
-        yield part
-    except BaseException as error:
-        raised = _error_of_writing(error, path, part, n_bytes, remedy)
+        with errors_of_writing(path, part, remedy, n_bytes=n_bytes):
+            yield part
+    except BaseException:
         _remove_for_good(part)
-        if raised is error:
-            raise
-        raise raised from error
+        raise
     finally:
         _remove(part)  # after an exchange it holds the old one
         if lock is not None:
@@ -161,6 +159,35 @@ def _part_of(
                 "Nothing needs it; remove it when that is possible.",
                 stacklevel=5,
             )
+
+
+@contextmanager
+def errors_of_writing(path: Path, part: Path, remedy: str, *, n_bytes: int | None = None) -> Iterator[None]:
+    """Let a full disk, and what goes wrong within a part, speak of the path that was asked for; other errors pass through.
+
+    Parameters
+    ----------
+    path
+        What is written.
+    part
+        Where it lies until it is whole.
+    remedy
+        What to do, a sentence.
+    n_bytes
+        About how many it takes, if that is known.
+
+    Raises
+    ------
+    OSError
+        If there is no room, whatever class of error the writer has for that, or if the part cannot be written.
+    """
+    try:
+        yield
+    except BaseException as error:
+        raised = _error_of_writing(error, path, part, n_bytes, remedy)
+        if raised is error:
+            raise
+        raise raised from error
 
 
 def _followed(path: Path) -> Path:

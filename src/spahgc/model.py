@@ -14,7 +14,7 @@ from spahgc._keys import Obsp, Uns
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
 from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
-from spahgc._reading import reading
+from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.measured import in_memory
 from spahgc._slides.split import placed_table, placed_tables
@@ -432,6 +432,13 @@ def predict_spots(
         Compute it as well.
     """
     where = resolve_device(device)
+    if cross is not None:
+        check_sparse(cross, "cross=")
+        if cross.shape != (len(spots), model.bank.n_obs):
+            raise ValueError(
+                f"cross= must be {len(spots)} target spots x {model.bank.n_obs} spots of the bank, found shape "
+                f"{cross.shape}. Take what model.cross_graph(target) returns."
+            )
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
         outputs, neighbors, attention = model._outputs(used, cross, where)

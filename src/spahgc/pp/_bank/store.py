@@ -17,7 +17,7 @@ from anndata import AnnData
 from filelock import FileLock, Timeout
 from scipy.sparse import csr_matrix
 
-from spahgc._files import folder_written_whole
+from spahgc._files import errors_of_writing, folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._spots.rows import DIGESTS, ZARR_FILE, StoredRows
 from spahgc._validate import error_of_path, user_path
@@ -98,9 +98,10 @@ def appended_bank(path: Path) -> Iterator[Version]:
         folder = path / _name(int(current.folder.name[1:]) + 1)
         shutil.rmtree(folder, ignore_errors=True)  # what a process left behind that was ended half-way
         try:
-            version = Version(folder, current)
-            yield version
-            _commit(path, version)
+            with errors_of_writing(path, folder, "The bank is what it was before."):
+                version = Version(folder, current)
+                yield version
+                _commit(path, version)
         except BaseException:
             if current_version(path).folder != folder:  # it may have been interrupted just after it had become valid
                 shutil.rmtree(folder, ignore_errors=True)
