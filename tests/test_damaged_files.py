@@ -276,7 +276,8 @@ def test_a_manifest_names_a_version_within_the_bank(bank: Path, version: object)
 
 
 @pytest.mark.parametrize(
-    "gone", ["X", "obs", "var/zarr.json", "uns", "obsm/X_sim", "obsm/spatial/c", "X/indptr", "zarr.json"]
+    "gone",
+    ["X", "obs", "var/zarr.json", "uns", "obsm/X_sim", "obsm/spatial/c", "X/indptr", "zarr.json", "obs/slide/codes/c"],
 )
 def test_a_bank_that_lacks_a_part_is_named(bank: Path, gone: str) -> None:
     path = bank / "v000001" / gone
@@ -321,12 +322,12 @@ def test_a_missing_package_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ImportError, match="no module"), reading(tmp_path, "the counts", "Copy them again."):
         raise ImportError("no module")
     monkeypatch.setitem(sys.modules, "scanpy", None)
-    from spahgc.io._space_ranger import _read_counts
+    from spahgc.io._space_ranger import read_counts
 
     (tmp_path / "matrix.mtx").write_text("")
     (tmp_path / "genes.tsv").write_text("a\ta\n")
     with pytest.raises(ImportError, match="scanpy"):
-        _read_counts(tmp_path)
+        read_counts(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
@@ -394,7 +395,15 @@ def test_the_shell_names_an_encoding_that_it_does_not_know(refs, tmp_path: Path,
     root["obsm"]["spatial"].attrs["encoding-type"] = "something-new"
     if ending == ".h5ad":
         root.close()
+    (path / ".zmetadata").unlink() if ending == ".zarr" else None  # a copy of what was changed
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", str(path)])
     err = capsys.readouterr().err
     assert f'slide{ending}"' in err and "cannot be read: " in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", ["X/data", "X/indices", "obsm/spahgc_transcriptome/data"])
+def test_files_of_a_bank_that_are_gone_are_no_zeros(bank: Path, target, part: str) -> None:
+    shutil.rmtree(bank / "v000001" / part / "c")
+    with pytest.raises(UnreadableError, match="are gone|names a gene twice"):
+        sp.tl.predict(target, bank)

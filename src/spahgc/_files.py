@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
-from spahgc._validate import check_new_name, error_of_path, user_path
+from spahgc._validate import check_new_name, error_of_path, make_folder, user_path
 
 PART, REPLACED, NEW = ".part", ".old", "new"
 """Ends of the names of what is being written, and of what it replaces, while that lies beside it; the new folder in it."""
@@ -140,7 +140,7 @@ def _part_of(
     """A locked folder beside the target for what is being written; it is removed in the end with all that is in it."""
     with _naming(path, remedy):
         if make_parents:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         remove_leftovers(target)
         part, lock = _new_locked_part(target, alone=alone)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -198,11 +199,18 @@ def error_of_path(code: int | None, message: str) -> OSError:
     return error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are not there; one that is a file is said to be no folder."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def check_writable_folder(path: str | os.PathLike[str]) -> Path:
     """Make the folder, and prove that it can be written, before hours of work depend on it."""
     folder = user_path(path, "the output folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

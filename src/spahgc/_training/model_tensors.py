@@ -122,6 +122,9 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
             return (
                 f'"{prefix}axes" are of {len(views)} views of a spot, n_around is {arrays[f"{prefix}n_around"].item()}'
             )
+        lacking = [name for name in views if name.replace(".axes.", ".mean.") not in arrays]
+        if lacking:
+            return f'the mean to "{lacking[0]}" is missing'
         n_axes = sum(arrays[name].shape[1] for name in views)
         if n_axes != sizes.get(total, n_axes):
             return f'"{prefix}axes" are {n_axes}, expected are {sizes[total]}'
@@ -162,7 +165,7 @@ def make_networks(
     if differing:
         name = differing[0]
         raise ValueError(
-            f'{len(differing)} tensors of the networks differ, such as "{name}": {found.get(name, "nothing")} is there, '
+            f'{len(differing)} tensors of the networks differ, such as "{NETWORKS}{name}": {found.get(name, "nothing")} is there, '
             f"{expected.get(name, 'nothing')} is expected"
         )
     broken = [name for name, part in stored.items() if not (part.is_floating_point() and part.isfinite().all())]

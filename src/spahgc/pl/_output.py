@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spahgc._files import written_whole
-from spahgc._validate import check_writable_file, check_writable_folder, quoted, user_path
+from spahgc._validate import check_new_name, check_writable_file, check_writable_folder, quoted, user_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,7 @@ def save_path(save: str | Path | bool | None, name: str) -> Path | None:
         raise FileNotFoundError(
             f'save="{path}": the folder "{path.parent}" does not exist. Make it first, or save elsewhere.'
         )
+    check_new_name(path, f'save="{path}"')
     if path.is_dir():
         raise IsADirectoryError(f'save="{path}" is a folder. Pass the path of a file, such as "{path / name}.png".')
     path = _with_format(path)

@@ -25,9 +25,10 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._files import write_text
-from spahgc._keys import SPATIAL, UNS, Obsm, Uns
+from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._reading import broken_pointers, check_sparse, reading, unreadable
 from spahgc._spots.rows import ZARR_FILE
+from spahgc._validate import quoted
 from spahgc.pp._bank.content import broken_bank
 
 FORMAT = 2
@@ -73,7 +74,7 @@ class BankVersion(NamedTuple):
         path = self.folder.parent
         with reading(path, LABEL, REMEDY):
             bank = OPENERS[self.format](zarr.open_group(self.folder, mode="r"))
-        problem = broken_bank(bank)
+        problem = broken_bank(bank) or _lost_parts(bank)
         if problem is not None:
             raise unreadable(path, LABEL, problem, REMEDY)
         return bank
@@ -126,6 +127,7 @@ def _open_2(group: Any) -> AnnData:
 
     uns = _lists(read_elem(group["uns"]))
     key = uns[UNS][Uns.bank]["embedding"]
+    _check_chunks(group["obsm"][SPATIAL])
     return AnnData(
         _dataset(group["X"]),
         obs=read_elem(group["obs"]),
@@ -160,11 +162,33 @@ def _dataset(group: Any) -> Any:
     return dataset
 
 
+def _lost_parts(bank: AnnData) -> str | None:
+    """What a file that is gone has left: zarr takes one of its chunks that is not there for zeros."""
+    slides = set(bank.obs[Obs.slide].astype(str))
+    made_of = set(bank.uns[UNS][Uns.bank]["slides"])
+    if slides != made_of:
+        return f"its spots are of the slides {quoted(sorted(slides))}, its record names {quoted(sorted(made_of))}"
+    return None
+
+
+def _check_chunks(array: Any) -> None:
+    """Refuse an array of numbers that are never all zero, where files of it are gone."""
+    if array.nchunks_initialized < array.nchunks:
+        raise ValueError(
+            f'"{array.name}" has {array.nchunks_initialized} of its {array.nchunks} files, the others are gone'
+        )
+
+
 def _whole(dataset: Any) -> Any:
     """What a sparse dataset holds, in memory, with index arrays of one type."""
-    matrix = type(dataset).to_memory(dataset)
+    path = Path(dataset.group.store.root).parent
+    with reading(path, LABEL, REMEDY):
+        _check_chunks(dataset.group["data"])
+        matrix = type(dataset).to_memory(dataset)
     dtype = matrix.indptr.dtype
     check_sparse(matrix, f'"{dataset.group.name}" of a bank on disk')
+    if not matrix.has_canonical_format:  # what is written is; lost indices are read as zeros
+        raise unreadable(path, LABEL, f'"{dataset.group.name}" names a gene twice in a spot', REMEDY)
     matrix.indices, matrix.indptr = matrix.indices.astype(dtype, copy=False), matrix.indptr.copy()
     return matrix
 
