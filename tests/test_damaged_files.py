@@ -405,5 +405,5 @@ def test_the_shell_names_an_encoding_that_it_does_not_know(refs, tmp_path: Path,
 @pytest.mark.parametrize("part", ["X/data", "X/indices", "obsm/spahgc_transcriptome/data"])
 def test_files_of_a_bank_that_are_gone_are_no_zeros(bank: Path, target, part: str) -> None:
     shutil.rmtree(bank / "v000001" / part / "c")
-    with pytest.raises(UnreadableError, match="are gone|names a gene twice"):
+    with pytest.raises(UnreadableError, match="files of .* are gone"):
         sp.tl.predict(target, bank)

@@ -241,7 +241,7 @@ def test_a_graph_that_was_read_back_damaged_is_not_drawn(refs, target, quick) ->
     with pytest.raises(ValueError, match="damaged sparse matrix: indices from"):
         sp.tl.attribution(target, target.obs_names[0])
     sp.pp.spatial_graph(target)
-    target.obsp["spatial_connectivities"].indices[0] = 2**30
+    target.obsp["spatial_distances"].indices[0] = 2**30
     sp.pp.cross_graph(target, sp.pp.reference_bank(refs))
     with pytest.raises(ValueError, match="damaged sparse matrix: indices from"):
         sp.pp.hetero_data(target, sp.pp.reference_bank(refs))

@@ -173,10 +173,12 @@ def _lost_parts(bank: AnnData) -> str | None:
 
 def _check_chunks(array: Any) -> None:
     """Refuse an array of numbers that are never all zero, where files of it are gone."""
-    if array.nchunks_initialized < array.nchunks:
-        raise ValueError(
-            f'"{array.name}" has {array.nchunks_initialized} of its {array.nchunks} files, the others are gone'
-        )
+    if not _has_all_chunks(array):
+        raise ValueError(f'files of "{array.name}" are gone')
+
+
+def _has_all_chunks(array: Any) -> bool:
+    return bool(array.nchunks_initialized == array.nchunks)
 
 
 def _whole(dataset: Any) -> Any:
@@ -187,8 +189,12 @@ def _whole(dataset: Any) -> Any:
         matrix = type(dataset).to_memory(dataset)
     dtype = matrix.indptr.dtype
     check_sparse(matrix, f'"{dataset.group.name}" of a bank on disk')
-    if not matrix.has_canonical_format:  # what is written is; lost indices are read as zeros
-        raise unreadable(path, LABEL, f'"{dataset.group.name}" names a gene twice in a spot', REMEDY)
+    if not _has_all_chunks(dataset.group["indices"]):
+        # Those of a single gene are all 0, and not written; where there are more, lost ones name the first twice in a spot.
+        summed = matrix.copy()
+        summed.sum_duplicates()
+        if summed.nnz < matrix.nnz:
+            raise unreadable(path, LABEL, f'files of "{dataset.group.name}/indices" are gone', REMEDY)
     matrix.indices, matrix.indptr = matrix.indices.astype(dtype, copy=False), matrix.indptr.copy()
     return matrix
 
