@@ -177,7 +177,7 @@ def test_a_file_that_is_no_h5ad_is_named(capsys: pytest.CaptureFixture[str], tmp
     broken.write_bytes(b"not a slide")
     code, _, err = run(capsys, "predict", "--target", broken, "--reference", broken, "--output", tmp_path / "o.h5ad")
     assert code == 2
-    assert "broken.h5ad cannot be read as .h5ad" in err
+    assert 'broken.h5ad" (11 bytes) cannot be read' in err and "Write it with adata.write_h5ad" in err
     assert err.count("\n") == 1
 
 

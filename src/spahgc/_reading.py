@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -125,31 +125,127 @@ def broken_matrix(adata: AnnData) -> str | None:
     matrices = {"X": adata.X} | ({} if adata.raw is None else {"raw.X": adata.raw.X})
     for name in ("layers", "obsm", "obsp", "varm", "varp"):
         matrices |= {f'{name}["{key}"]': matrix for key, matrix in getattr(adata, name).items()}
-    for name, matrix in matrices.items():
+    for name, matrix in [*matrices.items(), *_matrices_in("uns", adata.uns)]:
         problem = broken_sparse(matrix) if issparse(matrix) else None
         if problem is not None:
             return f"the sparse matrix {name} is damaged: {problem}"
     return None
 
 
-def broken_sparse(matrix: object) -> str | None:
-    """Why compiled code must not touch a sparse matrix of CSR or CSC, if it must not; others are always whole.
+def _matrices_in(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _matrices_in(f'{name}["{key}"]', part)
+    elif issparse(value):
+        yield name, value
 
-    scipy believes the index arrays: an index outside the shape is read, and written, outside the array.
+
+def check_sparse(matrix: Any, label: str) -> None:
+    """Refuse a sparse matrix that compiled code must not touch; what is none passes.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
     """
-    if getattr(matrix, "format", None) not in ("csr", "csc"):
+    problem = broken_sparse(matrix) if issparse(matrix) else None
+    if problem is not None:
+        raise ValueError(
+            f"{label} is a damaged sparse matrix: {problem}. Read it again from where it comes from, or make it anew; "
+            "matrix.check_format() of scipy tells as well."
+        )
+
+
+def broken_sparse(matrix: Any) -> str | None:
+    """Why compiled code must not touch a sparse matrix of scipy, if it must not.
+
+    scipy believes the index arrays: an index outside the shape is read, and written, outside the array. Entries that occur
+    twice are no damage: scipy adds them up.
+    """
+    if not issparse(matrix):
         return None
-    n_major, n_minor = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]  # type: ignore[attr-defined]
-    indptr, indices, data = matrix.indptr, matrix.indices, matrix.data  # type: ignore[attr-defined]
-    if indptr.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
-        return f"its indices are of type {indices.dtype} and {indptr.dtype}"
-    if len(indptr) != n_major + 1 or indptr[0] != 0:
-        return f"{len(indptr)} pointers to {n_major} rows"
-    if (np.diff(indptr) < 0).any():
-        return "its pointers do not ascend"
-    if not int(indptr[-1]) <= min(len(indices), len(data)):
-        return f"{indptr[-1]:,} entries are announced, {min(len(indices), len(data)):,} are there"
-    used = indices[: indptr[-1]]
-    if used.size and (int(used.min()) < 0 or int(used.max()) >= n_minor):
-        return f"indices from {used.min():,} to {used.max():,} in {n_minor:,} columns"
+    if len(matrix.shape) != 2:
+        return f"it has {len(matrix.shape)} dimensions, not 2"
+    if matrix.format in ("csr", "csc", "bsr"):
+        return _broken_compressed(matrix)
+    if matrix.format == "coo":
+        return _broken_coordinates(matrix)
+    if matrix.format == "lil":  # lists, which are joined to arrays and not looked at
+        return _broken_compressed(matrix.tocsr())
+    return None  # scipy itself looks at the others: dia at its offsets, dok at its keys
+
+
+def _broken_compressed(matrix: Any) -> str | None:
+    shape = matrix.shape[::-1] if matrix.format == "csc" else matrix.shape
+    data_ndim = 3 if matrix.format == "bsr" else 1
+    if matrix.format == "bsr":
+        if matrix.data.ndim != 3 or any(n % block for n, block in zip(shape, matrix.blocksize, strict=True)):
+            return f"its blocks of {matrix.data.shape[1:]} do not fill {shape[0]:,} x {shape[1]:,}"
+        shape = tuple(n // block for n, block in zip(shape, matrix.blocksize, strict=True))
+    places = "rows" if matrix.format == "csc" else "columns"
+    return broken_arrays(
+        matrix.data,
+        matrix.indices,
+        matrix.indptr,
+        n_major=shape[0],
+        n_minor=shape[1],
+        places=places,
+        data_ndim=data_ndim,
+    )
+
+
+def broken_arrays(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    *,
+    n_major: int,
+    n_minor: int,
+    places: str = "rows",
+    data_ndim: int = 1,
+) -> str | None:
+    """What is wrong with the three arrays of a compressed matrix, if something is.
+
+    Parameters
+    ----------
+    data, indices, indptr
+        The arrays.
+    n_major, n_minor
+        Rows and columns of a matrix by rows, columns and rows of one by columns.
+    places
+        How messages call what the indices count.
+    data_ndim
+        Dimensions of the values: 3 of a matrix of blocks.
+    """
+    if indices.ndim != 1 or data.ndim != data_ndim:
+        return f"its indices are of shape {indices.shape}, its values of {data.shape}"
+    problem = broken_pointers(indptr, n_major, min(len(indices), len(data)))
+    return problem or _broken_indices(indices[: int(indptr[-1])], n_minor, places)
+
+
+def broken_pointers(indptr: np.ndarray, n_rows: int, n_entries: int) -> str | None:
+    """What is wrong with the pointers to the rows of a compressed matrix of so many rows and entries, if something is."""
+    if indptr.dtype.kind not in "iu" or indptr.ndim != 1:
+        return f"its pointers are of type {indptr.dtype} and shape {indptr.shape}"
+    if len(indptr) != n_rows + 1:
+        return f"{len(indptr):,} pointers to {n_rows:,} rows"
+    if indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():  # a difference of unsigned numbers is never negative
+        return "its pointers do not ascend from 0"
+    if int(indptr[-1]) > n_entries:
+        return f"{indptr[-1]:,} entries are announced, {n_entries:,} are there"
     return None
+
+
+def _broken_indices(indices: np.ndarray, n: int, places: str) -> str | None:
+    if indices.dtype.kind not in "iu":
+        return f"its indices are of type {indices.dtype}"
+    if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= n):
+        return f"indices from {indices.min():,} to {indices.max():,} in {n:,} {places}"
+    return None
+
+
+def _broken_coordinates(matrix: Any) -> str | None:
+    row, column = matrix.row, matrix.col
+    if not len(row) == len(column) == len(matrix.data):
+        return f"{len(row):,} rows, {len(column):,} columns and {len(matrix.data):,} values"
+    return _broken_indices(row, matrix.shape[0], "rows") or _broken_indices(column, matrix.shape[1], "columns")

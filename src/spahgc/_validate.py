@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -188,15 +190,97 @@ def check_genes(wanted: Sequence[str], available: Any, label: str) -> list[str]:
     return genes
 
 
-def check_writable_folder(path: str | Path) -> Path:
+def user_path(path: str | os.PathLike[str], label: str = "a path") -> Path:
+    """A path as somebody wrote it, with ``~`` as the home folder; every path that a public function takes comes by here.
+
+    Parameters
+    ----------
+    path
+        What was passed.
+    label
+        How messages call it, e.g. ``"save="``.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If it is empty, or holds what no path may.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{label} must be a string or a Path, found {type(path).__name__}.")
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise ValueError(f"{label}={text!r} names nothing: it is empty, or holds the character of number 0.")
+    return Path(os.path.expanduser(text))  # leaves "~nobody" alone, at which Path.expanduser fails
+
+
+def error_of_path(code: int | None, message: str) -> OSError:
+    """An error of the file system in our words that keeps its number, and with it its class."""
+    error = OSError(message) if code is None else type(OSError(code, ""))(message)
+    error.errno = code
+    return error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are not there; one that is a file is said to be no folder."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable_folder(path: str | os.PathLike[str]) -> Path:
     """Make the folder, and prove that it can be written, before hours of work depend on it."""
-    folder = Path(path)
+    folder = user_path(path, "the output folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(
-            f'the output folder "{folder}" cannot be written ({error.strerror or error}). Pass another one.'
+        raise error_of_path(
+            error.errno,
+            f'the output folder "{folder}" cannot be written ({error.strerror or error}). Pass another one.',
         ) from error
     return folder
+
+
+def check_new_name(path: Path, label: str) -> None:
+    """Refuse what cannot be written under a name, whatever it is: a name that is too long, a link into nothing.
+
+    Parameters
+    ----------
+    path
+        What is to be written.
+    label
+        How messages call it, with the path.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):  # its folder is another question
+        return
+    except OSError as error:
+        raise error_of_path(
+            error.errno, f"{label} cannot be written ({error.strerror or error}). Pass another path."
+        ) from error
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(
+            f'{label} is a link to "{os.readlink(path)}", which is not there. Remove the link, or make what it points to.'
+        )
+
+
+def check_writable_file(path: Path, label: str) -> None:
+    """Refuse a file that cannot be written, before hours of work depend on it; what is there is replaced.
+
+    Parameters
+    ----------
+    path
+        The file.
+    label
+        How messages call it, with the path, e.g. ``'save="a.png"'``.
+    """
+    check_writable_folder(path.parent)
+    check_new_name(path, label)
+    if path.is_dir():
+        raise IsADirectoryError(f"{label} is a folder. Pass the path of a file.")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{label} is no file but a device or a pipe, which is not replaced. Pass another path.")

@@ -15,6 +15,7 @@ from spahgc._keys import Obsp, Uns
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
 from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
+from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.measured import in_memory
 from spahgc._slides.split import placed_table, placed_tables
@@ -29,16 +30,16 @@ from spahgc._training.graphs import (
     spare_rs_graph,
     trains_in_blocks,
 )
-from spahgc._training.model_files import FORMAT, read_folder, write_folder
+from spahgc._training.model_files import FORMAT, LABEL, REMEDY, read_folder, write_folder
+from spahgc._training.model_tensors import NETWORKS, NODE_FEATURES, TRUST, make_networks
 from spahgc._training.networks import (
     Prediction,
     loss_columns,
     loss_records,
-    new_network,
     predict_networks,
     train_networks,
 )
-from spahgc._validate import encoder_records
+from spahgc._validate import encoder_records, user_path
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -61,9 +62,6 @@ if TYPE_CHECKING:
 
 PRODUCTS_PER_LAYER = 6
 """Products of a state with a square matrix of weights in a layer, a spot."""
-
-NODE_FEATURES, NETWORKS, TRUST = "node_features.", "networks.", "trust."
-"""First parts of the names of tensors in the weights file."""
 
 
 class SpaHGC:
@@ -323,16 +321,24 @@ class SpaHGC:
         folder
             Folder to be made. It holds the references' embeddings and their expression of the panel, and no pixels.
         overwrite
-            Replace a model that lies there already.
+            Replace a model that lies there already. A process that is killed leaves the old model or the new one; so does
+            one that loads it meanwhile find one of the two.
 
         Raises
         ------
         FileExistsError
-            If the folder exists and ``overwrite`` is false, or if it holds something else than a model.
+            If the folder exists and ``overwrite`` is false, or if it holds something else than a model; of several
+            processes that save to one folder without ``overwrite``, all but one get it.
         OSError
-            If it cannot be written.
+            If it cannot be written; ``errno`` is that of the system, such as ``ENOSPC`` on a full disk.
         """
-        write_folder(Path(folder), self._tensors(), self.bank, self._description(), overwrite=overwrite)
+        write_folder(
+            user_path(folder, "the folder of a model"),
+            self._tensors(),
+            self.bank,
+            self._description(),
+            overwrite=overwrite,
+        )
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         arrays = self.node_features.to_arrays() if isinstance(self.node_features, LowRankFeatures) else {}
@@ -366,21 +372,20 @@ class SpaHGC:
         FileNotFoundError
             If the folder or one of its files is missing.
         ValueError
-            If it was written in a format that this version does not know, or if its files do not fit together.
+            If it was written in a format that this version does not know, if its files do not fit together, or if one of
+            them is damaged.
         """
-        tensors, bank, description = read_folder(Path(folder))
+        folder = user_path(folder, "the folder of a model")
+        tensors, bank, description = read_folder(folder)
         parameters = Parameters.from_dict(description["parameters"])
-        if parameters.n_axes:
-            node_features: NodeFeatures = LowRankFeatures.from_arrays(arrays_with_prefix(NODE_FEATURES, tensors))
-        else:
-            node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
-        trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
-        sizes = node_features.features.shape[1], node_features.expression.shape[1]
-        count = parameters.n_networks if parameters.epochs else 0
-        networks = [new_network(*sizes, parameters) for _ in range(count)]
-        torch.nn.ModuleList(networks).load_state_dict(
-            {name.removeprefix(NETWORKS): part for name, part in tensors.items() if name.startswith(NETWORKS)}
-        )
+        with reading(folder, LABEL, REMEDY):
+            if parameters.n_axes:
+                node_features: NodeFeatures = LowRankFeatures.from_arrays(arrays_with_prefix(NODE_FEATURES, tensors))
+            else:
+                node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
+            trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
+            sizes = node_features.features.shape[1], node_features.expression.shape[1]
+            networks = make_networks(tensors, parameters, *sizes)
         return cls(
             bank,
             node_features,
@@ -446,6 +451,13 @@ def predict_spots(
         Compute it as well.
     """
     where = resolve_device(device)
+    if cross is not None:
+        check_sparse(cross, "cross=")
+        if cross.shape != (len(spots), model.bank.n_obs):
+            raise ValueError(
+                f"cross= must be {len(spots)} target spots x {model.bank.n_obs} spots of the bank, found shape "
+                f"{cross.shape}. Take what model.cross_graph(target) returns."
+            )
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
         outputs, neighbors, attention = model._outputs(used, cross, where)

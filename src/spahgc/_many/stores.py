@@ -13,6 +13,7 @@ import anndata as ad
 
 from spahgc._files import folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._reading import read_h5ad, read_zarr, reading
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,21 +77,23 @@ def _check_slide(path: Path) -> None:
 
 def read_slide(path: Path) -> AnnData:
     """The slide in memory."""
-    return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
+    read = read_zarr if path.is_dir() else read_h5ad
+    return read(path, "the slide", "Copy or write it again.")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file's root group, of h5py or zarr."""
-    if path.is_dir():
-        import zarr
+    """The file's root group, of h5py or zarr; the errors of what is read of it are those of :func:`reading`."""
+    with reading(path, "the slide", "Copy or write it again."):
+        if path.is_dir():
+            import zarr
 
-        yield zarr.open_group(path, mode="r")
-    else:
-        import h5py
+            yield zarr.open_group(path, mode="r")
+        else:
+            import h5py
 
-        with h5py.File(path, "r") as file:
-            yield file
+            with h5py.File(path, "r") as file:
+                yield file
 
 
 def image_files(path: Path) -> list[Path]:

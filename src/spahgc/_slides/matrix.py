@@ -8,12 +8,23 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._reading import check_sparse
 
-def in_memory(values: Any) -> Any:
-    """Values that lie in a file or are still to be computed, as an array or a sparse matrix."""
+
+def in_memory(values: Any, label: str = "a matrix") -> Any:
+    """Values that lie in a file or are still to be computed, as an array or a sparse matrix that is safe to compute with.
+
+    Raises
+    ------
+    ValueError
+        If a sparse matrix is damaged (:func:`spahgc._reading.check_sparse`); `label` says which.
+    """
     if hasattr(values, "to_memory"):
-        return values.to_memory()
-    return values.compute() if hasattr(values, "compute") else values
+        values = values.to_memory()
+    elif hasattr(values, "compute"):
+        values = values.compute()
+    check_sparse(values, label)
+    return values
 
 
 def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
@@ -24,18 +35,24 @@ def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
     values: Any = adata.X if layer is None else adata.layers[layer]
     if values is None:
         raise ValueError(f"{label} has no X. Pass layer= with the layer that holds its counts.")
-    matrix = as_csr(values)
+    where = "X" if layer is None else f'layer "{layer}"'
+    matrix = as_csr(values, f"{where} of {label}")
     broken = ~np.isfinite(matrix.data)
     if broken.any():
-        where = "X" if layer is None else f'layer "{layer}"'
         raise ValueError(f"{where} of {label} has {int(broken.sum())} NaN or infinite values. It must hold counts.")
     return matrix
 
 
-def as_csr(values: Any) -> csr_matrix:
-    """A copy in memory, CSR float64."""
-    values = in_memory(values)
-    return csr_matrix(values if issparse(values) else np.asarray(values), dtype=np.float64, copy=True)
+def as_csr(values: Any, label: str = "a matrix") -> csr_matrix:
+    """A copy in memory, CSR float64, every entry at one place: what is not linear in a count needs all of it."""
+    values = in_memory(values, label)
+    matrix = csr_matrix(values if issparse(values) else np.asarray(values), dtype=np.float64, copy=True)
+    if matrix.has_canonical_format:
+        return matrix
+    summed = matrix.copy()
+    summed.sum_duplicates()
+    # Entries only out of order stay as they are, and so does the order of sums.
+    return matrix if summed.nnz == matrix.nnz else summed
 
 
 def row_sums(matrix: Any) -> np.ndarray:

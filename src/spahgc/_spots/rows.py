@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._reading import reading, unreadable
 from spahgc._spots.plane import nearest_in_plane
 
 MIN_SPREAD = 1e-6
@@ -35,6 +36,13 @@ DIGESTS = "spahgc_marks"
 
 ZARR_FILE = "zarr.json"
 """Describes an array or a group of zarr, format 3, in its folder."""
+
+LABEL = "the embedding of a bank"
+REMEDY = "Copy the whole folder of the bank again, or write it again with spahgc.pp.reference_bank."
+"""How errors of an embedding on disk that cannot be read call it, and what they advise."""
+
+HALF_EXPONENT = np.uint16(0x7C00)
+"""Bits of the exponent of a number in half precision; NaN and the infinite have all of them."""
 
 
 class Rows(Protocol):
@@ -557,20 +565,19 @@ class StoredRows(LazyRows):
     def __init__(
         self, folder: Path, n_columns: int | None = None, bank_folder: Path | None = None, dtype: DTypeLike = np.float32
     ) -> None:
-        import zarr
-
-        array = zarr.open_array(folder, mode="r")
-        n, width = array.shape
-        self._chunk_rows = int(array.chunks[0])
-        if array.compressors or array.filters or array.shards or array.chunks[1] != width:
-            raise ValueError(f'"{folder}" is compressed, or its rows are cut: it cannot be mapped into memory.')
-        self.folder, self.bank_folder, self.dtype = folder, bank_folder, np.dtype(dtype)
-        self.stored_dtype = np.dtype(array.dtype).newbyteorder("<")
-        digests: list[list[int | str]] = array.attrs.asdict().get(DIGESTS, [])  # type: ignore[assignment]
-        self.digests = [(int(n_spots), str(digest)) for n_spots, digest in digests]
-        self._shape = int(n), int(width if n_columns is None else n_columns)
-        self._maps = [_map(folder / "c" / str(i) / "0") for i in range(-(-self._shape[0] // self._chunk_rows))]
-        self._chunks = [np.frombuffer(chunk, self.stored_dtype).reshape(-1, width) for chunk in self._maps]
+        with reading(folder, LABEL, REMEDY):
+            array = _mappable(folder)
+            n, width = array.shape
+            self._chunk_rows = int(array.chunks[0])
+            self.folder, self.bank_folder, self.dtype = folder, bank_folder, np.dtype(dtype)
+            self.stored_dtype = np.dtype(array.dtype).newbyteorder("<")
+            digests: list[list[int | str]] = array.attrs.asdict().get(DIGESTS, [])
+            self.digests = [(int(n_spots), str(digest)) for n_spots, digest in digests]
+            self._shape = int(n), int(width if n_columns is None else n_columns)
+            n_bytes = self._chunk_rows * width * self.stored_dtype.itemsize  # also of the last one, which is filled up
+            names = [folder / "c" / str(i) / "0" for i in range(-(-self._shape[0] // self._chunk_rows))]
+            self._maps = [_map(path, n_bytes) for path in names]
+            self._chunks = [np.frombuffer(chunk, self.stored_dtype).reshape(-1, width) for chunk in self._maps]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -618,7 +625,13 @@ class StoredRows(LazyRows):
             a, b = max(start, first), min(stop, first + self._chunk_rows)
             out[a - start : b - start] = self._chunks[i][a - first : b - first, : self.shape[1]]
             _release(self._maps[i])
-        return out
+        return self._finite(out)
+
+    def _finite(self, rows: np.ndarray) -> np.ndarray:
+        """The rows that were read; refuses those of a damaged file."""
+        if not all_finite(rows):
+            raise unreadable(self.folder, LABEL, "it has NaN or infinite numbers", REMEDY)
+        return rows
 
     def _scattered(self, rows: np.ndarray) -> np.ndarray:
         rows = np.where(rows < 0, rows + self.shape[0], rows)
@@ -634,7 +647,14 @@ class StoredRows(LazyRows):
             part = slice(*np.searchsorted(ranked, [first, first + self._chunk_rows]))
             out[order[part]] = self._chunks[i][ranked[part] - first, : self.shape[1]]
             _release(self._maps[i])
-        return out
+        return self._finite(out)
+
+
+def all_finite(rows: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite; of half precision by its bits, which is ten times as fast."""
+    if rows.dtype == np.float16:
+        return not ((rows.view(np.uint16) & HALF_EXPONENT) == HALF_EXPONENT).any()
+    return bool(np.isfinite(rows).all())
 
 
 def as_stored(rows: Rows) -> Rows:
@@ -642,8 +662,25 @@ def as_stored(rows: Rows) -> Rows:
     return rows.astype(rows.stored_dtype) if isinstance(rows, StoredRows) else rows
 
 
-def _map(path: Path) -> mmap.mmap:
+def _mappable(folder: Path) -> Any:
+    """The array of zarr in a folder; refuses one that is no plain table of numbers."""
+    import zarr
+
+    array = zarr.open_array(folder, mode="r")
+    if array.ndim != 2 or np.dtype(array.dtype).kind != "f":
+        raise ValueError(f"it is of shape {array.shape} and type {array.dtype}, expected are spots x dim of fractions")
+    if array.compressors or array.filters or array.shards or array.chunks[1] != array.shape[1]:
+        raise ValueError("it is compressed, or its rows are cut, so that it cannot be mapped into memory")
+    return array
+
+
+def _map(path: Path, n_bytes: int) -> mmap.mmap:
     with path.open("rb") as file:
+        found = path.stat().st_size
+        if found != n_bytes:
+            raise ValueError(
+                f'"{path.parent.parent.name}/{path.parent.name}/{path.name}" has {found:,} bytes of {n_bytes:,}'
+            )
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import anndata as ad
-
-from spahgc._files import folder_written_whole
+from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers
+from spahgc._keys import UNS, Uns
 from spahgc._parameters import Parameters
+from spahgc._reading import UnreadableError, read_h5ad, reading
+from spahgc._training.model_tensors import broken_parameters, broken_tensors
 from spahgc._validate import quoted
+from spahgc.pp._bank.content import broken_bank
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,9 +37,24 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """Version of the folder that :meth:`SpaHGC.save` writes."""
-DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
-ENTRIES = ("sha256", "genes", "parameters", "embedding", "preset", "seed", "history", "versions")
-"""What a description of any format must hold."""
+FILES = DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
+ENTRIES: dict[str, type | tuple[type, ...]] = {
+    "sha256": dict,
+    "genes": list,
+    "parameters": (dict, list),
+    "embedding": str,
+    "preset": str,
+    "seed": int,
+    "history": (dict, list),
+    "versions": dict,
+}
+"""What a description of any format must hold, and its type; parameters and history have checks of their own."""
+LABEL, REMEDY = "the model", "Copy the whole folder of the model again, or fit it again."
+"""How errors of a folder that cannot be read call it, and what they advise."""
+MAX_READS, WAIT_S = 100, 0.05
+"""How often a folder is read that another process replaces meanwhile, and the seconds to wait where nothing lies there."""
+
+T = TypeVar("T")
 
 
 def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
@@ -75,14 +95,17 @@ def read_description(folder: Path) -> Description:
 
 def _description_as_written(folder: Path) -> Description:
     path = folder / DESCRIPTION_FILE
+    with reading(path, "the description of a model", REMEDY):
+        content = path.read_bytes()
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        description = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'"{path}" is no JSON ({error}): it was not written by spahgc.') from error
     if not isinstance(description, dict):
         raise ValueError(f'"{path}" does not describe a model: it was not written by spahgc.')
     version = description.get("format")
-    if version != FORMAT and version not in MIGRATIONS:
+    known = isinstance(version, int) and not isinstance(version, bool)
+    if not known or (version != FORMAT and version not in MIGRATIONS):
         is_newer = isinstance(version, int) and version > FORMAT
         way_out = (
             'A newer version of spahgc wrote it: run pip install -U "spahgc".'
@@ -96,7 +119,15 @@ def _description_as_written(folder: Path) -> Description:
     missing = set(ENTRIES) - set(description)
     if missing:
         raise ValueError(f'"{path}" is incomplete: it lacks {quoted(sorted(missing))}.')
+    wrong = [name for name, kind in ENTRIES.items() if not isinstance(description[name], kind)]
+    genes = [] if "genes" in wrong else description["genes"]
+    if wrong or not all(isinstance(gene, str) for gene in genes):
+        raise _damaged(folder, f"of another type than they should be are {quoted(wrong or ['genes'])}")
     return description
+
+
+def _damaged(folder: Path, problem: object) -> ValueError:
+    return UnreadableError(f'"{folder / DESCRIPTION_FILE}" is damaged ({problem}). {REMEDY}')
 
 
 def _migrated(folder: Path, description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
@@ -107,15 +138,15 @@ def _migrated(folder: Path, description: Description, tensors: Tensors) -> tuple
         _check_history(description["history"])
         _check_parameters(description["parameters"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'"{folder / DESCRIPTION_FILE}" is damaged ({error}). Copy the whole folder of the model again, or fit it again.'
-        ) from error
+        raise _damaged(folder, error) from error
     return description | {"format": FORMAT}, tensors
 
 
 def _check_history(history: dict[str, list[float]]) -> None:
     """A number of every term for every epoch; which terms there are is the affair of the version that trained."""
     lengths = {name: len(values) for name, values in history.items()}
+    if not all(isinstance(value, int | float) for values in history.values() for value in values):
+        raise ValueError("history: some losses are no numbers")
     if history and ("epoch" not in history or len(set(lengths.values())) > 1):
         raise ValueError(f"history: epochs or terms are missing, found are {lengths}")
 
@@ -125,28 +156,64 @@ def _check_parameters(parameters: dict[str, object]) -> None:
     if missing:
         raise ValueError(f"parameters: {quoted(missing)} missing")
     Parameters.from_dict(parameters)
+    problem = broken_parameters(parameters)
+    if problem is not None:
+        raise ValueError(f"parameters: {problem}")
 
 
 def is_model_folder(folder: Path) -> bool:
     """Whether the folder holds a saved model and nothing else, so that it may be replaced."""
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} != {DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE}:
-        return False
+    return _read_in_one_piece(folder, _is_model_folder)
+
+
+def _is_model_folder(folder: Path) -> bool:
     try:
+        if {path.name for path in folder.iterdir()} != set(FILES):
+            return False
         read_description(folder)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return True
+
+
+def check_model_folder(folder: Path, label: str, option: str, *, overwrite: bool) -> None:
+    """Refuse a folder in which something lies that a model must not replace.
+
+    Parameters
+    ----------
+    folder
+        Where a model is to be saved.
+    label
+        How messages call it.
+    option
+        What says that a model is replaced, as a caller writes it.
+    overwrite
+        Whether it was said.
+
+    Raises
+    ------
+    FileExistsError
+        If something lies there, and it is no model, or nobody said that a model is replaced.
+    """
+    if not folder.exists() or (overwrite and is_model_folder(folder)) or not folder.exists():
+        return
+    if overwrite:
+        raise FileExistsError(
+            f"{label} exists already and holds something else than a model, or more: it is not replaced. Pass another "
+            "folder, or remove it."
+        )
+    raise FileExistsError(
+        f"{label} exists already. Pass {option} to replace a model and nothing else, or another folder."
+    )
 
 
 def write_folder(folder: Path, tensors: Tensors, bank: AnnData, description: Description, *, overwrite: bool) -> None:
     """Write a model, all or nothing; the errors are those of :meth:`SpaHGC.save`."""
     from safetensors.torch import save_file
 
-    if folder.exists() and not (overwrite and is_model_folder(folder)):
-        raise FileExistsError(
-            f'"{folder}" exists already. Pass overwrite=True to replace a model and nothing else, or another folder.'
-        )
-    with folder_written_whole(folder, overwrite=overwrite) as part:
+    check_model_folder(folder, f'"{folder}"', "overwrite=True", overwrite=overwrite)
+    n_bytes = sum(part.nbytes for part in tensors.values()) + bank.__sizeof__()
+    with folder_written_whole(folder, overwrite=overwrite, n_bytes=n_bytes) as part:
         save_file(tensors, part / WEIGHTS_FILE)
         bank.write_h5ad(part / BANK_FILE)
         description = description | {"sha256": checksums(part)}
@@ -154,20 +221,84 @@ def write_folder(folder: Path, tensors: Tensors, bank: AnnData, description: Des
 
 
 def read_folder(folder: Path) -> tuple[Tensors, AnnData, Description]:
-    """Read what :func:`write_folder` wrote, in the newest format; the errors are those of :meth:`SpaHGC.load`."""
+    """Read what :func:`write_folder` wrote, in the newest format; the errors are those of :meth:`SpaHGC.load`.
+
+    All files are those of one model, also while another process replaces it.
+    """
+    return _read_in_one_piece(folder, _read_folder)
+
+
+def _read_in_one_piece(folder: Path, read: Callable[[Path], T]) -> T:
+    """What is read of a folder while it is not replaced; once more where it was."""
+    target = Path(os.path.realpath(folder))
+    for _ in range(MAX_READS):
+        before, found, problem = _identity(folder), None, None
+        try:
+            found = (read(folder),)
+        except (OSError, ValueError) as error:
+            problem = error
+        if is_being_replaced(target):
+            with suppress(OSError):
+                remove_leftovers(target)  # what a killed process has taken away gets its name back
+            time.sleep(WAIT_S)
+        elif _identity(folder) == before:
+            if problem is not None:
+                raise problem
+            if found is not None:
+                return found[0]
+    raise BlockingIOError(f'"{folder}" is replaced all the time. Wait until other processes have saved their models.')
+
+
+def _identity(folder: Path) -> tuple[tuple[int, ...] | None, ...]:
+    """What differs between a folder and another one that has its name later."""
+    return tuple(_identity_of(path) for path in (folder, *(folder / name for name in FILES)))
+
+
+def _identity_of(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read_folder(folder: Path) -> tuple[Tensors, AnnData, Description]:
     from safetensors.torch import load_file
 
-    missing = [name for name in (DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE) if not (folder / name).is_file()]
+    with reading(folder, LABEL, REMEDY):
+        missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f'"{folder}" is no saved model: {quoted(missing)} not found there.')
     description = _description_as_written(folder)
-    if description["sha256"] != checksums(folder):
+    with reading(folder, LABEL, REMEDY):
+        found = checksums(folder)
+    if description["sha256"] != found:
         raise ValueError(
             f'the files in "{folder}" do not fit together: not all are those that {DESCRIPTION_FILE} was written '
             "with. Copy the whole folder of the model again."
         )
-    bank = ad.read_h5ad(folder / BANK_FILE)
+    bank = read_h5ad(folder / BANK_FILE, "the bank of the model", REMEDY)
     if list(bank.var_names) != description["genes"]:
         raise ValueError(f'the files in "{folder}" do not fit together: their genes differ. Save the model again.')
-    description, tensors = _migrated(folder, description, load_file(folder / WEIGHTS_FILE))
+    with reading(folder / WEIGHTS_FILE, "the weights of the model", REMEDY):
+        tensors = load_file(folder / WEIGHTS_FILE)
+    description, tensors = _migrated(folder, description, tensors)
+    with reading(folder, LABEL, REMEDY):
+        _check_content(tensors, bank, description)
     return tensors, bank, description
+
+
+def _check_content(tensors: Tensors, bank: AnnData, description: Description) -> None:
+    """Refuse a bank and tensors that do not fit to each other, whatever their checksums say."""
+    problem = broken_bank(bank)
+    if problem is not None:
+        raise ValueError(f"of {BANK_FILE}, {problem}")
+    embedding, parameters = description["embedding"], description["parameters"]
+    if embedding not in bank.obsm or bank.uns[UNS][Uns.bank]["embedding"] != embedding:
+        raise ValueError(f'{BANK_FILE} was made of another embedding than "{embedding}"')
+    too_many = [name for name in ("n_cross", "n_reference") if parameters[name] > bank.n_obs]
+    if too_many:
+        raise ValueError(f"{too_many[0]} = {parameters[too_many[0]]} is more than the {bank.n_obs} spots of the bank")
+    problem = broken_tensors(tensors, n_spots=bank.n_obs, n_genes=bank.n_vars, dim=bank.obsm[embedding].shape[1])
+    if problem is not None:
+        raise ValueError(f"of {WEIGHTS_FILE}, {problem}")

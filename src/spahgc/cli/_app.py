@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spahgc._validate import user_path
 from spahgc.cli._cross_validate import cross_validate
 from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
@@ -85,6 +87,13 @@ def _general(
     settings.progress = not quiet
 
 
+def _expanded(value: Any) -> Any:
+    """Paths with ``~`` as the home folder, which shells leave as it is in ``--output=~/x``; other values as they are."""
+    if isinstance(value, list):
+        return [_expanded(item) for item in value]
+    return user_path(value) if isinstance(value, Path) else value
+
+
 def _add(function: Callable[..., Printed]) -> None:
     """Make a command of a function that returns what stdout gets."""
 
@@ -92,7 +101,7 @@ def _add(function: Callable[..., Printed]) -> None:
     def run(**options: Any) -> None:
         try:
             with redirect_stdout(sys.stderr):  # what other packages print is no result
-                printed = function(**options)
+                printed = function(**{name: _expanded(value) for name, value in options.items()})
         except KeyboardInterrupt as interruption:  # which releases of click and typer treat in several ways
             raise typer.Abort from interruption
         try:

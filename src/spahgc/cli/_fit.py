@@ -49,15 +49,13 @@ def fit(
       spahgc fit --reference C2.h5ad --reference C3.h5ad --output breast-model
     """
     import spahgc as sp
-    from spahgc._training.model_files import is_model_folder
-    from spahgc._validate import check_writable_folder
+    from spahgc._training.model_files import check_model_folder
+    from spahgc._validate import check_new_name, check_writable_folder
     from spahgc.cli._slide_files import read_references
 
     check_writable_folder(output.parent)
-    if output.exists() and not (overwrite and is_model_folder(output)):
-        raise FileExistsError(
-            f"--output {output} exists already. Pass --overwrite to replace a model and nothing else, or another folder."
-        )
+    check_new_name(output, f"--output {output}")
+    check_model_folder(output, f"--output {output}", "--overwrite", overwrite=overwrite)
     refs = read_references(reference, bank)
     if refs is None:
         raise ValueError("no reference was given. Pass --reference with a measured slide, or --bank.")

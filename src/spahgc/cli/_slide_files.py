@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from spahgc._files import folder_written_whole, write_h5ad
+from spahgc._reading import broken_matrix, read_h5ad, read_zarr, reading, unreadable
 from spahgc._slides.tables import is_spatialdata
-from spahgc._validate import check_writable_folder, encoder_records
+from spahgc._validate import check_new_name, check_writable_folder, encoder_records
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +21,8 @@ FILE, STORE = ".h5ad", ".zarr"
 SLIDE_ENDINGS = (FILE, STORE)
 ELEMENTS = ("tables", "images", "labels", "points", "shapes")
 """Folders of a SpatialData on disk."""
+REMEDY = "Write it again with sdata.write."
+"""What errors of a SpatialData that cannot be read advise."""
 
 
 def read_slide(path: Path, option: str) -> Slide:
@@ -44,14 +46,7 @@ def read_slide(path: Path, option: str) -> Slide:
         raise FileNotFoundError(f"{option} {path}: there is no such file.")
     if path.is_dir():
         return _read_store(path, option)
-    import anndata as ad
-
-    try:
-        return ad.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{option} {path} cannot be read as .h5ad ({error}). Write it with adata.write_h5ad."
-        ) from error
+    return read_h5ad(path, option, "Write it with adata.write_h5ad.")
 
 
 def _read_store(path: Path, option: str) -> Slide:
@@ -60,20 +55,21 @@ def _read_store(path: Path, option: str) -> Slide:
         raise ValueError(
             f"{option} {path} is a folder, and no slide that adata.write_zarr or sdata.write wrote. Pass a .h5ad or .zarr."
         )
+    if kind == "AnnData":
+        return read_zarr(path, option, "Write it again with adata.write_zarr.")
     try:
-        if kind == "AnnData":
-            import anndata as ad
-
-            return ad.read_zarr(path)
         import spatialdata
-
-        return spatialdata.read_zarr(path)
     except ImportError as error:
         raise ImportError(
             f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
         ) from error
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{option} {path} cannot be read as a {kind} ({error}). Write it again.") from error
+    with reading(path, option, REMEDY):
+        sdata = spatialdata.read_zarr(path)
+    for name, table in sdata.tables.items():
+        problem = broken_matrix(table)
+        if problem is not None:
+            raise unreadable(path, option, f'of the table "{name}", {problem}', REMEDY)
+    return sdata
 
 
 def _kind(path: Path) -> str | None:
@@ -109,9 +105,10 @@ def check_output(output: Path, endings: Sequence[str], *, overwrite: bool) -> No
     overwrite
         Whether it may exist.
     """
-    check_writable_folder(output.parent)
     if output.suffix not in endings:
         raise ValueError(f"--output {output} must end in {' or '.join(endings)}.")
+    check_writable_folder(output.parent)
+    check_new_name(output, f"--output {output}")
     if not output.exists():
         return
     if not overwrite:
@@ -129,33 +126,17 @@ def check_container(slide: Slide, output: Path) -> None:
 
 def write_slide(slide: Slide, output: Path) -> None:
     """Write a slide, by the ending of the name, whole or not at all."""
-    from spahgc._files import write_h5ad
     from spahgc._many.stores import write_slide as write_store
 
     if is_spatialdata(slide):
-        _write_spatialdata(slide, output)
+        # Beside the output, with which it changes places, since the pixels may still lie in what is to be replaced.
+        with folder_written_whole(output, overwrite=True) as part:
+            part.rmdir()  # it makes its own
+            slide.write(part, update_sdata_path=False)
     elif output.suffix == STORE:
         write_store(slide, output)
     else:
         write_h5ad(slide, output)
-
-
-def _write_spatialdata(sdata: SpatialData, output: Path) -> None:
-    """Write beside the output and change places, since the pixels may still lie in what is to be replaced."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=".part", dir=output.parent))
-    store, replaced = folder / "new", folder / "old"
-    try:
-        sdata.write(store, update_sdata_path=False)
-        if output.exists():
-            output.rename(replaced)
-        try:
-            store.rename(output)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(output)
-            raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def embed_missing(slides: Sequence[Slide], encoder: str | None, table_key: str | None, **options: Any) -> None:

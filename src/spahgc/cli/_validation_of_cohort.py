@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spahgc._files import write_h5ad
 from spahgc._keys import UNS, Obs, Obsm, Uns
+from spahgc._reading import read_h5ad
 from spahgc._validate import check_same_encoder, check_writable_folder, encoder_records, quoted
 from spahgc.cli._validation_request import PAPER_ENCODER, PAPER_GROUP, PAPER_PRESET, CohortRequest
 from spahgc.cli._validation_scores import (
@@ -219,14 +220,12 @@ def _embedder(request: CohortRequest, sections: list[str], folder: Path) -> Call
 
 def _read_back(path: Path, section: str, request: CohortRequest) -> AnnData | None:
     """An embedded section of an earlier call, if it is what this call would make."""
-    import anndata as ad
-
     if not path.is_file():
         return None
     try:
-        slide = ad.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        logger.warning("%s cannot be read (%s); it is embedded again", path, error)
+        slide = read_h5ad(path, "the embedded slide", "It is embedded again.")
+    except (OSError, ValueError) as error:
+        logger.warning("%s", error)
         return None
     cohort = slide.uns.get(UNS, {}).get(Uns.cohort, {}).get("name")
     record = encoder_records(slide).get(_key(request))

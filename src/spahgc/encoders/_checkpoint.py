@@ -10,6 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251
 from typing import TYPE_CHECKING
 
+from spahgc._reading import UnreadableError, reading
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -18,6 +20,9 @@ DIGEST_DIGITS = 12
 
 SHOWN_KEYS = 3
 """Tensors that an error names before it only counts."""
+
+LABEL, REMEDY = "the weights file", "Download it again."
+"""How errors of a file that cannot be read call it, and what they advise."""
 
 WRAPPERS = ("state_dict", "model")
 """Entries under which training scripts put the weights beside other things."""
@@ -35,7 +40,7 @@ def check_file(path: Path) -> None:
 
 def file_revision(path: Path) -> str:
     """Revision of a local weights file: ``local:`` and the start of its SHA-256."""
-    with path.open("rb") as file:
+    with reading(path, LABEL, REMEDY), path.open("rb") as file:
         return f"local:{hashlib.file_digest(file, 'sha256').hexdigest()[:DIGEST_DIGITS]}"
 
 
@@ -68,28 +73,34 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path, device="cpu")
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a complete safetensors file ({_first_line(error)}). Download it again."
-        ) from error
+    with reading(path, LABEL, REMEDY):
+        try:
+            return load_file(path, device="cpu")
+        except SafetensorError as error:
+            raise UnreadableError(
+                f"{path} is not a complete safetensors file ({_first_line(error)}). Download it again."
+            ) from error
 
 
 def _read_torch(path: Path) -> object:
     import torch
 
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{path} is damaged, or holds pickled objects beside tensors. Pickles are refused, since reading one runs "
-            "whatever code is in it. Where you trust the file, convert it once: "
-            'state = torch.load("file.pth", weights_only=False), then safetensors.torch.save_file(state, '
-            '"file.safetensors") with state reduced to its dict of tensors, and pass the new file.'
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a complete PyTorch file ({_first_line(error)}). Download it again.") from error
+    with reading(path, LABEL, REMEDY):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise UnreadableError(
+                f"{path} is damaged, or holds pickled objects beside tensors. Pickles are refused, since reading one runs "
+                "whatever code is in it. Where you trust the file, convert it once: "
+                'state = torch.load("file.pth", weights_only=False), then safetensors.torch.save_file(state, '
+                '"file.safetensors") with state reduced to its dict of tensors, and pass the new file.'
+            ) from error
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # whatever the unpickler stumbles over
+            raise UnreadableError(
+                f"{path} is not a complete PyTorch file ({_first_line(error)}). Download it again."
+            ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -104,7 +115,9 @@ def _named_tensors(content: object, path: Path) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
         raise ValueError(
             f"{path} holds a {type(content).__name__} that is not a plain dict of tensors. "
             "Save the network's state_dict() and pass that file."

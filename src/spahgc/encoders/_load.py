@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spahgc._validate import user_path
 from spahgc.encoders._card import BuiltIn, EncoderCard, HubFile, LocalFile, package_revision
 from spahgc.encoders._cards import CARDS
 from spahgc.encoders._checkpoint import check_file, file_revision, load_tensors, module_revision, read_tensors
@@ -97,7 +98,7 @@ def load_encoder(
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
     if isinstance(encoder, str):
-        path = None if checkpoint is None else Path(checkpoint).expanduser()
+        path = None if checkpoint is None else user_path(checkpoint, "checkpoint=")
         if path is not None:
             check_file(path)
         if encoder in CARDS:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spahgc._validate import user_path
 from spahgc.encoders._card import BuiltIn, EncoderCard, HubFile, LocalFile, PackageFile, Weights, package_revision
 from spahgc.encoders._cards import CARDS
 from spahgc.encoders._encoder import Encoder
@@ -230,7 +230,7 @@ def _weights(
     if checkpoint is not None and hub_id is not None:
         raise ValueError(f'encoder "{name}" has checkpoint= and hub_id=; pass one of them')
     if checkpoint is not None:
-        return LocalFile(Path(checkpoint).expanduser())
+        return LocalFile(user_path(checkpoint, "checkpoint="))
     return None if hub_id is None else HubFile(hub_id, filename, revision)
 
 

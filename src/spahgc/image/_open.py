@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._validate import user_path
 from spahgc.image._array import ArrayImage
 from spahgc.image._dask import DaskImage, is_dask, is_xarray, open_xarray
 from spahgc.image._openslide import ENDINGS, INSTALL, OpenSlideImage, has_openslide, is_openslide
@@ -72,7 +73,7 @@ def open_image(
     if reader is not None and reader not in get_args(Reader):
         raise ValueError(f'reader="{reader}" is not known; pass "tifffile", "openslide" or None')
     if isinstance(source, str | os.PathLike):
-        return _open_file(Path(source), reader)
+        return _open_file(user_path(source, "image"), reader)
     if reader is not None:
         raise ValueError(f'reader="{reader}" is for files, but image is of type {type(source).__name__}; leave it out')
     if isinstance(source, np.ndarray):

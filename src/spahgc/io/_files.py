@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from spahgc._reading import reading
-from spahgc._validate import quoted
+from spahgc._validate import quoted, user_path
 
 SHOWN_NAMES = 5
 """Names that a list of names in an error shows."""
@@ -31,7 +31,7 @@ def existing_file(path: str | os.PathLike[str], label: str) -> Path:
     FileNotFoundError
         If there is no such file.
     """
-    file = Path(path)
+    file = user_path(path, label)
     if not file.is_file():
         kind = "a folder" if file.is_dir() else "nothing"
         raise FileNotFoundError(f'{label}: "{file}" is not a file ({kind} is there). Check the path.')

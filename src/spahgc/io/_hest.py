@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import HEST, SPATIAL
 from spahgc._reading import read_h5ad, reading, unreadable
-from spahgc._validate import quoted
+from spahgc._validate import quoted, user_path
 from spahgc.image import describe_outside, open_image
 from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._source import Pixels
@@ -104,11 +104,11 @@ def hest(
     >>> import spahgc as sp
     >>> adata = sp.io.hest("hest_data", "NCBI681")  # doctest: +SKIP
     """
-    root = Path(path)
+    root = user_path(path, "path")
     name = check_library_id(sample_id if library_id is None else library_id)
     counts_path = _sample_file(root, COUNTS, sample_id)
     image_path = _sample_file(root, SLIDE, sample_id) if image is None else existing_file(image, "image")
-    sample = _read_metadata(root, sample_id, None if metadata is None else Path(metadata))
+    sample = _read_metadata(root, sample_id, None if metadata is None else user_path(metadata, "metadata"))
     mpp = _sample_mpp(sample, sample_id)
 
     with warnings.catch_warnings():

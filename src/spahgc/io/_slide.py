@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
 from spahgc._keys import UNS, Obs, Uns
-from spahgc._validate import check_unique, quoted
+from spahgc._validate import check_unique, quoted, user_path
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.io._tiles import (
     SPOT_OF_SPACING,
@@ -101,7 +101,7 @@ def slide(
         )
     options = TileOptions(spacing_um, spot_um, layout, min_tissue, threshold, exclude_pen, focus)
     check_microns("mpp", mpp)
-    file = Path(path).absolute()
+    file = user_path(path, "path").absolute()
     name = library_name(library_id, file)
     with open_image(file) as image:
         if spots is None:

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._reading import broken_sparse, reading, unreadable
-from spahgc._validate import quoted
+from spahgc._validate import quoted, user_path
 from spahgc.image import open_image
 from spahgc.image._source import Pixels
 from spahgc.io._files import existing_file, read_bytes, read_json, read_text, refuse_repeated, unpacked
@@ -86,7 +86,7 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
     ValueError
         If it is an aggregate of several runs.
     """
-    folder = Path(path)
+    folder = user_path(path, "path")
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise FileNotFoundError(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spahgc._validate import check_writable_folder, quoted
+from spahgc._files import written_whole
+from spahgc._validate import check_new_name, check_writable_file, check_writable_folder, quoted, user_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,29 +43,45 @@ def save_path(save: str | Path | bool | None, name: str) -> Path | None:
     if save is True:
         folder = check_writable_folder(settings.figdir)
         return folder / f"{name}{settings.plot_suffix}.{settings.file_format_figs}"
-    path = Path(save)
+    path = user_path(save, "save=")
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f'save="{path}": the folder "{path.parent}" does not exist. Make it first, or save elsewhere.'
         )
-    check_writable_folder(path.parent)
+    check_new_name(path, f'save="{path}"')
     if path.is_dir():
         raise IsADirectoryError(f'save="{path}" is a folder. Pass the path of a file, such as "{path / name}.png".')
-    _check_format(path)
+    path = _with_format(path)
+    check_writable_file(path, f'save="{path}"')
     return path
 
 
-def _check_format(path: Path) -> None:
+def _with_format(path: Path) -> Path:
+    """The path with the ending of a format that figures have, which is that of matplotlib's settings where it has none."""
+    from matplotlib import rcParams
     from matplotlib.backend_bases import FigureCanvasBase
 
-    # Without a suffix matplotlib adds that of rcParams["savefig.format"].
     formats = FigureCanvasBase.get_supported_filetypes()
+    if not path.suffix.removeprefix("."):
+        return path.with_name(f"{path.name.rstrip('.')}.{rcParams['savefig.format']}")
     suffix = path.suffix.removeprefix(".").lower()
     if suffix and suffix not in formats:
         raise ValueError(
             f'save="{path}": figures cannot be written as "{suffix}". The formats are: '
             f"{quoted(sorted(formats), limit=len(formats))}."
         )
+    return path
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, and what some formats put beside it."""
+    with written_whole(path) as part:
+        drawn = part.with_name(path.name)
+        figure.savefig(drawn, dpi=SAVE_DPI, format=path.suffix.removeprefix(".").lower())
+        drawn.replace(part)
+        for beside in part.parent.iterdir():  # the pixels of a figure for TeX
+            if beside != part:
+                beside.replace(path.with_name(beside.name))
 
 
 def whole_figure(ax: Axes) -> Figure:
@@ -96,7 +113,7 @@ def finish(
     figure = whole_figure(axes[0])
     shown = own_figure and not return_fig and (_is_autoshown() if show is None else show)
     if path is not None:
-        figure.savefig(path, dpi=SAVE_DPI)
+        _write(figure, path)
     if shown:
         plt.show()
     if path is not None and own_figure:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spahgc._validate import user_path
 from spahgc.image import open_image
 from spahgc.io._tiles import TileOptions, check_microns, known_mpp, tiled
 from spahgc.io._write_library import library_name
@@ -111,7 +111,7 @@ def tile(
     """
     options = TileOptions(spacing_um, spot_um, layout, min_tissue, threshold, exclude_pen, focus)
     check_microns("mpp", mpp)
-    path = Path(image).absolute() if isinstance(image, str | os.PathLike) else None
+    path = user_path(image, "image").absolute() if isinstance(image, str | os.PathLike) else None
     name = library_name(library_id, path)
     opened = open_image(image)
     # An image that the caller opened stays open.

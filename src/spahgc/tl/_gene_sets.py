@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from spahgc._validate import quoted
+from spahgc._validate import quoted, user_path
 
 SOURCE, TARGET, WEIGHT = "source", "target", "weight"
 """Columns of a network, named as decoupler names them: pathway, gene, weight of the gene in the pathway."""
@@ -62,7 +61,7 @@ def read_gmt(path: str | PathLike[str]) -> pd.DataFrame:
     are in Enrichr's files; a reader that splits at any blank takes words of the description for genes there, and the
     first gene for the description.
     """
-    file = Path(path)
+    file = user_path(path, "net")
     if not file.is_file():
         raise FileNotFoundError(f'the gene-set file "{file}" does not exist. Pass the path of a GMT file.')
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from spahgc._files import path_digest
 from spahgc._many.jobs import Sources, cached_in_process, run_many
 from spahgc._training.model_files import DESCRIPTION_FILE, read_description
+from spahgc._validate import user_path
 from spahgc.model import SpaHGC
 from spahgc.tl._predict import predict
 
@@ -92,7 +93,7 @@ def predict_many(
             f"model= must be the folder of a saved model, found {type(model).__name__}. Save it with model.save(folder) "
             "and pass the folder: every worker reads it from there."
         )
-    path = Path(model).expanduser().resolve()
+    path = user_path(model, "model=").resolve()
     if not (path / DESCRIPTION_FILE).is_file():
         raise FileNotFoundError(f'model="{path}" is no saved model: "{DESCRIPTION_FILE}" not found there.')
     read_description(path)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from spahgc._files import write_text
 from spahgc._keys import UNS, Uns
 from spahgc._slides.split import placed_table
-from spahgc._validate import check_anndata, check_writable_folder, encoder_records
+from spahgc._validate import check_anndata, check_new_name, check_writable_file, encoder_records, user_path
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.pl._patches import patch_width_px, reference_slides
 from spahgc.pl._report._build import Sources, build
@@ -160,18 +160,19 @@ def report(
 
 def _checked_path(path: str | Path) -> Path:
     """The file to write, checked before anything is read."""
-    path = Path(path)
+    path = user_path(path, "path=")
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f'path="{path}" is no HTML file. Pass one that ends in ".html".')
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f'path="{path}": the folder "{path.parent}" does not exist. Make it first, or write elsewhere.'
         )
+    check_new_name(path, f'path="{path}"')
     if path.is_dir():
         raise IsADirectoryError(
             f'path="{path}" is a folder. Pass the path of a file, such as "{path / "report.html"}".'
         )
-    check_writable_folder(path.parent)
+    check_writable_file(path, f'path="{path}"')
     return path
 
 

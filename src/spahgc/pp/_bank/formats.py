@@ -15,7 +15,9 @@ would, as far as it lies on disk, and reads no more than that does. Keep a bank 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +25,26 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._files import write_text
-from spahgc._keys import SPATIAL, UNS, Obsm, Uns
+from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._reading import broken_pointers, check_sparse, reading, unreadable
 from spahgc._spots.rows import ZARR_FILE
+from spahgc._validate import quoted
+from spahgc.pp._bank.content import broken_bank
 
 FORMAT = 2
 """Format in which banks are written."""
 
 BANK = "spahgc_bank"
 """Attribute in the description of the folder that names the valid version."""
+
+VERSION_NAME = r"v\d{6,}"
+"""What a version of a bank is called within its folder."""
+
+LABEL, REMEDY = (
+    "the bank of references",
+    "Copy the whole folder again, or write the bank again with spahgc.pp.reference_bank.",
+)
+"""How errors of a bank that cannot be read call it, and what they advise."""
 
 
 class BankVersion(NamedTuple):
@@ -48,30 +62,57 @@ class BankVersion(NamedTuple):
     format: int
 
     def open(self) -> AnnData:
-        """The bank, of which neither embedding nor expression is read."""
+        """The bank, of which neither embedding nor expression is read.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged.
+        """
         import zarr
 
-        return OPENERS[self.format](zarr.open_group(self.folder, mode="r"))
+        path = self.folder.parent
+        with reading(path, LABEL, REMEDY):
+            bank = OPENERS[self.format](zarr.open_group(self.folder, mode="r"))
+        problem = broken_bank(bank) or _lost_parts(bank)
+        if problem is not None:
+            raise unreadable(path, LABEL, problem, REMEDY)
+        return bank
 
 
 def current_version(path: Path) -> BankVersion:
     """The valid version of the bank in a folder."""
-    try:
-        manifest = json.loads((path / ZARR_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if path.is_file():
+        raise ValueError(f'"{path}" is a file, a bank of references is a folder. {_advice_on_slide(path)}')
+    if not (path / ZARR_FILE).exists():
         raise FileNotFoundError(
             f'"{path}" is no bank of references. Write one with spahgc.pp.reference_bank(refs, path="{path}").'
-        ) from None
-    bank = manifest.get("attributes", {}).get(BANK)
-    if bank is not None and bank.get("format") in OPENERS:
-        return BankVersion(path / str(bank["version"]), int(bank["format"]))
-    found = "no bank of references" if bank is None else f"a bank of format {bank.get('format')!r}"
-    is_newer = bank is not None and isinstance(bank.get("format"), int) and bank["format"] > FORMAT
+        )
+    with reading(path, LABEL, REMEDY):
+        manifest = json.loads((path / ZARR_FILE).read_text(encoding="utf-8"))
+        attributes = manifest.get("attributes", {})
+        bank = attributes.get(BANK)
+        number = None if bank is None else bank.get("format")
+    if isinstance(number, int) and not isinstance(number, bool) and number in OPENERS:
+        name = str(bank.get("version"))
+        if re.fullmatch(VERSION_NAME, name) is None or not (path / name).is_dir():
+            raise unreadable(path, LABEL, f'its valid version is called "{name}", which is not there', REMEDY)
+        return BankVersion(path / name, number)
+    if bank is None and (path / "obs").is_dir():
+        raise ValueError(f'"{path}" holds a slide and no bank of references. {_advice_on_slide(path)}')
+    found = "no bank of references" if bank is None else f"a bank of format {number!r}"
+    is_newer = isinstance(number, int) and number > FORMAT
     advice = "Update spahgc: pip install --upgrade spahgc." if is_newer else "Write the bank again."
     raise ValueError(
         f'"{path}" holds {found}; this version of spahgc reads banks of format '
         f"{' or '.join(map(str, OPENERS))}, as spahgc.pp.reference_bank writes them. {advice}"
     )
+
+
+def _advice_on_slide(path: Path) -> str:
+    """What to do with the path of what may be a slide, where a bank is wanted."""
+    function = "read_h5ad" if path.is_file() else "read_zarr"
+    return f'If it is a measured slide, read it first: refs=[anndata.{function}("{path}")].'
 
 
 def write_manifest(path: Path, version_name: str, n_spots: int) -> None:
@@ -82,33 +123,83 @@ def write_manifest(path: Path, version_name: str, n_spots: int) -> None:
 
 
 def _open_2(group: Any) -> AnnData:
-    from anndata.io import read_elem, sparse_dataset
+    from anndata.io import read_elem
 
     uns = _lists(read_elem(group["uns"]))
     key = uns[UNS][Uns.bank]["embedding"]
+    _check_chunks(group["obsm"][SPATIAL])
     return AnnData(
-        sparse_dataset(group["X"]),
+        _dataset(group["X"]),
         obs=read_elem(group["obs"]),
         var=read_elem(group["var"]),
         obsm={
             key: group["obsm"][key],
             SPATIAL: read_elem(group["obsm"][SPATIAL]),
-            Obsm.transcriptome: sparse_dataset(group["obsm"][Obsm.transcriptome]),
+            Obsm.transcriptome: _dataset(group["obsm"][Obsm.transcriptome]),
         },
         obsp=read_elem(group["obsp"]),
         uns=uns,
     )
 
 
-def _open_1(group: Any) -> AnnData:
-    bank = _open_2(group)
-    for matrix in (bank.X, bank.obsm[Obsm.transcriptome]):
-        if matrix.group["indices"].shape[0] <= np.iinfo(np.int32).max:
-            matrix._indptr = matrix._indptr.astype(np.int32)  # anndata caches it, and hands it out with the indices
-    return bank
+def _dataset(group: Any) -> Any:
+    """A sparse dataset of anndata that is looked at before it is handed out: its pointers here, its indices when it is read.
+
+    scipy believes the index arrays, and takes no two of them of different types.
+    """
+    from anndata.io import sparse_dataset
+
+    dataset = sparse_dataset(group)
+    indices = group["indices"]
+    is_long = indices.dtype.itemsize > 4 or indices.shape[0] > np.iinfo(np.int32).max
+    pointers = dataset._indptr  # anndata reads it once, keeps it, and hands it out with the indices
+    n_entries = min(indices.shape[0], group["data"].shape[0])
+    problem = broken_pointers(pointers, dataset.shape[0], n_entries)
+    if problem is not None:
+        raise ValueError(f'the sparse matrix "{group.name}" is damaged: {problem}')
+    dataset._indptr = pointers.astype(np.int64 if is_long else np.int32, copy=False)
+    vars(dataset)["to_memory"] = partial(_whole, dataset)
+    return dataset
 
 
-OPENERS: dict[int, Callable[[Any], AnnData]] = {1: _open_1, 2: _open_2}
+def _lost_parts(bank: AnnData) -> str | None:
+    """What a file that is gone has left: zarr takes one of its chunks that is not there for zeros."""
+    slides = set(bank.obs[Obs.slide].astype(str))
+    made_of = set(bank.uns[UNS][Uns.bank]["slides"])
+    if slides != made_of:
+        return f"its spots are of the slides {quoted(sorted(slides))}, its record names {quoted(sorted(made_of))}"
+    return None
+
+
+def _check_chunks(array: Any) -> None:
+    """Refuse an array of numbers that are never all zero, where files of it are gone."""
+    if not _has_all_chunks(array):
+        raise ValueError(f'files of "{array.name}" are gone')
+
+
+def _has_all_chunks(array: Any) -> bool:
+    return bool(array.nchunks_initialized == array.nchunks)
+
+
+def _whole(dataset: Any) -> Any:
+    """What a sparse dataset holds, in memory, with index arrays of one type."""
+    path = Path(dataset.group.store.root).parent
+    with reading(path, LABEL, REMEDY):
+        _check_chunks(dataset.group["data"])
+        matrix = type(dataset).to_memory(dataset)
+    dtype = matrix.indptr.dtype
+    check_sparse(matrix, f'"{dataset.group.name}" of a bank on disk')
+    if not _has_all_chunks(dataset.group["indices"]):
+        # Those of a single gene are all 0, and not written; where there are more, lost ones name the first twice in a spot.
+        summed = matrix.copy()
+        summed.sum_duplicates()
+        if summed.nnz < matrix.nnz:
+            raise unreadable(path, LABEL, f'files of "{dataset.group.name}/indices" are gone', REMEDY)
+    matrix.indices, matrix.indptr = matrix.indices.astype(dtype, copy=False), matrix.indptr.copy()
+    return matrix
+
+
+OPENERS: dict[int, Callable[[Any], AnnData]] = {1: _open_2, 2: _open_2}
 
 
 def _lists(value: Any) -> Any:

@@ -28,6 +28,7 @@ from spahgc._validate import (
     encoder_records,
     find_embedding,
     quoted,
+    user_path,
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_columns, plain_embedding
@@ -129,30 +130,32 @@ def reference_bank(
         If the references share no gene, come from different encoders, are smaller than ``n_neighbors``, or hold NaN; if a
         slide is in the bank already, or its embedding does not fit into half precision.
     FileExistsError
-        If there is something at ``path`` and ``append`` is false.
+        If there is something at ``path`` and ``append`` is false, or if another process is writing it.
     FileNotFoundError
         If there is no bank to append to.
     RuntimeError
         If another process is appending.
+    OSError
+        If ``path`` cannot be written; ``errno`` is that of the system.
     """
     if n_transcriptome < 1:
         raise ValueError(
             f"n_transcriptome must be at least 1, found {n_transcriptome}. The default is {N_TRANSCRIPTOME}."
         )
+    if append and path is None:
+        raise ValueError("append=True needs path= with the folder of the bank.")
     slides = measured_slides(placed_tables(refs, table_key, "reference"), layer=layer, units=units)
-    if append:
-        if path is None:
-            raise ValueError("append=True needs path= with the folder of the bank.")
-        with appended_bank(Path(path)) as version:
-            plan = _plan_of_bank(open_bank(path), slides, genes, embedding, n_neighbors)
-            _write(version, slides, plan, peers)
-        return open_bank(path)
-    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome)
     if path is None:
-        return _bank_in_memory(slides, plan, rs_graph=peers)
-    with new_bank(Path(path)) as version:
-        _write(version, slides, plan, peers)
-    return open_bank(path)
+        return _bank_in_memory(slides, _plan(slides, genes, embedding, n_neighbors, n_transcriptome), rs_graph=peers)
+    folder = user_path(path, "path=")
+    if append:
+        with appended_bank(folder) as version:
+            plan = _plan_of_bank(open_bank(folder), slides, genes, embedding, n_neighbors)
+            _write(version, slides, plan, peers)
+    else:
+        with new_bank(folder) as version:
+            _write(version, slides, _plan(slides, genes, embedding, n_neighbors, n_transcriptome), peers)
+    return open_bank(folder)
 
 
 def build_bank(

@@ -17,9 +17,10 @@ from anndata import AnnData
 from filelock import FileLock, Timeout
 from scipy.sparse import csr_matrix
 
-from spahgc._files import folder_written_whole
+from spahgc._files import errors_of_writing, folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._spots.rows import DIGESTS, ZARR_FILE, StoredRows
+from spahgc._validate import error_of_path, user_path
 from spahgc.pp._bank.formats import FORMAT, BankVersion, current_version, write_manifest
 from spahgc.pp._search.exact import BANK_BLOCK
 
@@ -66,17 +67,20 @@ def open_bank(path: str | Path) -> AnnData:
         If the folder holds something else, or a format that this version of the package does not know. Those of earlier
         versions it knows.
     """
-    return current_version(Path(path)).open()
+    return current_version(user_path(path, "the path of a bank")).open()
 
 
 @contextmanager
 def new_bank(path: Path) -> Iterator[Version]:
-    """A bank that is being written, and that takes its place when all has gone well."""
-    if path.exists():
+    """A bank that is being written, and that takes its place when all has gone well.
+
+    It is entered before the work: a path that cannot be written, or that another process is writing, costs nothing.
+    """
+    if path.exists() or path.is_symlink():
         raise FileExistsError(
             f'"{path}" exists already. Pass append=True to add slides to a bank, or another path; or remove it.'
         )
-    with folder_written_whole(path) as part:
+    with folder_written_whole(path, alone=True) as part:
         version = Version(part / _name(1))
         yield version
         _commit(part, version)
@@ -94,9 +98,10 @@ def appended_bank(path: Path) -> Iterator[Version]:
         folder = path / _name(int(current.folder.name[1:]) + 1)
         shutil.rmtree(folder, ignore_errors=True)  # what a process left behind that was ended half-way
         try:
-            version = Version(folder, current)
-            yield version
-            _commit(path, version)
+            with errors_of_writing(path, folder, "The bank is what it was before."):
+                version = Version(folder, current)
+                yield version
+                _commit(path, version)
         except BaseException:
             if current_version(path).folder != folder:  # it may have been interrupted just after it had become valid
                 shutil.rmtree(folder, ignore_errors=True)
@@ -293,9 +298,10 @@ def _locked(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise RuntimeError(f'another process is appending to "{path}". Wait until it has finished.') from error
     except OSError as error:
-        raise PermissionError(
-            f'"{path}" cannot be written ({error}), so no slide can be appended to it. Ask for the right to write there, '
-            "or append to a copy of it."
+        raise error_of_path(
+            error.errno,
+            f'"{path}" cannot be written ({error.strerror or error}), so no slide can be appended to it. Ask for the right '
+            "to write there, or append to a copy of it.",
         ) from error
     try:
         yield

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spahgc._files import DIGEST_LENGTH, WHOLE_FILE_BYTES, digest, file_digest, write_text, written_whole
+from spahgc._reading import UnreadableError, reading
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage
@@ -61,23 +63,25 @@ class EmbeddingCheckpoint:
 
     def read(self, features: NDArray[np.float32], padded: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Fill in the rows of spots that are finished, and return which these are."""
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         done = np.zeros(len(features), dtype=bool)
         for path in sorted(self.folder.glob("spots-*.safetensors")):
             try:
-                part = load_file(path)
-                rows = part["rows"]
-                if _checksum(rows, part["features"], part["padded"]).tobytes() != part["checksum"].tobytes():
-                    raise ValueError("its checksum is wrong")
-                features[rows], padded[rows] = part["features"], part["padded"]
-                done[rows] = True
-            except (SafetensorError, KeyError, IndexError, ValueError) as error:
+                with reading(path, "a part of an embedding", "Its spots are computed again."):
+                    part = load_file(path)
+                    problem = _broken_part(part, features, padded)
+            except (OSError, UnreadableError) as error:
+                problem = str(error.__cause__ or error)
+            if problem is not None:
                 warnings.warn(
-                    f'"{path.name}" is damaged ({error}); its spots are computed again.',
+                    f'"{path.name}" is damaged ({problem}); its spots are computed again.',
                     stacklevel=4,
                 )
+                continue
+            rows = part["rows"]
+            features[rows], padded[rows] = part["features"], part["padded"]
+            done[rows] = True
         return done
 
     def write(self, rows: NDArray[np.int64], features: NDArray[np.float32], padded: NDArray[np.bool_]) -> None:
@@ -85,8 +89,27 @@ class EmbeddingCheckpoint:
         from safetensors.numpy import save_file
 
         arrays: dict[str, NDArray[np.generic]] = {"rows": rows, "features": features, "padded": padded}
-        with written_whole(self.folder / f"spots-{rows[0]:09d}.safetensors") as part:
+        path = self.folder / f"spots-{rows[0]:09d}.safetensors"
+        with written_whole(path, n_bytes=sum(array.nbytes for array in arrays.values())) as part:
             save_file(arrays | {"checksum": _checksum(*arrays.values())}, part)
+
+
+def _broken_part(
+    part: Mapping[str, NDArray[np.generic]], all_features: NDArray[np.float32], all_padded: NDArray[np.bool_]
+) -> str | None:
+    """What is wrong with a file of some spots of an embedding, if something is."""
+    rows, features, padded = part["rows"], part["features"], part["padded"]
+    n_spots = len(all_features)
+    if _checksum(rows, features, padded).tobytes() != part["checksum"].tobytes():
+        return "its checksum is wrong"
+    if rows.dtype != np.int64 or padded.dtype != bool or features.dtype != np.float32:
+        return f"it holds {rows.dtype}, {features.dtype} and {padded.dtype}"
+    for found, whole in ((features, all_features), (padded, all_padded)):
+        if rows.ndim != 1 or found.shape != (len(rows), *whole.shape[1:]):
+            return f"it holds {found.shape} numbers of {rows.shape} spots"
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_spots:
+        return f"it holds spots from {rows.min()} to {rows.max()}, the slide has {n_spots}"
+    return None if np.isfinite(features).all() else "it holds NaN or infinite numbers"
 
 
 def _checksum(*arrays: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -146,7 +169,7 @@ def _warn_of_other_inputs(root: Path, slide: str, made_with: Inputs) -> None:
     for path in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
         try:
             other = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+        except (OSError, ValueError, RecursionError):
             continue  # not ours, or a description of another format
         same_spots = isinstance(other, dict) and all(other.get(name) == made_with[name] for name in ("key", "centres"))
         if not same_spots:

@@ -192,7 +192,7 @@ def embed(
         refuse_own_context(record, requested)
         for slide in slides:
             patch_width_px(slide, record, patch_um, requested)
-    folder = None if resume is None else check_writable_folder(os.fspath(resume))
+    folder = None if resume is None else check_writable_folder(resume)
     device = resolve_device(device)
     loaded = load_encoder(encoder, checkpoint=None if checkpoint is None else os.fspath(checkpoint), device=device)
     if record is None:  # what it needs of an image is only known now

@@ -21,7 +21,7 @@ from spahgc._slides.library import HIRES_SCALE, Library, find_library
 from spahgc._slides.orientation import refuse_swapped
 from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import SpotsOnImage
-from spahgc._validate import LOST_UNS, check_coordinates
+from spahgc._validate import LOST_UNS, check_coordinates, user_path
 from spahgc.image import ImageSource, describe_outside, open_image
 from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._same_picture import refuse_other_picture
@@ -116,6 +116,8 @@ def check_slide(
     if image is None and requirements is not None and library is not None and _has_only_hires(library):
         return check_hires(adata, library, requirements, mpp=mpp)
     source = find_source(adata, label) if image is None else image
+    if isinstance(source, str | os.PathLike):
+        source = str(user_path(source, "image="))
     with opened_image(source) as opened:
         height, width = opened.height, opened.width
         outside = describe_outside(xy, height=height, width=width)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._files import written_whole
+from spahgc._reading import reading
 from spahgc._spots.rows import Rows, SomeRows, StoredRows, as_stored
 from spahgc.pp._search.exact import MIN_NORM, cosine_neighbors, neighbor_graph, normalized
 
@@ -192,7 +193,13 @@ class Index:
         """
         require_faiss()  # sets the threads
         self._lists.nprobe = min(n_probes, self.n_lists)
-        return np.asarray(self._index.search(normalized(queries), n)[1])
+        found = np.asarray(self._index.search(normalized(queries), n)[1])
+        if found.size and found.max() >= len(self):
+            raise ValueError(
+                f"the index of the bank names spot {found.max()} of {len(self)}: it is damaged. Remove the folder "
+                f'"{INDEX_FOLDER}" of the bank, it is made anew.'
+            )
+        return found
 
     def save(self, path: Path) -> None:
         """Write it as faiss does, whole or not at all."""
@@ -201,8 +208,15 @@ class Index:
 
     @classmethod
     def load(cls, path: Path) -> Index:
-        """Read what :meth:`save` wrote."""
-        return cls(require_faiss().read_index(str(path)))
+        """Read what :meth:`save` wrote; the errors are those of :func:`spahgc._reading.reading`."""
+        faiss = require_faiss()
+        with reading(path, "the index of a bank", "It is made anew."):
+            return cls(faiss.read_index(str(path)))
+
+    @property
+    def dim(self) -> int:
+        """Columns of the embedding."""
+        return int(self._index.d)
 
 
 def _fit_pca(sample: np.ndarray, n: int) -> Any:
@@ -274,8 +288,8 @@ def _stored_index(rows: StoredRows, bank_folder: Path) -> Index:
     # What the bank was after each write, the last one first.
     paths = [_index_path(rows, bank_folder, digest) for _, digest in reversed(rows.digests)]
     for path, (n_spots, _) in zip(paths, reversed(rows.digests), strict=True):
-        if path.is_file():
-            index = Index.load(path)
+        index = _index_at(path, rows.shape[1])
+        if index is not None:
             if len(index) == n_spots == len(rows):
                 return index
             if len(index) == n_spots:
@@ -294,6 +308,18 @@ def _stored_index(rows: StoredRows, bank_folder: Path) -> Index:
     for path in outdated:
         path.unlink(missing_ok=True)
     return index
+
+
+def _index_at(path: Path, dim: int) -> Index | None:
+    """The index that lies at a path, for so many columns; ``None`` where none does that can be read: it is made anew."""
+    if not path.is_file():
+        return None
+    try:
+        index = Index.load(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s", error)
+        return None
+    return index if index.dim == dim else None
 
 
 def _index_path(rows: StoredRows, bank_folder: Path, digest: str) -> Path:

@@ -16,8 +16,9 @@ import pandas as pd
 
 from spahgc._files import digest, write_text
 from spahgc._parameters import find_preset
+from spahgc._reading import reading
 from spahgc._slides.measured import MeasuredSlide
-from spahgc._validate import check_writable_folder
+from spahgc._validate import check_writable_folder, quoted
 
 INPUTS_FILE = "inputs.json"
 SLUG_LENGTH = 40
@@ -49,7 +50,9 @@ class Checkpoint:
         self.methods = methods
         path = self.folder / INPUTS_FILE
         if path.exists():
-            self._refuse(json.loads(path.read_text(encoding="utf-8")), inputs, INPUTS_FILE)
+            with reading(path, "the inputs of a cross-validation", "Pass another folder, or remove this one."):
+                found = json.loads(path.read_text(encoding="utf-8"))
+            self._refuse(found, inputs, INPUTS_FILE)
         else:
             write_text(path, json.dumps(inputs, indent=1))
 
@@ -58,23 +61,16 @@ class Checkpoint:
         table, description = self._paths(label, group)
         if not description.exists():
             return None
-        record = json.loads(description.read_text(encoding="utf-8"))
-        self._refuse(record["method"], self.methods[label], f'method "{label}"')
+        remedy = f'Delete "{description}" to compute this fold again.'
+        with reading(description, "the description of a finished fold", remedy):
+            record = json.loads(description.read_text(encoding="utf-8"))
+            method, digest_of_table, seconds = record["method"], record["sha256"], float(record["seconds"])
+        self._refuse(method, self.methods[label], f'method "{label}"')
         content = table.read_bytes() if table.exists() else b""
-        if hashlib.sha256(content).hexdigest() != record["sha256"]:
-            raise ValueError(
-                f'"{table}" is not the file that {description.name} was written with. '
-                f'Delete "{description}" to compute this fold again.'
-            )
-        # Genes may be called "NA" or "1e5": only the numbers are parsed.
-        scores = pd.read_csv(
-            io.BytesIO(content),
-            dtype={"slide": str, "gene": str, "n": np.int64},
-            keep_default_na=False,
-            na_values={"pearson": [""], "spearman": [""], "rmse": [""]},
-            float_precision="round_trip",
-        )
-        return scores, float(record["seconds"])
+        if hashlib.sha256(content).hexdigest() != digest_of_table:
+            raise ValueError(f'"{table}" is not the file that {description.name} was written with. {remedy}')
+        with reading(table, "the scores of a finished fold", remedy):
+            return _parsed(content), seconds
 
     def write(self, label: str, group: str, scores: pd.DataFrame, seconds: float, device: str | None) -> None:
         """Keep the scores of a fold: columns ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``n``."""
@@ -108,6 +104,23 @@ class Checkpoint:
                 f'the checkpoint folder "{self.folder}" holds folds of other inputs ({label}: {shown}{more}). '
                 "Pass another folder, or the inputs it was begun with."
             )
+
+
+def _parsed(content: bytes) -> pd.DataFrame:
+    """The scores of a fold, as :meth:`Checkpoint.write` took them."""
+    numbers = ("pearson", "spearman", "rmse")
+    # Genes may be called "NA" or "1e5": only the numbers are parsed.
+    scores = pd.read_csv(
+        io.BytesIO(content),
+        dtype={"slide": str, "gene": str, "n": np.int64} | dict.fromkeys(numbers, np.float64),
+        keep_default_na=False,
+        na_values={name: [""] for name in numbers},
+        float_precision="round_trip",
+    )
+    missing = {"slide", "gene", "n", *numbers} - set(scores.columns)
+    if missing:
+        raise ValueError(f"it lacks the columns {quoted(sorted(missing))}")
+    return scores
 
 
 def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
