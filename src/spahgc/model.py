@@ -30,9 +30,9 @@ from spahgc._training.graphs import (
 from spahgc._training.model_files import FORMAT, read_folder, write_folder
 from spahgc._training.networks import (
     Prediction,
+    empty_network,
     loss_columns,
     loss_records,
-    new_network,
     predict_networks,
     train_networks,
 )
@@ -358,7 +358,7 @@ class SpaHGC:
         trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
         sizes = node_features.features.shape[1], node_features.expression.shape[1]
         count = parameters.n_networks if parameters.epochs else 0
-        networks = [new_network(*sizes, parameters) for _ in range(count)]
+        networks = [empty_network(*sizes, parameters) for _ in range(count)]
         torch.nn.ModuleList(networks).load_state_dict(
             {name.removeprefix(NETWORKS): part for name, part in tensors.items() if name.startswith(NETWORKS)}
         )
