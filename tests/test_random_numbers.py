@@ -44,7 +44,7 @@ def predicted(slides, method: str, seed: int) -> np.ndarray:
 
 
 def states() -> dict[str, object]:
-    kind, keys, *position = np.random.get_state()
+    kind, keys, *position = np.random.get_state()  # noqa: NPY002 - the state of the process is meant
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": (kind, keys.tolist(), *position),
@@ -60,7 +60,7 @@ def somebody_who_draws() -> Iterator[None]:
     def draw() -> None:
         while not stop.wait(1e-4):
             torch.manual_seed(3)
-            torch.rand(5), np.random.rand(5), random.random()
+            torch.rand(5), np.random.rand(5), random.random()  # noqa: NPY002
 
     thread = threading.Thread(target=draw)
     thread.start()

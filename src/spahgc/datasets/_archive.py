@@ -59,7 +59,7 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
                     shutil.copyfileobj(gzip.open(content) if decompress else content, file)
                 bar.update()
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        archive.unlink()
+        archive.unlink(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CohortUnavailableError(
             f'"{archive}" cannot be unpacked ({reason}) and was deleted. Call again to download it anew.'
@@ -72,4 +72,4 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
             f'no room to unpack "{archive}" in "{folder}". Make room and call again, or set spahgc.settings.cache_dir '
             "to another disk",
         ) from error
-    archive.unlink()
+    archive.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _labels(path: Path, adata: AnnData) -> pd.Categorical:
 
 def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     """Download the files of some sections, each checked against the repository's own checksum."""
-    listed = _listing(folder, mirror)
+    listed = _listing(mirror)
     remotes = {path: remote for section in sections for path, remote in _remotes(section, listed).items()}
     page = COHORTS["her2st"].page
     with progress_bar(total=len(remotes), desc="her2st", unit="file") as bar:
@@ -83,22 +84,20 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
             bar.update()
 
 
-def _listing(folder: Path, mirror: str | None) -> dict[str, dict[str, object]]:
+def _listing(mirror: str | None) -> dict[str, dict[str, object]]:
     """Entries of all files of the repository by path."""
-    path = folder / LISTING
-    path.unlink(missing_ok=True)  # that of an earlier call may be out of date
-    retrieve(Remote(LISTING_URL), path, page=COHORTS["her2st"].page, mirror=mirror)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = {entry["path"]: entry for entry in content["tree"] if entry["type"] == "blob"}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CohortUnavailableError(
-            f"{LISTING_URL} does not answer with a listing of files ({error!r}). Is there a proxy in between? "
-            f"Download by hand from {COHORTS['her2st'].page} and pass the folder: path=..."
-        ) from error
-    finally:
-        path.unlink(missing_ok=True)
-    return entries
+    page = COHORTS["her2st"].page
+    # Anew for every call, since an earlier one may be out of date.
+    with tempfile.TemporaryDirectory(prefix="spahgc-") as scratch:
+        path = retrieve(Remote(LISTING_URL), Path(scratch) / LISTING, page=page, mirror=mirror)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {entry["path"]: entry for entry in content["tree"] if entry["type"] == "blob"}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CohortUnavailableError(
+                f"{LISTING_URL} does not answer with a listing of files ({error!r}). Is there a proxy in between? "
+                f"Download by hand from {page} and pass the folder: path=..."
+            ) from error
 
 
 def _remotes(section: str, listed: dict[str, dict[str, object]]) -> dict[str, Remote]:
