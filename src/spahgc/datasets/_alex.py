@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from spahgc._keys import SPATIAL as SPATIAL_KEY
 from spahgc._keys import Obs
+from spahgc._reading import reading
 from spahgc.datasets._archive import unpack
 from spahgc.datasets._cohort import COHORTS, CohortUnavailableError
 from spahgc.datasets._download import Remote, retrieve
@@ -53,7 +54,8 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
         adata = _without_scale_factors(section, files)
     path = one_file(folder, f"{section}/metadata.csv")
     if path is not None:
-        table = pd.read_csv(path, index_col=0, dtype=str).reindex(adata.obs_names)
+        with reading(path, "the metadata", "Copy it again, or remove it: the slide can be read without its labels."):
+            table = pd.read_csv(path, index_col=0, dtype=str).reindex(adata.obs_names)
         for column, name in LABELS.items():
             if column in table:
                 adata.obs[name] = pd.Categorical(table[column])

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from spahgc._files import write_text
 from spahgc._settings import progress_bar
+from spahgc.datasets._archive import FULL
 from spahgc.datasets._cohort import CohortUnavailableError
 from spahgc.datasets._turns import working_folder
 
@@ -282,7 +283,7 @@ class Part:
         except HTTPError as error:
             raise Broken(f"the connection broke off after {self.size:,} bytes ({type(error).__name__})") from error
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in FULL:
                 raise
             raise self._no_room((total or 0) - self.size) from error
 

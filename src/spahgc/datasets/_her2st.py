@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Obs
+from spahgc._reading import reading
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import COHORTS, CohortUnavailableError
 from spahgc.datasets._download import GIT, Remote, retrieve
@@ -24,6 +25,7 @@ LAYOUT = (
     "data/ST-cnts/A1.tsv.gz, data/ST-spotfiles/A1_selection.tsv and data/ST-imgs/A/A1/*.jpg as in the authors' "
     "repository, or A1.tsv.gz, A1_selection.tsv and A1.jpg in one folder"
 )
+LABELS_REMEDY = "Copy it again, or remove it: the slide can be read without its labels."
 ANNOTATION, CLUSTER = "annotation", "cluster"
 """Columns of ``obs``: label of the pathologist, expression cluster of the authors."""
 
@@ -65,8 +67,10 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
 
 def _labels(path: Path, adata: AnnData) -> pd.Categorical:
     """Labels of the spots; the table names a spot by its position on the array, to a fraction of a step."""
-    table = pd.read_csv(path, sep="\t").dropna(subset=["x", "y"])
-    positions = table[["x", "y"]].round().astype(int)
+    with reading(path, "the labels", LABELS_REMEDY):
+        table = pd.read_csv(path, sep="\t").dropna(subset=["x", "y"])
+        positions = table[["x", "y"]].round().astype(int)
+        table["label"]
     labels = pd.Series(table["label"].astype(str).to_numpy(), pd.MultiIndex.from_frame(positions))
     labels = labels[~labels.index.duplicated()]
     spots = pd.MultiIndex.from_frame(adata.obs[[Obs.array_col, Obs.array_row]])
