@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +23,16 @@ class Files:
     """Paths and ranges that were asked for."""
     logins: list[str] = field(default_factory=list)
     """Authorization headers that came in."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers of every answer, in place of those that the server would send; an empty one is not sent."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Where a path is sent to."""
+    ignores_if_range: bool = False
+    """Whether a range is answered without a look at the version that was asked for."""
+    chunked: bool = False
+    """Whether files are sent in chunks, which end with a mark and have no length before."""
+    half_way: Callable[[], None] | None = None
+    """Called between the two halves of every body."""
     ranges: bool = True
     versions: bool = True
     """Whether ranges are answered, and files carry an ETag."""
@@ -59,13 +69,16 @@ class _Handler(BaseHTTPRequestHandler):
         failure = files.failures.pop(0) if files.failures else ""
         if failure.isdigit():
             return self._answer(int(failure), b"", {})
+        if path in files.redirects:
+            return self._answer(302, b"", {"Location": files.redirects[path]})
         content = files.content.get(path)
         if content is None:
             return self._answer(404, b"", {})
         version = f'"{hashlib.md5(content).hexdigest()}"'
         headers = {"ETag": version} if files.versions else {}
         begin = 0
-        if wanted and files.ranges and self.headers.get("If-Range", version) == version:
+        same = files.ignores_if_range or self.headers.get("If-Range", version) == version
+        if wanted and files.ranges and same:
             begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if begin >= len(content):
                 return self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
@@ -73,11 +86,22 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(206 if begin else 200, content[begin:], headers, cut=failure == "cut")
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
+        files: Files = self.server.files  # type: ignore[attr-defined]
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        length = {"Transfer-Encoding": "chunked"} if files.chunked else {"Content-Length": str(len(body))}
+        for name, value in (headers | length | files.headers).items():
+            if value:
+                self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
+        middle = len(body) // 2
+        for half in (body[:middle], body[middle:]):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(half), half) if files.chunked and half else half)
+            if half and files.half_way is not None:
+                self.wfile.flush()
+                files.half_way()
+            if cut:
+                break
+        else:
+            self.wfile.write(b"0\r\n\r\n" if files.chunked else b"")
+        if cut or not length | files.headers == length:
             self.close_connection = True

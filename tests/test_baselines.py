@@ -243,9 +243,9 @@ def test_epochs_are_chosen_on_a_reference_that_was_not_trained_on(monkeypatch, s
     seen: list[tuple[int, int]] = []
     real = train_in_batches
 
-    def spy(network, x, y, settings, *, score):
+    def spy(network, x, y, settings, *, score, generator):
         seen.append((len(x), settings.epochs))
-        return real(network, x, y, settings, score=score)
+        return real(network, x, y, settings, score=score, generator=generator)
 
     script = iter([0.1, 0.5, 0.4, 0.3, 0.2])
     monkeypatch.setattr("spahgc.tl._baselines.early_stopping.train_in_batches", spy)

@@ -211,8 +211,13 @@ def _run_job(job: SlideJob, *, operation: Operation, overwrite: bool) -> JobResu
     entries = dict(adata.uns.get(UNS, {}))
     entries[Uns.made_with] = {**entries.get(Uns.made_with, {}), operation.name: made_with}
     adata.uns[UNS] = entries
-    write_slide(adata, job.output)
-    return JobResult(WRITTEN, time.perf_counter() - started)
+    status = WRITTEN
+    try:
+        write_slide(adata, job.output, overwrite=overwrite)
+    except FileExistsError:  # another process does the same slides, and was faster
+        _refuse_other(job, read_made_with(job.output, operation.name), made_with)
+        status = UP_TO_DATE
+    return JobResult(status, time.perf_counter() - started)
 
 
 def _results_in_process(jobs: Sequence[SlideJob], run: Callable[[SlideJob], JobResult], retries: int) -> Results:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ZARR_FORMAT = 3
 """The same with every version of anndata."""
+LABEL = "the slide"
+REMEDY = "Write it again with adata.write_h5ad or adata.write_zarr, or leave it out."
 ABOUT_TO_CHANGE = "zarr v3 autosharding|Consolidated metadata"
 """What anndata and zarr warn of, an array after another, and the user of this package cannot change."""
 
@@ -76,15 +78,14 @@ def _check_slide(path: Path) -> None:
 
 
 def read_slide(path: Path) -> AnnData:
-    """The slide in memory."""
-    read = read_zarr if path.is_dir() else read_h5ad
-    return read(path, "the slide", "Copy or write it again.")
+    """The slide in memory; the errors are those of :func:`spahgc._reading.reading`."""
+    return read_zarr(path, LABEL, REMEDY) if path.is_dir() else read_h5ad(path, LABEL, REMEDY)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file's root group, of h5py or zarr; the errors of what is read of it are those of :func:`reading`."""
-    with reading(path, "the slide", "Copy or write it again."):
+    """The file's root group, of h5py or zarr; only calls of theirs belong into the block."""
+    with reading(path, LABEL, REMEDY):
         if path.is_dir():
             import zarr
 
@@ -115,9 +116,9 @@ def read_made_with(path: Path, operation: str) -> dict[str, str]:
         return {name: str(value) for name, value in ad.io.read_elem(root[key]).items()} if key in root else {}
 
 
-def write_slide(adata: AnnData, path: Path) -> None:
-    """Write a slide as zarr, whole or not at all."""
-    with folder_written_whole(path, overwrite=True) as part, warnings.catch_warnings():
+def write_slide(adata: AnnData, path: Path, *, overwrite: bool = True) -> None:
+    """Write a slide as zarr, whole or not at all; refuses to replace another one where it may not overwrite it."""
+    with folder_written_whole(path, overwrite=overwrite) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=ABOUT_TO_CHANGE)
         with ad.settings.override(zarr_write_format=ZARR_FORMAT):
             adata.write_zarr(part)

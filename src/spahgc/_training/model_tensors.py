@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from spahgc._parameters import Parameters
-from spahgc._training.networks import new_network
+from spahgc._training.networks import empty_network, new_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,6 +171,6 @@ def make_networks(
     broken = [name for name, part in stored.items() if not (part.is_floating_point() and part.isfinite().all())]
     if broken:
         raise ValueError(f'"{NETWORKS}{broken[0]}" has NaN or infinite numbers, or whole ones')
-    networks = [new_network(feature_dim, outputs, parameters) for _ in range(count)]
+    networks = [empty_network(feature_dim, outputs, parameters) for _ in range(count)]
     torch.nn.ModuleList(networks).load_state_dict(stored)
     return networks

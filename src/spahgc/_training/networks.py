@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from spahgc._random import drawing_from
 from spahgc._settings import launched, progress_bar
 from spahgc._spots.plane import spatial_blocks
 from spahgc._spots.rows import read
@@ -130,9 +132,7 @@ def _train(
 ) -> tuple[SpaHGCNetwork, list[LossRecord]]:
     rng = np.random.default_rng(seed)
     initial = seed if isinstance(seed, int) else int(np.random.default_rng(seed).integers(2**31))
-    with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone, and the user's stream stays
-        # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
-        torch.default_generator.manual_seed(initial)
+    with drawing_from(initial), torch.device("cpu"):  # also where the user's default is another device
         network = new_network(node_features.features.shape[1], node_features.expression.shape[1], parameters)
     network.to(device)
     history = train(network, tasks, parameters, rng=rng, on_epoch=report, processes=processes)
@@ -173,6 +173,13 @@ class Prediction:
     search: Mapping[str, str | float]
 
 
+def empty_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
+    """A network of that size whose weights are still to be loaded; none are drawn for it."""
+    with torch.device("meta"):
+        network = new_network(feature_dim, outputs, parameters)
+    return network.to_empty(device="cpu")
+
+
 def predict_networks(
     networks: Sequence[SpaHGCNetwork],
     graph: HeteroGraph,
@@ -185,7 +192,7 @@ def predict_networks(
     Parameters
     ----------
     networks
-        On the CPU, where they are again afterwards.
+        On the CPU, where they stay: other Python threads may predict with them at the same time.
     graph
         Graph of the target.
     xy
@@ -205,9 +212,13 @@ def predict_networks(
         blocks = [torch.from_numpy(rows).to(device) for rows in spatial_blocks(xy, PREDICTION_BLOCK_SPOTS)]
     outputs, attention = [], []
     for network in networks:
-        expression, by_layer = predict_and_attend(network.to(device), graph, parameters, blocks)
-        network.cpu()
+        expression, by_layer = predict_and_attend(_on(network, device), graph, parameters, blocks)
         outputs.append(expression.cpu().numpy())
         attention.append(by_layer.mean(0).cpu().numpy())
     mean = np.asarray(np.mean(attention, axis=0, dtype=np.float64), dtype=np.float32)
     return np.asarray(np.mean(outputs, axis=0)), mean
+
+
+def _on(network: SpaHGCNetwork, device: str) -> SpaHGCNetwork:
+    """The network on a device: itself on the CPU, a copy elsewhere."""
+    return network if device == "cpu" else deepcopy(network).to(device)

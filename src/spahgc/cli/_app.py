@@ -20,7 +20,15 @@ from spahgc.cli._doctor import doctor
 from spahgc.cli._embed import embed
 from spahgc.cli._evaluate import evaluate
 from spahgc.cli._fit import fit
-from spahgc.cli._output import EXIT_CLOSED_PIPE, EXIT_ERROR, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, Printed
+from spahgc.cli._output import (
+    EXIT_CLOSED_PIPE,
+    EXIT_ERROR,
+    EXIT_FINDINGS,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    Printed,
+)
 from spahgc.cli._predict import predict
 from spahgc.cli._registries import cohorts, encoders
 from spahgc.cli._report import report
@@ -44,6 +52,7 @@ EXIT_CODES = {
     EXIT_FINDINGS: "doctor found something that needs mending",
     EXIT_ERROR: "an error; one line on stderr says what is wrong and what to do",
     EXIT_INTERRUPTED: "interrupted (Ctrl-C); nothing half-written is left",
+    EXIT_TERMINATED: "ended by SIGTERM (by another signal: 128 and its number); nothing half-written is left",
     EXIT_CLOSED_PIPE: "whoever read the results, such as head, stopped reading",
 }
 EXAMPLE = "\nExample:\n"

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from spahgc.cli._app import app
-from spahgc.cli._output import EXIT_ERROR, EXIT_INTERRUPTED
+from spahgc.cli._output import EXIT_BY_SIGNAL, EXIT_ERROR, EXIT_INTERRUPTED
 
 ANYWHERE = ("--debug", "--quiet")
 """Options of all commands, which may stand before the command or after it."""
+
+
+ENDING = ("SIGTERM", "SIGHUP")
+"""Signals that ask a program to end, beside that of Ctrl-C; Windows has the first alone."""
+
+
+class Ended(BaseException):
+    """A signal has asked the program to end; no error, so that nothing goes on after it."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.signal = number
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,10 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = _general_first(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments[: len(ANYWHERE)]
     try:
-        with warnings.catch_warnings():  # gives the way of showing them back afterwards
+        with _signals_as_errors(), warnings.catch_warnings():  # gives the way of showing them back afterwards
             if not debug:
                 warnings.showwarning = _show_warning
             sys.exit(app(arguments, prog_name="spahgc", standalone_mode=False))
+    except Ended as ended:
+        typer.echo(f"spahgc: ended by {ended.signal.name}", err=True)
+        sys.exit(EXIT_BY_SIGNAL + ended.signal)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("spahgc: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -32,6 +51,28 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"spahgc: {_one_line(error)}", err=True)
         sys.exit(EXIT_ERROR)
+
+
+@contextmanager
+def _signals_as_errors() -> Iterator[None]:
+    """Let signals that end the program do so by way of an error, so that parts of files and processes go with it.
+
+    One that is ignored, as SIGHUP is under nohup, stays ignored, and one that the caller handles stays the caller's.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise Ended(signal.Signals(number))
+
+    found = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = [each for each in found if in_main_thread and signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _general_first(arguments: list[str]) -> list[str]:

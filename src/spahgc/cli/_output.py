@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXIT_OK, EXIT_FINDINGS, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_BY_SIGNAL = 128
+"""And the number of the signal, as shells count."""
+EXIT_TERMINATED = EXIT_BY_SIGNAL + 15
+"""By the SIGTERM of a scheduler, a container or ``kill``."""
 EXIT_CLOSED_PIPE = 141
 """As of other programs whose reader stops reading: 128 and the number of SIGPIPE."""
 

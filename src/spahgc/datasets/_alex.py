@@ -55,7 +55,7 @@ def read(folder: Path, section: str, files: dict[str, Path]) -> AnnData:
         adata = _without_scale_factors(section, files)
     path = one_file(folder, f"{section}/metadata.csv")
     if path is not None:
-        with reading(path, "the labels", "Copy the table again, or remove it."):
+        with reading(path, "the metadata", "Copy it again, or remove it: the slide can be read without its labels."):
             table = pd.read_csv(path, index_col=0, dtype=str)
         check_labels(int(adata.obs_names.isin(table.index).sum()), adata.n_obs, path)
         table = table.reindex(adata.obs_names)

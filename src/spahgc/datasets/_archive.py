@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import errno
 import gzip
-import shutil
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from spahgc._files import written_whole
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import CohortUnavailableError
 
 GZIP = ".gz"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""How a file system says that the disk, or what the user may have of it, is full."""
+COPY_BYTES = 1 << 20
+"""Copied at a time."""
+MAX_GROWTH = 200
+"""Times the size of an archive that its content may have: tables shrink to a tenth, and what shrinks to a thousandth is
+made to fill disks."""
+MIN_LIMIT_BYTES = 1_000_000_000
+"""Content that is unpacked however small the archive is."""
 
 
 def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]) -> None:
@@ -38,10 +46,12 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
     ------
     CohortUnavailableError
         If the archive is damaged or holds a member that would leave the folder; it is deleted, so that the next call
-        downloads it again.
+        downloads it again, and nothing that came out of it is kept.
     OSError
         If there is no room.
     """
+    written: list[Path] = []
+    allowed = max(MAX_GROWTH * archive.stat().st_size, MIN_LIMIT_BYTES)
     try:
         with tarfile.open(archive) as tar, progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False) as bar:
             for member in tar:
@@ -56,20 +66,38 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 decompress = member.name.endswith(GZIP) and not target.endswith(GZIP)
                 with written_whole(path) as part, part.open("wb") as file:
-                    shutil.copyfileobj(gzip.open(content) if decompress else content, file)
+                    allowed -= _copy(gzip.open(content) if decompress else content, file, allowed)
+                written.append(path)
                 bar.update()
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        archive.unlink()
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CohortUnavailableError(
-            f'"{archive}" cannot be unpacked ({reason}) and was deleted. Call again to download it anew.'
-        ) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+            # The checksum of a packed archive stands at its very end, which tarfile has no need to read.
+            while tar.fileobj is not None and tar.fileobj.read(COPY_BYTES):
+                pass
+    except Exception as error:
+        if not isinstance(error, OSError) or error.errno is None:  # what the system refuses has a number
+            for path in [*written, archive]:
+                path.unlink(missing_ok=True)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CohortUnavailableError(
+                f'"{archive}" cannot be unpacked ({reason}) and was deleted. Call again to download it anew.'
+            ) from error
+        if error.errno not in FULL:
+            raise OSError(
+                error.errno, f'"{archive}" cannot be unpacked in "{folder}" ({error.strerror}). Pass a copy: path=...'
+            ) from error
         raise OSError(
             errno.ENOSPC,
             f'no room to unpack "{archive}" in "{folder}". Make room and call again, or set spahgc.settings.cache_dir '
             "to another disk",
         ) from error
-    archive.unlink()
+    archive.unlink(missing_ok=True)
+
+
+def _copy(content: IO[bytes] | gzip.GzipFile, file: IO[bytes], allowed: int) -> int:
+    """Copy what a member holds, and say how many bytes that were; refuses more than are allowed."""
+    copied = 0
+    while chunk := content.read(COPY_BYTES):
+        copied += len(chunk)
+        if copied > allowed:
+            raise tarfile.ReadError(f"its content is more than {MAX_GROWTH} times as large as itself")
+        file.write(chunk)
+    return copied

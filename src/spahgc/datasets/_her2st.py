@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -24,6 +25,7 @@ LAYOUT = (
     "data/ST-cnts/A1.tsv.gz, data/ST-spotfiles/A1_selection.tsv and data/ST-imgs/A/A1/*.jpg as in the authors' "
     "repository, or A1.tsv.gz, A1_selection.tsv and A1.jpg in one folder"
 )
+LABELS_REMEDY = "Copy it again, or remove it: the slide can be read without its labels."
 ANNOTATION, CLUSTER = "annotation", "cluster"
 """Columns of ``obs``: label of the pathologist, expression cluster of the authors."""
 
@@ -67,7 +69,7 @@ def _labels(path: Path, adata: AnnData) -> pd.Categorical:
     """Labels of the spots; the table names a spot by its position on the array, to a fraction of a step."""
     from spahgc.io._joined import check_labels
 
-    with reading(path, "the labels", "Copy the table again, or remove it."):
+    with reading(path, "the labels", LABELS_REMEDY):
         # A label may be called NA.
         table = pd.read_csv(path, sep="\t", converters={"label": str}).dropna(subset=["x", "y"])
         positions = table[["x", "y"]].round().astype(int)
@@ -80,7 +82,7 @@ def _labels(path: Path, adata: AnnData) -> pd.Categorical:
 
 def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     """Download the files of some sections, each checked against the repository's own checksum."""
-    listed = _listing(folder, mirror)
+    listed = _listing(mirror)
     remotes = {path: remote for section in sections for path, remote in _remotes(section, listed).items()}
     page = COHORTS["her2st"].page
     with progress_bar(total=len(remotes), desc="her2st", unit="file") as bar:
@@ -89,22 +91,20 @@ def download(folder: Path, sections: list[str], mirror: str | None) -> None:
             bar.update()
 
 
-def _listing(folder: Path, mirror: str | None) -> dict[str, dict[str, object]]:
+def _listing(mirror: str | None) -> dict[str, dict[str, object]]:
     """Entries of all files of the repository by path."""
-    path = folder / LISTING
-    path.unlink(missing_ok=True)  # that of an earlier call may be out of date
-    retrieve(Remote(LISTING_URL), path, page=COHORTS["her2st"].page, mirror=mirror)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = {entry["path"]: entry for entry in content["tree"] if entry["type"] == "blob"}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CohortUnavailableError(
-            f"{LISTING_URL} does not answer with a listing of files ({error!r}). Is there a proxy in between? "
-            f"Download by hand from {COHORTS['her2st'].page} and pass the folder: path=..."
-        ) from error
-    finally:
-        path.unlink(missing_ok=True)
-    return entries
+    page = COHORTS["her2st"].page
+    # Anew for every call, since an earlier one may be out of date.
+    with tempfile.TemporaryDirectory(prefix="spahgc-") as scratch:
+        path = retrieve(Remote(LISTING_URL), Path(scratch) / LISTING, page=page, mirror=mirror)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {entry["path"]: entry for entry in content["tree"] if entry["type"] == "blob"}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CohortUnavailableError(
+                f"{LISTING_URL} does not answer with a listing of files ({error!r}). Is there a proxy in between? "
+                f"Download by hand from {page} and pass the folder: path=..."
+            ) from error
 
 
 def _remotes(section: str, listed: dict[str, dict[str, object]]) -> dict[str, Remote]:

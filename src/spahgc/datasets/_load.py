@@ -13,12 +13,15 @@ from spahgc._settings import settings
 from spahgc._validate import check_writable_folder
 from spahgc.datasets._cohort import CohortUnavailableError, find_cohort
 from spahgc.datasets._find import Layout, complete_files, is_complete, sections_in
+from spahgc.datasets._turns import working_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 FOLDER = "cohorts"
 """Folder of the downloads within the cache."""
+COHORT = "cohort"
+"""What processes that download sections of the same cohort take turns with."""
 
 
 def fetch(name: str, *, sections: Sequence[str] | None = None, mirror: str | None = None) -> Path:
@@ -49,8 +52,9 @@ def fetch(name: str, *, sections: Sequence[str] | None = None, mirror: str | Non
 
     Notes
     -----
-    A download that broke off is continued by the next call. A file takes its place when it is whole and fits the
-    checksum, where the source states one.
+    A download that broke off is continued by the next call. A file takes its place when it is whole: when it has the
+    length that the server announced, and the checksum, where the source states one. Of processes that want the same
+    cohort one downloads, and the others wait for it.
 
     Examples
     --------
@@ -60,10 +64,14 @@ def fetch(name: str, *, sections: Sequence[str] | None = None, mirror: str | Non
     cohort = find_cohort(name)
     wanted = cohort.check_sections(sections)
     layout = layout_of(name)
-    folder = check_writable_folder(settings.cache_dir / FOLDER / name)
-    missing = [section for section in wanted if not is_complete(layout, folder, section)]
-    if missing:
-        layout.download(folder, missing, mirror)
+    folder = Path(settings.cache_dir).expanduser() / FOLDER / name
+    if not [section for section in wanted if not is_complete(layout, folder, section)]:
+        return folder  # also in a cache that nobody may write
+    check_writable_folder(folder)
+    with working_folder(folder / COHORT):  # archives are unpacked and removed: one process at a time
+        missing = [section for section in wanted if not is_complete(layout, folder, section)]
+        if missing:
+            layout.download(folder, missing, mirror)
     incomplete = [section for section in missing if not is_complete(layout, folder, section)]
     if incomplete:
         raise CohortUnavailableError(

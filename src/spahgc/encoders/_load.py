@@ -38,6 +38,9 @@ HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 CACHED_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "config.json")
 """Files by which the commit of a repository is found in the cache; timm does not say which one it took."""
 
+INITIAL_SEED = 0
+"""Of the weights that timm draws before it loads the published ones."""
+
 CLOSE_MATCHES = 5
 UNKNOWN = "unknown"
 
@@ -191,6 +194,8 @@ def _from_timm(name: str, checkpoint: Path | None) -> Encoder:
     """
     import timm
 
+    from spahgc._random import drawing_from
+
     if name.startswith(HUB_PREFIXES):
         repo_id = name.split(":", 1)[1].partition("@")[0]
         page = f"{HUB_URL}/{repo_id}"
@@ -198,7 +203,8 @@ def _from_timm(name: str, checkpoint: Path | None) -> Encoder:
         page = _timm_page(name, needs_weights=checkpoint is None)
     try:
         with reaching(name, page, filename="weights", gated=False):
-            module: Any = timm.create_model(name, pretrained=checkpoint is None, num_classes=0)
+            with drawing_from(INITIAL_SEED):
+                module: Any = timm.create_model(name, pretrained=checkpoint is None, num_classes=0)
     except EncoderUnavailableError:
         raise
     except (RuntimeError, KeyError, UnpicklingError) as error:

@@ -32,6 +32,28 @@ class BatchSettings:
     """Epochs without a better score after which the search for the best one ends."""
 
 
+class Dropout(nn.Module):
+    """Dropout whose masks come from a generator that it is given; torch's own knows that of the process alone.
+
+    Parameters
+    ----------
+    p
+        Share of the numbers that is hidden in training.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+        """Where the masks come from; ``None`` is the generator of the process."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The numbers that are not hidden, scaled up; all of them after training."""
+        if not self.training or not self.p:
+            return x
+        return x * torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p)
+
+
 class Perceptron(nn.Sequential):
     """Two hidden layers with dropout.
 
@@ -49,10 +71,10 @@ class Perceptron(nn.Sequential):
         super().__init__(
             nn.Linear(inputs, width),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(width, width),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(width, outputs),
         )
 
@@ -67,7 +89,7 @@ class ProjectionHead(nn.Module):
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
         super().__init__()
         self.projection = nn.Linear(inputs, width)
-        self.block = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.Dropout(dropout))
+        self.block = nn.Sequential(nn.GELU(), nn.Linear(width, width), Dropout(dropout))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,10 +155,9 @@ def train_in_batches(
     settings: BatchSettings,
     *,
     score: Callable[[], float] | None = None,
+    generator: torch.Generator | None = None,
 ) -> list[float]:
     """Train a network in place with AdamW, on all spots in batches drawn anew every epoch.
-
-    The order of the spots and dropout come from torch's own stream of random numbers.
 
     Parameters
     ----------
@@ -149,16 +170,21 @@ def train_in_batches(
     score
         How good the network is after an epoch, higher being better; the training then ends when it has not improved
         for ``settings.patience`` epochs.
+    generator
+        Source of the order of the spots and of dropout; ``None`` is the generator of the process.
 
     Returns
     -------
     The scores of all epochs; none without ``score``.
     """
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    for part in network.modules():
+        if isinstance(part, Dropout):
+            part.generator = generator
     scores: list[float] = []
     for _ in range(settings.epochs):
         network.train()
-        for batch in torch.randperm(len(x)).split(settings.batch_spots):
+        for batch in torch.randperm(len(x), generator=generator).split(settings.batch_spots):
             optimiser.zero_grad()
             network.loss(x[batch], y[batch]).backward()
             optimiser.step()

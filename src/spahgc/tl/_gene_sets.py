@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from spahgc._reading import reading
 from spahgc._validate import quoted, user_path
 
 SOURCE, TARGET, WEIGHT = "source", "target", "weight"
@@ -63,9 +64,13 @@ def read_gmt(path: str | PathLike[str]) -> pd.DataFrame:
     """
     file = user_path(path, "net")
     if not file.is_file():
-        raise FileNotFoundError(f'the gene-set file "{file}" does not exist. Pass the path of a GMT file.')
+        found = "is a folder" if file.is_dir() else "does not exist"
+        raise FileNotFoundError(f'the gene-set file "{file}" {found}. Pass the path of a GMT file.')
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        with reading(file, "the gene-set file", "Pass the path of a GMT file that you may read."):
+            content = file.read_bytes()
+        # At ends of lines alone: splitlines() also splits at characters that may stand in a description.
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f'"{file}" is not a text file, so no GMT file. Unpack it first if it is packed.') from error
     rows: list[tuple[str, str]] = []

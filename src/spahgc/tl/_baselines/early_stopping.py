@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-import torch
 
+from spahgc._random import drawing_from
 from spahgc._spots.rows import Spots, leave_one_out
 from spahgc._training.graphs import as_tensor
 from spahgc.nn import gene_correlations
@@ -29,7 +29,8 @@ def train_early_stopped(
     """Train a network on all references, for the number of epochs that serves a held-out one best.
 
     The last reference by name is held out, or one half of a single one. The score is the mean correlation over the
-    genes of the panel. All random numbers depend on the seed alone, and torch's own stream stays where it was.
+    genes of the panel. All random numbers depend on the seed alone, whatever other Python threads draw, and
+    torch's own stream stays where it was.
 
     Parameters
     ----------
@@ -67,10 +68,9 @@ def _train(
     seed: int,
     score: Callable[[Network], float] | None,
 ) -> tuple[Network, list[float]]:
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that would set the streams of all accelerators, which are not put back.
-        torch.default_generator.manual_seed(seed)
+    with drawing_from(seed) as generator:
         network = make()
-        report = None if score is None else lambda: score(network)
-        scores = train_in_batches(network, as_tensor(x, "cpu"), as_tensor(y, "cpu"), settings, score=report)
+    report = None if score is None else lambda: score(network)
+    tensors = as_tensor(x, "cpu"), as_tensor(y, "cpu")
+    scores = train_in_batches(network, *tensors, settings, score=report, generator=generator)
     return network, scores

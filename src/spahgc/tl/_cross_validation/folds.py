@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SCORES
+from spahgc._many.children import end_with
 from spahgc._parameters import NETWORK, find_preset
 from spahgc._settings import progress_bar, settings
 from spahgc._slides.measured import MeasuredSlide
@@ -184,8 +187,11 @@ def _predict_targets(fold: Fold, bank: AnnData) -> dict[str, pd.DataFrame]:
     }
 
 
-def run_folds(folds: Sequence[Fold], n_jobs: int) -> Iterator[FoldResult]:
-    """Run the folds, each as soon as there is room, and hand over each result when it is there, in any order."""
+def run_folds(folds: Sequence[Fold], n_jobs: int) -> Generator[FoldResult]:
+    """Run the folds, each as soon as there is room, and hand over each result when it is there, in any order.
+
+    Closed before its end, it ends the processes; those of a process that is killed end by themselves.
+    """
     if n_jobs == 1:
         for fold in folds:
             yield run_fold(fold)
@@ -193,10 +199,12 @@ def run_folds(folds: Sequence[Fold], n_jobs: int) -> Iterator[FoldResult]:
     from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
     # One thread a process: n_jobs processes of many threads each would fight for the same cores.
-    with parallel_config("loky", inner_max_num_threads=1):
+    options = {"initializer": end_with, "initargs": (os.getpid(),)}
+    with parallel_config("loky", inner_max_num_threads=1, **options):
         # Arrays are not shared as read-only memory maps, so that a fold meets the same objects here and there.
         pool = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
-    yield from pool(delayed(_run_in_process)(fold, vars(settings)) for fold in folds)
+    with closing(pool(delayed(_run_in_process)(fold, vars(settings)) for fold in folds)) as results:
+        yield from results  # closed, it ends the processes and what they are at
 
 
 def _run_in_process(fold: Fold, values: dict[str, Any]) -> FoldResult:
@@ -224,8 +232,11 @@ def score_folds(
     missing = {fold.key: fold for fold in folds if fold.key not in finished}
     warned = set(warned)
     try:
-        with progress_bar(total=len(folds), initial=len(finished), desc="cross-validation", unit="fold") as bar:
-            for result in run_folds(list(missing.values()), n_jobs):
+        with (
+            closing(run_folds(list(missing.values()), n_jobs)) as results,  # also on Ctrl-C
+            progress_bar(total=len(folds), initial=len(finished), desc="cross-validation", unit="fold") as bar,
+        ):
+            for result in results:
                 scores = score_fold(result, slides)
                 if store is not None:
                     store.write(*result.key, scores, result.seconds, missing[result.key].arguments["device"])
