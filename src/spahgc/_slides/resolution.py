@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._slides.library import Library, find_library
 from spahgc._validate import check_coordinates
+from spahgc.image._mpp import implausible, is_plausible
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,7 +73,8 @@ def slide_mpp(
     Raises
     ------
     ValueError
-        If the resolution is not a positive number, or contradicts the pitch of Visium's array by more than 1.5 times.
+        If the resolution is not a number from 0.1 to 20, or contradicts the pitch of Visium's array by more than 1.5
+        times.
 
     Examples
     --------
@@ -99,6 +101,10 @@ def slide_mpp(
         return None
     if not (np.isfinite(resolution) and resolution > 0):
         raise ValueError(f"{source} is {resolution} microns per pixel; pass mpp= with a positive number, e.g. mpp=0.5")
+    if not is_plausible(resolution):
+        raise ValueError(
+            f"{source} says {resolution:.4g} um per pixel, which {implausible()} Pass mpp= with the right one."
+        )
     if by_pitch is not None and max(resolution / by_pitch, by_pitch / resolution) > MAX_CONTRADICTION:
         raise ValueError(
             f"{source} says {resolution:.4g} um per pixel, but neighbouring spots of the Visium array, "
@@ -111,9 +117,9 @@ def slide_mpp(
 
 
 def recorded_mpp(adata: AnnData, library: Library | None) -> float | None:
-    """What the object itself says, 3 and 4 of :func:`slide_mpp`; what is no positive number is passed over."""
+    """What the object itself says, 3 and 4 of :func:`slide_mpp`; what no microscope can have made is passed over."""
     for value in (_scale_factor(library), noted_mpp(adata)):
-        if value is not None and np.isfinite(value) and value > 0:
+        if value is not None and is_plausible(value):
             return value
     return None
 

@@ -55,6 +55,8 @@ class SlideImage:
     width: int
     mpp: float | None
     """Microns per pixel of the image, if known."""
+    mpp_problem: str | None = None
+    """Why the resolution that the image states is not believed, if it is not."""
     scale: float = 1.0
     """Pixels of the image for one of the full-resolution image: below 1 where the hires image stands in for it."""
 
@@ -118,7 +120,8 @@ def check_slide(
             raise ValueError(f"{label}: {outside}{_hires_image_hint(library, height, width)}")
         _check_not_hires_coordinates(library, xy, max(height, width), label)
         resolution = slide_mpp(adata, mpp=mpp, image=opened, other_image=image is not None)
-    return SlideImage(adata, name, xy, source, height, width, resolution)
+        problem = getattr(opened, "mpp_problem", None)
+    return SlideImage(adata, name, xy, source, height, width, resolution, problem)
 
 
 def _slide_name(adata: AnnData, spots: SpotsOnImage | None, index: int) -> str:
@@ -239,7 +242,7 @@ def check_hires(
     outside = describe_outside(xy, height=height, width=width)
     if outside is not None:
         raise ValueError(f"{label}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
-    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale)
+    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale=scale)
 
 
 def _check_fine_enough(
