@@ -51,7 +51,7 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str)
             f"{name} has shape {shape}, but height x width x 3 (RGB) is needed; "
             "height x width, 1 or 4 channels, and the channels as first axis, are accepted too."
         )
-    if 0 in shape:
+    if min(shape) < 1:
         raise UnusableImageError(f"{name} has shape {shape}: it holds no pixels. Pass an image of at least 1 x 1 px.")
 
 
