@@ -40,8 +40,8 @@ def check_brightfield(pixels: Pixels, label: str) -> None:
 
     H&E transmits light: what is stained is darker than the ground, and coloured. A picture is refused if it is black, if it
     is grey on dark ground (one channel of fluorescence), or if light is missing in one of its colours nearly everywhere
-    (fluorescence in colours). Ground of any brightness above that passes, as does a picture full of tissue; black frames
-    are not counted. A grey picture on bright ground may be H&E without its colours, and passes with a warning; so does
+    (fluorescence in colours). Ground of any brightness above that passes, as does a picture full of tissue; a black
+    frame around colours is not counted. A grey picture on bright ground may be H&E without its colours, and passes with a warning; so does
     another stain, such as DAB, without one: it cannot be told.
 
     Parameters
@@ -71,9 +71,10 @@ def check_brightfield(pixels: Pixels, label: str) -> None:
     lit = brightest > BLACK
     if lit.mean() < MIN_LIT_SHARE:
         raise _refusal(label, f"it is black, {1 - lit.mean():.1%} of its pixels have values up to {BLACK} of 255")
+    # Of a grey picture black counts as well: it is the ground of fluorescence sooner than a frame.
+    middle = float(np.median(brightest))
     darkest, brightest = darkest[lit], brightest[lit]
     grey = float((brightest - darkest >= COLOURED).mean()) < MIN_COLOURED_SHARE
-    middle = float(np.median(brightest))
     if grey and middle < MIN_GREY_GROUND:
         raise _refusal(label, f"it is grey and dark (median {middle:.0f} of 255), as a channel of fluorescence is")
     if float(np.median(darkest)) < MIN_DARKEST_CHANNEL:

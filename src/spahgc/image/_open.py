@@ -18,7 +18,7 @@ from spahgc.image._dask import DaskImage, is_dask, is_xarray, open_xarray
 from spahgc.image._openslide import ENDINGS, INSTALL, OpenSlideImage, has_openslide, is_openslide
 from spahgc.image._raster import RasterImage
 from spahgc.image._source import ImageSource
-from spahgc.image._tiff import TiffImage, UnsupportedTiff, is_tiff
+from spahgc.image._tiff import TiffImage, UnsupportedTiff, check_pages, is_tiff
 
 if TYPE_CHECKING:
     import dask.array
@@ -105,6 +105,8 @@ def _open_file(path: Path, reader: Reader | None) -> ImageSource:
     with opening(path):
         tiff = is_tiff(path)
         if reader == "openslide" or (reader is None and path.suffix.lower() in ENDINGS):
+            if tiff:
+                check_pages(path)
             return OpenSlideImage(path)
         if reader == "tifffile":
             return TiffImage(path)
@@ -135,6 +137,7 @@ def _open_tiff(path: Path) -> ImageSource:
     try:
         return TiffImage(path)
     except UnsupportedTiff as error:
+        check_pages(path)
         if is_openslide(path):
             return OpenSlideImage(path)
         if not has_openslide():

@@ -59,6 +59,44 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in SIGNATURES
 
 
+def check_pages(path: Path) -> None:
+    """Refuse a TIFF that announces tiles or strips that cannot be, before a library is asked that believes all of it.
+
+    openslide would ask for the memory, and end the process where it gets none.
+    """
+    with tifffile.TiffFile(path) as file:
+        for page in file.pages:
+            if isinstance(page, tifffile.TiffPage):
+                check_blocks(page, np.asarray(page.databytecounts, dtype=np.uint64))
+
+
+def check_blocks(page: tifffile.TiffPage, counts: NDArray[np.uint64]) -> None:
+    """Refuse tiles or strips that are fewer than the size asks for, or cannot be as large as they claim.
+
+    Parameters
+    ----------
+    page
+        The image.
+    counts
+        Bytes of its tiles or strips in the file.
+    """
+    needed, listed, largest = math.prod(page.chunked), len(counts), int(counts.max(initial=0))
+    if page.jpegheader is None and listed < needed:
+        raise ValueError(
+            f"{page.imagewidth:,} x {page.imagelength:,} px are made of {needed:,} tiles or strips, and {listed:,} are "
+            "listed"
+        )
+    rows, columns = page.tilelength * page.tiledepth, page.tilewidth
+    if not page.is_tiled:
+        rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
+    samples = columns * (page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.CONTIG else 1)
+    claimed = rows * (samples * page.bitspersample // BITS_PER_BYTE)
+    possible = MAX_EXPANSION.get(int(page.compression), math.inf) * largest
+    # Nothing at all is a tile that was never written.
+    if (largest and claimed > possible) or (page.is_tiled and rows * samples > MAX_BLOCK_BYTES):
+        raise ValueError(f"a tile or strip claims {claimed:,} bytes, and the largest has {largest:,} in the file")
+
+
 class TiffImage(PyramidImage):
     """The slide of a TIFF, SVS, NDPI or OME-TIFF file, with the levels of its pyramid.
 
@@ -205,25 +243,7 @@ class TiffLevel(FileImage):
             ends = offsets + counts
             if ends.max(initial=0) > present or (ends < offsets).any():
                 raise ValueError(f"its pixels reach to byte {ends.max():,}")
-            self._check_blocks(counts)
-
-    def _check_blocks(self, counts: NDArray[np.uint64]) -> None:
-        """Refuse tiles or strips that are fewer than the size asks for, or cannot be as large as they claim."""
-        page = self._page
-        needed, listed, largest = math.prod(page.chunked), len(counts), int(counts.max(initial=0))
-        if page.jpegheader is None and listed < needed:
-            raise ValueError(
-                f"{self.width:,} x {self.height:,} px are made of {needed:,} tiles or strips, and {listed:,} are listed"
-            )
-        rows, columns = page.tilelength * page.tiledepth, page.tilewidth
-        if not page.is_tiled:
-            rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
-        samples = columns * (page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.CONTIG else 1)
-        claimed = rows * (samples * page.bitspersample // BITS_PER_BYTE)
-        possible = MAX_EXPANSION.get(int(page.compression), math.inf) * largest
-        # Nothing at all is a tile that was never written.
-        if largest and (claimed > possible or (page.is_tiled and rows * samples > MAX_BLOCK_BYTES)):
-            raise ValueError(f"a tile or strip claims {claimed:,} bytes, and the largest has {largest:,} in the file")
+            check_blocks(self._page, counts)
 
     def _read(self, left: int, top: int, width: int, height: int) -> Pixels:
         try:
