@@ -414,21 +414,26 @@ def test_the_progress_bar_counts_the_patches_of_all_scales(slide, capsys, monkey
     assert "18/18" in capsys.readouterr().err
 
 
+GREY = 100
+"""Value of a plain image; a black one is refused."""
+
+
 def test_wide_patches_past_the_border_are_white_and_flagged_apart():
     adata = spots([[60, 50], [20, 50], [15, 50]])
-    image = np.zeros((100, 120, 3), np.uint8)
+    image = np.full((100, 120, 3), GREY, np.uint8)
     sp.pp.embed(adata, encoder=COLOURS, image=image, context=Context(scales=(1, 2), depths=0, rotations=1))
     assert adata.obs["spahgc_patch_padded"].tolist() == [False, False, True]
     assert adata.obs["spahgc_context_padded"].tolist() == [False, True, True]
     wide = adata.obsm[KEY][:, COLOURS.record.dim :]
-    assert (wide[0] == 0).all()
+    np.testing.assert_allclose(wide[0], GREY / 255, atol=1e-5)
     # 12 of the 32 columns that the wide patch's left cells stand for lie outside the image.
-    np.testing.assert_allclose(wide[1].reshape(3, CELLS, CELLS)[:, :, 0], 12 / 32, atol=1e-6)
+    expected = 12 / 32 + 20 / 32 * GREY / 255
+    np.testing.assert_allclose(wide[1].reshape(3, CELLS, CELLS)[:, :, 0], expected, atol=1e-5)
 
 
 def test_patches_wider_than_the_slide_are_padded():
     adata = spots([[50, 50]])
-    pixels = np.zeros((100, 100, 3), np.uint8)
+    pixels = np.full((100, 100, 3), GREY, np.uint8)
     sp.pp.embed(adata, encoder=COLOURS, image=pixels, context=Context(scales=(1, 8), depths=0))
     assert adata.obs["spahgc_context_padded"].all() and not adata.obs["spahgc_patch_padded"].any()
 

@@ -298,9 +298,9 @@ def test_patch_um_sets_the_width_and_the_record_says_so(recorder):
 
 def test_patches_past_the_border_are_white_and_flagged(recorder):
     adata = plain([[16, 50], [15, 50], [104, 84], [105, 84]])
-    sp.pp.embed(adata, encoder=NATIVE, image=np.zeros((100, 120, 3), np.uint8))
+    sp.pp.embed(adata, encoder=NATIVE, image=np.full((100, 120, 3), 100, np.uint8))
     assert adata.obs["spahgc_patch_padded"].tolist() == [False, True, False, True]
-    assert (recorder.patches[1][:, 0] == 255).all() and (recorder.patches[1][:, 1:] == 0).all()
+    assert (recorder.patches[1][:, 0] == 255).all() and (recorder.patches[1][:, 1:] == 100).all()
 
 
 def test_patches_are_cut_batch_by_batch_and_encoded_in_pieces_that_suit_a_cpu(recorder, slide, monkeypatch):
@@ -554,8 +554,17 @@ def test_a_batch_size_that_is_none_is_refused(unloadable, slide, batch_size):
 
 @pytest.mark.parametrize("mpp", [0.0002, 200.0])
 def test_a_resolution_in_other_units_is_refused(unloadable, mpp):
+    refused(plain([[50, 50]]), ValueError, f"mpp={mpp} is no resolution", image=IMAGE, mpp=mpp, patch_um=112)
+
+
+def test_a_patch_that_is_wider_than_the_slide_is_refused(unloadable):
     refused(
-        plain([[50, 50]]), ValueError, "px wide on slide.*Is that resolution right", image=IMAGE, mpp=mpp, patch_um=112
+        plain([[50, 50]]),
+        ValueError,
+        "px wide on slide.*Is that resolution right",
+        image=IMAGE,
+        mpp=0.5,
+        patch_um=50_000,
     )
 
 
@@ -584,7 +593,7 @@ def test_coordinates_of_the_hires_image_are_recognised(unloadable, diameter):
 def test_a_corner_of_a_slide_is_not_taken_for_hires_coordinates():
     grid = np.column_stack([index.ravel() for index in np.indices((2, 2))]) * 70.0 + 20
     adata = with_hires(plain(grid), IMAGE, 0.2, spot_diameter_fullres=40.0)
-    sp.pp.embed(adata, encoder=NATIVE, image=np.zeros((500, 600, 3), np.uint8))
+    sp.pp.embed(adata, encoder=NATIVE, image=np.full((500, 600, 3), 200, np.uint8))
     assert KEY in adata.obsm
 
 
@@ -597,7 +606,7 @@ def test_nothing_is_written_when_the_image_is_truncated(tmp_path):
     Image.fromarray(noise(200, 200)).save(path)
     path.write_bytes(path.read_bytes()[:50_000])
     adata = plain([[50, 50]])
-    with pytest.raises(ValueError, match="cannot be decoded"):
+    with pytest.raises(ValueError, match="cannot be read"):
         sp.pp.embed(adata, encoder=NATIVE, image=path)
     assert list(adata.obsm) == ["spatial"]
     assert "spahgc" not in adata.uns

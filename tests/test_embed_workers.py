@@ -107,7 +107,7 @@ def test_several_threads_share_a_batch(pixels):
             if not self.met.is_set():
                 self.barrier.wait()
                 self.met.set()
-            return np.zeros((height, width, 3), np.uint8)
+            return np.full((height, width, 3), 200, np.uint8)
 
         def close(self): ...
         def __enter__(self): ...

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._slides.library import Library, find_library
 from spahgc._validate import check_coordinates
+from spahgc.image._mpp import implausible, is_plausible
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,7 +80,7 @@ def slide_mpp(
     Raises
     ------
     ValueError
-        If the resolution is not a positive number, or contradicts the pitch of Visium's array by more than 1.5 times, or
+        If the resolution is not a number from 0.1 to 20, contradicts the pitch of Visium's array by more than 1.5 times, or
         Visium's spots would touch, as the diameter in the scale factors and the pitch say.
 
     Examples
@@ -107,6 +108,10 @@ def slide_mpp(
         return None
     if not (np.isfinite(resolution) and resolution > 0):
         raise ValueError(f"{source} is {resolution} microns per pixel; pass mpp= with a positive number, e.g. mpp=0.5")
+    if not is_plausible(resolution):
+        raise ValueError(
+            f"{source} says {resolution:.4g} um per pixel, which {implausible()} Pass mpp= with the right one."
+        )
     if by_pitch is not None and max(resolution / by_pitch, by_pitch / resolution) > MAX_CONTRADICTION:
         raise ValueError(
             f"{source} says {resolution:.4g} um per pixel, but neighbouring spots of the Visium array, "
@@ -148,9 +153,9 @@ def _diameter_px(library: Library | None) -> float | None:
 
 
 def recorded_mpp(adata: AnnData, library: Library | None) -> float | None:
-    """What the object itself says, 3 and 4 of :func:`slide_mpp`; what is no positive number is passed over."""
+    """What the object itself says, 3 and 4 of :func:`slide_mpp`; what no microscope can have made is passed over."""
     for value in (_scale_factor(library), noted_mpp(adata)):
-        if value is not None and np.isfinite(value) and value > 0:
+        if value is not None and is_plausible(value):
             return value
     return None
 

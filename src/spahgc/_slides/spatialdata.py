@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from spahgc._keys import UNS, Uns
 from spahgc._slides.resolution import noted_mpp
-from spahgc._slides.tables import annotation
+from spahgc._slides.tables import Annotation, annotation
 from spahgc._validate import quoted
 from spahgc.image import open_image
 
@@ -34,7 +35,17 @@ ROUNDING_PX = 2.0
 """The same in pixels of the coarser image: its sides are whole numbers."""
 MICRON_SYSTEMS = frozenset({"micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres", "um", "µm"})
 """Names of coordinate systems whose unit is the micrometre. SpatialData records no unit but in the name."""
+N_COLOURS = 3
+"""Channels that an image in colours has at least."""
 SET_TRANSFORMATION = "spatialdata.transformations.set_transformation"
+
+
+class UnusableElementError(ValueError):
+    """An image of a SpatialData that is no 8-bit image in grey or RGB(A)."""
+
+    def __init__(self, key: str, reason: ValueError) -> None:
+        super().__init__(f'image "{key}" of the SpatialData cannot be read: {reason}')
+        self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +83,7 @@ class _Candidate:
     matrix: AffineMatrix
     size: tuple[int, int]
     """Width and height, pixels."""
+    n_channels: int
 
     @property
     def scale(self) -> float:
@@ -102,7 +114,8 @@ def spots_on_image(
         One of its tables, or some rows of it. It must annotate a single element of shapes.
     image_key
         Key of the image; ``None`` takes the only one, or the finest of several that show the same piece of tissue
-        (``*_full_image`` before ``*_hires_image`` before ``*_lowres_image``).
+        (``*_full_image`` before ``*_hires_image`` before ``*_lowres_image``). Of several, those that cannot be H&E are
+        left out with a warning: 16 bits, other channels than RGB, or one channel beside images in colours.
     coordinate_system
         Coordinate system in which shapes and image meet; ``None`` takes any that they share, as long as all of them
         put the spots at the same place.
@@ -170,7 +183,7 @@ def _spots_of(sdata: SpatialData, table: AnnData) -> _Shapes:
             f'Take one at a time: sdata.subset(["{annotated.regions[0]}", *sdata.images]).'
         )
     region = annotated.regions[0]
-    shapes = _shapes_of(sdata, region)
+    shapes = _shapes_of(sdata, region, annotated)
     rows = _rows_of(shapes, region, table.obs[annotated.instance_key])
     geometry = shapes.geometry.iloc[rows]
     centres = geometry.centroid
@@ -182,15 +195,18 @@ def _spots_of(sdata: SpatialData, table: AnnData) -> _Shapes:
     )
 
 
-def _shapes_of(sdata: SpatialData, region: str) -> GeoDataFrame:
+def _shapes_of(sdata: SpatialData, region: str, annotated: Annotation) -> GeoDataFrame:
     if region in sdata.shapes:
         return sdata.shapes[region]
     if region in sdata.labels or region in sdata.points:
-        kind = "labels" if region in sdata.labels else "points"
+        # Points have no size of their own.
+        kind, radius = ("labels", "") if region in sdata.labels else ("points", ", radius=...")
         raise ValueError(
             f'the table annotates "{region}", which are {kind}, and spots must be shapes. Make circles of them, '
-            f'sdata.shapes["{region}_circles"] = spatialdata.to_circles(sdata["{region}"]), and let the table annotate '
-            "these."
+            f'sdata.shapes["{region}_circles"] = spatialdata.to_circles(sdata["{region}"]{radius}), and let the table '
+            f'annotate these: table.obs["{annotated.region_key}"] = "{region}_circles"; '
+            f'spatialdata.models.TableModel.parse(table, region="{region}_circles", '
+            f'region_key="{annotated.region_key}", instance_key="{annotated.instance_key}", overwrite_metadata=True).'
         )
     raise KeyError(
         f'the table annotates "{region}", which is not in the SpatialData: its shapes are {quoted(sdata.shapes)}. '
@@ -213,7 +229,7 @@ def _rows_of(shapes: GeoDataFrame, region: str, instances: pd.Series) -> NDArray
             f'{len(missing)} of {len(instances)} spots of the table are not in shapes "{region}": obs["'
             f'{instances.name}"] has {quoted(missing)} ({instances.dtype}), the index of the shapes '
             f"{quoted(shapes.index, 3)} ({shapes.index.dtype}). Correct one of the two, or keep the spots that have a "
-            f'shape: spatialdata.match_table_to_element(sdata, "{region}").'
+            f'shape: sdata[table_name] = spatialdata.match_table_to_element(sdata, "{region}", table_name=table_name).'
         )
     return np.asarray(rows, dtype=np.int64)
 
@@ -270,15 +286,50 @@ def _choose(
     if image_key is not None:
         chosen = _candidate(sdata, spots, image_key, coordinate_system)
         return chosen, not any(_is_finer(sdata, spots, key, coordinate_system, chosen) for key in reachable)
-    candidates = [_candidate(sdata, spots, key, coordinate_system) for key in reachable]
+    candidates = _readable_candidates(sdata, spots, reachable, coordinate_system)
     finest = max(candidates, key=lambda candidate: candidate.scale)
     for other in candidates:
         if other is not finest and (finest.scale <= other.scale * (1 + SAME_EXTENT) or not _same_extent(finest, other)):
             raise ValueError(
-                f'the SpatialData has several images that shapes "{spots.region}" may lie on: {quoted(reachable)}. '
+                f'the SpatialData has several images that shapes "{spots.region}" may lie on: {quoted(_keys(candidates))}. '
                 "They differ in more than their resolution, or not even in that. Say which one with image_key=."
             )
     return finest, True
+
+
+def _keys(candidates: Sequence[_Candidate]) -> list[str]:
+    return [candidate.key for candidate in candidates]
+
+
+def _readable_candidates(
+    sdata: SpatialData, spots: _Shapes, keys: Sequence[str], coordinate_system: str | None
+) -> list[_Candidate]:
+    """The images that can be H&E; what is left out of several is named with the reason.
+
+    Beside the H&E image there is often one of fluorescence, with 16 bits or other channels than RGB. An image of one
+    channel counts where no other has three.
+    """
+    candidates, reasons = [], {}
+    for key in keys:
+        try:
+            candidates.append(_candidate(sdata, spots, key, coordinate_system))
+        except UnusableElementError as error:
+            if len(keys) == 1:
+                raise
+            reasons[key] = str(error.reason)
+    coloured = [candidate for candidate in candidates if candidate.n_channels >= N_COLOURS]
+    if coloured and len(coloured) < len(candidates):
+        reasons |= dict.fromkeys(set(_keys(candidates)) - set(_keys(coloured)), "it has one channel, and H&E has three")
+        candidates = coloured
+    described = "; ".join(f'"{key}": {reasons[key]}' for key in keys if key in reasons)
+    if not candidates:
+        raise ValueError(f"no image of the SpatialData can be H&E. {described}")
+    if reasons:
+        warnings.warn(
+            f"images of the SpatialData were left out when one was chosen, image_key= names one: {described}",
+            stacklevel=2,
+        )
+    return candidates
 
 
 def _is_finer(sdata: SpatialData, spots: _Shapes, key: str, coordinate_system: str | None, than: _Candidate) -> bool:
@@ -315,8 +366,14 @@ def _candidate(sdata: SpatialData, spots: _Shapes, key: str, coordinate_system: 
         with open_image(element) as image:
             size = image.width, image.height
     except ValueError as error:
-        raise ValueError(f'image "{key}" of the SpatialData cannot be read: {error}') from error
-    return _Candidate(key, next(iter(to_image.values())), size)
+        raise UnusableElementError(key, error) from error
+    return _Candidate(key, next(iter(to_image.values())), size, _n_channels(element))
+
+
+def _n_channels(element: DataArray | DataTree) -> int:
+    from spatialdata.models import get_channel_names
+
+    return len(get_channel_names(element))
 
 
 def _same_extent(one: _Candidate, other: _Candidate) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._reading import UnreadableError
 from spahgc._validate import user_path
 from spahgc.image._array import ArrayImage
+from spahgc.image._damage import UnusableImageError, opening
 from spahgc.image._dask import DaskImage, is_dask, is_xarray, open_xarray
 from spahgc.image._openslide import ENDINGS, INSTALL, OpenSlideImage, has_openslide, is_openslide
 from spahgc.image._raster import RasterImage
 from spahgc.image._source import ImageSource
-from spahgc.image._tiff import TiffImage, UnsupportedTiff, is_tiff
+from spahgc.image._tiff import TiffImage, UnsupportedTiff, check_pages, is_tiff
 
 if TYPE_CHECKING:
     import dask.array
@@ -55,8 +58,11 @@ def open_image(
     ------
     FileNotFoundError
         If there is no such file.
+    UnreadableError
+        If the file is no image, is damaged, or does not hold 8 bits a channel (a ``ValueError``; so is what ``read``
+        raises where pixels cannot be decoded).
     ValueError
-        If the file is no image, is damaged, or does not hold 8 bits a channel.
+        If an array does not hold 8 bits a channel, or has the shape of no image.
     ImportError
         If only openslide could read the file, and it is not installed.
     TypeError
@@ -96,21 +102,35 @@ def open_image(
 
 def _open_file(path: Path, reader: Reader | None) -> ImageSource:
     """Open a file by what its first bytes say it is."""
-    if path.is_dir():
-        raise ValueError(f'"{path}" is a folder, not an image. Pass the path of a JPEG, PNG or TIFF file.')
-    if not path.exists():
-        raise FileNotFoundError(f'the image "{path}" does not exist. Check the path, or pass another image.')
-    if path.stat().st_size == 0:
-        raise ValueError(f'the image "{path}" is empty (0 bytes). Copy or download it again.')
-    try:
+    _check_file(path)
+    with opening(path):
         tiff = is_tiff(path)
-    except OSError as error:
-        raise ValueError(f'the image "{path}" cannot be opened ({error}). Check its permissions.') from error
-    if reader == "openslide" or (reader is None and path.suffix.lower() in ENDINGS):
-        return OpenSlideImage(path)
-    if reader == "tifffile":
-        return TiffImage(path)
-    return _open_tiff(path) if tiff else _open_other(path)
+        if reader == "openslide" or (reader is None and path.suffix.lower() in ENDINGS):
+            if tiff:
+                check_pages(path)
+            return OpenSlideImage(path)
+        if reader == "tifffile":
+            return TiffImage(path)
+        return _open_tiff(path) if tiff else _open_other(path)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, or an empty one; a pipe would be waited for, and never end."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'the image "{path}" does not exist. Check the path, or pass another image.') from error
+    except (OSError, ValueError) as error:  # a link to itself, a name too long for the system, no permission
+        raise UnreadableError(
+            f'the image "{path}" cannot be opened ({getattr(error, "strerror", None) or error}). Check the path and its '
+            "permissions."
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise UnusableImageError(f'"{path}" is a folder, not an image. Pass the path of a JPEG, PNG or TIFF file.')
+    if not stat.S_ISREG(mode):
+        raise UnusableImageError(f'"{path}" is a pipe or a device, not an image. Pass the path of a file.')
+    if path.stat().st_size == 0:
+        raise UnusableImageError(f'the image "{path}" is empty (0 bytes). Copy or download it again.')
 
 
 def _open_tiff(path: Path) -> ImageSource:
@@ -118,6 +138,7 @@ def _open_tiff(path: Path) -> ImageSource:
     try:
         return TiffImage(path)
     except UnsupportedTiff as error:
+        check_pages(path)
         if is_openslide(path):
             return OpenSlideImage(path)
         if not has_openslide():
@@ -128,12 +149,15 @@ def _open_tiff(path: Path) -> ImageSource:
 def _open_other(path: Path) -> ImageSource:
     """Open a file that is no TIFF: as a picture, or else as a slide."""
     try:
-        image = RasterImage(path)
-    except ValueError as error:
+        with opening(path):
+            image = RasterImage(path)
+    except UnreadableError as error:
         if is_openslide(path):
             return OpenSlideImage(path)
         if not has_openslide():
-            raise ValueError(f"{error} If it is a slide of a scanner, openslide may read it: {INSTALL}.") from error
+            raise UnusableImageError(
+                f"{error} If it is a slide of a scanner, openslide may read it: {INSTALL}."
+            ) from error
         raise
     if path.suffix.lower() in TIFF_ENDINGS:
         warnings.warn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from spahgc.image._blocks import BlockCache, assemble
 from spahgc.image._colour import WHITE, as_rgb, check_pixels
+from spahgc.image._damage import MAX_BLOCK_BYTES, FileImage, UnusableImageError
 from spahgc.image._levels import PyramidImage
-from spahgc.image._mpp import mpp_from_aperio, mpp_from_ome, mpp_from_tags
-from spahgc.image._source import ClosesItself, Pixels, check_region
+from spahgc.image._mpp import Resolution, agreed, mpp_from_aperio, mpp_from_tags
+from spahgc.image._ome import mpp_from_ome
+from spahgc.image._series import slide_series
+from spahgc.image._source import Pixels
 
 SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """First bytes of a TIFF and a BigTIFF, little and big endian."""
 CACHE_BYTES = 32 * 2**20
 """Decoded tiles that are kept, about 160 of 256 x 256 px: neighbouring patches share tiles."""
-PARSING_ERRORS = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, struct.error)
-"""What tifffile raises on broken files."""
 STITCHED = {"is_bif": "Ventana", "is_scn": "Leica"}
 """Formats whose tiles or areas must be put into place by a reader that knows the vendor's rules."""
 MAX_HELD_BYTES = 2 * 2**30
@@ -37,8 +38,9 @@ YCBCR, APERIO_YCBCR = 6, 33003
 """Of PhotometricInterpretation, and of Compression: colours that must be turned into RGB."""
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 """Values of the tag Compression whose decoder turns YCbCr into RGB."""
-READING_ERRORS = (tifffile.TiffFileError, OSError, ValueError, RuntimeError)
-"""What tifffile, zarr and the decoders raise on broken pixels."""
+BITS_PER_BYTE = 8
+MAX_EXPANSION = {1: 1, 5: 2_000, 8: 1_100, 32773: 130, 32946: 1_100, 50013: 1_100}
+"""By the tag Compression, bytes that one compressed byte can become: none, LZW, Deflate and PackBits have such a limit."""
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -47,7 +49,7 @@ Reader = Callable[[int, int, int, int], Pixels]
 """Left, top, width, height -> pixels."""
 
 
-class UnsupportedTiff(ValueError):
+class UnsupportedTiff(UnusableImageError):
     """A whole TIFF file of one image, stored in a way that tifffile does not turn into RGB."""
 
 
@@ -57,8 +59,49 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in SIGNATURES
 
 
+def check_pages(path: Path) -> None:
+    """Refuse a TIFF that announces tiles or strips that cannot be, before a library is asked that believes all of it.
+
+    openslide would ask for the memory, and end the process where it gets none.
+    """
+    with tifffile.TiffFile(path) as file:
+        for page in file.pages:
+            if isinstance(page, tifffile.TiffPage):
+                check_blocks(page, np.asarray(page.databytecounts, dtype=np.uint64))
+
+
+def check_blocks(page: tifffile.TiffPage, counts: NDArray[np.uint64]) -> None:
+    """Refuse tiles or strips that are fewer than the size asks for, or cannot be as large as they claim.
+
+    Parameters
+    ----------
+    page
+        The image.
+    counts
+        Bytes of its tiles or strips in the file.
+    """
+    needed, listed, largest = math.prod(page.chunked), len(counts), int(counts.max(initial=0))
+    if page.jpegheader is None and listed < needed:
+        raise ValueError(
+            f"{page.imagewidth:,} x {page.imagelength:,} px are made of {needed:,} tiles or strips, and {listed:,} are "
+            "listed"
+        )
+    rows, columns = page.tilelength * page.tiledepth, page.tilewidth
+    if not page.is_tiled:
+        rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
+    samples = columns * (page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.CONTIG else 1)
+    claimed = rows * (samples * page.bitspersample // BITS_PER_BYTE)
+    possible = MAX_EXPANSION.get(int(page.compression), math.inf) * largest
+    # Nothing at all is a tile that was never written.
+    if (largest and claimed > possible) or (page.is_tiled and rows * samples > MAX_BLOCK_BYTES):
+        raise ValueError(f"a tile or strip claims {claimed:,} bytes, and the largest has {largest:,} in the file")
+
+
 class TiffImage(PyramidImage):
-    """The largest image of a TIFF, SVS, NDPI or OME-TIFF file, with the levels of its pyramid.
+    """The slide of a TIFF, SVS, NDPI or OME-TIFF file, with the levels of its pyramid.
+
+    Pictures of the label, of the whole glass and thumbnails that lie beside it in the file are passed over. Errors of
+    tifffile are for the caller to name.
 
     Parameters
     ----------
@@ -69,55 +112,54 @@ class TiffImage(PyramidImage):
     ------
     UnsupportedTiff
         If the file stores its pixels in a vendor's way that tifffile does not turn into one RGB image.
+    UnusableImageError
+        If it holds something else than one 8-bit image in grey or RGB(A).
     ValueError
-        If the file is damaged or truncated, or holds something else than one 8-bit image in grey or RGB(A).
+        If the file is damaged or truncated.
     """
 
     def __init__(self, path: Path) -> None:
+        self._file = tifffile.TiffFile(path)
         try:
-            self._file = tifffile.TiffFile(path)
-        except PARSING_ERRORS as error:
-            raise damaged(path, str(error)) from error
-        try:
-            super().__init__(self._find_levels(path))
-        except PARSING_ERRORS as error:
+            levels, resolution = self._find_levels(path)
+            super().__init__(levels)
+            self.mpp_problem = resolution.problem
+        except BaseException:
             self._file.close()
-            if isinstance(error, ValueError) and str(path) in str(error):
-                raise
-            raise damaged(path, str(error)) from error
+            raise
 
-    def _find_levels(self, path: Path) -> list[TiffLevel]:
+    def _find_levels(self, path: Path) -> tuple[list[TiffLevel], Resolution]:
         """Choose the image, check it, and find out its sizes and resolution."""
         for flag, vendor in STITCHED.items():
             if getattr(self._file, flag):
                 raise UnsupportedTiff(f'"{path}" is a slide of {vendor}, which tifffile does not put together.')
-        if not self._file.series:
-            raise damaged(path, "it holds no image")
-        sizes = [dict(zip(series.axes, series.shape, strict=True)) for series in self._file.series]
-        index = int(np.argmax([size.get("Y", 0) * size.get("X", 0) for size in sizes]))
+        index = slide_series(self._file.series, path)
         series = self._file.series[index]
+        if self._file.is_qpi and "C" in series.axes and series.sizes["channel"] > 1:
+            raise UnusableImageError(
+                f'"{path}" holds {series.sizes["channel"]} channels of a fluorescence scan (axes {series.axes}), but one '
+                "RGB image is needed. Pass the H&E image of the slide."
+            )
         cache, lock = BlockCache(CACHE_BYTES), threading.RLock()
-        mpp = self._find_mpp(series.levels[0].keyframe, index)
-        levels = [TiffLevel(path, series.levels[0], cache, lock, mpp)]
+        resolution = self._find_resolution(series.levels[0].keyframe, index)
+        levels = [TiffLevel(path, series.levels[0], cache, lock, resolution.mpp)]
         for smaller in series.levels[1:]:
             try:
                 levels.append(TiffLevel(path, smaller, cache, lock))
             except UnsupportedTiff:  # this level only: a patch comes from the finer one
                 continue
-        return levels
+        return levels, resolution
 
-    def _find_mpp(self, page: tifffile.TiffPage, index: int) -> float | None:
-        """Read the resolution from OME metadata, Aperio's description or the resolution tags."""
-        if self._file.is_ome and self._file.ome_metadata:
-            mpp = mpp_from_ome(self._file.ome_metadata, index)
-            if mpp is not None:
-                return mpp
-        if self._file.is_svs:
-            mpp = mpp_from_aperio(page.description)
-            if mpp is not None:
-                return mpp
-        unit = page.tags.valueof("ResolutionUnit")
-        return mpp_from_tags(page.tags.valueof("XResolution"), page.tags.valueof("YResolution"), unit)
+    def _find_resolution(self, page: tifffile.TiffPage, index: int) -> Resolution:
+        """Read the resolution from OME metadata, Aperio's description and the resolution tags."""
+        file, found = self._file, []
+        if file.is_ome and file.ome_metadata:
+            found.append(mpp_from_ome(file.ome_metadata, index, (page.imagewidth, page.imagelength)))
+        if file.is_svs:
+            found.append(mpp_from_aperio(page.description))
+        imagej = file.imagej_metadata if file.is_imagej else None
+        x, y, unit = (page.tags.valueof(name) for name in ("XResolution", "YResolution", "ResolutionUnit"))
+        return agreed([*found, mpp_from_tags(x, y, unit, imagej)])
 
     def close(self) -> None:
         """Release the file and the pixels."""
@@ -125,7 +167,7 @@ class TiffImage(PyramidImage):
         self._file.close()
 
 
-class TiffLevel(ClosesItself):
+class TiffLevel(FileImage):
     """One level of a TIFF file.
 
     Tiles are read and decoded one by one, uncompressed strips are memory-mapped, compressed strips are decoded once
@@ -162,7 +204,7 @@ class TiffLevel(ClosesItself):
         lock: threading.RLock,
         mpp: float | None = None,
     ) -> None:
-        self._path = path
+        super().__init__(path)
         self._series = series
         self._cache = cache
         self._lock = lock
@@ -172,15 +214,15 @@ class TiffLevel(ClosesItself):
         self.height, self.width = int(self._sizes["Y"]), int(self._sizes["X"])
         self._reader: Reader | None = None
         self._store: Store | None = None
-        self._closed = False
+        self._is_closed = False
         self.mpp = mpp
         self._check()
 
     def _check(self) -> None:
-        """Refuse what is no single 8-bit colour image, and files that end too early."""
+        """Refuse what is no single 8-bit colour image, files that end too early, and sizes that cannot be."""
         channels = [self._sizes[axis] for axis in self._axes if axis not in "YX"]
         if self._axes not in AXES or (self._axes == "CYX" and channels[0] not in (3, 4)):
-            raise ValueError(
+            raise UnusableImageError(
                 f'"{self._path}" holds axes {self._series.axes} of sizes {self._series.shape}, but one RGB image is '
                 "needed. Extract the H&E image into a file of its own."
             )
@@ -196,28 +238,27 @@ class TiffLevel(ClosesItself):
         for page in self._series.pages:
             if page is None:  # a plane that an OME file leaves out
                 continue
-            ends = np.asarray(page.dataoffsets, dtype=np.int64) + np.asarray(page.databytecounts, dtype=np.int64)
-            if ends.max(initial=0) > present:
-                raise damaged(self._path, f"its pixels reach to byte {ends.max():,}")
+            offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
+            counts = np.asarray(page.databytecounts, dtype=np.uint64)
+            ends = offsets + counts
+            if ends.max(initial=0) > present or (ends < offsets).any():
+                raise ValueError(f"its pixels reach to byte {ends.max():,}")
+            check_blocks(self._page, counts)
 
-    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
-        """Read a region that lies inside the level: uint8, height x width x 3."""
-        check_region(self, left, top, width, height)
+    def _read(self, left: int, top: int, width: int, height: int) -> Pixels:
         try:
             with self._lock:
-                if self._closed:
+                if self._is_closed:
                     raise _Closed
                 reader = self._reader = self._reader or self._open_reader()
             return reader(left, top, width, height)
         except _Closed:
-            raise ValueError(f'the image "{self._path}" is closed; open it again with open_image') from None
-        except READING_ERRORS as error:
-            raise damaged(self._path, str(error)) from error
+            raise self._closed() from None
 
     def close(self) -> None:
         """Release the pixels; the file belongs to the image."""
         with self._lock:
-            self._closed, self._reader = True, None
+            self._is_closed, self._reader = True, None
             if self._store is not None:
                 self._store.close()
                 self._store = None
@@ -298,11 +339,3 @@ class TiffLevel(ClosesItself):
 
 class _Closed(Exception):
     """The image was closed, maybe while another thread read it."""
-
-
-def damaged(path: Path, problem: str) -> ValueError:
-    """Name a file that is not a whole TIFF."""
-    return ValueError(
-        f'the TIFF file "{path}" ({path.stat().st_size:,} bytes) cannot be read: {problem}. '
-        "It is damaged or was not copied to its end; copy or download it again."
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from scipy.spatial import KDTree
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import check_unique, quoted, user_path
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
+from spahgc.image._brightfield import check_brightfield
+from spahgc.image._mpp import check_mpp
 from spahgc.io._tiles import (
     SPOT_OF_SPACING,
     THUMBNAIL_PX,
     TileOptions,
-    check_microns,
     known_mpp,
     slide_without_genes,
     tiled,
@@ -57,7 +59,7 @@ def slide(
         spots and whose other columns go into ``obs``, or an array of spots x 2, (x, y). ``None`` finds the tissue and
         lays a grid over it, as :func:`spahgc.pp.tile` does.
     mpp
-        Microns per pixel; ``None`` takes what the file says. A grid needs it.
+        Microns per pixel, 0.1 to 20; ``None`` takes what the file says. A grid needs it.
     spacing_um
         Distance of neighbours of the grid, microns; without effect where spots are given.
     spot_um
@@ -100,7 +102,7 @@ def slide(
             "spahgc.pp.tile(image, mpp=...)."
         )
     options = TileOptions(spacing_um, spot_um, layout, min_tissue, threshold, exclude_pen, focus)
-    check_microns("mpp", mpp)
+    check_mpp("mpp", mpp)
     file = user_path(path, "path").absolute()
     name = library_name(library_id, file)
     with open_image(file) as image:
@@ -108,6 +110,12 @@ def slide(
             return tiled(image, name, file, known_mpp(image, mpp, f'slide "{name}"'), options)
         table = _spot_table(spots)
         resolution = image.mpp if mpp is None else float(mpp)
+        problem = getattr(image, "mpp_problem", None)
+        if resolution is None and problem is not None:
+            warnings.warn(
+                f'the resolution of slide "{name}" is taken as not known: {problem}. Pass mpp= with its microns per pixel.',
+                stacklevel=2,
+            )
         return _at_spots(image, name, file, table, resolution, spot_um)
 
 
@@ -125,6 +133,7 @@ def _at_spots(
             "with its microns per pixel, or leave spot_um out."
         )
     small, scale = thumbnail(image, THUMBNAIL_PX)
+    check_brightfield(small, f'slide "{name}"')
     columns: dict[Hashable, np.ndarray] = {
         column: table[column].to_numpy() for column in table if column not in COORDINATES
     }

@@ -15,8 +15,10 @@ from scipy.sparse import csr_matrix
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._settings import progress_bar
 from spahgc.image import ImageSource, open_image, thumbnail
+from spahgc.image._brightfield import check_brightfield
 from spahgc.image._focus import focus
 from spahgc.image._grid import LAYOUTS, covered, lattice
+from spahgc.image._mpp import check_mpp
 from spahgc.image._source import Pixels
 from spahgc.image._tissue import THRESHOLD_RANGE, Tissue, find_tissue
 from spahgc.io._write_library import HIRES_PX, LOWRES_PX, SPOT_DIAMETER, write_library
@@ -73,13 +75,15 @@ def check_microns(name: str, value: float | None) -> None:
 
 def known_mpp(image: ImageSource, mpp: float | None, label: str) -> float:
     """Microns per pixel: the argument, else what the image says; refuses to guess."""
-    check_microns("mpp", mpp)
+    check_mpp("mpp", mpp)
     resolution = image.mpp if mpp is None else mpp
     if resolution is None:
+        reason = getattr(image, "mpp_problem", None) or "the image does not say it"
         raise ValueError(
-            f"the resolution of {label} ({image.width} x {image.height} px) is not known: the image does not say it. "
+            f"the resolution of {label} ({image.width} x {image.height} px) is not known: {reason}. "
             "Pass mpp= with its microns per pixel, e.g. mpp=0.5 for a usual 20x scan, 0.25 for 40x."
         )
+    check_mpp(f"image.mpp of {label}", resolution)
     return float(resolution)
 
 
@@ -89,6 +93,7 @@ def tiled(image: ImageSource, name: str, path: Path | None, mpp: float, options:
     # Before the image is read, which takes long: a spacing that cannot be meant is refused here.
     grid = lattice(image.height, image.width, spacing_px=spacing_px, layout=options.layout)
     small, scale = thumbnail(image, THUMBNAIL_PX)
+    check_brightfield(small, f'slide "{name}"')
     tissue, mask_scale = _tissue(small, scale, mpp, options)
     if not tissue.mask.any():
         raise ValueError(_no_tissue(name, tissue, mpp, options))

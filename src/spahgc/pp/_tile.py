@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from spahgc._validate import user_path
 from spahgc.image import open_image
-from spahgc.io._tiles import TileOptions, check_microns, known_mpp, tiled
+from spahgc.image._mpp import check_mpp
+from spahgc.io._tiles import TileOptions, known_mpp, tiled
 from spahgc.io._write_library import library_name
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def tile(
         The H&E image at full resolution: path of an image or whole-slide file, uint8 array of height x width x 3, image
         of a SpatialData (``sdata["image"]``), or :class:`~spahgc.image.ImageSource`.
     mpp
-        Microns per pixel; ``None`` takes what the image says.
+        Microns per pixel, 0.1 to 20; ``None`` takes what the image says.
     spacing_um
         Distance of a spot's centre to the nearest others, microns.
     spot_um
@@ -110,7 +111,7 @@ def tile(
     ((20, 0), 3)
     """
     options = TileOptions(spacing_um, spot_um, layout, min_tissue, threshold, exclude_pen, focus)
-    check_microns("mpp", mpp)
+    check_mpp("mpp", mpp)
     path = user_path(image, "image").absolute() if isinstance(image, str | os.PathLike) else None
     name = library_name(library_id, path)
     opened = open_image(image)

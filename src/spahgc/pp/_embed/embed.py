@@ -16,6 +16,7 @@ from spahgc._settings import resolve_device
 from spahgc._slides.tables import with_table
 from spahgc._slides.totals import remember_library_sizes
 from spahgc._validate import check_writable_folder
+from spahgc.image._brightfield import check_brightfield, sample_around
 from spahgc.pp._embed.context import Context, as_context, refuse_own_context, with_context
 from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
 from spahgc.pp._embed.inputs import check_numbers, input_slides
@@ -150,8 +151,9 @@ def embed(
         If the image is missing.
     ValueError
         If no image is known or only one that is too coarse, the resolution is needed but unknown or contradictory,
-        spots lie outside the image, the encoder cannot show the depths of the context or has a context of its own, or
-        a slide's stains cannot be told.
+        spots lie outside the image, the image cannot be H&E (what lies around its first spots is black, grey and dark,
+        or lacks the light of one colour, as fluorescence does), the encoder cannot show the depths of the context or has
+        a context of its own, or a slide's stains cannot be told.
     OSError
         If the folder of `resume` cannot be written.
 
@@ -233,6 +235,7 @@ def _normalizer(slide: SlideImage, method: str | PatchFunction | None) -> StainN
     if method is None:
         return None
     with opened_image(slide.source) as image:
+        check_brightfield(sample_around(image, slide.xy), f'the image of slide "{slide.name}"')
         return fit_stain(method, image, f'slide "{slide.name}"')
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spahgc._settings import limited_threads, progress_bar
+from spahgc.image._brightfield import check_patches
 from spahgc.pp._embed.checkpoint import EmbeddingCheckpoint, fingerprint
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import PatchCutter, prefetched_patches
@@ -73,6 +74,11 @@ def encode_slide(
     Returns
     -------
     Features, spots x columns, scale by scale; and which patches were padded, spots x scales.
+
+    Raises
+    ------
+    UnusableImageError
+        If the first patches show that the image cannot be H&E; before any is encoded.
     """
     n_spots, scales, width = len(slide.xy), config.context.scales, config.n_columns_per_scale
     features = np.empty((n_spots, len(scales) * width), dtype=np.float32)
@@ -97,7 +103,9 @@ def encode_slide(
                 cutter, image, [(rows, scales[index]) for rows, index in tasks], config.n_workers
             ) as patches,
         ):
-            for (rows, index), (batch, reach_past) in zip(tasks, patches, strict=True):
+            for number, ((rows, index), (batch, reach_past)) in enumerate(zip(tasks, patches, strict=True)):
+                if number == 0 and cutter.normalizer is None:  # else it was looked at before its colours were changed
+                    check_patches(batch, reach_past, f'the image of slide "{slide.name}"')
                 padded[rows, index] = reach_past
                 # The first output stays upright: it is the embedding without a context.
                 features[rows, index * width : (index + 1) * width] = encode_batch(

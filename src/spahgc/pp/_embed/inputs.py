@@ -12,6 +12,7 @@ from anndata import AnnData
 from spahgc._keys import SPATIAL
 from spahgc._slides.spatialdata import SpotsOnImage, spots_on_image
 from spahgc._slides.tables import is_spatialdata, table_of
+from spahgc.image._mpp import check_mpp
 from spahgc.pp._embed.slide_image import ImageRequirements, SlideImage, Source, check_slide
 
 if TYPE_CHECKING:
@@ -98,6 +99,6 @@ def check_numbers(batch_size: int, n_workers: int | None, mpp: float | None, pat
             continue
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"{name} is {count!r}; pass a whole number of at least 1")
-    for name, value in (("mpp", mpp), ("patch_um", patch_um)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value!r}; pass a positive number of microns")
+    check_mpp("mpp", mpp)
+    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
+        raise ValueError(f"patch_um is {patch_um!r}; pass a positive number of microns")

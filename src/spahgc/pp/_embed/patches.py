@@ -67,8 +67,9 @@ def patch_width_px(slide: SlideImage, record: EncoderRecord, patch_um: float | N
     if patch_um is not None or record.mpp is not None:
         width_um = float(patch_um) if patch_um is not None else record.input_px * float(record.mpp or 0)
         if slide.mpp is None:
+            problem = "" if slide.mpp_problem is None else f" ({slide.mpp_problem})"
             raise ValueError(
-                f'the resolution of slide "{slide.name}" is not known, but a patch has to be {width_um:g} um wide '
+                f'the resolution of slide "{slide.name}" is not known{problem}, but a patch has to be {width_um:g} um wide '
                 f"(encoder {record.name}). Pass mpp= with the microns per pixel of the full-resolution image, e.g. "
                 "mpp=0.5."
             )

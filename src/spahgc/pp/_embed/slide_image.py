@@ -58,6 +58,8 @@ class SlideImage:
     width: int
     mpp: float | None
     """Microns per pixel of the image, if known."""
+    mpp_problem: str | None = None
+    """Why the resolution that the image states is not believed, if it is not."""
     scale: float = 1.0
     """Pixels of the image for one of the full-resolution image: below 1 where the hires image stands in for it."""
 
@@ -128,7 +130,8 @@ def check_slide(
             _check_same_picture(library, opened, label)
         refuse_swapped(adata, xy, opened, 1.0, label)
         resolution = slide_mpp(adata, mpp=mpp, image=opened, other_image=image is not None)
-    return SlideImage(adata, name, xy, source, height, width, resolution)
+        problem = getattr(opened, "mpp_problem", None)
+    return SlideImage(adata, name, xy, source, height, width, resolution, problem)
 
 
 def _was_checked(library: Library) -> bool:
@@ -265,7 +268,7 @@ def check_hires(
     if outside is not None:
         raise ValueError(f"{label}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
     refuse_swapped(adata, xy / scale, open_image(pixels), scale, label)
-    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale)
+    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale=scale)
 
 
 def _check_fine_enough(
