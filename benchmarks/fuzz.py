@@ -84,9 +84,12 @@ def main() -> None:
     print(markdown(table(mutants, seconds)))
     print(f"\n{made_with()}")
     failed = [mutant for mutant in mutants if mutant.outcome in FAILURES]
-    for mutant in failed:
-        print(f"FAILED: {mutant.kind}, mutant {mutant.number} ({mutant.change}): {mutant.outcome}: {mutant.details}")
+    print("\n".join(map(_line, failed)))
     sys.exit(1 if failed else 0)
+
+
+def _line(mutant: Mutant) -> str:
+    return f"FAILED: {mutant.kind}, mutant {mutant.number} ({mutant.change}): {mutant.outcome}: {mutant.details}"
 
 
 def fuzz(kind: Kind, numbers: list[int], seed: int, place: Path, keep: Path | None) -> list[Mutant]:
@@ -131,6 +134,7 @@ def _one_child(
 
 
 def _keep(mutant: Mutant, arena: Path, keep: Path | None) -> None:
+    print(_line(mutant), file=sys.stderr, flush=True)
     if keep is None:
         return
     slug = "".join(letter if letter.isalnum() else "-" for letter in mutant.kind)
