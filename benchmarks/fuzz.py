@@ -121,19 +121,19 @@ def _one_child(
                 sys.exit(f"{kind.name}, mutant {numbers[len(found)]}: {end.stderr}")
             details = end.problem or "the process ended"
             found.append(Mutant(kind.name, numbers[len(found)], change, HANG if end.hung else CRASH, details))
-            _keep(found[-1], arena, keep)
+            _note_failure(found[-1], arena, keep)
             return found
         if "change" in message:
             change = message["change"]
         elif "outcome" in message:
             found.append(Mutant(kind.name, numbers[len(found)], change, message["outcome"], message["details"]))
             if message["outcome"] in FAILURES:
-                _keep(found[-1], arena, keep)
+                _note_failure(found[-1], arena, keep)
     child.end()
     return found
 
 
-def _keep(mutant: Mutant, arena: Path, keep: Path | None) -> None:
+def _note_failure(mutant: Mutant, arena: Path, keep: Path | None) -> None:
     print(_line(mutant), file=sys.stderr, flush=True)
     if keep is None:
         return
