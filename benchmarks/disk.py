@@ -30,7 +30,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_THREADIN
 
 import pandas as pd
 from _cohorts import made_with, markdown
-from robustness.children import Ended, in_child
+from robustness.children import Ended, in_child, must_end_well
 from robustness.commands import COMMANDS, quick_presets
 from robustness.moments import Action, Moments, evenly, is_removal
 from robustness.operations import OPERATIONS, Operation, listing, warm
@@ -120,7 +120,7 @@ def try_operation(
     template, work = disk.with_name("template"), disk / "work"
     shutil.rmtree(template, ignore_errors=True)
     template.mkdir()
-    must(in_child(lambda: operation.prepare(template), memory=None), f"{operation.name}: preparing")
+    must_end_well(in_child(lambda: operation.prepare(template), memory=None), f"{operation.name}: preparing")
     whole = without_trouble(operation, template, work)
     counts: dict[str, list[int]] = {}
     problems = []
@@ -136,13 +136,6 @@ def try_operation(
     return {kind: f"{good} of {n}" for kind, (good, n) in counts.items()}, problems
 
 
-def must(ended: Ended, label: str) -> Ended:
-    """Without trouble it has to work, or nothing can be said."""
-    if ended.problem is not None or ended.error is not None or ended.code != 0:
-        sys.exit(f"{label} fails without any trouble: {ended.problem or ended.error}\n{ended.stderr}")
-    return ended
-
-
 def copied(template: Path, work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(template, work, symlinks=True)
@@ -150,7 +143,7 @@ def copied(template: Path, work: Path) -> None:
 
 def without_trouble(operation: Operation, template: Path, work: Path) -> Whole:
     copied(template, work)
-    before = must(in_child(lambda: operation.state(work), memory=None), operation.name).value
+    before = must_end_well(in_child(lambda: operation.state(work), memory=None), operation.name).value
     names, taken = listing(work), _taken(work)
 
     def count() -> list[str]:
@@ -163,8 +156,8 @@ def without_trouble(operation: Operation, template: Path, work: Path) -> Whole:
         moments.active = False
         return moments.labels
 
-    moments = must(in_child(count, memory=None), operation.name).value
-    after = must(in_child(lambda: operation.state(work), memory=None), operation.name).value
+    moments = must_end_well(in_child(count, memory=None), operation.name).value
+    after = must_end_well(in_child(lambda: operation.state(work), memory=None), operation.name).value
     return Whole(before, after, names, listing(work), moments, max(_taken(work) - taken, 200_000))
 
 

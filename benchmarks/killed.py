@@ -27,7 +27,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_THREADIN
 
 import pandas as pd
 from _cohorts import made_with, markdown
-from robustness.children import Child, Ended, Send, in_child
+from robustness.children import Child, Send, in_child, must_end_well
 from robustness.moments import Moments, evenly, kill
 from robustness.operations import OPERATIONS, Operation, fresh, listing, warm
 
@@ -116,13 +116,6 @@ def undisturbed(operation: Operation, template: Path, work: Path) -> Undisturbed
         return Undisturbed(before, after, value, listing(work), moments.labels, seconds)._asdict()
 
     return Undisturbed(**must_end_well(in_child(run, memory=MEMORY), operation.name).value)
-
-
-def must_end_well(ended: Ended, label: str) -> Ended:
-    """Without a disturbance it has to work, or nothing can be said."""
-    if ended.problem is not None or ended.error is not None:
-        sys.exit(f"{label} fails without being disturbed: {ended.problem or ended.error}\n{ended.stderr}")
-    return ended
 
 
 def _reset(work: Path, template: Path) -> None:

@@ -29,7 +29,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_THREADIN
 import pandas as pd
 from _cohorts import made_with, markdown
 from robustness import operations, slides
-from robustness.children import Ended, in_child, together
+from robustness.children import Ended, in_child, must_end_well, together
 from robustness.operations import OPERATIONS, Operation, file_server, fresh, listing
 from robustness.samples import fingerprint
 
@@ -70,7 +70,8 @@ def same_call(operation: Operation) -> Race:
 
     def learn(work: Path) -> None:
         if not alone:
-            alone.update(in_child(lambda: _alone(operation, work.with_name("alone")), memory=None).value)
+            ended = in_child(lambda: _alone(operation, work.with_name("alone")), memory=None)
+            alone.update(must_end_well(ended, operation.name).value)
         operation.prepare(work)
 
     def check(work: Path, ended: list[Ended]) -> str | None:
@@ -157,7 +158,7 @@ def _right_spots(place: Path) -> dict[str, str]:
         return _spots_by_slide(place)
 
     fresh(place)
-    return in_child(make, memory=None).value
+    return must_end_well(in_child(make, memory=None), "a bank of three slides").value
 
 
 def _prepare_append(work: Path) -> None:

@@ -150,6 +150,13 @@ def in_child(function: Callable[[], Any], *, timeout_s: float = TIMEOUT_S, **lim
     return Child(lambda _: function(), **limits).end(timeout_s)
 
 
+def must_end_well(ended: Ended, label: str) -> Ended:
+    """Stop the harness where something fails that nothing disturbed: nothing can be said then."""
+    if ended.problem is not None or ended.error is not None or ended.code:
+        sys.exit(f"{label} fails without being disturbed: {ended.problem or ended.error}\n{ended.stderr}")
+    return ended
+
+
 def _live(function: Callable[[Send], Any], sender: int, stderr: int, memory: int | None, file_size: int | None) -> None:
     """What a child does; it never returns to the code of its parent."""
     os.setsid()
