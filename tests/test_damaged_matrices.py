@@ -17,7 +17,8 @@ from scipy.sparse import bsr_matrix, coo_matrix, csc_matrix, csr_matrix, lil_mat
 
 import spahgc as sp
 from spahgc._reading import broken_matrix, broken_sparse, check_sparse, read_h5ad, read_zarr
-from spahgc._slides.measured import log_expression, raw_matrix
+from spahgc._slides.matrix import raw_matrix
+from spahgc._slides.measured import log_expression
 
 EMBEDDING = "X_sim"
 DAMAGES = {

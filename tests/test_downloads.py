@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -39,7 +40,7 @@ cohort_files, file_server = _helper("cohort_files"), _helper("file_server")
 
 HOST = "host.org"
 URL = f"https://{HOST}/a/file.bin"
-CONTENT = os.urandom(600_000)
+CONTENT = random.Random(0).randbytes(600_000)
 DEADLINE_S = 120
 """After which a process or a condition counts as hung."""
 PROCESSES = 4
