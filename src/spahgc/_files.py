@@ -86,9 +86,8 @@ def write_h5ad(adata: AnnData, path: str | Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all, its line ends as they are."""
-    content = text.encode()
-    with written_whole(path, n_bytes=len(content)) as part:
-        part.write_bytes(content)
+    with written_whole(path, n_bytes=len(text.encode())) as part:
+        part.write_text(text, encoding="utf-8", newline="")
 
 
 @contextmanager
