@@ -182,7 +182,7 @@ def errors_of_writing(path: Path, part: Path, remedy: str, *, n_bytes: int | Non
     """
     try:
         yield
-    except BaseException as error:
+    except Exception as error:  # an interruption stays one
         raised = _error_of_writing(error, path, part, n_bytes, remedy)
         if raised is error:
             raise
@@ -281,7 +281,7 @@ def _not_written(path: Path, error: OSError, remedy: str) -> OSError:
     return error_of_path(error.errno, f'"{path}" cannot be written ({error.strerror or error}). {remedy}')
 
 
-def _error_of_writing(error: BaseException, path: Path, part: Path, n_bytes: int | None, remedy: str) -> BaseException:
+def _error_of_writing(error: Exception, path: Path, part: Path, n_bytes: int | None, remedy: str) -> BaseException:
     """What is raised for an error of a writer: in our words where the disk is full or the part itself is at fault."""
     code = _code_of_full_disk(error)
     if code is not None:
