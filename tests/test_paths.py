@@ -11,7 +11,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
 
 import spahgc as sp
 from spahgc import cli
@@ -233,4 +232,3 @@ def test_nothing_in_the_package_is_written_past_the_one_place() -> None:
         if any(mark in line for mark in marks) and ">>>" not in line
     }
     assert found - allowed == {"pl/_output.py"}
-    assert AnnData is not None

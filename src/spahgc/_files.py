@@ -86,9 +86,8 @@ def write_h5ad(adata: AnnData, path: str | Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all, its line ends as they are."""
-    content = text.encode()
-    with written_whole(path, n_bytes=len(content)) as part:
-        part.write_bytes(content)
+    with written_whole(path, n_bytes=len(text.encode())) as part:
+        part.write_text(text, encoding="utf-8", newline="")
 
 
 @contextmanager
@@ -183,7 +182,7 @@ def errors_of_writing(path: Path, part: Path, remedy: str, *, n_bytes: int | Non
     """
     try:
         yield
-    except BaseException as error:
+    except Exception as error:  # an interruption stays one
         raised = _error_of_writing(error, path, part, n_bytes, remedy)
         if raised is error:
             raise
@@ -282,7 +281,7 @@ def _not_written(path: Path, error: OSError, remedy: str) -> OSError:
     return error_of_path(error.errno, f'"{path}" cannot be written ({error.strerror or error}). {remedy}')
 
 
-def _error_of_writing(error: BaseException, path: Path, part: Path, n_bytes: int | None, remedy: str) -> BaseException:
+def _error_of_writing(error: Exception, path: Path, part: Path, n_bytes: int | None, remedy: str) -> BaseException:
     """What is raised for an error of a writer: in our words where the disk is full or the part itself is at fault."""
     code = _code_of_full_disk(error)
     if code is not None:
