@@ -166,7 +166,7 @@ def main(folder: Path, seed: int, n_files: int) -> None:
             outcomes["refused"] += 1
             if str(path) not in str(error):
                 foreign.append([number, name, kind, f"names no file: {error}"])
-        except Exception:
+        except Exception:  # noqa: BLE001 (what is looked for)
             foreign.append([number, name, kind, traceback.format_exc()[-800:]])
         signal.alarm(0)
     print(json.dumps({"outcomes": outcomes, "foreign": foreign}))
