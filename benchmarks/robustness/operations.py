@@ -49,7 +49,7 @@ class Operation:
     inputs
         Files in the folder that are read and not written.
     kept
-        What a call that was stopped leaves for the next one.
+        What a call that was stopped leaves for the next one: how these names begin.
     """
 
     name: str
