@@ -30,7 +30,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_THREADIN
 
 import pandas as pd
 from _cohorts import made_with, markdown
-from robustness.children import Ended, in_child, must_end_well
+from robustness.children import Child, Ended, Send, in_child, must_end_well
 from robustness.commands import COMMANDS, quick_presets
 from robustness.moments import Action, Moments, evenly, is_removal
 from robustness.operations import OPERATIONS, Operation, listing, warm
@@ -208,11 +208,7 @@ def try_trouble(operation: Operation, trouble: Trouble, whole: Whole, template: 
     vanished = [name for name in operation.inputs if not (work / name).exists()]
     for name in vanished:
         shutil.copyfile(template / name, work / name)
-    return (
-        _wrong_end(operation, trouble, ended)
-        or _wrong_state(operation, trouble, whole, work, ended)
-        or _wrong_second_call(operation, whole, work)
-    )
+    return _wrong_end(operation, trouble, ended) or _wrong_afterwards(operation, trouble, whole, work, ended)
 
 
 def _wrong_end(operation: Operation, trouble: Trouble, ended: Ended) -> str | None:
@@ -241,30 +237,42 @@ def _wrong_words(trouble: Trouble, ended: Ended) -> str | None:
     return None
 
 
-def _wrong_state(operation: Operation, trouble: Trouble, whole: Whole, work: Path, ended: Ended) -> str | None:
-    """Whether something is half-written, or left behind."""
-    seen = in_child(lambda: operation.state(work), memory=None)
-    if seen.error is not None or seen.problem is not None:
-        return f"what lies there cannot be read: {seen.problem or seen.error}"
-    for name in {*whole.before, *seen.value}:
-        if seen.value.get(name) not in (whole.before.get(name), whole.after.get(name)):
+def _wrong_afterwards(operation: Operation, trouble: Trouble, whole: Whole, work: Path, first: Ended) -> str | None:
+    """Whether something is half-written or left behind, or the same call fails when the trouble is over."""
+
+    def look_and_run_again(send: Send) -> dict[str, Any]:
+        send({"found": operation.state(work), "listing": listing(work)})
+        code: Any = 0
+        try:
+            operation.run(work)
+        except SystemExit as end:
+            code = end.code or 0
+        return {"code": code, "state": operation.state(work), "listing": listing(work)}
+
+    ended = Child(look_and_run_again, memory=None).end(SECONDS)
+    wrong = ended.problem or (ended.error or {}).get("text")
+    if not ended.messages or "found" not in ended.messages[0]:
+        return f"what lies there cannot be read: {wrong}"
+    found = ended.messages[0]["found"]
+    for name in {*whole.before, *found}:
+        if found.get(name) not in (whole.before.get(name), whole.after.get(name)):
             return f"neither the old nor the new lies there: {name}"
-    if trouble.kind == TERMINATE and ended.signal is not None:
-        return None  # as after a kill, the next call removes what is left
-    more = sorted({*listing(work)} - {*whole.listing_before, *whole.listing_after, *operation.kept})
-    return f"left behind: {', '.join(more[:5])}" if more else None
-
-
-def _wrong_second_call(operation: Operation, whole: Whole, work: Path) -> str | None:
-    """Whether the same call fails when the trouble is over, or has another result."""
-    ended = in_child(lambda: operation.run(work), memory=None)
-    if ended.problem or ended.error or ended.code:
-        return f"the second call fails: {ended.problem or ended.error or ended.stderr[-300:]}"
-    seen = in_child(lambda: operation.state(work), memory=None)
-    if seen.value != whole.after:
+    more = {*ended.messages[0]["listing"]} - {*whole.listing_before, *whole.listing_after}
+    more = {name for name in more if not name.startswith(operation.kept or ("\n",))}
+    if more and not _left_for_the_next(trouble, first):
+        return f"left behind: {', '.join(sorted(more)[:5])}"
+    if wrong is not None or ended.value["code"]:
+        return f"the second call fails: {wrong or ended.stderr[-300:]}"
+    if ended.value["state"] != whole.after:
         return "the second call has another result"
-    more = sorted({*listing(work)} ^ {*whole.listing_after})
-    return f"left behind or missing after the second call: {', '.join(more[:5])}" if more else None
+    more = {*ended.value["listing"]} ^ {*whole.listing_after}
+    return f"left behind or missing after the second call: {', '.join(sorted(more)[:5])}" if more else None
+
+
+def _left_for_the_next(trouble: Trouble, first: Ended) -> bool:
+    """Whether a part may stay until the next call: after a signal that killed, or one that came while it was removed."""
+    killed = trouble.kind == TERMINATE and first.signal is not None
+    return killed or (trouble.kind in (INTERRUPT, TERMINATE) and is_removal(trouble.label))
 
 
 # --- troubles

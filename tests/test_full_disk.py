@@ -10,14 +10,7 @@ harness = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(harness)
 
 
-OPERATIONS = (
-    "SpaHGC.save over",
-    "reference_bank, append",
-    "report over",
-    "download",
-    "spahgc predict",
-    "spahgc evaluate",
-)
+OPERATIONS = ("SpaHGC.save over", "spahgc evaluate")
 
 
 def test_a_full_disk_and_signals_leave_nothing_half_written_and_are_told_in_words() -> None:

@@ -10,5 +10,9 @@ harness = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(harness)
 
 
+OPERATIONS = ("embed, resumed", "SpaHGC.save over", "reference_bank, append", "cross_validate", "report over")
+
+
 def test_a_killed_process_leaves_the_old_or_the_new_and_the_next_call_ends_well() -> None:
-    harness.run("killed.py", "--moments", "3", "--timers", "0")
+    named = (word for name in OPERATIONS for word in ("--operation", name))
+    harness.run("killed.py", "--moments", "2", "--timers", "0", *named)

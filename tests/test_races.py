@@ -10,5 +10,9 @@ harness = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(harness)
 
 
-def test_processes_at_the_same_time_find_the_right_result_or_an_error_in_words() -> None:
-    harness.run("races.py", "--repetitions", "1", "--processes", "2")
+RACES = ("bank, new", "bank, append", "model, saved over", "predict_many, two", "download", "threads")
+
+
+def test_processes_and_threads_at_the_same_time_find_the_right_result_or_an_error_in_words() -> None:
+    named = (word for name in RACES for word in ("--race", name))
+    harness.run("races.py", "--repetitions", "1", "--processes", "2", *named)

@@ -95,16 +95,14 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-REMOVALS = ("os.remove", "os.rmdir", "os.scandir", "os.listdir", "shutil.rmtree")
+REMOVALS = ("os.remove", "os.rmdir", "os.scandir", "os.listdir", "shutil.rmtree", "fcntl.flock")
 
 
 def is_removal(label: str) -> bool:
-    """Whether something is looked for and removed at a moment, which no full disk prevents."""
+    """Whether something is looked for, locked or removed at a moment, which no full disk prevents."""
     return any(f"before {event} " in label for event in REMOVALS)
 
 
 def evenly(n: int, wanted: int) -> list[int]:
-    """So many of the numbers below n, evenly spaced, the first and the last among them."""
-    if wanted >= n:
-        return list(range(n))
-    return sorted({round(i * (n - 1) / max(wanted - 1, 1)) for i in range(wanted)})
+    """So many of the numbers below n, each from the middle of one of as many equal parts."""
+    return sorted({int((i + 0.5) * n / min(wanted, n)) for i in range(min(wanted, n))})

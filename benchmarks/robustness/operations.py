@@ -49,7 +49,7 @@ class Operation:
     inputs
         Files in the folder that are read and not written.
     kept
-        What a call that was stopped leaves for the next one.
+        What a call that was stopped leaves for the next one: how these names begin.
     """
 
     name: str
@@ -312,9 +312,7 @@ OPERATIONS = (
         "report over another", _report("new"), _hashes("page.html"), lambda folder: _report("old")(folder) and None
     ),
     Operation("figure over another", _figure(1), _hashes("figure.png"), lambda folder: _figure(0)(folder) and None),
-    Operation(
-        "download", _download, _hashes("cache/data.bin"), kept=("cache/.data.bin.part", "cache/.data.bin.part.json")
-    ),
+    Operation("download", _download, _hashes("cache/data.bin"), kept=("cache/.data.bin.part",)),
     *([Operation("index of a bank", _search_index, _bank_state, _prepare_one_bank)] if has_faiss() else []),
 )
 
