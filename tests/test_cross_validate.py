@@ -337,7 +337,8 @@ def test_a_changed_file_of_a_checkpoint_is_noticed(cohort, tmp_path):
 
 
 def test_a_checkpoint_keeps_names_that_look_like_something_else(tmp_path):
-    store = Checkpoint(tmp_path, {}, {"a:b/c": {}, "a-b-c": {}})
+    slides = {"001": {"group": "nan"}, "NA": {"group": "nan"}}
+    store = Checkpoint(tmp_path, {"slides": slides}, {"a:b/c": {}, "a-b-c": {}})
     scores = pd.DataFrame(
         {
             "slide": ["001", "NA"],

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from anndata import AnnData
@@ -330,22 +331,44 @@ def test_a_missing_package_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
         read_counts(tmp_path)
 
 
+FOLD_INPUTS = {"seed": 0, "slides": {"a": {"group": "a"}, "b": {"group": "b"}}}
+
+
+def fold_scores(**columns) -> pd.DataFrame:
+    """A row of a fold's table, and what is written over it."""
+    row = {"slide": ["a"], "gene": ["NA"], "pearson": [0.5], "spearman": [np.nan], "rmse": [0.1], "n": [3]}
+    return pd.DataFrame(row | columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"slide": ["b"]}, 'slides that are not of group "a": "b"'),
+        ({"slide": ["never seen"]}, 'slides that are not of group "a": "never seen"'),
+        ({name: [value] * 2 for name, value in fold_scores().iloc[0].items()}, "a gene of a slide more than once"),
+        ({"n": [0]}, "numbers of spots from 0 to 0"),
+        ({"n": [2**31]}, "numbers of spots from 2,147,483,648"),
+    ],
+)
+def test_a_fold_whose_checksum_fits_is_looked_into(tmp_path: Path, columns: dict, problem: str) -> None:
+    checkpoint = Checkpoint(tmp_path, FOLD_INPUTS, {"ridge": {}})
+    checkpoint.write("ridge", "a", fold_scores(**columns), 1.0, None)
+    with pytest.raises(ValueError, match=f"cannot be read: .*{problem}.*Delete .* to compute this fold again"):
+        checkpoint.read("ridge", "a")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
 def test_a_folder_of_folds_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
-    Checkpoint(tmp_path, {"seed": 0}, {})
+    Checkpoint(tmp_path, FOLD_INPUTS, {})
     (tmp_path / "inputs.json").write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read: .*Pass another folder|holds folds of other inputs"):
-        Checkpoint(tmp_path, {"seed": 0}, {})
+        Checkpoint(tmp_path, FOLD_INPUTS, {})
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"method": {}, "sha256": 3}'])
 def test_a_fold_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
-    import pandas as pd
-
-    checkpoint = Checkpoint(tmp_path, {"seed": 0}, {"ridge": {}})
-    scores = pd.DataFrame(
-        {"slide": ["a"], "gene": ["NA"], "pearson": [0.5], "spearman": [np.nan], "rmse": [0.1], "n": [3]}
-    )
+    checkpoint = Checkpoint(tmp_path, FOLD_INPUTS, {"ridge": {}})
+    scores = fold_scores()
     checkpoint.write("ridge", "a", scores, 1.0, None)
     found, _ = checkpoint.read("ridge", "a")
     pd.testing.assert_frame_equal(found, scores)

@@ -13,7 +13,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -22,6 +24,8 @@ from spahgc._validate import check_new_name, error_of_path, make_folder, user_pa
 
 PART, REPLACED, NEW = ".part", ".old", "new"
 """Ends of the names of what is being written, and of what it replaces, while that lies beside it; the new folder in it."""
+PART_NAME = re.compile(rf"\..*-[0-9a-f]{{8}}-[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)
+"""Names of parts: the beginning of that of the file, its fingerprint, random characters."""
 NAME_CHARACTERS = 40
 """Of the target's name in that of its part, so that every legal name leaves room for the rest (255 bytes in all)."""
 ABANDONED_AFTER_S = 24 * 3600
@@ -81,7 +85,54 @@ def written_whole(path: Path, *, n_bytes: int | None = None) -> Iterator[Path]:
 def write_h5ad(adata: AnnData, path: str | Path) -> None:
     """Write an AnnData whole or not at all."""
     with written_whole(user_path(path), n_bytes=adata.__sizeof__()) as part:
-        adata.write_h5ad(part)
+        write_hdf5(adata, part)
+
+
+def write_hdf5(adata: AnnData, path: Path) -> None:
+    """Write an AnnData into a file as ``adata.write_h5ad`` does, of which a full disk makes an error and not a crash.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    from anndata.io import write_elem
+    from h5py import File
+
+    adata.strings_to_categoricals()
+    with _PatientFile(path, "w+b") as file:
+        try:
+            with File(file, "w") as root:
+                write_elem(root, "/", adata)
+        except Exception as error:
+            raise (file.error or error) from error
+        if file.error is not None:
+            raise file.error
+
+
+class _PatientFile(FileIO):
+    """A file that keeps an error of writing for later: HDF5 ends the process where it cannot write what it closes."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """All of the content, as long as nothing has failed; nothing after that."""
+        left = memoryview(content).cast("B")
+        n_bytes = len(left)
+        try:
+            while self.error is None and left:
+                left = left[super().write(left) or 0 :]
+        except OSError as error:
+            self.error = error
+        return n_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, as long as nothing has failed."""
+        try:
+            return self.tell() if self.error is not None else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return self.tell()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -210,6 +261,16 @@ def remove_leftovers(path: Path) -> None:
                 each.rename(path)
         else:
             _remove(each)
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """Remove the parts that killed processes have left in a folder of many files, which may never be written again."""
+    if not folder.is_dir():
+        return
+    with suppress(PermissionError):  # a folder may be written and not listed
+        for name in os.listdir(folder):
+            if PART_NAME.fullmatch(name):
+                _remove_if_abandoned(folder / name)
 
 
 def is_being_replaced(path: Path) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers
+from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers, write_hdf5
 from spahgc._keys import UNS, Uns
 from spahgc._parameters import Parameters
 from spahgc._reading import UnreadableError, read_h5ad, reading
@@ -147,6 +147,8 @@ def _check_history(history: dict[str, list[float]]) -> None:
     lengths = {name: len(values) for name, values in history.items()}
     if not all(isinstance(value, int | float) for values in history.values() for value in values):
         raise ValueError("history: some losses are no numbers")
+    if not all(value >= 1 and float(value).is_integer() for value in history.get("epoch", [])):
+        raise ValueError("history: some epochs are no whole numbers from 1 on")
     if history and ("epoch" not in history or len(set(lengths.values())) > 1):
         raise ValueError(f"history: epochs or terms are missing, found are {lengths}")
 
@@ -215,7 +217,7 @@ def write_folder(folder: Path, tensors: Tensors, bank: AnnData, description: Des
     n_bytes = sum(part.nbytes for part in tensors.values()) + bank.__sizeof__()
     with folder_written_whole(folder, overwrite=overwrite, n_bytes=n_bytes) as part:
         save_file(tensors, part / WEIGHTS_FILE)
-        bank.write_h5ad(part / BANK_FILE)
+        write_hdf5(bank, part / BANK_FILE)
         description = description | {"sha256": checksums(part)}
         (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
 

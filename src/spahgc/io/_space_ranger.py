@@ -38,6 +38,8 @@ from spahgc.io._write_library import (
 OUTS, BINS_FOLDER = "outs", "binned_outputs"
 IMAGE_SCALES = {"hires": "tissue_hires_scalef", "lowres": "tissue_lowres_scalef"}
 """Scale factor of each reduced image."""
+MAX_POSITION = 1e7
+"""Pixels, and steps of the array: no image is as wide."""
 BIN_SIZE = "bin_size_um"
 """Scale factor: side of a bin, microns."""
 LENGTHS = (SPOT_DIAMETER, "fiducial_diameter_fullres", MPP, BIN_SIZE, *IMAGE_SCALES.values())
@@ -284,12 +286,14 @@ def join_positions(
         )
     table = positions.iloc[row]
     # A matrix that was not filtered holds the whole array.
-    broken = ~np.isfinite(table.to_numpy(np.float64)).all(axis=1) & (table[IN_TISSUE] != 0).to_numpy()
+    # What is not finite is not below the limit either.
+    possible = (np.abs(table.to_numpy(np.float64)) < MAX_POSITION).all(axis=1)
+    broken = ~possible & (table[IN_TISSUE] != 0).to_numpy()
     if broken.any():
         first = table[broken].iloc[0]
         raise ValueError(
-            f'{broken.sum()} of {len(table)} spots of the counts have positions in "{paths[1]}" that are not finite '
-            f'numbers; the first is "{table.index[broken][0]}": {first.to_dict()}. Correct these rows, or set their '
+            f'{broken.sum()} of {len(table)} spots of the counts have positions in "{paths[1]}" that no image has; '
+            f'the first is "{table.index[broken][0]}": {first.to_dict()}. Correct these rows, or set their '
             "column in_tissue to 0."
         )
     in_tissue = (table[IN_TISSUE] == 1).to_numpy()

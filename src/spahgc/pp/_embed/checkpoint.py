@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from spahgc._files import DIGEST_LENGTH, WHOLE_FILE_BYTES, digest, file_digest, write_text, written_whole
+from spahgc._files import (
+    DIGEST_LENGTH,
+    WHOLE_FILE_BYTES,
+    digest,
+    file_digest,
+    remove_leftovers_in,
+    write_text,
+    written_whole,
+)
 from spahgc._reading import UnreadableError, reading
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import PatchCutter
@@ -56,6 +64,7 @@ class EmbeddingCheckpoint:
         made_with = json.loads(json.dumps({"format": FORMAT, "key": key} | made_with))
         slug = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:NAME_LENGTH] for name in (slide, key))
         self.folder = root / f"{slug}_{digest(json.dumps(made_with, sort_keys=True).encode())}"
+        remove_leftovers_in(self.folder)
         if not (self.folder / DESCRIPTION_FILE).exists():
             _warn_of_other_inputs(root, slide, made_with)
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._files import written_whole
+from spahgc._files import remove_leftovers_in, written_whole
 from spahgc._reading import reading
 from spahgc._spots.rows import Rows, SomeRows, StoredRows, as_stored
 from spahgc.pp._search.exact import MIN_NORM, cosine_neighbors, neighbor_graph, normalized
@@ -285,6 +285,7 @@ def _fingerprint(bank: Rows) -> bytes:
 
 def _stored_index(rows: StoredRows, bank_folder: Path) -> Index:
     """The index that lies beside the bank, extended if the bank has grown, or a new one, which is written there."""
+    remove_leftovers_in(bank_folder / INDEX_FOLDER)
     # What the bank was after each write, the last one first.
     paths = [_index_path(rows, bank_folder, digest) for _, digest in reversed(rows.digests)]
     for path, (n_spots, _) in zip(paths, reversed(rows.digests), strict=True):

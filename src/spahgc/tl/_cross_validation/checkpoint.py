@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spahgc._files import digest, write_text
+from spahgc._files import digest, remove_leftovers_in, write_text
 from spahgc._parameters import find_preset
 from spahgc._reading import reading
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import check_writable_folder, quoted
 
 INPUTS_FILE = "inputs.json"
+MAX_SPOTS = 2**31 - 1
+"""Of a slide, in a table of scores; what draws resamples of them knows no larger numbers."""
 SLUG_LENGTH = 40
 """Most characters of a method's or group's name in a file name."""
 
@@ -33,7 +35,7 @@ class Checkpoint:
     folder
         The folder; made if it is not there.
     inputs
-        Fingerprint of what all folds share.
+        Fingerprint of what all folds share; ``"slides"`` has that of every slide with its ``"group"``.
     methods
         Fingerprint of each method, by label.
 
@@ -47,7 +49,9 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, inputs: dict[str, Any], methods: dict[str, dict[str, Any]]) -> None:
         self.folder = check_writable_folder(folder)
+        remove_leftovers_in(self.folder)
         self.methods = methods
+        self._group_of = {name: str(slide["group"]) for name, slide in inputs["slides"].items()}
         path = self.folder / INPUTS_FILE
         if path.exists():
             with reading(path, "the inputs of a cross-validation", "Pass another folder, or remove this one."):
@@ -70,7 +74,19 @@ class Checkpoint:
         if hashlib.sha256(content).hexdigest() != digest_of_table:
             raise ValueError(f'"{table}" is not the file that {description.name} was written with. {remedy}')
         with reading(table, "the scores of a finished fold", remedy):
-            return _parsed(content), seconds
+            scores = _parsed(content)
+            self._check_scores(scores, group)
+        return scores, seconds
+
+    def _check_scores(self, scores: pd.DataFrame, group: str) -> None:
+        """Refuse scores of another fold, and numbers that none can have."""
+        foreign = sorted({name for name in scores["slide"].unique() if self._group_of.get(name) != group})
+        if foreign:
+            raise ValueError(f'it holds slides that are not of group "{group}": {quoted(foreign)}')
+        if scores.duplicated(["slide", "gene"]).any():
+            raise ValueError("it holds a gene of a slide more than once")
+        if not scores["n"].between(1, MAX_SPOTS).all():
+            raise ValueError(f"it holds numbers of spots from {scores['n'].min():,} to {scores['n'].max():,}")
 
     def write(self, label: str, group: str, scores: pd.DataFrame, seconds: float, device: str | None) -> None:
         """Keep the scores of a fold: columns ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``n``."""
