@@ -42,7 +42,14 @@ MAX_POSITION = 1e7
 """Pixels, and steps of the array: no image is as wide."""
 BIN_SIZE = "bin_size_um"
 """Scale factor: side of a bin, microns."""
-LENGTHS = (SPOT_DIAMETER, "fiducial_diameter_fullres", MPP, BIN_SIZE, *IMAGE_SCALES.values())
+LENGTHS = (
+    SPOT_DIAMETER,
+    "fiducial_diameter_fullres",
+    MPP,
+    BIN_SIZE,
+    *IMAGE_SCALES.values(),
+    "regist_target_img_scalef",
+)
 """Scale factors that must be positive numbers where they are there."""
 
 BARCODE, IN_TISSUE = "barcode", "in_tissue"
