@@ -350,10 +350,10 @@ def test_a_checkpoint_keeps_names_that_look_like_something_else(tmp_path):
         }
     )
     store.write("a:b/c", "nan", scores, 1.25, None)
-    read, seconds = store.read("a:b/c", "nan")
+    read, seconds = store.read("a:b/c", "nan", {"001": {"NA"}, "NA": {"1e5"}})
     pd.testing.assert_frame_equal(read, scores, check_exact=True)
     assert seconds == 1.25
-    assert store.read("a-b-c", "nan") is None
+    assert store.read("a-b-c", "nan", {}) is None
     assert all(json.loads(path.read_text()) is not None for path in tmp_path.glob("*.json"))
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -325,10 +326,10 @@ def test_a_missing_package_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "scanpy", None)
     from spahgc.io._space_ranger import read_counts
 
-    (tmp_path / "matrix.mtx").write_text("")
-    (tmp_path / "genes.tsv").write_text("a\ta\n")
+    with h5py.File(tmp_path / "matrix.h5", "w") as file:
+        file.create_group("matrix")
     with pytest.raises(ImportError, match="scanpy"):
-        read_counts(tmp_path)
+        read_counts(tmp_path / "matrix.h5")
 
 
 FOLD_INPUTS = {"seed": 0, "slides": {"a": {"group": "a"}, "b": {"group": "b"}}}
@@ -346,6 +347,10 @@ def fold_scores(**columns) -> pd.DataFrame:
         ({"slide": ["b"]}, 'slides that are not of group "a": "b"'),
         ({"slide": ["never seen"]}, 'slides that are not of group "a": "never seen"'),
         ({name: [value] * 2 for name, value in fold_scores().iloc[0].items()}, "a gene of a slide more than once"),
+        ({"gene": ["2147483648"]}, 'genes that slide "a" does not have: "2147483648"'),
+        ({"pearson": [1.5]}, "a correlation outside -1 to 1"),
+        ({"spearman": [-3.0]}, "a correlation outside -1 to 1"),
+        ({"rmse": [-0.1]}, "a negative error"),
         ({"n": [0]}, "numbers of spots from 0 to 0"),
         ({"n": [2**31]}, "numbers of spots from 2,147,483,648"),
     ],
@@ -354,7 +359,7 @@ def test_a_fold_whose_checksum_fits_is_looked_into(tmp_path: Path, columns: dict
     checkpoint = Checkpoint(tmp_path, FOLD_INPUTS, {"ridge": {}})
     checkpoint.write("ridge", "a", fold_scores(**columns), 1.0, None)
     with pytest.raises(ValueError, match=f"cannot be read: .*{problem}.*Delete .* to compute this fold again"):
-        checkpoint.read("ridge", "a")
+        checkpoint.read("ridge", "a", {"a": {"NA"}, "b": {"NA"}})
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
@@ -370,12 +375,12 @@ def test_a_fold_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> 
     checkpoint = Checkpoint(tmp_path, FOLD_INPUTS, {"ridge": {}})
     scores = fold_scores()
     checkpoint.write("ridge", "a", scores, 1.0, None)
-    found, _ = checkpoint.read("ridge", "a")
+    found, _ = checkpoint.read("ridge", "a", {"a": {"NA"}, "b": {"NA"}})
     pd.testing.assert_frame_equal(found, scores)
     path = next(path for path in tmp_path.glob("*.json") if path.name != "inputs.json")
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read: .*Delete .* to compute this fold again"):
-        checkpoint.read("ridge", "a")
+        checkpoint.read("ridge", "a", {"a": {"NA"}, "b": {"NA"}})
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

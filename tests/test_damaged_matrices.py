@@ -258,7 +258,7 @@ def test_a_cs_graph_that_is_handed_over_is_looked_at(refs, target, quick) -> Non
 
 @pytest.mark.parametrize("gene", ["gex", "old"])
 def test_counts_of_space_ranger_that_point_elsewhere_are_refused(tmp_path: Path, gene: str) -> None:
-    from spahgc.io._space_ranger import _read_counts_file
+    from spahgc.io._space_ranger import read_counts
 
     path = tmp_path / "filtered_feature_bc_matrix.h5"
     counts = csc_matrix(np.ones((3, 4), np.int32))
@@ -268,8 +268,15 @@ def test_counts_of_space_ranger_that_point_elsewhere_are_refused(tmp_path: Path,
             group[name] = values
         group["indices"][0] = 2**30
         group["shape"] = counts.shape
-    with pytest.raises(ValueError, match="is damaged: indices from 0 to 1,073,741,824 in 3 rows"):
-        _read_counts_file(path)
+        group["barcodes"] = np.array([b"AAAC-1", b"AAAG-1", b"AAAT-1", b"AACC-1"])
+        names = np.array([b"g1", b"g2", b"g3"])
+        if gene == "old":
+            group["genes"] = group["gene_names"] = names
+        else:
+            for name in ("id", "name", "feature_type", "genome"):
+                group[f"features/{name}"] = names
+    with pytest.raises(ValueError, match="is damaged: indices from 0 to 1,073,741,824 in 3 columns"):
+        read_counts(path)
 
 
 def test_a_damaged_bank_of_a_model_is_refused(refs, quick, tmp_path: Path) -> None:

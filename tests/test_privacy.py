@@ -327,7 +327,7 @@ def test_the_password_of_a_mirror_is_in_no_file_and_no_message(
         mirror = server.url.replace("://", f"://{USER}:{TOKEN}@")
         with pytest.raises(CohortUnavailableError) as broken:
             retrieve(remote, file, page="P", mirror=mirror)
-        notes = [path.read_bytes() for path in tmp_path.iterdir()]
+        notes = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
         assert len(notes) == 2, "there is no part and no note"
         assert retrieve(remote, file, page="P", mirror=mirror).stat().st_size == 1_000_000
         assert "bytes=" in server.requests[-1], "the part was not recognised"

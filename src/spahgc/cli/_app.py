@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from spahgc._validate import user_path
 from spahgc.cli._cross_validate import cross_validate
 from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
@@ -100,7 +99,11 @@ def _expanded(value: Any) -> Any:
     """Paths with ``~`` as the home folder, which shells leave as it is in ``--output=~/x``; other values as they are."""
     if isinstance(value, list):
         return [_expanded(item) for item in value]
-    return user_path(value) if isinstance(value, Path) else value
+    if not isinstance(value, Path):
+        return value
+    from spahgc._validate import user_path  # loads numpy
+
+    return user_path(value)
 
 
 def _add(function: Callable[..., Printed]) -> None:

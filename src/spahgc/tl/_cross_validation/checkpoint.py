@@ -23,6 +23,8 @@ from spahgc._validate import check_writable_folder, quoted
 INPUTS_FILE = "inputs.json"
 MAX_SPOTS = 2**31 - 1
 """Of a slide, in a table of scores; what draws resamples of them knows no larger numbers."""
+ROUNDING = 1e-9
+"""By which a correlation may pass 1."""
 SLUG_LENGTH = 40
 """Most characters of a method's or group's name in a file name."""
 
@@ -60,8 +62,21 @@ class Checkpoint:
         else:
             write_text(path, json.dumps(inputs, indent=1))
 
-    def read(self, label: str, group: str) -> tuple[pd.DataFrame, float] | None:
-        """Scores and seconds of a finished fold, ``None`` if it is not finished."""
+    def read(self, label: str, group: str, genes: Mapping[str, set[str]]) -> tuple[pd.DataFrame, float] | None:
+        """Scores and seconds of a finished fold, ``None`` if it is not finished.
+
+        Parameters
+        ----------
+        label, group
+            The method's label, and the group held out.
+        genes
+            Those of every slide.
+
+        Raises
+        ------
+        ValueError
+            If its files are damaged, or hold what is none of this fold.
+        """
         table, description = self._paths(label, group)
         if not description.exists():
             return None
@@ -70,19 +85,26 @@ class Checkpoint:
             record = json.loads(description.read_text(encoding="utf-8"))
             method, digest_of_table, seconds = record["method"], record["sha256"], float(record["seconds"])
         self._refuse(method, self.methods[label], f'method "{label}"')
-        content = table.read_bytes() if table.exists() else b""
+        with reading(table, "the scores of a finished fold", remedy):
+            content = table.read_bytes() if table.exists() else b""
         if hashlib.sha256(content).hexdigest() != digest_of_table:
             raise ValueError(f'"{table}" is not the file that {description.name} was written with. {remedy}')
         with reading(table, "the scores of a finished fold", remedy):
             scores = _parsed(content)
-            self._check_scores(scores, group)
+            self._check_scores(scores, group, genes)
         return scores, seconds
 
-    def _check_scores(self, scores: pd.DataFrame, group: str) -> None:
+    def _check_scores(self, scores: pd.DataFrame, group: str, genes: Mapping[str, set[str]]) -> None:
         """Refuse scores of another fold, and numbers that none can have."""
         foreign = sorted({name for name in scores["slide"].unique() if self._group_of.get(name) != group})
         if foreign:
             raise ValueError(f'it holds slides that are not of group "{group}": {quoted(foreign)}')
+        for name, rows in scores.groupby("slide"):
+            unknown = sorted(set(rows["gene"]) - genes[str(name)])
+            if unknown:
+                raise ValueError(f'it holds genes that slide "{name}" does not have: {quoted(unknown)}')
+        if (scores[["pearson", "spearman"]].abs() > 1 + ROUNDING).any(axis=None) or (scores["rmse"] < 0).any():
+            raise ValueError("it holds a correlation outside -1 to 1, or a negative error")
         if scores.duplicated(["slide", "gene"]).any():
             raise ValueError("it holds a gene of a slide more than once")
         if not scores["n"].between(1, MAX_SPOTS).all():

@@ -227,7 +227,8 @@ def score_folds(
     """
     finished: dict[tuple[str, str], tuple[pd.DataFrame, float]] = {}
     if store is not None:
-        stored = {fold.key: store.read(*fold.key) for fold in folds}
+        genes = {name: set(slide.var_names) for name, slide in slides.items()}
+        stored = {fold.key: store.read(*fold.key, genes) for fold in folds}
         finished = {key: entry for key, entry in stored.items() if entry is not None}
     missing = {fold.key: fold for fold in folds if fold.key not in finished}
     warned = set(warned)
