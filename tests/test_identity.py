@@ -246,3 +246,33 @@ def test_four_slides_of_two_patients_are_predicted_banked_and_cross_validated(co
     sp.pp.reference_bank(cohort)
     sp.tl.predict(cohort[0], cohort[1:], method="ridge")
     sp.tl.cross_validate(cohort, methods=["ridge"])
+
+
+# Measured slides.
+
+
+def embedded(pixels, xy):
+    slide = AnnData(np.zeros((len(xy), 1), np.float32), obsm={"spatial": np.asarray(xy, float)})
+    sp.pp.embed(slide, encoder="efficientnet_lite0", image=pixels, mpp=0.69, key_added="X", device="cpu")
+    return Look(slide.obsm["X"], slide.obsm["spatial"])
+
+
+def pixels_and_centres(folder, name, n=None):
+    spots = pd.read_csv(folder / f"{name}_selection.tsv", sep="\t").query("selected == 1")
+    xy = spots[["pixel_x", "pixel_y"]].to_numpy(float)
+    with Image.open(folder / f"{name}.jpg") as image:
+        pixels = np.asarray(image)
+    return pixels, xy if n is None else xy[np.random.default_rng(0).permutation(len(xy))[:n]]
+
+
+@pytest.mark.data
+def test_a_measured_slide_is_known_again_and_no_serial_section_is_taken_for_it(her2st):
+    pixels, xy = pixels_and_centres(her2st, "C2")
+    section = embedded(pixels, xy)
+    some = xy[np.random.default_rng(0).permutation(len(xy))[:40]]
+    mirrored = embedded(np.ascontiguousarray(pixels[:, ::-1]), some * [-1, 1] + [pixels.shape[1] - 1, 0])
+    turned = embedded(np.ascontiguousarray(np.rot90(pixels)), some[:, ::-1] * [1, -1] + [0, pixels.shape[1] - 1])
+    for changed_section in (embedded(pixels, some + [1, 0]), mirrored, turned):
+        assert overlap(section, changed_section) is not None
+    for other in ("C3", "C4"):
+        assert overlap(section, embedded(*pixels_and_centres(her2st, other, 60))) is None
