@@ -62,7 +62,7 @@ def test_what_is_missing_is_filled_in_from_the_columns():
 
 def test_a_record_of_the_package_is_taken_whole():
     adata = slide()
-    adata.obsm[KEY] = np.ones((10, 1024))
+    adata.obsm[KEY] = np.arange(10240.0).reshape(10, 1024)
     sp.pp.use_embedding(adata, KEY, record=describe_encoder("uni"))
     assert written(adata) == describe_encoder("uni").to_uns()
 

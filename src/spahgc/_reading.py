@@ -217,9 +217,9 @@ def broken_arrays(
     data_ndim
         Dimensions of the values: 3 of a matrix of blocks.
     """
-    if indices.ndim != 1 or data.ndim != data_ndim:
+    if indices.ndim != 1 or data.ndim != data_ndim or len(indices) != len(data):
         return f"its indices are of shape {indices.shape}, its values of {data.shape}"
-    problem = broken_pointers(indptr, n_major, min(len(indices), len(data)))
+    problem = broken_pointers(indptr, n_major, len(indices))
     return problem or _broken_indices(indices[: int(indptr[-1])], n_minor, places)
 
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
+from scipy.sparse import issparse
 
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
 
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
+
+LARGEST_EMBEDDING = 1e15
+"""Largest number of an embedding. The squares of larger ones, summed over its columns, leave the range of float32."""
+
+SMALLEST_RANGE = 1e-5
+"""Least range, over the spots of a slide, of the column of an embedding that varies most. A column whose standard deviation
+is below 1e-6 counts as constant, so that an embedding of smaller numbers would be seen in part or not at all."""
 
 
 REDUCTIONS = ("X_pca", "X_umap", "X_tsne", "X_diffmap", "X_pca_harmony")
@@ -123,7 +133,36 @@ def _embeddings_without_record(adata: AnnData) -> list[str]:
 
 
 def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
-    """The embedding, spots x dim, float32; refuses a missing, misshaped or non-finite one."""
+    """The embedding of a slide, read and checked: the one place where it becomes an array.
+
+    Parameters
+    ----------
+    adata
+        The slide. ``obsm[key]`` may be an array of numbers, a DataFrame of numeric columns, or an array of dask, zarr or
+        h5py.
+    key
+        Key of the embedding in ``obsm``.
+    label
+        How messages call the slide.
+
+    Returns
+    -------
+    Spots x dim, float32.
+
+    Raises
+    ------
+    KeyError
+        If it is missing.
+    TypeError
+        If it is sparse, or holds something else than real numbers.
+    ValueError
+        If it is no matrix, holds NaN, infinite, masked or huge numbers, or tells no spot from another.
+
+    Warns
+    -----
+    UserWarning
+        If it is zero in some spots, which therefore look like nothing.
+    """
     if key not in adata.obsm:
         known = encoder_records(adata)
         name = known[key]["name"] if key in known else key.removeprefix("X_")
@@ -131,16 +170,78 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
             f'obsm["{key}"] not found in {label}, obsm has {quoted(adata.obsm)}. '
             f'Run spahgc.pp.embed(adata, encoder="{name}") first.'
         )
-    z = np.asarray(adata.obsm[key], dtype=np.float32)
-    if z.ndim != 2:
-        raise ValueError(f'obsm["{key}"] of {label} must be spots x dim, found shape {z.shape}.')
-    broken = ~np.isfinite(z).all(axis=1)
-    if broken.any():
+    called = f'obsm["{key}"] of {label}'
+    z = _as_float32(adata.obsm[key], called)
+    if z.ndim != 2 or not z.shape[1]:
+        raise ValueError(f"{called} must be spots x dim, found shape {z.shape}.")
+    # NaN is the highest and the lowest of a column that holds one.
+    lowest, highest = z.min(axis=0), z.max(axis=0)
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        broken = ~np.isfinite(z).all(axis=1)
         raise ValueError(
-            f'obsm["{key}"] of {label} has NaN or infinite numbers in {int(broken.sum())} of {len(z)} spots '
+            f"{called} has NaN or infinite numbers in {int(broken.sum())} of {len(z)} spots "
             f"({quoted(adata.obs_names[broken])}). Embed the slide again, or remove these spots."
         )
+    _check_range(lowest.astype(np.float64), highest.astype(np.float64), len(z), called)
+    zero = ~z.any(axis=1)
+    if zero.any():
+        warnings.warn(
+            f"{called} is zero in {int(zero.sum())} of {len(z)} spots ({quoted(adata.obs_names[zero])}), as where nothing "
+            "was embedded. They are similar to no other spot. Embed them, or remove these spots.",
+            stacklevel=3,
+        )
     return z
+
+
+def _as_float32(values: Any, called: str) -> np.ndarray:
+    """Real numbers of any kind as float32; a masked number becomes NaN, one beyond the range of float32 infinite."""
+    if issparse(values) or "sparse" in type(values).__name__.lower():
+        raise TypeError(
+            f"{called} is sparse ({type(values).__name__}), which an embedding is not. If it is one, store it densely: "
+            "adata.obsm[key] = adata.obsm[key].toarray()."
+        )
+    if isinstance(values, pd.DataFrame):
+        columns = [str(name) for name, kind in values.dtypes.items() if getattr(kind, "kind", "O") not in "iuf"]
+        if columns:
+            kinds = sorted({str(kind) for kind in values.dtypes if getattr(kind, "kind", "O") not in "iuf"})
+            raise TypeError(
+                f"{called} is a DataFrame whose columns {quoted(columns)} hold {', '.join(kinds)}. Keep the columns that "
+                "are numbers."
+            )
+        values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if not isinstance(values, np.ndarray):
+        values = np.asarray(values)  # dask, zarr, h5py
+    if values.dtype.kind not in "iuf":
+        raise TypeError(
+            f"{called} holds values of type {values.dtype}, not real numbers. Store the embedding as numbers: "
+            'adata.obsm[key] = adata.obsm[key].astype("float32").'
+        )
+    with np.errstate(over="ignore"):  # what becomes infinite is refused with its spots
+        if isinstance(values, np.ma.MaskedArray):
+            return np.asarray(np.ma.filled(values.astype(np.float32), np.nan))
+        return np.asarray(values, dtype=np.float32)
+
+
+def _check_range(lowest: np.ndarray, highest: np.ndarray, n_spots: int, called: str) -> None:
+    """Refuse an embedding by the range of its columns: numbers that are huge, or hardly differ between spots."""
+    largest = max(abs(lowest.min()), abs(highest.max()))
+    if largest > LARGEST_EMBEDDING:
+        raise ValueError(
+            f"{called} holds numbers up to {largest:.3g}; beyond {LARGEST_EMBEDDING:.0e} they cannot be computed with. "
+            "Divide the embeddings of all slides by the same number."
+        )
+    widest = (highest - lowest).max()
+    if n_spots > 1 and widest == 0:
+        what = "is zero" if largest == 0 else "is the same"
+        raise ValueError(
+            f"{called} {what} in all {n_spots} spots, so that nothing tells them apart. Embed the slide again; a look at "
+            "the patches shows whether image and coordinates belong together."
+        )
+    if n_spots > 1 and widest < SMALLEST_RANGE:
+        raise ValueError(
+            f"{called} differs by {widest:.3g} at most between its {n_spots} spots, less than {SMALLEST_RANGE:.0e}, from "
+            "which on differences count. Multiply the embeddings of all slides by the same number."
+        )
 
 
 def check_same_encoder(record: dict[str, Any], other: dict[str, Any], key: str, label: str, other_label: str) -> None:

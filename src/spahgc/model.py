@@ -462,7 +462,19 @@ def predict_spots(
         used = model._used_columns(spots)
         outputs, neighbors, attention = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
-        return Prediction(model.node_features.decode(outputs), neighbors.graph, attention, covered, neighbors.record)
+        expression = model.node_features.decode(outputs)
+        _check_finite(expression)
+        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record)
+
+
+def _check_finite(expression: np.ndarray) -> None:
+    """Refuse a prediction with NaN: whatever it comes from, nobody shall take it for a gene outside the panel."""
+    broken = ~np.isfinite(expression).all(axis=1)
+    if broken.any():
+        raise ValueError(
+            f"the prediction is NaN or infinite in {int(broken.sum())} of {len(expression)} spots: the training did not "
+            "converge. Lower learning_rate of the parameters, or divide the embeddings of all slides by the same number."
+        )
 
 
 def in_place(prediction: Prediction, rows: TissueRows) -> Prediction:

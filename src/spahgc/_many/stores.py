@@ -14,6 +14,7 @@ import anndata as ad
 from spahgc._files import folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Uns
 from spahgc._reading import read_h5ad, read_zarr, reading
+from spahgc._validate import user_path
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +54,7 @@ def slide_paths(sources: object) -> dict[str, Path]:
                 f"a slide must be the path of a .h5ad or .zarr, found {type(source).__name__}. Write slides that are in "
                 "memory with adata.write_h5ad first."
             )
-        path = Path(source).expanduser().resolve()
+        path = Path(os.path.realpath(user_path(source, "a slide")))  # resolve() raises on a link to itself
         name = path.stem if given is None else str(given)
         if not name or name.startswith(".") or "/" in name or "\\" in name:
             raise ValueError(f'"{name}" cannot be the name of a file. Pass other keys of the dictionary.')

@@ -150,6 +150,8 @@ class MeasuredSlide:
         self.hold = hold
         self.var_names = adata.var_names
         self.obs_names = adata.obs_names
+        self.gene_selection = ""
+        """What ranked its genes, if that was not what ranks those of most slides."""
         self._embeddings: dict[str, np.ndarray] = {}
         self._rankings: dict[tuple[object, ...], object] = {}
         self._reading: Reading | None = None

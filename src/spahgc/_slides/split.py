@@ -214,14 +214,24 @@ def canonical_order(xy: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.lexsort([*z[:, :2].T[::-1], xy[:, 1], xy[:, 0]])
 
 
-def shared_spots(xy: np.ndarray, z: np.ndarray, other_xy: np.ndarray, other_z: Any) -> np.ndarray:
+def shared_spots(xy: np.ndarray, z: Any, other_xy: np.ndarray, other_z: Any) -> np.ndarray:
     """Which of the other spots are among the first: same place, same embedding. Indices, ascending.
 
-    Of the other embedding, which may lie on disk, only the rows of spots at the same place are read, in blocks.
+    Of both embeddings, which may lie on disk, only the rows of spots at the same place are read, in blocks. Where some spots
+    at the same place differ, a look that several of the others have, such as that of white glass, proves nothing of them.
     """
     mine = pd.DataFrame(xy, columns=["x", "y"]).reset_index(names="mine")
     other = pd.DataFrame(other_xy, columns=["x", "y"]).reset_index(names="other")
     pairs = mine.merge(other, on=["x", "y"])[["mine", "other"]].to_numpy()
-    blocks = (pairs[start : start + BLOCK_PAIRS] for start in range(0, len(pairs), BLOCK_PAIRS))
-    shared = [other[(z[mine] == other_z[other]).all(axis=1)] for mine, other in (block.T for block in blocks)]
-    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *shared]))
+    shared, looks = [np.empty(0, dtype=np.int64)], []
+    for start in range(0, len(pairs), BLOCK_PAIRS):
+        mine_rows, other_rows = pairs[start : start + BLOCK_PAIRS].T
+        known = np.asarray(z[mine_rows])
+        agree = (known == other_z[other_rows]).all(axis=1)
+        shared.append(other_rows[agree])
+        looks += [hash(row.tobytes()) for row in known[agree]]
+    indices, repeated = np.concatenate(shared), pd.Series(looks, dtype=np.int64).duplicated(keep=False).to_numpy()
+    one_look = len(looks) > 1 and len(set(looks)) == 1
+    if one_look or len(indices) < len(pairs):
+        indices = indices[~repeated]
+    return np.unique(indices)

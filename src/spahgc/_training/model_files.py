@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers, write_hdf5
-from spahgc._keys import UNS, Uns
+from spahgc._keys import UNS, Obsp, Uns
 from spahgc._parameters import Parameters
 from spahgc._reading import UnreadableError, read_h5ad, reading
 from spahgc._training.model_tensors import broken_parameters, broken_tensors
@@ -295,6 +295,8 @@ def _check_content(tensors: Tensors, bank: AnnData, description: Description) ->
     problem = broken_bank(bank)
     if problem is not None:
         raise ValueError(f"of {BANK_FILE}, {problem}")
+    if Obsp.reference_connectivities not in bank.obsp:
+        raise ValueError(f'{BANK_FILE} has no obsp["{Obsp.reference_connectivities}"], the graph of the references')
     embedding, parameters = description["embedding"], description["parameters"]
     if embedding not in bank.obsm or bank.uns[UNS][Uns.bank]["embedding"] != embedding:
         raise ValueError(f'{BANK_FILE} was made of another embedding than "{embedding}"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         context=request.context,
         device=request.device,
     )
-    names = sorted(str(path.resolve()) for path in request.paths)
+    names = sorted(os.path.realpath(path) for path in request.paths)
     chosen = (request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed)
     units = (request.units,) if request.units else ()
     folds = folds_name(request.group_by, names, *chosen, *units)

@@ -64,10 +64,15 @@ def check_pages(path: Path) -> None:
 
     openslide would ask for the memory, and end the process where it gets none.
     """
+    size = path.stat().st_size
     with tifffile.TiffFile(path) as file:
         for page in file.pages:
-            if isinstance(page, tifffile.TiffPage):
-                check_blocks(page, np.asarray(page.databytecounts, dtype=np.uint64))
+            if not isinstance(page, tifffile.TiffPage):
+                continue
+            counts = np.asarray(page.databytecounts, dtype=np.uint64)
+            check_blocks(page, counts)
+            if counts.max(initial=0) > size:
+                raise ValueError(f"a tile or strip of {counts.max():,} bytes is announced, and the file has {size:,}")
 
 
 def check_blocks(page: tifffile.TiffPage, counts: NDArray[np.uint64]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import MeasuredSlide, measured_slides
@@ -27,6 +29,17 @@ MIN_SPOTS = 3
 
 MIN_SHARE = 0.01
 """Share of the references' spots that must have seen a gene before ``genes="all"`` predicts it."""
+
+SPANS = (0.3, 0.5, 0.75, 1.0)
+"""Shares of a slide's genes to which each piece of the curve of variance on mean is fitted, in the order in which they are
+tried. The first one is scanpy's own; the curve of a shallow slide, whose genes have few different means, needs a wider one."""
+
+MIN_CURVE_GENES = 4
+"""Genes, at least, to which that curve is fitted. The library that does so ends the whole process on fewer."""
+
+RESIDUALS = "Pearson residuals"
+"""What ranks the genes of a slide to which no curve can be fitted: the variance of their Pearson residuals (Lause, Berens and
+Kobak, 2021)."""
 
 
 def select_genes(
@@ -50,7 +63,9 @@ def select_genes(
         out, with a warning.
     n_top
         Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
-        ``flavor="seurat_v3"``. A reference with no more than this many genes contributes all of them.
+        ``flavor="seurat_v3"``. A reference with no more than this many genes contributes all of them. Where its curve of
+        variance on mean cannot be fitted, as on shallow slides, wider spans of it are tried, then the variance of Pearson
+        residuals ranks the genes; a warning says so, and so does ``uns["spahgc"]["bank"]["gene_selection"]`` of a bank.
     n_abundant
         Genes of highest mean count that are taken of each reference as well, again only those that are among them in
         every reference. Variance alone, in relation to the mean, passes over markers such as ERBB2 that are seen at
@@ -71,13 +86,21 @@ def select_genes(
     Raises
     ------
     ValueError
-        If no gene is left.
+        If no gene is left, or if a number is negative.
+
+    Warns
+    -----
+    UserWarning
+        If the genes of a reference could not be ranked as they are elsewhere.
 
     Notes
     -----
     Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only, and
     without abundant genes, which ``preset="default"`` adds.
     """
+    for name, number in {"n_top": n_top, "n_abundant": n_abundant, "min_spots": min_spots}.items():
+        if number < 0:
+            raise ValueError(f"{name} must be at least 0, found {number}.")
     slides = measured_slides(tables_of(refs, table_key, "reference"), layer=layer, units=units)
     return selected_genes(slides, n_top=n_top, n_abundant=n_abundant, min_spots=min_spots)
 
@@ -91,15 +114,19 @@ def selected_genes(
 ) -> list[str]:
     """What :func:`select_genes` returns for slides of which each is ranked once."""
     shared = common_genes(slides)
-    variable, abundant = set(shared), set(shared)
-    for slide in slides.values():
-        variable &= slide.ranking(_variable_genes, n_top, min_spots)
-        abundant &= slide.ranking(_abundant_genes, n_abundant)
+    of_slides = {name: slide.ranking(_variable_genes, n_top, min_spots) for name, slide in slides.items()}
+    variable = set(shared).intersection(*of_slides.values())
+    abundant = set(shared).intersection(*(slide.ranking(_abundant_genes, n_abundant) for slide in slides.values()))
     panel = variable | abundant
     if not panel:
+        empty = [name for name, genes in of_slides.items() if not genes] if n_top else []
         raise ValueError(
             f"no gene is among the {n_top} most variable of every reference ({quoted(slides)}). "
-            "Raise n_top=, or pass the genes yourself with genes=."
+            + (
+                f"In {quoted(empty)} no gene is seen in {min_spots} spots: leave these out, or check their counts. "
+                * bool(empty)
+            )
+            + "Raise n_top=, or pass the genes yourself with genes=."
         )
     logger.info("%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides))
     return sorted(panel)
@@ -165,19 +192,75 @@ def _abundant_genes(slide: MeasuredSlide, n_abundant: int) -> set[str]:
 
 def _variable_genes(slide: MeasuredSlide, n_top: int, min_spots: int) -> set[str]:
     """The genes of highest variance in relation to their mean, among those that enough spots have seen."""
-    import scanpy as sc
-
     counts = slide.counts()
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= min_spots
     genes = slide.var_names[seen]
     if len(genes) <= n_top:
         return set(genes)
+    if not n_top:
+        return set()
     # Numba, on which scanpy runs, sets the threads of whatever else shares its OpenMP runtime, such as torch.
     with limited_threads(counts.nnz):
-        ranked = sc.pp.highly_variable_genes(
-            AnnData(counts[:, seen].astype(np.float32), var={"gene": genes.to_numpy()}),
-            flavor="seurat_v3",
-            n_top_genes=n_top,
-            inplace=False,
-        )
-    return set(genes[ranked["highly_variable"].to_numpy()])
+        ranked, slide.gene_selection = _most_variable(csr_matrix(counts[:, seen]), n_top, slide.label)
+    return set(genes[ranked])
+
+
+def _most_variable(counts: csr_matrix, n_top: int, label: str) -> tuple[np.ndarray, str]:
+    """Which genes are the most variable, and what ranked them if it was not the curve that ranks those of most slides."""
+    import scanpy as sc
+
+    table = AnnData(counts.astype(np.float32))
+    varying = np.asarray((counts.max(axis=0) - counts.min(axis=0)).todense()).ravel() > 0
+    problem = f"{int(varying.sum())} of its genes vary"
+    for span in SPANS if varying.sum() >= MIN_CURVE_GENES else ():
+        try:
+            ranked = sc.pp.highly_variable_genes(
+                table,
+                flavor="seurat_v3",
+                n_top_genes=n_top,
+                inplace=False,
+                **({} if span == SPANS[0] else {"span": span}),
+            )
+        except ValueError as error:  # of loess
+            problem = _words_of_loess(error)
+            continue
+        if np.isfinite(ranked["variances_norm"].to_numpy()[varying]).all():
+            if span != SPANS[0]:
+                _warn_of_ranking(label, problem, f"with a span of {span} instead of {SPANS[0]}")
+            return ranked["highly_variable"].to_numpy(), "" if span == SPANS[0] else f"loess, span {span}"
+        problem = "it has no value for some genes"
+    _warn_of_ranking(label, problem, f"by the variance of their {RESIDUALS} instead")
+    return _largest_residuals(counts, n_top), RESIDUALS
+
+
+def _words_of_loess(error: ValueError) -> str:
+    words = error.args[0] if error.args else ""
+    return " ".join((words.decode(errors="replace") if isinstance(words, bytes) else str(words)).split()).rstrip(".")
+
+
+def _warn_of_ranking(label: str, problem: str, instead: str) -> None:
+    warnings.warn(
+        f"{label} is too shallow, or has too few genes, for the curve of variance on mean that ranks its genes ({problem}). "
+        f"They were ranked {instead}. Pass genes= to choose them yourself.",
+        stacklevel=6,
+    )
+
+
+def _largest_residuals(counts: csr_matrix, n_top: int) -> np.ndarray:
+    """Which genes have the Pearson residuals of largest variance, or the largest variance where values are negative."""
+    import scanpy as sc
+
+    seen = counts[np.diff(counts.indptr) > 0]  # a spot without a count has no residual
+    if seen.data.min() < 0:
+        means = np.asarray(seen.mean(axis=0)).ravel()
+        variance = np.asarray(seen.multiply(seen).mean(axis=0)).ravel() - means**2
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of values that are no whole numbers
+            ranked = sc.experimental.pp.highly_variable_genes(
+                AnnData(seen.astype(np.float64)), flavor="pearson_residuals", n_top_genes=n_top, inplace=False
+            )
+        variance = np.nan_to_num(ranked["residual_variances"].to_numpy())
+    chosen = np.zeros(len(variance), dtype=bool)
+    chosen[np.argsort(-variance, kind="stable")[:n_top]] = True
+    return chosen

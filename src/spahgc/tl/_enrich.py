@@ -280,8 +280,10 @@ def _null_variances(
 
 
 def _unit_rows(values: np.ndarray) -> np.ndarray:
+    """Rows over their length, about their mean; a row of equal values becomes 0 and correlates with nothing."""
     centred = values - values.mean(axis=1, keepdims=True)
-    return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    return centred / np.where(length > 0, length, 1.0)
 
 
 def _ulm(units: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def predict_many(
             f"model= must be the folder of a saved model, found {type(model).__name__}. Save it with model.save(folder) "
             "and pass the folder: every worker reads it from there."
         )
-    path = user_path(model, "model=").resolve()
+    path = Path(os.path.realpath(user_path(model, "model=")))
     if not (path / DESCRIPTION_FILE).is_file():
         raise FileNotFoundError(f'model="{path}" is no saved model: "{DESCRIPTION_FILE}" not found there.')
     read_description(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from spahgc._slides.matrix import column_sums
 from spahgc._slides.measured import MeasuredSlide, in_memory, measured_slides
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.totals import warn_of_other_genes
-from spahgc._spots.rows import Joined, Spots, StoredRows, in_float, standardize, stored_rows
+from spahgc._spots.rows import Joined, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -32,6 +32,7 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_columns, plain_embedding
+from spahgc.pp._bank.identity import Look, overlap, overlaps
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
 from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
 from spahgc.pp._search.neighbors import search_neighbors
@@ -50,6 +51,9 @@ N_TRANSCRIPTOME = 2000
 MAX_RS_SPOTS = 50_000
 """Spots up to which a bank on disk carries an RS graph: a minute on two cores, after every slide that is appended. A fit
 makes its own, of what the nodes of its graph carry."""
+
+GENE_SELECTION = "gene_selection"
+"""Entry of a bank's record: what ranked the genes of a slide, for slides on which it was not what ranks those of most."""
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""
@@ -128,7 +132,8 @@ def reference_bank(
         If an embedding or a gene is missing.
     ValueError
         If the references share no gene, come from different encoders, are smaller than ``n_neighbors``, or hold NaN; if a
-        slide is in the bank already, or its embedding does not fit into half precision.
+        slide is in the bank already or stands twice among the references, also if it was embedded again, moved, mirrored,
+        turned or compressed; or if its embedding does not fit into half precision.
     FileExistsError
         If there is something at ``path`` and ``append`` is false, or if another process is writing it.
     FileNotFoundError
@@ -166,9 +171,13 @@ def build_bank(
     n_neighbors: int = N_REFERENCE,
     n_transcriptome: int = N_TRANSCRIPTOME,
     rs_graph: bool = True,
+    apart: bool = False,
 ) -> AnnData:
-    """What :func:`reference_bank` returns in memory, from slides of which each is read once."""
-    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome)
+    """What :func:`reference_bank` returns in memory, from slides of which each is read once.
+
+    With ``apart`` the caller has made sure that none of them stands there twice.
+    """
+    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome, apart=apart)
     return _bank_in_memory(slides, plan, rs_graph=rs_graph)
 
 
@@ -198,6 +207,8 @@ class _Plan:
     units: str | None = None
     n_genes_measured: int | None = None
     """Genes of the reference that was measured in fewest, as far as that is known."""
+    gene_selection: Mapping[str, str] = field(default_factory=dict)
+    """What ranked the genes of slides on which it was something else than on most."""
 
     def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
@@ -214,6 +225,7 @@ class _Plan:
             "n_neighbors": self.n_neighbors,
             "units": units,
             "transcriptome": self.covered,
+            **({GENE_SELECTION: dict(self.gene_selection)} if self.gene_selection else {}),
         }
         if self.n_genes_measured is not None:
             record[Uns.n_genes_measured] = self.n_genes_measured
@@ -229,18 +241,31 @@ def _plan(
     embedding: str | None,
     n_neighbors: int,
     n_transcriptome: int,
+    *,
+    apart: bool = False,
 ) -> _Plan:
     """What the slides of a new bank have in common."""
     first = next(iter(slides.values()))
     key = find_embedding(first.adata, embedding, first.label)
     record = check_embeddings(slides, key)
+    if not apart:
+        check_apart(slides, key)
     if genes is None:
         panel = selected_genes(slides)
     else:
         panel = check_genes(genes, common_genes(slides), "the genes that all references share")
     _check_same_genes(slides)
     fewest = min(len(slide.var_names) for slide in slides.values())
-    return _Plan(key, record, panel, covered_genes(slides, n_transcriptome), int(n_neighbors), n_genes_measured=fewest)
+    selection = {name: slide.gene_selection for name, slide in slides.items() if slide.gene_selection}
+    return _Plan(
+        key,
+        record,
+        panel,
+        covered_genes(slides, n_transcriptome),
+        int(n_neighbors),
+        n_genes_measured=fewest,
+        gene_selection=selection,
+    )
 
 
 def _check_same_genes(slides: Mapping[str, MeasuredSlide]) -> None:
@@ -288,6 +313,7 @@ def _plan_of_bank(
         raise ValueError(
             f'obsm["{key}"] has {found} columns in {label} and {width} in the bank. Embed it as the others.'
         )
+    check_apart(slides, key, bank_looks(bank))
     shared = common_genes(slides)
     check_genes(panel, shared, "the genes of the new references, which must have those of the bank's panel")
     check_genes(
@@ -296,7 +322,8 @@ def _plan_of_bank(
     _check_same_genes(slides)
     of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
     fewest = min([int(made.get(Uns.n_genes_measured, 0)), *(len(slide.var_names) for slide in slides.values())])
-    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank, fewest or None)
+    selection = made.get(GENE_SELECTION, {})
+    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank, fewest or None, gene_selection=selection)
 
 
 def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
@@ -366,6 +393,32 @@ def check_embeddings(slides: Mapping[str, MeasuredSlide], key: str) -> dict[str,
                 "Embed all slides with the same encoder."
             )
     return record
+
+
+def check_apart(slides: Mapping[str, MeasuredSlide], key: str, known: Mapping[str, Look] | None = None) -> None:
+    """Refuse a slide that stands twice among the references, or in a bank to which it is added, under whatever name."""
+    looks = {name: Look(slide.embedding(key), slide.xy) for name, slide in slides.items()}
+    with_known = (
+        (name, other, overlap(look, known_look))
+        for other, known_look in (known or {}).items()
+        for name, look in looks.items()
+    )
+    for name, other, found in (*overlaps(looks), *with_known):
+        if found is not None:
+            raise ValueError(
+                f'references "{name}" and "{other}" are the same slide, or parts of one: {found} look the same or lie in '
+                "the same constellation. It would count twice, and give itself away where it is held out. Leave one of "
+                "the two out."
+            )
+
+
+def bank_looks(bank: AnnData) -> dict[str, Look]:
+    """What the slides of a bank look like, by name; of an embedding on disk nothing is read yet."""
+    z, xy = as_rows(bank.obsm[bank_embedding(bank)]), np.asarray(bank.obsm[SPATIAL])
+    names, number = np.unique(bank.obs[Obs.slide].astype(str).to_numpy(), return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    rows = np.split(order, np.searchsorted(number[order], np.arange(1, len(names))))
+    return {str(name): Look(SomeRows(z, chosen), xy[chosen]) for name, chosen in zip(names, rows, strict=True)}
 
 
 def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[str]) -> AnnData:
@@ -454,8 +507,12 @@ def as_bank(
     units: str | None = None,
     parameters: Parameters,
     rs_graph: bool = True,
+    apart: bool = False,
 ) -> AnnData:
-    """References as a bank of one's own, with the RS graph that the parameters ask for, unless it is not wanted."""
+    """References as a bank of one's own, with the RS graph that the parameters ask for, unless it is not wanted.
+
+    With ``apart`` the caller has made sure that no slide stands among them twice.
+    """
     if isinstance(genes, str) and genes != ALL_GENES:
         raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
     refs = open_references(refs)
@@ -467,7 +524,12 @@ def as_bank(
         elif isinstance(genes, str):
             genes = seen_genes(slides)
         return build_bank(
-            slides, genes=genes, embedding=embedding, n_neighbors=parameters.n_reference, rs_graph=rs_graph
+            slides,
+            genes=genes,
+            embedding=embedding,
+            n_neighbors=parameters.n_reference,
+            rs_graph=rs_graph,
+            apart=apart,
         )
     made_with = bank_embedding(refs)
     if embedding is not None and embedding != made_with:
@@ -518,7 +580,9 @@ def bank_record(bank: AnnData) -> dict[str, Any]:
         "units": str(made["units"]),
         "embedding": key,
         "encoder": encoder_records(bank).get(key, {}),
-    } | {name: int(made[name]) for name in (Uns.n_genes_measured,) if name in made}
+        **({GENE_SELECTION: dict(made[GENE_SELECTION])} if GENE_SELECTION in made else {}),
+        **{name: int(made[name]) for name in (Uns.n_genes_measured,) if name in made},
+    }
 
 
 def select_embedding_columns(spots: Spots, bank: AnnData, parameters: Parameters) -> Spots:
@@ -576,5 +640,13 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None
             f"the target is also among the references: {len(shared)} of its spots stand in {quoted(names)}. Their own "
             "expression would reach their prediction. Leave that slide out of the references."
         )
+    for name, look in bank_looks(bank).items():
+        found = overlap(Look(spots.z, spots.xy), look)
+        if found is not None:
+            raise ValueError(
+                f'the target is also among the references, slightly changed: {found} look the same in "{name}", or lie '
+                "there in the same constellation. Their own expression would reach their prediction. Leave that slide out "
+                "of the references."
+            )
     if len(spots) < 2:
         raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")

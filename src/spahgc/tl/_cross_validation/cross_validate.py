@@ -6,10 +6,10 @@ import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -17,8 +17,9 @@ from spahgc._keys import Obs
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import launched, resolve_device, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
-from spahgc._slides.split import placed_tables
+from spahgc._slides.split import placed_tables, shared_spots
 from spahgc._validate import check_genes, find_embedding, quoted
+from spahgc.pp._bank.identity import Look, overlap
 from spahgc.pp._bank.references import check_embeddings, is_bank
 from spahgc.pp._genes import common_genes
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
@@ -368,16 +369,21 @@ def _check_slides(
 
 
 def _check_shared_spots(slides: Mapping[str, MeasuredSlide], groups: dict[str, str], key: str) -> None:
-    """Refuse spots that stand in two groups."""
-    seen: dict[bytes, str] = {}
-    for name, slide in slides.items():
-        for row in np.hstack([slide.xy, slide.embedding(key).astype(np.float64)]):
-            other = seen.setdefault(row.tobytes(), name)
-            if groups[other] != groups[name]:
-                raise ValueError(
-                    f'slides "{other}" and "{name}" share spots (same place, same embedding) and stand in different '
-                    "groups: the measurement would reach its own prediction. Pass each slide once."
-                )
+    """Refuse a spot that stands in two groups, and a slide that stands there twice, unchanged or not."""
+    looks = {name: Look(slide.embedding(key), slide.xy) for name, slide in slides.items()}
+    for name, other in combinations(looks, 2):
+        (z, xy), (other_z, other_xy) = looks[name], looks[other]
+        if groups[name] != groups[other] and len(shared_spots(xy, z, other_xy, other_z)):
+            raise ValueError(
+                f'slides "{name}" and "{other}" share spots (same place, same embedding) and stand in different '
+                "groups: the measurement would reach its own prediction. Pass each slide once."
+            )
+        found = overlap(looks[name], looks[other])
+        if found is not None:
+            raise ValueError(
+                f'slides "{name}" and "{other}" are the same, or parts of one: {found} look the same or lie in the same '
+                "constellation. The measurement would reach its own prediction, or count twice. Pass each slide once."
+            )
 
 
 def _smallest_bank(sizes: list[int]) -> int:

@@ -80,6 +80,7 @@ class References:
                 layer=None,
                 parameters=parameters,
                 rs_graph=False,
+                apart=True,  # all slides of the cross-validation were compared with each other
             )
             made = bank, time.perf_counter() - started
             _banks[self._id, wanted] = made
