@@ -151,6 +151,12 @@ def test_values_that_may_be_either_are_refused_with_both_ways_out(slide):
         log_expression(slide)
 
 
+def test_values_that_are_nearly_nothing_are_no_counts_of_nothing(slide):
+    slide.X = csr_matrix(slide.X) * 1e-12
+    with pytest.raises(ValueError, match="nothing tells what its values are"):
+        log_expression(slide)
+
+
 def test_a_note_of_a_logarithm_without_its_total_is_refused(slide):
     slide.X = np.log1p(corrected(slide))
     slide.uns["log1p"] = {"base": None}

@@ -317,8 +317,9 @@ def _is_scaled(matrix: csr_matrix, counts: csr_matrix) -> bool:
 
 def _nearly_whole(linear: csr_matrix) -> bool:
     """Whether ``expm1`` gave whole numbers, as far as single precision can tell."""
-    whole = np.rint(linear.data)
-    return bool(np.all(np.abs(linear.data - whole) <= WHOLE_TOLERANCE + WHOLE_PRECISION * whole))
+    values = linear.data[linear.data != 0]  # what is nearly nothing is not a count of nothing
+    whole = np.rint(values)
+    return bool(np.all(np.abs(values - whole) <= WHOLE_TOLERANCE + WHOLE_PRECISION * whole) and np.all(whole != 0))
 
 
 def _constant_totals(matrix: csr_matrix) -> bool:

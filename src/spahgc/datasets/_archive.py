@@ -51,8 +51,8 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
         If there is no room.
     """
     written: list[Path] = []
-    allowed = max(MAX_GROWTH * archive.stat().st_size, MIN_LIMIT_BYTES)
     try:
+        allowed = max(MAX_GROWTH * archive.stat().st_size, MIN_LIMIT_BYTES)
         with tarfile.open(archive) as tar, progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False) as bar:
             for member in tar:
                 target = destination(member.name) if member.isfile() else None
