@@ -246,6 +246,19 @@ def _followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
+def made_folder(path: Path) -> Path:
+    """Make a folder where there is none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or is a file.
+    """
+    with _naming(path, "Pass another folder."):
+        make_folder(path)
+    return path
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes have left of a file or folder that they were writing; what is being written now stays.
 
@@ -347,9 +360,10 @@ def _error_of_writing(error: Exception, path: Path, part: Path, n_bytes: int | N
     code = _code_of_full_disk(error)
     if code is not None:
         return _no_room(path, part, code, n_bytes)
-    name = getattr(error, "filename", None)
-    if isinstance(error, OSError) and isinstance(name, str) and name.startswith(os.fspath(part)):
-        return _not_written(path, error, remedy)
+    if isinstance(error, OSError) and error.errno is not None:
+        name = error.filename  # libraries leave it out
+        if name is None or (isinstance(name, str) and name.startswith(os.fspath(part))):
+            return _not_written(path, error, remedy)
     return error
 
 

@@ -19,6 +19,7 @@ from spahgc._files import (
     WHOLE_FILE_BYTES,
     digest,
     file_digest,
+    made_folder,
     remove_leftovers_in,
     write_text,
     written_whole,
@@ -67,8 +68,7 @@ class EmbeddingCheckpoint:
         remove_leftovers_in(self.folder)
         if not (self.folder / DESCRIPTION_FILE).exists():
             _warn_of_other_inputs(root, slide, made_with)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / DESCRIPTION_FILE, json.dumps(made_with, indent=1))
+            write_text(made_folder(self.folder) / DESCRIPTION_FILE, json.dumps(made_with, indent=1))
 
     def read(self, features: NDArray[np.float32], padded: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Fill in the rows of spots that are finished, and return which these are."""
