@@ -15,7 +15,7 @@ from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_
 from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, versions
-from spahgc._slides.measured import in_memory
+from spahgc._slides.measured import in_memory, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
 from spahgc._training.graphs import (
@@ -264,7 +264,8 @@ class SpaHGC:
         target = placed_table(target, table_key, "the target")
         spots = target_spots(target, self.embedding)
         if check:
-            check_target(spots, encoder_records(target).get(self.embedding, {}), self.bank)
+            record = encoder_records(target).get(self.embedding, {})
+            check_target(spots, record, self.bank, padded_spots(target))
         return spots
 
     def _used_columns(self, spots: Spots) -> Spots:

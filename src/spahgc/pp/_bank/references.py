@@ -360,7 +360,7 @@ def check_embeddings(slides: Mapping[str, MeasuredSlide], key: str) -> dict[str,
 
 def check_apart(slides: Mapping[str, MeasuredSlide], key: str, known: Mapping[str, Look] | None = None) -> None:
     """Refuse a slide that stands twice among the references, or in a bank to which it is added, under whatever name."""
-    looks = {name: Look(slide.embedding(key), slide.xy) for name, slide in slides.items()}
+    looks = {name: Look(slide.embedding(key), slide.xy, slide.padded) for name, slide in slides.items()}
     with_known = (
         (name, other, overlap(look, known_look))
         for other, known_look in (known or {}).items()
@@ -568,7 +568,7 @@ def target_spots(target: AnnData, key: str) -> Spots:
     return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
 
 
-def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None:
+def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData, padded: np.ndarray | None = None) -> None:
     """Refuse a target that cannot be predicted from this bank.
 
     Parameters
@@ -579,6 +579,8 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None
         Its encoder record.
     bank
         The references.
+    padded
+        Which of its patches reach past the image, boolean; ``None`` where nobody knows.
     """
     key = bank_embedding(bank)
     check_same_encoder(dict(record), encoder_records(bank).get(key, {}), key, "the target", "the references")
@@ -601,7 +603,7 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None
             "expression would reach their prediction. Leave that slide out of the references."
         )
     for name, look in bank_looks(bank).items():
-        found = overlap(Look(spots.z, spots.xy), look)
+        found = overlap(Look(spots.z, spots.xy, padded), look)
         if found is not None:
             raise ValueError(
                 f'the target is also among the references, slightly changed: {found} look the same in "{name}", or lie '
