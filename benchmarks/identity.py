@@ -26,7 +26,16 @@ from PIL import Image
 
 import spahgc as sp
 from spahgc._keys import SPATIAL
-from spahgc.pp._bank.identity import ALL_BUT_THE_SAME, N_COMPARED, Look, _in_place, _most_similar, overlap
+from spahgc.pp._bank.identity import (
+    ALL_BUT_THE_SAME,
+    CLEARLY_CLOSER,
+    N_COMPARED,
+    Look,
+    _in_place,
+    _most_similar,
+    compared_spots,
+    overlap,
+)
 
 Image.MAX_IMAGE_PIXELS = None
 TABLES = ("{}_selection.tsv", "alignment_table_{}.tsv")
@@ -130,11 +139,12 @@ def embedded(slide: Slide, context: bool, batch_size: int = 64) -> np.ndarray:
 def compared(one: Look, other: Look) -> dict[str, str]:
     """The figures from which it is judged whether two slides are one, and the judgement."""
     small, large = sorted((one, other), key=lambda look: len(look.xy))
-    chosen = np.sort(np.random.default_rng(0).permutation(len(small.xy))[:N_COMPARED])
+    chosen = compared_spots(small)
     found, ratio = _most_similar(small.z, chosen, large.z)
+    in_place = _in_place(small.xy, chosen, large.xy, found, ratio < CLEARLY_CLOSER)
     return {
         "compared": str(len(chosen)),
-        "in one constellation": str(_in_place(small.xy, chosen, large.xy, found)),
+        "in one constellation": str(in_place),
         "ratio, least": f"{ratio.min():.3f}",
         "median": f"{np.median(ratio):.3f}",
         f"below {ALL_BUT_THE_SAME}": f"{(ratio < ALL_BUT_THE_SAME).mean():.2f}",

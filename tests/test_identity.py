@@ -35,7 +35,7 @@ def compressed(z, xy, rng):
 
 
 def mirrored(z, xy, rng):
-    return z + rng.normal(scale=0.6 * z.std(), size=z.shape), xy * [-1, 1] + [9000, 0]
+    return z + rng.normal(scale=0.4 * z.std(), size=z.shape), xy * [-1, 1] + [9000, 0]
 
 
 def turned(z, xy, rng):
@@ -161,10 +161,25 @@ def test_the_very_same_blank_spots_at_the_same_places_do_not_make_two_slides_one
 
 def test_the_same_blank_spots_do_not_keep_a_target_from_its_references(cohort, quick):
     for seed, slide in enumerate(cohort):
-        slide.obsm[EMBEDDING], slide.obsm["spatial"] = look(seed, array(7, 10), dim=24)
+        slide.obsm[EMBEDDING], slide.obsm["spatial"], _ = look(seed, array(7, 10), dim=24)
         slide.obsm[EMBEDDING][:20] = 1.0
     sp.tl.predict(cohort[0], cohort[1:], preset=quick)
     assert "spahgc" in cohort[0].layers
+
+
+def test_patches_past_the_image_which_look_like_their_place_do_not_make_two_slides_one():
+    place = np.random.default_rng(3).normal(size=(144, 40))
+    slides = [Look((place + 0.1 * look(seed).z).astype(np.float32), array()) for seed in (0, 1)]
+    assert overlap(*slides) is not None, "nobody knows that they are padded"
+    padded = np.ones(144, dtype=bool)
+    for of_one, of_other in ((padded, padded), (padded, None), (None, padded)):
+        assert overlap(slides[0]._replace(padded=of_one), slides[1]._replace(padded=of_other)) is None
+
+
+@pytest.mark.parametrize("change", [last_digits, moved, mirrored])
+def test_a_slide_with_some_patches_past_the_image_is_known_again(change):
+    padded = np.arange(144) < 24
+    assert overlap(look(0)._replace(padded=padded), changed(look(0), change)) is not None
 
 
 @pytest.mark.parametrize("dim", [2, 5])

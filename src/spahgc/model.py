@@ -17,7 +17,8 @@ from spahgc._linear.trust import Trust, held_out_trust
 from spahgc._parameters import Parameters, find_preset
 from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, versions
-from spahgc._slides.measured import in_memory
+from spahgc._slides.matrix import in_memory
+from spahgc._slides.measured import padded_spots
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
@@ -280,7 +281,8 @@ class SpaHGC:
         rows = TissueRows.of(target, "the target")
         spots = target_spots(rows.only(target), self.embedding)
         if check:
-            check_target(spots, encoder_records(target).get(self.embedding, {}), self.bank)
+            record = encoder_records(target).get(self.embedding, {})
+            check_target(spots, record, self.bank, padded_spots(rows.only(target)))
         return spots, rows
 
     def _used_columns(self, spots: Spots) -> Spots:

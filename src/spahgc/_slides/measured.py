@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNS, Obsm, Uns
-from spahgc._slides.matrix import in_memory, row_sums
+from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._slides.matrix import row_sums
 from spahgc._slides.split import split_slides
 from spahgc._slides.tissue import only_on_tissue
 from spahgc._slides.totals import library_sizes
@@ -99,15 +99,12 @@ def zero_spots(expression: csr_matrix) -> np.ndarray:
     return np.asarray((expression != 0).sum(axis=1)).ravel() == 0
 
 
-__all__ = [
-    "MeasuredSlide",
-    "in_memory",
-    "log_expression",
-    "log_expression_and_totals",
-    "measured_slides",
-    "to_log_expression",
-    "zero_spots",
-]
+def padded_spots(adata: AnnData) -> np.ndarray:
+    """Spots whose patch is known to reach past the image, boolean: their embedding tells where they lie on it."""
+    column = adata.obs.get(Obs.patch_padded)
+    known = column is not None and column.dtype == bool
+    return column.to_numpy() if known else np.zeros(adata.n_obs, dtype=bool)
+
 
 Ranking = TypeVar("Ranking")
 
@@ -160,6 +157,11 @@ class MeasuredSlide:
     def xy(self) -> np.ndarray:
         """Spot centres ``(x, y)``, spots x 2, pixels, float64."""
         return check_coordinates(self.adata, self.label)
+
+    @property
+    def padded(self) -> np.ndarray:
+        """Spots whose patch reaches past the image, boolean."""
+        return padded_spots(self.adata)
 
     def embedding(self, key: str) -> np.ndarray:
         """The embedding under a key, spots x dim, float32."""
@@ -221,7 +223,7 @@ class MeasuredSlide:
         """
         table = AnnData(
             counts,
-            obs=pd.DataFrame(index=self.obs_names),
+            obs=pd.DataFrame({Obs.patch_padded: self.padded}, index=self.obs_names),
             var=pd.DataFrame(index=genes),
             obsm={**self._embeddings, SPATIAL: self.xy},
             uns={UNS: {Uns.embeddings: encoder_records(self.adata)}},

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
-from spahgc._slides.measured import in_memory
+from spahgc._slides.matrix import in_memory
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import DenseRows, Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
 from spahgc.nn import Edges, HeteroGraph, Task

@@ -11,7 +11,8 @@ from anndata import AnnData
 from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, Layers, Var
-from spahgc._slides.measured import in_memory, log_expression_and_totals, zero_spots
+from spahgc._slides.matrix import in_memory
+from spahgc._slides.measured import log_expression_and_totals, zero_spots
 from spahgc._slides.tissue import spots_on_tissue
 from spahgc._slides.totals import warn_of_few_genes
 from spahgc._validate import check_anndata, check_genes, quoted

@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import SPATIAL, Obs
-from spahgc._slides.measured import in_memory
+from spahgc._slides.matrix import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import (
     check_anndata,

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import UNS, Obsm, Uns
 from spahgc._parameters import NETWORK
-from spahgc._slides.measured import in_memory
+from spahgc._slides.matrix import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
 

@@ -22,11 +22,15 @@ from spahgc.pp._search.exact import cosine_neighbors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SAME_SHARE = 0.3
+SAME_SHARE = 0.35
 """Share of the spots compared, those of the smaller slide, from which on two slides are one. Measured with
 ``benchmarks/identity.py`` and EfficientNet-Lite0, alone and with its context, on slides of four cohorts: of one slide that was
-embedded again, moved by up to 4 pixels, mirrored or saved as JPEG of quality 80, at least 0.67 lie in one constellation; of two
-slides of one block, animal or array at most 0.15."""
+embedded again, moved by up to 4 pixels, mirrored or saved as JPEG of quality 80, at least 0.57 lie in one constellation; of two
+slides of one cohort at most 0.18, and at most 0.12 where 50 spots or more are compared."""
+
+CLEARLY_CLOSER = 0.98
+"""A spot counts for a constellation if the most similar spot is closer to it than this share of what the second one is. What
+the two are on different slides: 0.97 in the middle."""
 
 ALL_BUT_THE_SAME = 0.1
 """A spot is another one, seen again, if it is closer than this share to it of what it is to the second most similar spot.
@@ -46,7 +50,7 @@ N_COMPARED = 100
 """Spots of the smaller slide, drawn at random, that are looked for on the larger one."""
 
 N_TRIALS = 512
-"""Pairs of spots that are tried as the base of a constellation. If three in ten spots lie in one, the chance to meet no
+"""Pairs of spots that are tried as the base of a constellation. If a third of the spots lies in one, the chance to meet no
 pair of them is below 1e-20."""
 
 
@@ -59,10 +63,14 @@ class Look(NamedTuple):
         Image embedding, spots x dim, read in blocks.
     xy
         Spot centres, spots x 2, pixels.
+    padded
+        Spots whose patch reaches past the image, boolean; ``None`` where nobody knows. They look like their place on the
+        image, whatever the tissue, and are not compared.
     """
 
     z: Rows
     xy: np.ndarray
+    padded: np.ndarray | None = None
 
 
 class Overlap(NamedTuple):
@@ -107,12 +115,16 @@ def overlap(one: Look, other: Look) -> Overlap | None:
     shared = shared_spots(small.xy, small.z, large.xy, large.z)
     if len(shared) >= SAME_SHARE * len(small.xy):
         return Overlap(len(shared), len(small.xy))
-    chosen = np.sort(np.random.default_rng(0).permutation(len(small.xy))[:N_COMPARED])
+    chosen = compared_spots(small)
+    if not len(chosen):
+        return None
     found, ratio = _most_similar(small.z, chosen, large.z)
+    if large.padded is not None:
+        ratio = np.where(large.padded[found], 1.0, ratio)
     same = ratio < ALL_BUT_THE_SAME
     # A spot of the larger slide is one of the smaller, so those that resemble many do not count for each.
     n_same = len(np.unique(found[same]))
-    n_in_place = _in_place(small.xy, chosen, large.xy, found)
+    n_in_place = _in_place(small.xy, chosen, large.xy, found, ratio < CLEARLY_CLOSER)
     n = len(chosen)
     if n_same < min(n, max(MIN_SAME, SAME_SHARE * n)):
         n_same = 0
@@ -129,6 +141,12 @@ def overlaps(looks: Mapping[str, Look]) -> Iterator[tuple[str, str, Overlap]]:
             yield first, second, found
 
 
+def compared_spots(look: Look) -> np.ndarray:
+    """The spots of a slide that are looked for on another one, by number."""
+    usable = np.arange(len(look.xy)) if look.padded is None else np.flatnonzero(~look.padded)
+    return np.sort(np.random.default_rng(0).permutation(usable)[:N_COMPARED])
+
+
 def _most_similar(z: Rows, chosen: np.ndarray, others: Rows) -> tuple[np.ndarray, np.ndarray]:
     """The most similar of other spots to each of those chosen, and its distance as a share of the second one's."""
     queries = np.asarray(read(z, chosen), dtype=np.float32)
@@ -142,11 +160,16 @@ def _most_similar(z: Rows, chosen: np.ndarray, others: Rows) -> tuple[np.ndarray
     return np.take_along_axis(columns, order, axis=1)[:, 0], ratio
 
 
-def _in_place(xy: np.ndarray, chosen: np.ndarray, other_xy: np.ndarray, found: np.ndarray) -> int:
-    """How many of the chosen spots' counterparts lie where one shift, turn, mirroring and scale puts them, at most."""
+def _in_place(xy: np.ndarray, chosen: np.ndarray, other_xy: np.ndarray, found: np.ndarray, clear: np.ndarray) -> int:
+    """How many of the spots found lie where one shift, turn, mirroring and scale puts those chosen, at most.
+
+    Only those count of which it is ``clear`` that they are the most similar.
+    """
     pitch, tolerance = _pitch(xy), TOLERANCE * _pitch(other_xy)
-    here, there = _complex(xy[chosen]), _complex(other_xy[found])
-    pairs = np.random.default_rng(0).integers(len(chosen), size=(2, N_TRIALS))
+    here, there = _complex(xy[chosen[clear]]), _complex(other_xy[found[clear]])
+    if not len(here):
+        return 0
+    pairs = np.random.default_rng(0).integers(len(here), size=(2, N_TRIALS))
     most = 0
     for seen in (here, here.conj()):
         step, step_there = (points[pairs[1]] - points[pairs[0]] for points in (seen, there))

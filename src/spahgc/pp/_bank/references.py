@@ -14,8 +14,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
-from spahgc._slides.matrix import column_sums
-from spahgc._slides.measured import MeasuredSlide, in_memory, measured_slides
+from spahgc._slides.matrix import column_sums, in_memory
+from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.totals import warn_of_other_genes
 from spahgc._spots.rows import Joined, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
@@ -397,7 +397,7 @@ def check_embeddings(slides: Mapping[str, MeasuredSlide], key: str) -> dict[str,
 
 def check_apart(slides: Mapping[str, MeasuredSlide], key: str, known: Mapping[str, Look] | None = None) -> None:
     """Refuse a slide that stands twice among the references, or in a bank to which it is added, under whatever name."""
-    looks = {name: Look(slide.embedding(key), slide.xy) for name, slide in slides.items()}
+    looks = {name: Look(slide.embedding(key), slide.xy, slide.padded) for name, slide in slides.items()}
     with_known = (
         (name, other, overlap(look, known_look))
         for other, known_look in (known or {}).items()
@@ -608,7 +608,7 @@ def target_spots(target: AnnData, key: str) -> Spots:
     return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
 
 
-def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None:
+def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData, padded: np.ndarray | None = None) -> None:
     """Refuse a target that cannot be predicted from this bank.
 
     Parameters
@@ -619,6 +619,8 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None
         Its encoder record.
     bank
         The references.
+    padded
+        Which of its patches reach past the image, boolean; ``None`` where nobody knows.
     """
     key = bank_embedding(bank)
     check_same_encoder(dict(record), encoder_records(bank).get(key, {}), key, "the target", "the references")
@@ -641,7 +643,7 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData) -> None
             "expression would reach their prediction. Leave that slide out of the references."
         )
     for name, look in bank_looks(bank).items():
-        found = overlap(Look(spots.z, spots.xy), look)
+        found = overlap(Look(spots.z, spots.xy, padded), look)
         if found is not None:
             raise ValueError(
                 f'the target is also among the references, slightly changed: {found} look the same in "{name}", or lie '

@@ -370,9 +370,9 @@ def _check_slides(
 
 def _check_shared_spots(slides: Mapping[str, MeasuredSlide], groups: dict[str, str], key: str) -> None:
     """Refuse a spot that stands in two groups, and a slide that stands there twice, unchanged or not."""
-    looks = {name: Look(slide.embedding(key), slide.xy) for name, slide in slides.items()}
+    looks = {name: Look(slide.embedding(key), slide.xy, slide.padded) for name, slide in slides.items()}
     for name, other in combinations(looks, 2):
-        (z, xy), (other_z, other_xy) = looks[name], looks[other]
+        (z, xy, _), (other_z, other_xy, _) = looks[name], looks[other]
         if groups[name] != groups[other] and len(shared_spots(xy, z, other_xy, other_z)):
             raise ValueError(
                 f'slides "{name}" and "{other}" share spots (same place, same embedding) and stand in different '
