@@ -385,7 +385,7 @@ def test_a_save_that_fails_leaves_the_old_model_and_nothing_else(fitted, saved, 
     def fail(*args, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr(AnnData, "write_h5ad", fail)
+    monkeypatch.setattr("spahgc._training.model_files.write_hdf5", fail)
     with pytest.raises(OSError, match="disk full"):
         fitted.save(saved, overwrite=True)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
