@@ -252,3 +252,20 @@ def test_somebody_elses_part_is_left_alone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(_files, "_lock", refused)
     remove_leftovers(tmp_path / "folder")
     assert part.exists()
+
+
+def test_a_part_that_has_another_ones_name_by_now_is_left_alone(tmp_path, monkeypatch):
+    """A process that waited for the lock of an abandoned part gets it when that is gone and a new one lies there."""
+    part = tmp_path / ".bank-00000000-alone.part"
+    part.mkdir()
+    lock = _files._lock
+
+    def lock_late(path):
+        descriptor = lock(path)
+        path.rename(tmp_path / "gone")
+        (path / "new").mkdir(parents=True)
+        return descriptor
+
+    monkeypatch.setattr(_files, "_lock", lock_late)
+    assert not _files._remove_if_abandoned(part)
+    assert (part / "new").is_dir()

@@ -442,9 +442,13 @@ def _remove_if_abandoned(part: Path) -> bool:
         return True
     except (BlockingIOError, NotADirectoryError, PermissionError):  # in use, or somebody else's
         return False
-    _remove(part)
-    if lock is not None:
-        os.close(lock)
+    try:
+        # It is removed by its name, which another process may have given to a new part before the lock was free.
+        if lock is None or _is_at(lock, part):
+            _remove(part)
+    finally:
+        if lock is not None:
+            os.close(lock)
     return not part.exists()
 
 
