@@ -91,6 +91,8 @@ def _wait_for(folder: Path, name: str) -> int | None:
                     )
                 waiting.update()
                 time.sleep(POLL_S)
+            except FileNotFoundError:  # removed between two looks at it
+                os.close(descriptor)
             except OSError as error:
                 os.close(descriptor)
                 if error.errno not in NO_LOCKS:
