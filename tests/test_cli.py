@@ -195,11 +195,11 @@ def test_a_failed_write_leaves_no_part_of_a_file(
     write_h5ad(cohort[0], path)
     before = path.read_bytes()
 
-    def broken(self: AnnData, name: str) -> None:
-        Path(name).write_bytes(b"half")
+    def broken(adata: AnnData, part: Path) -> None:
+        part.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(AnnData, "write_h5ad", broken)
+    monkeypatch.setattr("spahgc._files.write_hdf5", broken)
     with pytest.raises(OSError, match="no space left"):
         write_h5ad(cohort[1], path)
     assert path.read_bytes() == before

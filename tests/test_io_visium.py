@@ -43,7 +43,7 @@ COUNTS, POSITIONS, SCALES = (
 
 @pytest.fixture(scope="module")
 def slides() -> list[ad.AnnData]:
-    return sp.datasets.simulated(2, n_patients=2, n_spots=24, n_genes=20, seed=1)
+    return sp.datasets.simulated(3, n_patients=2, n_spots=24, n_genes=20, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,9 @@ def hd_run(written, tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def embedded_refs(slides) -> list[ad.AnnData]:
     sp.settings.progress = False
-    ref = slides[1].copy()
-    sp.pp.embed(ref, encoder="efficientnet_lite0")
-    again = ref.copy()  # two references are needed, one is embedded
-    again.obs["slide"] = pd.Categorical(["again"] * again.n_obs)
-    return [ref, again]
+    refs = [slides[1].copy(), slides[2].copy()]
+    sp.pp.embed(refs, encoder="efficientnet_lite0")
+    return refs
 
 
 def _expected(slide: ad.AnnData, names: list[str]) -> pd.DataFrame:
@@ -316,7 +314,7 @@ def test_positions_with_nan_are_refused(column, run):
     positions[column] = positions[column].astype(float)
     positions.loc[row, column] = np.nan
     positions.to_csv(run / POSITIONS, index=False)
-    with pytest.raises(ValueError, match=rf"1 of 24 spots .*not finite.*{positions.loc[row, 'barcode']}"):
+    with pytest.raises(ValueError, match=rf"1 of 24 spots .*that no image has.*{positions.loc[row, 'barcode']}"):
         sp.io.visium(run)
 
 

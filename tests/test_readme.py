@@ -90,7 +90,7 @@ def write_slides(folder: Path) -> dict[str, Any]:
     write_svs(folder / "case.svs", slide_files.full_image(slides[3]))
     sets = {"HALLMARK_A": slides[0].var_names[:12], "HALLMARK_B": slides[0].var_names[12:30]}
     (folder / "hallmark.gmt").write_text("".join("\t".join([name, "", *genes]) + "\n" for name, genes in sets.items()))
-    for number, slide in enumerate(slides[:2]):
+    for number, slide in enumerate((slides[0], slides[3])):  # the other two are references
         slide.write_h5ad(folder / f"slide_{number}.h5ad")
     return {
         "table": pd.DataFrame(slides[3].obsm["spatial"], columns=["x", "y"], index=slides[3].obs_names),

@@ -217,7 +217,7 @@ def pitch_mpp(positions: pd.DataFrame, pitch_um: float, tolerance: float) -> flo
     """
     grid: NDArray[np.float64] = positions[[Obs.array_col, Obs.array_row]].to_numpy(np.float64)
     xy: NDArray[np.float64] = positions[[PIXEL_COL, PIXEL_ROW]].to_numpy(np.float64)
-    known = np.isfinite(grid).all(1) & np.isfinite(xy).all(1)
+    known = (np.abs(np.column_stack([grid, xy])) < MAX_POSITION).all(axis=1)  # what is no number is not below it
     design = np.column_stack([grid[known], np.ones(known.sum())])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return None
