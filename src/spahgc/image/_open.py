@@ -58,11 +58,9 @@ def open_image(
     ------
     FileNotFoundError
         If there is no such file.
-    UnreadableError
-        If the file is no image, is damaged, or does not hold 8 bits a channel (a ``ValueError``; so is what ``read``
-        raises where pixels cannot be decoded).
     ValueError
-        If an array does not hold 8 bits a channel, or has the shape of no image.
+        If the file is no image, is damaged, or does not hold 8 bits a channel, which ``read`` says as well where pixels
+        cannot be decoded; if an array does not hold 8 bits a channel, or has the shape of no image.
     ImportError
         If only openslide could read the file, and it is not installed.
     TypeError
