@@ -325,3 +325,21 @@ def test_the_cache_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sp.settings, "cache_dir", "~/my cache")
     cohort_files.write_her2st(tmp_path / "my cache" / "cohorts" / "her2st", ("A1",))
     assert sp.datasets.fetch("her2st", sections=["A1"]) == tmp_path / "my cache" / "cohorts" / "her2st"
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_what_a_process_left_that_was_killed_after_its_download_is_removed_unless_it_is_in_use(
+    server: Any, tmp_path: Path, in_use: bool
+) -> None:
+    import fcntl
+
+    path, work = tmp_path / "file.bin", tmp_path / ".file.bin.part"
+    retrieve(Remote(URL), path, page="P", mirror=server.url)
+    work.mkdir()
+    (work / "rest").touch()
+    lock = os.open(work, os.O_RDONLY)
+    if in_use:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    retrieve(Remote(URL), path, page="P", mirror=server.url)
+    os.close(lock)
+    assert work.exists() == in_use

@@ -27,7 +27,7 @@ from spahgc._files import write_text
 from spahgc._settings import progress_bar
 from spahgc.datasets._archive import FULL
 from spahgc.datasets._cohort import CohortUnavailableError
-from spahgc.datasets._turns import working_folder
+from spahgc.datasets._turns import discard_leftovers, working_folder
 
 if TYPE_CHECKING:
     from requests import Response
@@ -96,8 +96,9 @@ def retrieve(remote: Remote, path: Path, *, page: str, mirror: str | None = None
     UserWarning
         If the source states no checksum, and now has another content than at the first download.
     """
-    if _is_whole(path, remote):
-        return path  # also in a folder that nobody may write
+    if _is_whole(path, remote):  # also in a folder that nobody may write
+        discard_leftovers(path)
+        return path
     with working_folder(path) as work:
         if not _is_whole(path, remote):
             _fetch(remote, work, path.name, page, mirror)

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spahgc._files import ABANDONED_AFTER_S
@@ -62,6 +62,25 @@ def working_folder(path: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def discard_leftovers(path: Path) -> None:
+    """Remove the working folder of what is whole already: its process was killed before it could. In use, it stays."""
+    folder = path.with_name(f".{path.name}{WORK}")
+    if not folder.is_dir():
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    with suppress(OSError):  # in use, gone since, or nobody may write there
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def _wait_for(folder: Path, name: str) -> int | None:
