@@ -325,12 +325,12 @@ def _new_locked_part(path: Path, *, alone: bool = False) -> tuple[Path, int | No
             lock = _lock(part)
         except (BlockingIOError, FileNotFoundError):  # it was taken for one just now, and removed
             continue
-        if lock is None or _is_at(lock, part):
+        if lock is None or is_at(lock, part):
             return part, lock
         os.close(lock)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open folder still lies under its name."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
@@ -444,7 +444,7 @@ def _remove_if_abandoned(part: Path) -> bool:
         return False
     try:
         # It is removed by its name, which another process may have given to a new part before the lock was free.
-        if lock is None or _is_at(lock, part):
+        if lock is None or is_at(lock, part):
             _remove(part)
     finally:
         if lock is not None:

@@ -126,7 +126,7 @@ def broken_matrix(adata: AnnData) -> str | None:
     for name in ("layers", "obsm", "obsp", "varm", "varp"):
         matrices |= {f'{name}["{key}"]': matrix for key, matrix in getattr(adata, name).items()}
     for name, matrix in [*matrices.items(), *_matrices_in("uns", adata.uns)]:
-        problem = broken_sparse(matrix) if issparse(matrix) else None
+        problem = broken_sparse(matrix)
         if problem is not None:
             return f"the sparse matrix {name} is damaged: {problem}"
     return None
@@ -148,7 +148,7 @@ def check_sparse(matrix: Any, label: str) -> None:
     ValueError
         If it is damaged.
     """
-    problem = broken_sparse(matrix) if issparse(matrix) else None
+    problem = broken_sparse(matrix)
     if problem is not None:
         raise ValueError(
             f"{label} is a damaged sparse matrix: {problem}. Read it again from where it comes from, or make it anew; "
@@ -157,7 +157,7 @@ def check_sparse(matrix: Any, label: str) -> None:
 
 
 def broken_sparse(matrix: Any) -> str | None:
-    """Why compiled code must not touch a sparse matrix of scipy, if it must not.
+    """Why compiled code must not touch a sparse matrix of scipy, if it must not; ``None`` for what is none.
 
     scipy believes the index arrays: an index outside the shape is read, and written, outside the array. Entries that occur
     twice are no damage: scipy adds them up.

@@ -13,13 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from spahgc._files import written_whole
+from spahgc._files import FULL_DISK, written_whole
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import CohortUnavailableError
 
 GZIP = ".gz"
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""How a file system says that the disk, or what the user may have of it, is full."""
 COPY_BYTES = 1 << 20
 """Copied at a time."""
 MAX_GROWTH = 200
@@ -80,7 +78,7 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
             raise CohortUnavailableError(
                 f'"{archive}" cannot be unpacked ({reason}) and was deleted. Call again to download it anew.'
             ) from error
-        if error.errno not in FULL:
+        if error.errno not in FULL_DISK:
             raise OSError(
                 error.errno, f'"{archive}" cannot be unpacked in "{folder}" ({error.strerror}). Pass a copy: path=...'
             ) from error

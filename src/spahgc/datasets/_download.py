@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlsplit
 
-from spahgc._files import write_text
+from spahgc._files import FULL_DISK, write_text
 from spahgc._settings import progress_bar
-from spahgc.datasets._archive import FULL
 from spahgc.datasets._cohort import CohortUnavailableError
 from spahgc.datasets._turns import discard_leftovers, working_folder
 
@@ -284,7 +283,7 @@ class Part:
         except HTTPError as error:
             raise Broken(f"the connection broke off after {self.size:,} bytes ({type(error).__name__})") from error
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in FULL_DISK:
                 raise
             raise self._no_room((total or 0) - self.size) from error
 

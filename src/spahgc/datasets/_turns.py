@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spahgc._files import ABANDONED_AFTER_S
+from spahgc._files import ABANDONED_AFTER_S, is_at
 from spahgc._settings import progress_bar
 
 WORK = ".part"
@@ -77,7 +77,7 @@ def discard_leftovers(path: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            if is_at(descriptor, folder):
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
@@ -99,7 +99,7 @@ def _wait_for(folder: Path, name: str) -> int | None:
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+                if is_at(descriptor, folder):
                     return descriptor
                 os.close(descriptor)  # of a folder that was removed between its opening and its locking
             except BlockingIOError:
@@ -110,8 +110,6 @@ def _wait_for(folder: Path, name: str) -> int | None:
                     )
                 waiting.update()
                 time.sleep(POLL_S)
-            except FileNotFoundError:  # removed between two looks at it
-                os.close(descriptor)
             except OSError as error:
                 os.close(descriptor)
                 if error.errno not in NO_LOCKS:
