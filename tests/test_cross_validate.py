@@ -23,6 +23,7 @@ from spahgc.tl._cross_validation.shuffle import shuffled
 BASELINES = ("ridge", "nearest")
 N_BOOTSTRAP = 200
 COLUMNS = ["method", "group", "slide", "gene", "pearson", "spearman", "rmse", "n", "ceiling"]
+STRUCTURE = ["variance_ratio", "moran_difference", "ssim", "gene_correlation", "pathway_correlation", "pearson_pooled"]
 
 
 def cross_validate(slides, **arguments):
@@ -49,7 +50,7 @@ def result(_cohort):
 
 
 def test_scores_are_those_of_predicting_each_slide_from_all_others(cohort, result):
-    assert list(result.scores.columns) == COLUMNS
+    assert list(result.scores.columns) == COLUMNS + STRUCTURE
     assert list(result.scores["method"].unique()) == list(BASELINES)
     for method in BASELINES:
         for slide in cohort:

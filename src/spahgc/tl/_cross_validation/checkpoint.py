@@ -15,10 +15,13 @@ import numpy as np
 import pandas as pd
 
 from spahgc._files import digest, write_text
+from spahgc._keys import POOLED_PEARSON, SCORES, SLIDE_SCORES, STRUCTURE_SCORES
 from spahgc._parameters import find_preset
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import check_writable_folder
 
+FOLD_SCORES = (*(score for score in SCORES if score != "mae"), *STRUCTURE_SCORES, *SLIDE_SCORES, POOLED_PEARSON)
+"""Scores that are kept of a fold, all of which may be undefined."""
 INPUTS_FILE = "inputs.json"
 SLUG_LENGTH = 40
 """Most characters of a method's or group's name in a file name."""
@@ -71,13 +74,13 @@ class Checkpoint:
             io.BytesIO(content),
             dtype={"slide": str, "gene": str, "n": np.int64},
             keep_default_na=False,
-            na_values={"pearson": [""], "spearman": [""], "rmse": [""]},
+            na_values={score: [""] for score in FOLD_SCORES},
             float_precision="round_trip",
         )
         return scores, float(record["seconds"])
 
     def write(self, label: str, group: str, scores: pd.DataFrame, seconds: float, device: str | None) -> None:
-        """Keep the scores of a fold: columns ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``n``."""
+        """Keep the scores of a fold: columns ``slide``, ``gene``, ``n`` and the scores."""
         table, description = self._paths(label, group)
         text = scores.to_csv(index=False, lineterminator="\n")
         record = {
