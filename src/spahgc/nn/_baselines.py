@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from spahgc.nn._deep_sets import DeepSets, SpotSets
+
 
 NETWORK_BLOCK_SPOTS = 4096
 """Spots that pass a trained network at a time."""
@@ -121,14 +123,14 @@ def contrastive_loss(image: Tensor, expression: Tensor, temperature: float = 1.0
 
 
 @torch.no_grad()
-def in_blocks(part: nn.Module, x: Tensor, block: int = NETWORK_BLOCK_SPOTS) -> Tensor:
+def in_blocks(part: nn.Module, x: Tensor | SpotSets, block: int = NETWORK_BLOCK_SPOTS) -> Tensor:
     """What a trained network makes of many spots, a block of them at a time."""
     return torch.cat([part(rows) for rows in x.split(block)])
 
 
 def train_in_batches(
-    network: Perceptron | JointSpace,
-    x: Tensor,
+    network: Perceptron | JointSpace | DeepSets,
+    x: Tensor | SpotSets,
     y: Tensor,
     settings: BatchSettings,
     *,
@@ -160,7 +162,7 @@ def train_in_batches(
         network.train()
         for batch in torch.randperm(len(x)).split(settings.batch_spots):
             optimiser.zero_grad()
-            network.loss(x[batch], y[batch]).backward()
+            network.loss(x[batch], y[batch]).backward()  # type: ignore[arg-type]  # each takes what it was made for
             optimiser.step()
         network.eval()
         if score is not None:
