@@ -24,7 +24,7 @@ from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.ridge import N_COMPONENTS, tissue_features
 
 EMBEDDING = "X_sim"
-TRAINED = ["mlp", "bleep"]
+TRAINED = ["mlp", "bleep", "deepspot"]
 BY_SLIDE = ["ridge_neighbours", "ridge_components", "mlp"]
 """Methods that see features standardised by slide."""
 METHODS = pytest.mark.parametrize("method", list(BASELINES))
@@ -34,6 +34,7 @@ METHODS = pytest.mark.parametrize("method", list(BASELINES))
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     for method in TRAINED:
         monkeypatch.setattr(f"spahgc.tl._baselines.{method}.MAX_EPOCHS", 8)
+    monkeypatch.setattr("spahgc.tl._baselines.deepspot.N_NETWORKS", 2)
 
 
 def data(*sizes: int, n_target: int = 40, dim: int = 12, genes: int = 5) -> tuple[Spots, Spots, np.ndarray]:

@@ -15,7 +15,7 @@ import spahgc as sp
 from spahgc._slides.measured import measured_slides
 from spahgc._spots.rows import Spots
 from spahgc.tl._cross_validation import folds as _folds
-from spahgc.tl._cross_validation.checkpoint import Checkpoint
+from spahgc.tl._cross_validation.checkpoint import FOLD_SCORES, Checkpoint
 from spahgc.tl._cross_validation.cross_validate import _groups, _methods, _resolved, _without_the_rest
 from spahgc.tl._cross_validation.folds import Fold, make_folds, run_fold
 from spahgc.tl._cross_validation.shuffle import shuffled
@@ -23,6 +23,7 @@ from spahgc.tl._cross_validation.shuffle import shuffled
 BASELINES = ("ridge", "nearest")
 N_BOOTSTRAP = 200
 COLUMNS = ["method", "group", "slide", "gene", "pearson", "spearman", "rmse", "n", "ceiling"]
+STRUCTURE = ["variance_ratio", "moran_difference", "ssim", "gene_correlation", "pathway_correlation", "pearson_pooled"]
 
 
 def cross_validate(slides, **arguments):
@@ -49,7 +50,7 @@ def result(_cohort):
 
 
 def test_scores_are_those_of_predicting_each_slide_from_all_others(cohort, result):
-    assert list(result.scores.columns) == COLUMNS
+    assert list(result.scores.columns) == COLUMNS + STRUCTURE
     assert list(result.scores["method"].unique()) == list(BASELINES)
     for method in BASELINES:
         for slide in cohort:
@@ -346,6 +347,7 @@ def test_a_checkpoint_keeps_names_that_look_like_something_else(tmp_path):
             "pearson": [np.nan, 1 / 3],
             "spearman": [np.nan, 0.1 + 0.2],
             "rmse": [1e-17, 2.0],
+            **dict.fromkeys(FOLD_SCORES[3:], 0.1 + 0.2),
             "n": [3, 4],
         }
     )

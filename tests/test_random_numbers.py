@@ -17,7 +17,7 @@ import spahgc as sp
 from spahgc import _random
 from spahgc._parameters import METHODS
 from spahgc._random import drawing_from
-from spahgc.nn._baselines import Dropout
+from spahgc.nn._dropout import Dropout
 
 PRESET = sp.Parameters(layers=1, width=16, heads=2, epochs=3, n_networks=1)
 DEADLINE_S = 60

@@ -24,6 +24,15 @@ HEST = "hest"
 SCORES = ("pearson", "spearman", "rmse", "mae")
 """What an evaluation says of a gene, a column of ``var`` each."""
 
+STRUCTURE_SCORES = ("variance_ratio", "moran_difference", "ssim")
+"""What it says of a gene's map beside correlation and error, a column of ``var`` each."""
+
+SLIDE_SCORES = ("gene_correlation", "pathway_correlation")
+"""What it says of a slide as a whole."""
+
+POOLED_PEARSON = "pearson_pooled"
+"""A gene's PCC over the spots of all slides of a group held out, taken together."""
+
 
 class Obs:
     """Columns of ``obs``."""
@@ -118,7 +127,7 @@ class Var:
 
     @staticmethod
     def score(key: str, name: str) -> str:
-        """A gene's agreement with the measurement, e.g. ``spahgc_pearson``."""
+        """A gene's agreement with the measurement, e.g. ``spahgc_pearson`` or ``spahgc_ssim``."""
         return f"{key}_{name}"
 
     @staticmethod

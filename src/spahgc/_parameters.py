@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 
-METHODS = ("spahgc", "mean", "nearest", "ridge", "ridge_neighbours", "ridge_components", "mlp", "bleep")
+METHODS = (
+    "spahgc",
+    "mean",
+    "nearest",
+    "ridge",
+    "ridge_neighbours",
+    "ridge_components",
+    "mlp",
+    "bleep",
+    "deepspot",
+    "hest",
+    "hest_tuned",
+)
 """Methods of a prediction by name: the network, which alone has a graph, then the baselines."""
 
 NETWORK, *BASELINE_NAMES = METHODS

@@ -18,6 +18,7 @@ def evaluate(
     key: Key = "spahgc",
     layer: Annotated[str | None, typer.Option(help="Layer with the measured counts; X if left out.")] = None,
     units: UnitsOption = None,
+    gene_sets: Annotated[Path | None, typer.Option(help="Pathways to compare as well, a GMT file.")] = None,
     table_key: TableKey = None,
     output: Annotated[Path | None, typer.Option(help="The scores as a table, .csv.")] = None,
     overwrite: Overwrite = False,
@@ -39,15 +40,21 @@ def evaluate(
     if output is not None:
         check_output(output, TABLE_ENDINGS, overwrite=overwrite)
     data = read_slide(slide, "slide")
-    scores = sp.tl.evaluate(data, key=key, layer=layer, units=units, table_key=table_key)
+    scores = sp.tl.evaluate(data, key=key, layer=layer, units=units, gene_sets=gene_sets, table_key=table_key)
     scores = scores.sort_values("pearson", ascending=False, na_position="last")
     if output is not None:
         write_text(output, scores.to_csv())
     summary = table_of(data, table_key, "the slide").uns[UNS][Uns.evaluations][key]
+    pathways = summary.pop("pathways", None)
     lines = [
-        scores.to_string(float_format=lambda value: f"{value:.4f}", na_rep="constant"),
+        scores.to_string(float_format=lambda value: f"{value:.4f}", na_rep="undefined"),
         "",
         f"{summary['n_genes']} genes at {summary['n_spots']} spots, {summary['n_genes_constant']} of them constant; "
         f"mean PCC {summary['mean_pearson']:.4f}, median {summary['median_pearson']:.4f}",
     ]
-    return result("\n".join(lines), {"key": key, "summary": summary, "genes": records(scores)}, as_json)
+    found = {"key": key, "summary": summary, "genes": records(scores)}
+    if pathways is not None:
+        shown = pathways.sort_values("pearson", ascending=False, na_position="last")
+        lines += ["", shown.to_string(float_format=lambda value: f"{value:.4f}", na_rep="undefined")]
+        found["pathways"] = records(shown)
+    return result("\n".join(lines), found, as_json)

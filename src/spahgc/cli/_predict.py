@@ -34,7 +34,7 @@ def predict(
     bank: Bank = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a saved model, instead of references.")] = None,
     method: Annotated[
-        str, choice("spahgc, or a baseline: ridge_components, bleep, mlp, ridge, ...", method_names)
+        str, choice("spahgc, or a baseline: ridge_components, deepspot, hest, mlp, ...", method_names)
     ] = "spahgc",
     gene: Genes = None,
     embedding: Embedding = None,

@@ -1,7 +1,7 @@
 """The network of SpaHGC in plain torch: graph, layers, masks, losses, training. Knows no AnnData.
 
 ``_edges.py`` is what runs along edges, ``_network.py`` the layers on a graph, ``_losses.py`` the one list of loss terms,
-``_train.py`` steps and epochs; ``_baselines.py`` has the networks without a graph. May import torch, numpy
+``_train.py`` steps and epochs; ``_baselines.py`` and ``_deep_sets.py`` have the networks without a graph. May import torch, numpy
 and, for types, ``_parameters``.
 """
 

@@ -9,10 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from spahgc.nn._dropout import Dropout
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from spahgc.nn._deep_sets import DeepSets, SpotSets
 
 
 NETWORK_BLOCK_SPOTS = 4096
@@ -30,28 +34,6 @@ class BatchSettings:
     weight_decay: float
     patience: int = 10
     """Epochs without a better score after which the search for the best one ends."""
-
-
-class Dropout(nn.Module):
-    """Dropout whose masks come from a generator that it is given; torch's own knows that of the process alone.
-
-    Parameters
-    ----------
-    p
-        Share of the numbers that is hidden in training.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-        self.generator: torch.Generator | None = None
-        """Where the masks come from; ``None`` is the generator of the process."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The numbers that are not hidden, scaled up; all of them after training."""
-        if not self.training or not self.p:
-            return x
-        return x * torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p)
 
 
 class Perceptron(nn.Sequential):
@@ -143,14 +125,14 @@ def contrastive_loss(image: Tensor, expression: Tensor, temperature: float = 1.0
 
 
 @torch.no_grad()
-def in_blocks(part: nn.Module, x: Tensor, block: int = NETWORK_BLOCK_SPOTS) -> Tensor:
+def in_blocks(part: nn.Module, x: Tensor | SpotSets, block: int = NETWORK_BLOCK_SPOTS) -> Tensor:
     """What a trained network makes of many spots, a block of them at a time."""
     return torch.cat([part(rows) for rows in x.split(block)])
 
 
 def train_in_batches(
-    network: Perceptron | JointSpace,
-    x: Tensor,
+    network: Perceptron | JointSpace | DeepSets,
+    x: Tensor | SpotSets,
     y: Tensor,
     settings: BatchSettings,
     *,
@@ -186,7 +168,7 @@ def train_in_batches(
         network.train()
         for batch in torch.randperm(len(x), generator=generator).split(settings.batch_spots):
             optimiser.zero_grad()
-            network.loss(x[batch], y[batch]).backward()
+            network.loss(x[batch], y[batch]).backward()  # type: ignore[arg-type]  # each takes what it was made for
             optimiser.step()
         network.eval()
         if score is not None:

@@ -21,7 +21,7 @@ from spahgc.pl._scores import (
     SLIDE,
     Metric,
     count,
-    draw_zero_line,
+    draw_guide,
     evaluated,
     extremes,
     find_metric,
@@ -83,7 +83,8 @@ def gene_scores(
     key
         Of a slide: key of the prediction, or several.
     metric
-        ``"pearson"``, ``"spearman"``, ``"rmse"`` or ``"mae"``.
+        ``"pearson"``, ``"spearman"``, ``"rmse"``, ``"mae"`` (not of a cross-validation), ``"variance_ratio"``,
+        ``"moran_difference"`` or ``"ssim"``; :func:`spahgc.tl.evaluate` says what they are.
     methods
         Which methods to draw, in this order; ``None`` takes all.
     n_label
@@ -231,8 +232,7 @@ def _draw(ax: Axes, by_method: dict[str, pd.Series], metric: Metric, n_label: in
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(0, len(by_method))
     ax.margins(y=0.06)
-    if metric.higher_is_better and ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
-        draw_zero_line(ax)
+    draw_guide(ax, metric, *ax.get_ylim())
     ax.set_ylim(ax.get_ylim())
     whole_figure(ax).draw_without_rendering()
     cell_in = ax.get_window_extent().width / whole_figure(ax).dpi / len(by_method)

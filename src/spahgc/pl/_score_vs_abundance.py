@@ -15,8 +15,8 @@ from spahgc.pl._scores import (
     PLOT_RC,
     SLIDE,
     count,
+    draw_guide,
     draw_points,
-    draw_zero_line,
     evaluated,
     extremes,
     find_metric,
@@ -65,7 +65,8 @@ def score_vs_abundance(
     key
         Key of the prediction.
     metric
-        ``"pearson"``, ``"spearman"``, ``"rmse"`` or ``"mae"``.
+        ``"pearson"``, ``"spearman"``, ``"rmse"``, ``"mae"``, ``"variance_ratio"``, ``"moran_difference"`` or ``"ssim"``;
+        :func:`spahgc.tl.evaluate` says what they are.
     layer
         Layer with the measured counts, as `spahgc.tl.evaluate` was given it; ``None`` takes ``X``. The mean is that of
         log1p counts per 10,000 over the spots that have counts, on a logarithmic axis; a gene that is seen nowhere has no
@@ -156,8 +157,7 @@ def _draw(ax: Axes, points: np.ndarray, genes: list[str], metric: Metric, n_labe
     line = _medians(points)
     if len(line) > 1:
         ax.plot(*line.T, color=text_colour(ax), linewidth=1.4, zorder=3)
-    if metric.higher_is_better and points[:, 1].min() < 0:
-        draw_zero_line(ax)
+    draw_guide(ax, metric, float(points[:, 1].min()), np.inf if metric.higher_is_better else float(points[:, 1].max()))
     # Most genes are rare: on a linear axis they would be one upright stripe.
     ax.set_xscale("log")
     plain_numbers(ax.xaxis)

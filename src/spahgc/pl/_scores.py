@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import SCORES, UNITS, Var
+from spahgc._keys import UNITS, Var
 from spahgc._slides.measured import log_expression, zero_spots
 from spahgc._slides.tissue import spots_on_tissue
 from spahgc._validate import check_anndata
@@ -53,22 +53,28 @@ class Metric(NamedTuple):
         How an axis calls it.
     higher_is_better
         Whether it is a correlation and no error.
+    line
+        Where a line guides the eye: at 0 for correlations and differences, at 1 for ratios; none for errors.
     """
 
     label: str
     higher_is_better: bool
+    line: float | None = None
 
 
 def find_metric(metric: str, units: str = UNITS) -> Metric:
     """The score of this name; refuses what `spahgc.tl.evaluate` does not compute."""
     known = {
-        "pearson": Metric("PCC with the measurement", True),
-        "spearman": Metric("Spearman correlation with the measurement", True),
+        "pearson": Metric("PCC with the measurement", True, 0.0),
+        "spearman": Metric("Spearman correlation with the measurement", True, 0.0),
         "rmse": Metric(f"RMSE ({units})", False),
         "mae": Metric(f"mean absolute error ({units})", False),
+        "variance_ratio": Metric("variance, predicted / measured", False, 1.0),
+        "moran_difference": Metric("Moran's I, predicted less measured", False, 0.0),
+        "ssim": Metric("SSIM with the measurement", True, 0.0),
     }
-    if metric not in SCORES:
-        raise ValueError(f'metric="{metric}" is not known. Choose one of {", ".join(SCORES)}.')
+    if metric not in known:
+        raise ValueError(f'metric="{metric}" is not known. Choose one of {", ".join(known)}.')
     return known[metric]
 
 
@@ -120,9 +126,11 @@ def draw_points(ax: Axes, points: np.ndarray, *, alpha: float) -> None:
     ax.scatter(x, y, s=POINT_AREA, color=POINTS, alpha=alpha, linewidths=0, zorder=2, rasterized=as_pixels)
 
 
-def draw_zero_line(ax: Axes) -> None:
-    """A line at a score of 0, below which a prediction is worse than none."""
-    ax.axhline(0, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
+def draw_guide(ax: Axes, metric: Metric, low: float, high: float) -> None:
+    """A line where the score has one (0 of a correlation, below which a prediction is worse than none), if it is within."""
+    if metric.line is None or not low < metric.line < high:
+        return
+    ax.axhline(metric.line, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0.5)
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -32,6 +32,7 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.tl._baselines import BASELINES
+from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._prediction import write_attention, write_prediction, write_trust
 
 if TYPE_CHECKING:
@@ -80,7 +81,13 @@ def predict(
         - ``"ridge_neighbours"``: the same on features standardised by slide, and their means over six neighbours;
         - ``"ridge_components"``: the same features, onto 20 components of the transcriptome;
         - ``"mlp"``: a network of two hidden layers on those features;
-        - ``"bleep"``: contrastive retrieval after BLEEP (Xie et al., NeurIPS 2023).
+        - ``"bleep"``: contrastive retrieval after BLEEP (Xie et al., NeurIPS 2023);
+        - ``"deepspot"``: five deep-set networks after DeepSpot (Nonchev et al., medRxiv 2025): the spot, the sum over its
+          sub-spots where the embedding has them (see the notes), the maximum over its six nearest spots;
+        - ``"hest"``: the regression of the HEST benchmark, 256 principal components and a ridge penalty that is fixed;
+        - ``"hest_tuned"``: the same components, with the penalty that predicts references held out in turn best.
+
+        The last three see the encoder's own columns alone, without a context.
     genes
         The panel; ``None`` selects it from the references, ``"all"`` takes every gene that they cover, that is which
         is seen in at least 1 % of their spots.
@@ -97,7 +104,7 @@ def predict(
     key_added
         Key in ``layers`` and ``uns``, and prefix of columns.
     seed
-        Seed of the training, also of ``"mlp"`` and ``"bleep"``; without effect where a model is given.
+        Seed of the training, also of ``"mlp"``, ``"bleep"`` and ``"deepspot"``; without effect where a model is given.
     device
         Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
     table_key
@@ -146,6 +153,10 @@ def predict(
     -----
     Graph and attention come from the network alone; spread, PCC and support from the line of ``preset="default"``, with
     each reference held out in turn. A baseline writes none of them, ``preset="paper"`` only graph and attention.
+
+    Sub-spots are columns of the embedding: the encoder's output for the patch, `dim` of them, then that for each of its
+    parts, such as the nine of a grid of three by three. An encoder record with ``"context": "subspots 9"`` says so, see
+    :func:`spahgc.pp.use_embedding`. Without them ``"deepspot"`` goes by the spot and its neighbours.
     """
     _check_arguments(refs, model, method, key_added)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
@@ -258,5 +269,9 @@ def _keep_totals(target: AnnData) -> str:
 def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:
     """What a baseline makes of a target's spots, spots x genes of the bank, float32."""
     known = bank_spots(bank)  # a baseline holds what it learns from in memory
+    record = encoder_records(bank).get(bank_embedding(bank), {})
+    known, spots = (
+        replace(part, z=seen_columns(method, np.asarray(part.z, np.float32), record)) for part in (known, spots)
+    )
     with limited_threads(float(np.prod(known.z.shape)) * BASELINE_WIDTH):
-        return BASELINES[method](replace(known, z=np.asarray(known.z, np.float32)), spots, seed).astype(np.float32)
+        return BASELINES[method](known, spots, seed).astype(np.float32)

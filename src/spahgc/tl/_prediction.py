@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import SCORES, UNS, Layers, Obs, Obsm, Uns, Var
+from spahgc._keys import SCORES, STRUCTURE_SCORES, UNS, Layers, Obs, Obsm, Uns, Var
 from spahgc._linear.trust import Trust
 from spahgc._spots.rows import blocks_of
 from spahgc._validate import check_anndata, quoted
@@ -162,7 +162,7 @@ def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
 
 def _forget(target: AnnData, key: str) -> None:
     """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains and pathways."""
-    columns = [Var.score(key, name) for name in SCORES]
+    columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
     target.obs = target.obs.drop(columns=[c for c in (Obs.support(key), Obs.domain(key)) if c in target.obs])

@@ -12,6 +12,8 @@ import numpy as np
 from spahgc._parameters import BASELINE_NAMES
 from spahgc._spots.rows import Spots
 from spahgc.tl._baselines.bleep import predict_bleep
+from spahgc.tl._baselines.deepspot import predict_deepspot
+from spahgc.tl._baselines.hest import predict_hest, predict_hest_tuned
 from spahgc.tl._baselines.mean import predict_mean
 from spahgc.tl._baselines.mlp import predict_mlp
 from spahgc.tl._baselines.nearest import predict_nearest
@@ -27,6 +29,9 @@ _FUNCTIONS: tuple[Baseline, ...] = (
     predict_ridge_components,
     predict_mlp,
     predict_bleep,
+    predict_deepspot,
+    predict_hest,
+    predict_hest_tuned,
 )
 
 BASELINES = dict(zip(BASELINE_NAMES, _FUNCTIONS, strict=True))

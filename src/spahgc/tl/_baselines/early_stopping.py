@@ -13,15 +13,17 @@ from spahgc._spots.rows import Spots, leave_one_out
 from spahgc._training.graphs import as_tensor
 from spahgc.nn import gene_correlations
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, train_in_batches
+from spahgc.nn._deep_sets import DeepSets, SpotSets
 
-Network = TypeVar("Network", bound=Perceptron | JointSpace)
+Network = TypeVar("Network", bound=Perceptron | JointSpace | DeepSets)
+Inputs = TypeVar("Inputs", np.ndarray, SpotSets)
 
 
 def train_early_stopped(
     make: Callable[[], Network],
-    predict: Callable[[Network, np.ndarray, np.ndarray], np.ndarray],
+    predict: Callable[[Network, Inputs, np.ndarray], np.ndarray],
     references: Spots,
-    x: np.ndarray,
+    x: Inputs,
     y: np.ndarray,
     settings: BatchSettings,
     seed: int,
@@ -47,6 +49,19 @@ def train_early_stopped(
     seed
         Seed of initial weights, order of the spots and dropout.
     """
+    return train_for(make, x, y, chosen_epochs(make, predict, references, x, y, settings, seed), seed)
+
+
+def chosen_epochs(
+    make: Callable[[], Network],
+    predict: Callable[[Network, Inputs, np.ndarray], np.ndarray],
+    references: Spots,
+    x: Inputs,
+    y: np.ndarray,
+    settings: BatchSettings,
+    seed: int,
+) -> BatchSettings:
+    """The settings with the number of epochs that serves a held-out reference best: see :func:`train_early_stopped`."""
     held_out, others = leave_one_out(references)[-1]
     measured = as_tensor(references.y[held_out], "cpu")
 
@@ -55,14 +70,18 @@ def train_early_stopped(
         return gene_correlations(as_tensor(predicted, "cpu"), measured).mean().item()
 
     _, scores = _train(make, x[others], y[others], settings, seed, score)
-    best = int(np.argmax(scores)) + 1
-    network, _ = _train(make, x, y, replace(settings, epochs=best), seed, None)
+    return replace(settings, epochs=int(np.argmax(scores)) + 1)
+
+
+def train_for(make: Callable[[], Network], x: Inputs, y: np.ndarray, settings: BatchSettings, seed: int) -> Network:
+    """Train a network on all spots for the epochs of the settings; torch's own stream stays where it was."""
+    network, _ = _train(make, x, y, settings, seed, None)
     return network
 
 
 def _train(
     make: Callable[[], Network],
-    x: np.ndarray,
+    x: Inputs,
     y: np.ndarray,
     settings: BatchSettings,
     seed: int,
@@ -71,6 +90,6 @@ def _train(
     with drawing_from(seed) as generator:
         network = make()
     report = None if score is None else lambda: score(network)
-    tensors = as_tensor(x, "cpu"), as_tensor(y, "cpu")
-    scores = train_in_batches(network, *tensors, settings, score=report, generator=generator)
+    inputs = x if isinstance(x, SpotSets) else as_tensor(x, "cpu")
+    scores = train_in_batches(network, inputs, as_tensor(y, "cpu"), settings, score=report, generator=generator)
     return network, scores

@@ -15,11 +15,16 @@ import numpy as np
 import pandas as pd
 
 from spahgc._files import digest, remove_leftovers_in, write_text
+from spahgc._keys import POOLED_PEARSON, SCORES, SLIDE_SCORES, STRUCTURE_SCORES
 from spahgc._parameters import find_preset
 from spahgc._reading import reading
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import check_writable_folder, quoted
 
+FOLD_SCORES = (*(score for score in SCORES if score != "mae"), *STRUCTURE_SCORES, *SLIDE_SCORES, POOLED_PEARSON)
+"""Scores that are kept of a fold, all of which may be undefined."""
+CORRELATIONS = ("pearson", "spearman", "ssim", *SLIDE_SCORES, POOLED_PEARSON)
+"""Those of them that lie between -1 and 1."""
 INPUTS_FILE = "inputs.json"
 MAX_SPOTS = 2**31 - 1
 """Of a slide, in a table of scores; what draws resamples of them knows no larger numbers."""
@@ -103,15 +108,17 @@ class Checkpoint:
             unknown = sorted(set(rows["gene"]) - genes[str(name)])
             if unknown:
                 raise ValueError(f'it holds genes that slide "{name}" does not have: {quoted(unknown)}')
-        if (scores[["pearson", "spearman"]].abs() > 1 + ROUNDING).any(axis=None) or (scores["rmse"] < 0).any():
-            raise ValueError("it holds a correlation outside -1 to 1, or a negative error")
+        if (scores[[*CORRELATIONS]].abs() > 1 + ROUNDING).any(axis=None):
+            raise ValueError("it holds a correlation outside -1 to 1")
+        if (scores[["rmse", "variance_ratio"]] < 0).any(axis=None):
+            raise ValueError("it holds a negative error or ratio of variances")
         if scores.duplicated(["slide", "gene"]).any():
             raise ValueError("it holds a gene of a slide more than once")
         if not scores["n"].between(1, MAX_SPOTS).all():
             raise ValueError(f"it holds numbers of spots from {scores['n'].min():,} to {scores['n'].max():,}")
 
     def write(self, label: str, group: str, scores: pd.DataFrame, seconds: float, device: str | None) -> None:
-        """Keep the scores of a fold: columns ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``n``."""
+        """Keep the scores of a fold: columns ``slide``, ``gene``, ``n`` and the scores."""
         table, description = self._paths(label, group)
         text = scores.to_csv(index=False, lineterminator="\n")
         record = {
@@ -146,16 +153,15 @@ class Checkpoint:
 
 def _parsed(content: bytes) -> pd.DataFrame:
     """The scores of a fold, as :meth:`Checkpoint.write` took them."""
-    numbers = ("pearson", "spearman", "rmse")
     # Genes may be called "NA" or "1e5": only the numbers are parsed.
     scores = pd.read_csv(
         io.BytesIO(content),
-        dtype={"slide": str, "gene": str, "n": np.int64} | dict.fromkeys(numbers, np.float64),
+        dtype={"slide": str, "gene": str, "n": np.int64} | dict.fromkeys(FOLD_SCORES, np.float64),
         keep_default_na=False,
-        na_values={name: [""] for name in numbers},
+        na_values={name: [""] for name in FOLD_SCORES},
         float_precision="round_trip",
     )
-    missing = {"slide", "gene", "n", *numbers} - set(scores.columns)
+    missing = {"slide", "gene", "n", *FOLD_SCORES} - set(scores.columns)
     if missing:
         raise ValueError(f"it lacks the columns {quoted(sorted(missing))}")
     return scores

@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._keys import Obs
+from spahgc._files import digest
+from spahgc._keys import POOLED_PEARSON, SLIDE_SCORES, STRUCTURE_SCORES, Obs
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import launched, resolve_device, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
@@ -24,6 +26,7 @@ from spahgc.pp._bank.references import check_embeddings, is_bank
 from spahgc.pp._genes import common_genes
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
 from spahgc.tl._cross_validation.checkpoint import (
+    FOLD_SCORES,
     Checkpoint,
     method_fingerprint,
     plain_arguments,
@@ -33,7 +36,9 @@ from spahgc.tl._cross_validation.folds import FOLD_COLUMNS, make_folds, score_fo
 from spahgc.tl._cross_validation.shuffle import SHUFFLE, SHUFFLE_ALL
 from spahgc.tl._cross_validation.statistics import compare, score_matrix, slide_means, summarize
 from spahgc.tl._evaluate import MIN_SPOTS
+from spahgc.tl._gene_sets import gene_sets as read_gene_sets
 from spahgc.tl._predict import predict
+from spahgc.tl._structure.pathways import check_pathways
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -51,11 +56,15 @@ class CrossValidation:
     scores
         One row a method, slide and gene of the panel: ``method``, ``group``, ``slide``, ``gene``, ``pearson``,
         ``spearman``, ``rmse`` (in units of the prediction), ``n`` (spots), ``ceiling``. A gene that is constant over
-        the spots, as measured or as predicted, has no correlation: NaN, never zero.
+        the spots, as measured or as predicted, has no correlation: NaN, never zero. Beside them, as
+        :func:`spahgc.tl.evaluate` defines them: ``variance_ratio``, ``moran_difference``, ``ssim``; of the slide, the same
+        for all its genes, ``gene_correlation`` and ``pathway_correlation`` (NaN without gene sets); of the group, the same
+        on all its slides, ``pearson_pooled``: the gene's PCC over the spots of all slides held out together.
     summary
         One row a method: ``pearson`` with ``low`` and ``high`` of its 95 % interval, ``spearman``, ``rmse``,
         ``ceiling_share`` (mean PCC over mean ceiling), ``n_slides``, ``n_genes``, ``n_undefined`` (pairs of slide and
-        gene without a correlation), ``seconds``.
+        gene without a correlation), ``seconds``; then means of the other scores: of ``variance_ratio`` the mean over
+        slides of the median over genes, of ``pearson_pooled`` the mean over groups of the mean over genes.
     comparisons
         Every two methods, over all slides (``slide`` is ``"all"``) and in each: ``method``, ``other``, ``slide``,
         ``difference`` of the mean PCC with ``low`` and ``high``, ``p`` of Wilcoxon's signed-rank test, ``n`` pairs.
@@ -80,6 +89,20 @@ class CrossValidation:
             rows[method] = pd.Series(slide_means(matrix.to_numpy()), index=matrix.index)
         return pd.DataFrame(rows).T.rename_axis(index="method", columns="slide")
 
+    @property
+    def slides(self) -> pd.DataFrame:
+        """One row a method and slide: mean PCC over genes, and the scores of the slide as a whole."""
+        names = ["method", "group", "slide"]
+        table = self.scores[[*names, *SLIDE_SCORES]].drop_duplicates(names).set_index(names)
+        table.insert(0, "pearson", self.scores.groupby(names, sort=False)["pearson"].mean())
+        return table.reset_index()
+
+    @property
+    def pooled(self) -> pd.DataFrame:
+        """One row a method, group and gene: the PCC over the spots of all slides of the group."""
+        table = self.scores[["method", "group", "gene", POOLED_PEARSON]].drop_duplicates(["method", "group", "gene"])
+        return table.rename(columns={POOLED_PEARSON: "pearson"}).reset_index(drop=True)
+
     def __repr__(self) -> str:
         return f"{self._title()}\n{self.summary.round(4).to_string()}"
 
@@ -101,6 +124,7 @@ def cross_validate(
     embedding: str | None = None,
     layer: str | None = None,
     units: str | None = None,
+    gene_sets: str | PathLike[str] | pd.DataFrame | None = None,
     preset: str | Parameters = "default",
     seed: int = 0,
     null: str | None = None,
@@ -127,13 +151,17 @@ def cross_validate(
         keyword arguments of :func:`spahgc.tl.predict` by a label of your own, e.g.
         ``{"paper": {"method": "spahgc", "preset": "paper"}}``.
     genes
-        The panel; ``None`` selects one in each fold, from the references of that fold.
+        The panel. A list is the same in all folds; ``None`` selects one in each fold, from the references of that fold;
+        ``"all"`` takes in each fold every gene that is seen in at least 1 % of the spots of its references.
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
         Layer with the counts; ``None`` takes ``X``.
     units
         What the values are, as in :func:`spahgc.tl.predict`; ``None`` finds out.
+    gene_sets
+        Pathways whose scores are compared as well: path of a GMT file, or a table with the columns ``source`` and
+        ``target``, as :func:`spahgc.tl.enrich` takes them.
     preset
         Parameters of all methods that do not bring their own.
     seed
@@ -167,7 +195,7 @@ def cross_validate(
     KeyError
         If an embedding, a column of groups or a gene is missing.
     ValueError
-        If there are fewer than two groups, if a method or preset is not known, if a slide is too small, occurs in two
+        If there are fewer than two groups, if gene sets are malformed or do not fit the genes, if a method or preset is not known, if a slide is too small, occurs in two
         groups or was embedded differently, or if the folder holds folds of other inputs.
 
     See Also
@@ -193,6 +221,7 @@ def cross_validate(
     ['ridge', 'nearest']
     """
     _check_numbers(null, n_jobs, n_bootstrap)
+    net = None if gene_sets is None else read_gene_sets(gene_sets)
     measured = _measured_slides(placed_tables(slides, table_key, "slide"), layer, units)
     groups = _groups(measured, group_by)
     specs = _methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed})
@@ -203,17 +232,21 @@ def cross_validate(
     for entry in caught:
         warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
     _check_slides(measured, groups, specs)
+    if net is not None:
+        check_pathways(net, common_genes(measured), "the genes that all slides share")
 
     store = None
     if checkpoint is not None:
         shared: dict[str, Any] = {"group_by": group_by, "null": null, "seed": int(seed), "versions": versions()}
+        # A fold of other scores, or of other gene sets, is another fold.
+        shared |= {"scores": list(FOLD_SCORES), "gene_sets": None if net is None else digest(net.to_csv().encode())}
         shared["slides"] = {
             name: {"group": groups[name]} | slide_fingerprint(slide) for name, slide in measured.items()
         }
         of_methods = {label: method_fingerprint(spec, measured) for label, spec in specs.items()}
         store = Checkpoint(checkpoint, shared, of_methods)
     folds = make_folds(measured, groups, specs, null)
-    finished = score_folds(folds, measured, store, n_jobs, {str(entry.message) for entry in caught})
+    finished = score_folds(folds, measured, store, n_jobs, {str(entry.message) for entry in caught}, net)
 
     in_order = sorted(folds, key=lambda fold: list(specs).index(fold.label))  # stable: by method, then by group
     scores = pd.concat(
@@ -223,7 +256,9 @@ def cross_validate(
     rows = ceiling.index.get_indexer(pd.Index(scores["gene"]))
     columns = ceiling.columns.get_indexer(pd.Index(scores["slide"]))
     scores["ceiling"] = ceiling.to_numpy()[rows, columns]
-    scores = scores[["method", "group", *FOLD_COLUMNS, "ceiling"]]
+    added = [*STRUCTURE_SCORES, *SLIDE_SCORES, POOLED_PEARSON]
+    kept = [column for column in FOLD_COLUMNS if column not in added]
+    scores = scores[["method", "group", *kept, "ceiling", *added]]
     seconds = {label: sum(finished[fold.key][1] for fold in folds if fold.label == label) for label in specs}
     return CrossValidation(
         scores=scores,

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 from anndata import AnnData
 
-from spahgc._keys import SCORES
 from spahgc._many.children import end_with
 from spahgc._parameters import NETWORK, find_preset
 from spahgc._settings import progress_bar, settings
@@ -23,12 +22,12 @@ from spahgc._spots.rows import Spots
 from spahgc._validate import quoted
 from spahgc.model import fit_bank, predict_spots
 from spahgc.pp._bank.references import as_bank
-from spahgc.tl._cross_validation.checkpoint import Checkpoint
+from spahgc.tl._cross_validation.checkpoint import FOLD_SCORES, Checkpoint
+from spahgc.tl._cross_validation.scoring import score_fold
 from spahgc.tl._cross_validation.shuffle import shuffled
-from spahgc.tl._evaluate import gene_scores
 from spahgc.tl._predict import predict_baseline
 
-FOLD_COLUMNS = ["slide", "gene", *(score for score in SCORES if score != "mae"), "n"]
+FOLD_COLUMNS = ["slide", "gene", *FOLD_SCORES, "n"]
 """What is kept of a fold."""
 
 _banks: dict[tuple[str, tuple[object, ...]], tuple[AnnData, float]] = {}
@@ -221,10 +220,11 @@ def score_folds(
     store: Checkpoint | None,
     n_jobs: int,
     warned: Iterable[str] = (),
+    net: pd.DataFrame | None = None,
 ) -> dict[tuple[str, str], tuple[pd.DataFrame, float]]:
     """Scores and seconds of every fold, read from the store where they are finished, computed where they are not.
 
-    What was ``warned`` of already is not said again.
+    What was ``warned`` of already is not said again. With gene sets (``net``) their pathways are compared as well.
     """
     finished: dict[tuple[str, str], tuple[pd.DataFrame, float]] = {}
     if store is not None:
@@ -239,7 +239,7 @@ def score_folds(
             progress_bar(total=len(folds), initial=len(finished), desc="cross-validation", unit="fold") as bar,
         ):
             for result in results:
-                scores = score_fold(result, slides)
+                scores = score_fold(result.predicted, slides, net)[FOLD_COLUMNS]
                 if store is not None:
                     store.write(*result.key, scores, result.seconds, missing[result.key].arguments["device"])
                 finished[result.key] = scores, result.seconds
@@ -251,22 +251,3 @@ def score_folds(
     finally:
         _banks.clear()
     return finished
-
-
-def score_fold(result: FoldResult, slides: Mapping[str, MeasuredSlide]) -> pd.DataFrame:
-    """Compare the predictions of a fold with what was measured, which no method has seen."""
-    tables = []
-    for name, predicted in result.predicted.items():
-        slide = slides[name]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # warned of already where the slide was a reference
-            expression = slide.expression()
-        genes = [gene for gene in predicted.columns if gene in slide.var_names]
-        columns = slide.var_names.get_indexer(genes)
-        scores = gene_scores(
-            predicted.loc[:, genes].to_numpy()[slide.measured],
-            expression[slide.measured][:, columns].toarray(),
-            genes,
-        )
-        tables.append(scores.rename(columns={"n_spots": "n"}).reset_index().assign(slide=name)[FOLD_COLUMNS])
-    return pd.concat(tables, ignore_index=True)

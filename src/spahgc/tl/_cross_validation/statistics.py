@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t, wilcoxon
 
+from spahgc._keys import POOLED_PEARSON, SLIDE_SCORES, STRUCTURE_SCORES
+
+VARIANCE_RATIO = STRUCTURE_SCORES[0]
 CONFIDENCE = 0.95
 BLOCK_DRAWS = 5_000_000
 """Random genes drawn at a time: 40 MB, whatever the number of genes and of resamples."""
@@ -122,7 +125,8 @@ def summarize(scores: pd.DataFrame, seconds: dict[str, float], *, n_bootstrap: i
     Parameters
     ----------
     scores
-        Columns ``method``, ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``ceiling``.
+        Columns ``method``, ``slide``, ``gene``, ``pearson``, ``spearman``, ``rmse``, ``ceiling``; and scores of structure
+        and ``pearson_pooled`` (with ``group``), if there are some.
     seconds
         Time a method took; its keys are the methods, in the order of the rows.
     n_bootstrap
@@ -131,7 +135,9 @@ def summarize(scores: pd.DataFrame, seconds: dict[str, float], *, n_bootstrap: i
         Seed of the resamples, the same for all methods.
     """
     rows = [
-        _summary_row(scores, method, n_bootstrap, np.random.default_rng(seed)) | {"seconds": seconds[method]}
+        _summary_row(scores, method, n_bootstrap, np.random.default_rng(seed))
+        | {"seconds": seconds[method]}
+        | _structure_means(scores, method)
         for method in seconds
     ]
     return pd.DataFrame(rows, index=pd.Index(list(seconds), name="method"))
@@ -153,6 +159,26 @@ def _summary_row(scores: pd.DataFrame, method: str, n_bootstrap: int, rng: np.ra
         "n_genes": own["gene"].nunique(),
         "n_undefined": int(own["pearson"].isna().sum()),
     }
+
+
+def _structure_means(scores: pd.DataFrame, method: str) -> dict[str, float]:
+    """Means of the scores beside correlation and error, as far as the table has them."""
+    means = {}
+    for score in (*STRUCTURE_SCORES, *SLIDE_SCORES):
+        if score in scores:
+            matrix = score_matrix(scores, method, score).to_numpy(dtype=np.float64)
+            # One gene that hardly varies, as measured, would rule a mean of ratios.
+            means[score] = mean_of_medians(matrix) if score == VARIANCE_RATIO else mean_score(matrix)
+    if POOLED_PEARSON in scores:
+        own = scores[scores["method"] == method].drop_duplicates(["group", "gene"])
+        means[POOLED_PEARSON] = mean_score(own.pivot(index="group", columns="gene", values=POOLED_PEARSON).to_numpy())
+    return means
+
+
+def mean_of_medians(matrix: np.ndarray) -> float:
+    """Mean over slides of the median over genes; undefined entries are left out."""
+    medians = [float(np.median(row[~np.isnan(row)])) for row in matrix if not np.isnan(row).all()]
+    return float(np.mean(medians)) if medians else float("nan")
 
 
 def ceiling_share(pearson: np.ndarray, ceiling: np.ndarray) -> float:
