@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obsm, Uns
 
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
@@ -98,7 +99,29 @@ def find_embedding(adata: AnnData, embedding: str | None, label: str) -> str:
 
 
 def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
-    """The embedding, spots x dim, float32; refuses a missing, misshaped or non-finite one."""
+    """The embedding with what it shows beside the patch, spots x columns, float32.
+
+    Refuses a missing, misshaped or non-finite one, and one without the context that its record tells of.
+    """
+    z = _finite_matrix(adata, key, label)
+    record = encoder_records(adata).get(key, {})
+    # Files of earlier versions hold all columns under one key.
+    if str(record.get("context", PATCH_CONTEXT)) == PATCH_CONTEXT or z.shape[1] != int(record["dim"]):
+        return z
+    beside = Obsm.context(key)
+    if beside not in adata.obsm and _PARTS.search(str(record["context"])):
+        raise KeyError(
+            f'obsm["{beside}"] not found in {label}, which belongs to obsm["{key}"]: its record tells of '
+            f'"{record["context"]}". Run spahgc.pp.embed again, or copy both.'
+        )
+    return np.hstack([z, _finite_matrix(adata, beside, label)]) if beside in adata.obsm else z
+
+
+_PARTS = re.compile("^(scales|widths) ")
+"""How the context of a record begins that this package wrote, and whose columns stand under two keys."""
+
+
+def _finite_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
     if key not in adata.obsm:
         known = encoder_records(adata)
         name = known[key]["name"] if key in known else key.removeprefix("X_")
