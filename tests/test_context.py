@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import spahgc as sp
+from spahgc._validate import embedding_matrix
 from spahgc.encoders import Encoder, EncoderRecord, load_encoder
 from spahgc.encoders._layout import Layout, context_blocks, parse_layout, write_layout
 from spahgc.encoders._levels import find_levels
@@ -93,6 +94,11 @@ def spots(xy) -> ad.AnnData:
     return ad.AnnData(np.zeros((len(xy), 0), np.float32), obs=obs, obsm={"spatial": xy})
 
 
+def columns(adata: ad.AnnData, key: str) -> np.ndarray:
+    """All that an embedding shows, as every function takes it that is handed its key."""
+    return embedding_matrix(adata, key, "the slide")
+
+
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
@@ -138,8 +144,11 @@ def batch_sizes(monkeypatch) -> list[int]:
 
 def test_the_columns_are_output_and_levels_scale_by_scale(slide, lite0):
     sp.pp.embed(slide, encoder=lite0, context=Context(scales=(1, 2), rotations=1))
-    assert slide.obsm[LITE0].dtype == np.float32
-    assert slide.obsm[LITE0].shape == (slide.n_obs, 2 * LITE0_COLUMNS)
+    assert slide.obsm[LITE0].dtype == slide.obsm[f"{LITE0}_context"].dtype == np.float32
+    assert slide.obsm[LITE0].shape == (slide.n_obs, LITE0_DIM)
+    assert slide.obsm[f"{LITE0}_context"].shape == (slide.n_obs, 2 * LITE0_COLUMNS - LITE0_DIM)
+    both = np.hstack([slide.obsm[LITE0], slide.obsm[f"{LITE0}_context"]])
+    np.testing.assert_array_equal(columns(slide, LITE0), both)
     record = slide.uns["spahgc"]["embeddings"][LITE0]
     assert record["dim"] == LITE0_DIM
     assert record["context"] == "scales 1,2; levels 16,24,40,112,320; rotations 1"
@@ -151,24 +160,26 @@ def test_the_first_columns_are_those_of_the_patch_alone(slide, lite0, vit, depth
     few = slide[:2].copy()
     for encoder in (lite0, vit):
         key = f"X_{encoder.record.name}"
-        sp.pp.embed(few, encoder=encoder, key_added="X_plain")
+        sp.pp.embed(few, encoder=encoder, key_added="X_plain", context=False)
         sp.pp.embed(few, encoder=encoder, context=Context(scales=(1, 3), depths=depths, rotations=rotations))
         plain = few.obsm["X_plain"]
-        assert plain.shape[1] == encoder.record.dim < few.obsm[key].shape[1]
-        np.testing.assert_allclose(few.obsm[key][:, : encoder.record.dim], plain, **CLOSE)
+        assert plain.shape[1] == encoder.record.dim < columns(few, key).shape[1]
+        np.testing.assert_allclose(few.obsm[key], plain, **CLOSE)
 
 
 def test_a_scale_is_the_embedding_of_a_patch_so_much_wider(slide, lite0):
     def embed(key, **arguments):
         sp.pp.embed(slide, encoder=lite0, key_added=key, **arguments)
-        return slide.obsm[key]
+        return columns(slide, key)
 
     both = embed("X_both", patch_um=80, context=Context(scales=(1, 2.5), depths=1, rotations=1))
     wide = embed("X_wide", patch_um=200, context=Context(scales=(1,), depths=1, rotations=1))
     n_columns = LITE0_DIM + 2 * LITE0_LEVELS[-1]
     assert both.shape[1] == 2 * n_columns
     np.testing.assert_allclose(both[:, n_columns:], wide, **CLOSE)
-    np.testing.assert_allclose(both[:, n_columns:][:, :LITE0_DIM], embed("X_plain", patch_um=200), **CLOSE)
+    np.testing.assert_allclose(
+        both[:, n_columns:][:, :LITE0_DIM], embed("X_plain", patch_um=200, context=False), **CLOSE
+    )
     assert np.abs(both[:, :n_columns] - both[:, n_columns:]).max() > 0.1
 
 
@@ -179,7 +190,7 @@ def test_scales_widen_the_patch_around_the_same_centre():
     wide = pixels[90 - SIDE : 90 + SIDE, 100 - SIDE : 100 + SIDE] / 255
     cells = wide.reshape(CELLS, SIDE, CELLS, SIDE, 3).mean((1, 3)).transpose(2, 0, 1).ravel()
     # Rows and columns are averaged one after the other, and each time halves are rounded up to whole numbers.
-    np.testing.assert_allclose(adata.obsm[KEY][0, COLOURS.record.dim :], cells, atol=1 / 255)
+    np.testing.assert_allclose(adata.obsm[f"{KEY}_context"][0], cells, atol=1 / 255)
 
 
 @pytest.mark.parametrize("depths", [None, 3])
@@ -232,16 +243,83 @@ def test_the_recommended_context_is_that_of_true(slide, vit):
     few = slide[:2].copy()
     sp.pp.embed(few, encoder=vit, context=True)
     sp.pp.embed(few, encoder=vit, context=Context(), key_added="X_same")
-    np.testing.assert_array_equal(few.obsm["X_vit"], few.obsm["X_same"])
+    np.testing.assert_array_equal(columns(few, "X_vit"), columns(few, "X_same"))
     assert few.uns["spahgc"]["embeddings"]["X_vit"]["context"] == "scales 1,2,4; levels 192,192,192; rotations 4"
 
 
-@pytest.mark.parametrize("context", [None, False, Context(scales=(1,), depths=0)])
+@pytest.mark.parametrize("context", [False, Context(scales=(1,), depths=0)])
 def test_a_context_of_nothing_is_the_plain_patch(slide, context):
     sp.pp.embed(slide, encoder=COLOURS, context=context)
     assert slide.uns["spahgc"]["embeddings"][KEY] == COLOURS.record.to_uns()
     assert slide.obsm[KEY].shape[1] == COLOURS.record.dim
     assert "spahgc_context_padded" not in slide.obs
+
+
+# --- the default
+
+
+def test_without_a_word_patches_of_448_and_1344_um_and_all_levels_are_looked_at(slide, lite0):
+    few = slide[:2].copy()
+    sp.pp.embed(few, encoder=lite0)
+    sp.pp.embed(few, encoder=lite0, context=Context(widths_um=(448, 1344), rotations=1), key_added="X_same")
+    np.testing.assert_array_equal(columns(few, LITE0), columns(few, "X_same"))
+    record = few.uns["spahgc"]["embeddings"][LITE0]
+    assert record["context"] == "widths 448,1344 um; levels 16,24,40,112,320; rotations 1"
+    assert few.obsm[LITE0].shape == (2, LITE0_DIM)
+    assert columns(few, LITE0).shape == (2, 3 * LITE0_COLUMNS)
+
+
+@pytest.mark.parametrize("mpp", [0.5, 2.0])
+def test_widths_in_microns_are_the_same_on_every_slide(mpp):
+    pixels = noise(400, 400)
+    adata = spots([[200, 200]])
+    context = Context(widths_um=(64,), depths=0, rotations=1)
+    sp.pp.embed(adata, encoder=COLOURS, image=pixels, mpp=mpp, context=context)
+    half = int(64 / mpp / 2)
+    wide = pixels[200 - half : 200 + half, 200 - half : 200 + half] / 255
+    cells = wide.reshape(CELLS, half, CELLS, half, 3).mean((1, 3)).transpose(2, 0, 1).ravel()
+    np.testing.assert_allclose(adata.obsm[f"{KEY}_context"][0], cells, atol=1.5 / 255)
+
+
+def test_an_encoder_that_shows_no_levels_is_asked_for_its_output_alone(slide):
+    sp.pp.embed(slide, encoder=COLOURS)
+    record = slide.uns["spahgc"]["embeddings"][KEY]
+    assert record["context"] == "widths 448,1344 um; levels none; rotations 1"
+    assert columns(slide, KEY).shape == (slide.n_obs, 3 * COLOURS.record.dim)
+
+
+def test_an_encoder_with_a_context_of_its_own_keeps_it(slide):
+    own = replace(COLOURS, record=replace(COLOURS.record, context="whole slide"))
+    sp.pp.embed(slide, encoder=own)
+    assert slide.uns["spahgc"]["embeddings"][KEY]["context"] == "whole slide"
+    assert columns(slide, KEY).shape == (slide.n_obs, COLOURS.record.dim) and f"{KEY}_context" not in slide.obsm
+
+
+def test_a_slide_of_unknown_resolution_is_refused_with_both_ways_out():
+    refused(ValueError, r"resolution .* not known.*448 and 1344 um.*Pass mpp=.*or context=False", encoder=COLOURS)
+
+
+def test_a_plain_embedding_takes_the_place_of_a_wider_one(slide):
+    sp.pp.embed(slide, encoder=COLOURS)
+    assert f"{KEY}_context" in slide.obsm
+    sp.pp.embed(slide, encoder=COLOURS, context=False)
+    assert f"{KEY}_context" not in slide.obsm
+    np.testing.assert_array_equal(columns(slide, KEY), slide.obsm[KEY])
+
+
+def test_half_of_an_embedding_is_refused(slide):
+    sp.pp.embed(slide, encoder=COLOURS)
+    del slide.obsm[f"{KEY}_context"]
+    with pytest.raises(KeyError, match=r'obsm\["X_colours_context"\] not found in the slide.*"widths 448,1344 um'):
+        columns(slide, KEY)
+
+
+def test_an_embedding_of_an_earlier_version_holds_all_columns_under_one_key(slide):
+    sp.pp.embed(slide, encoder=COLOURS)
+    all_columns = columns(slide, KEY)
+    slide.obsm[KEY] = all_columns
+    del slide.obsm[f"{KEY}_context"]
+    np.testing.assert_array_equal(columns(slide, KEY), all_columns)
 
 
 # --- turns
@@ -259,7 +337,7 @@ def test_a_slide_turned_about_the_spot_changes_the_plain_block_alone(name, reque
         adata = spots([[middle, middle]])
         sp.pp.embed(adata, encoder=encoder, image=np.ascontiguousarray(image), context=Context(), key_added="X_turned")
         assert not adata.obs["spahgc_context_padded"].any()
-        found.append(adata.obsm["X_turned"][0])
+        found.append(columns(adata, "X_turned")[0])
     for turned in found[1:]:
         np.testing.assert_allclose(turned[dim:], found[0][dim:], **CLOSE)
         assert np.abs(turned[:dim] - found[0][:dim]).max() > 0.01
@@ -283,7 +361,7 @@ def test_without_turns_every_block_is_that_of_the_upright_patch(vit):
     sp.pp.embed(adata, encoder=vit, image=pixels, context=Context(scales=(1,), depths=2, rotations=1))
     patch = pixels[80 - 32 : 80 + 32, 70 - 32 : 70 + 32][None]
     upright = vit.encode(patch, device="cpu", levels=find_levels(vit, 2, device="cpu"))
-    np.testing.assert_allclose(adata.obsm["X_vit"], upright, **CLOSE)
+    np.testing.assert_allclose(columns(adata, "X_vit"), upright, **CLOSE)
 
 
 @pytest.mark.parametrize(("depths", "rotations", "n_passes"), [(1, 4, 12), (1, 1, 3), (0, 4, 9), (0, 1, 3)])
@@ -307,7 +385,7 @@ def test_a_transform_that_makes_oblong_inputs_is_refused_with_turns_only():
     refused(ValueError, r'"colours" makes 16 x 32 pixels.*Context\(rotations=1\)', encoder=encoder, context=context)
     adata = spots([[50, 50]])
     sp.pp.embed(adata, encoder=encoder, image=noise(100, 100), context=replace(context, rotations=1))
-    assert adata.obsm[KEY].shape == (1, 2 * COLOURS.record.dim)
+    assert columns(adata, KEY).shape == (1, 2 * COLOURS.record.dim)
 
 
 # --- layout
@@ -320,6 +398,8 @@ def test_a_transform_that_makes_oblong_inputs_is_refused_with_turns_only():
         Layout((1.0,), (40, 112), 1),
         Layout((1.0, 2.0, 4.0), LITE0_LEVELS, 4),
         Layout((1.0, 2.5, 0.3, 1e-05, 1e16), (), 4),
+        Layout((1.0,), LITE0_LEVELS, 1, (448.0, 1344.0)),
+        Layout((1.0,), (), 1, (0.5,)),
     ],
 )
 def test_a_layout_is_read_as_it_was_written(layout):
@@ -330,6 +410,8 @@ def test_layouts_are_written_for_people():
     assert write_layout(Layout()) == "patch"
     written = "scales 1,2,4; levels 16,24,40,112,320; rotations 4"
     assert write_layout(Layout((1.0, 2.0, 4.0), LITE0_LEVELS, 4)) == written
+    written = "widths 448,1344 um; levels 16,24,40,112,320; rotations 1"
+    assert write_layout(Layout((1.0,), LITE0_LEVELS, 1, (448.0, 1344.0))) == written
     assert write_layout(Layout((1.0, 2.5), (), 1)) == "scales 1,2.5; levels none; rotations 1"
 
 
@@ -361,13 +443,13 @@ def test_the_blocks_of_an_embedding_follow_from_its_record(slide, lite0):
     few = slide[:2].copy()
     sp.pp.embed(few, encoder=lite0, context=Context(scales=(1, 3), depths=2, rotations=1))
     sp.pp.embed(few, encoder=lite0, context=Context(scales=(1, 3), depths=0, rotations=1), key_added="X_outputs")
-    matrix = few.obsm[LITE0]
+    matrix = columns(few, LITE0)
     blocks = context_blocks(few.uns["spahgc"]["embeddings"][LITE0], matrix.shape[1])
     widths = [block.stop - block.start for block in blocks]
     assert widths == [LITE0_DIM, 112, 112, 320, 320] * 2
     np.testing.assert_array_equal(np.concatenate([matrix[:, block] for block in blocks], axis=1), matrix)
     outputs = np.concatenate([matrix[:, blocks[0]], matrix[:, blocks[5]]], axis=1)
-    np.testing.assert_allclose(outputs, few.obsm["X_outputs"], **CLOSE)
+    np.testing.assert_allclose(outputs, columns(few, "X_outputs"), **CLOSE)
     for deviation in (2, 4, 7, 9):
         assert (matrix[:, blocks[deviation]] >= 0).all() and (matrix[:, blocks[deviation - 1]] < 0).any()
 
@@ -400,7 +482,7 @@ def test_the_batch_size_does_not_change_the_embedding(slide, vit, batch_size):
     context = Context(scales=(1, 2), depths=2)
     sp.pp.embed(slide, encoder=vit, context=context)
     sp.pp.embed(slide, encoder=vit, context=context, batch_size=batch_size, key_added="X_batched")
-    np.testing.assert_allclose(slide.obsm["X_batched"], slide.obsm["X_vit"], **CLOSE)
+    np.testing.assert_allclose(columns(slide, "X_batched"), columns(slide, "X_vit"), **CLOSE)
 
 
 def test_no_more_patches_than_a_batch_are_encoded_at_once(slide, batch_sizes):
@@ -424,7 +506,7 @@ def test_wide_patches_past_the_border_are_white_and_flagged_apart():
     sp.pp.embed(adata, encoder=COLOURS, image=image, context=Context(scales=(1, 2), depths=0, rotations=1))
     assert adata.obs["spahgc_patch_padded"].tolist() == [False, False, True]
     assert adata.obs["spahgc_context_padded"].tolist() == [False, True, True]
-    wide = adata.obsm[KEY][:, COLOURS.record.dim :]
+    wide = adata.obsm[f"{KEY}_context"]
     np.testing.assert_allclose(wide[0], GREY / 255, atol=1e-5)
     # 12 of the 32 columns that the wide patch's left cells stand for lie outside the image.
     expected = 12 / 32 + 20 / 32 * GREY / 255
@@ -447,10 +529,10 @@ def test_the_layout_survives_writing(slide, vit, tmp_path):
     sp.pp.embed(slide, encoder=vit, context=Context(scales=(1, 1.5), depths=1))
     slide.write_h5ad(tmp_path / "slide.h5ad")
     again = ad.read_h5ad(tmp_path / "slide.h5ad")
-    np.testing.assert_array_equal(again.obsm["X_vit"], slide.obsm["X_vit"])
+    np.testing.assert_array_equal(columns(again, "X_vit"), columns(slide, "X_vit"))
     record = again.uns["spahgc"]["embeddings"]["X_vit"]
     assert record["context"] == "scales 1,1.5; levels 192; rotations 4"
-    widths = [block.stop - block.start for block in context_blocks(record, again.obsm["X_vit"].shape[1])]
+    widths = [block.stop - block.start for block in context_blocks(record, columns(again, "X_vit").shape[1])]
     assert widths == [VIT_DIM] * 6
     assert plain_columns(record) == VIT_DIM and type(plain_columns(record)) is int
     assert again.obs["spahgc_context_padded"].dtype == bool
@@ -523,7 +605,11 @@ def test_a_network_without_levels_is_refused_with_the_way_out():
 
 def test_more_depths_than_the_network_has_are_refused(lite0, vit):
     refused(
-        ValueError, "depths=6 asks for more .* has: 5 levels beside", encoder=lite0, context=Context((1,), depths=6)
+        ValueError,
+        "depths=6 asks for more .* has: 5 levels beside",
+        encoder=lite0,
+        mpp=0.7,
+        context=Context((1,), depths=6),
     )
     refused(
         ValueError, "depths=12 asks for more .* has: 11 levels beside", encoder=vit, context=Context((1,), depths=12)
@@ -571,6 +657,13 @@ def test_what_is_no_context_is_refused(context):
         ({"scales": 1}, TypeError, "pass multiples"),
         ({"scales": (1, "2")}, TypeError, "holds '2'"),
         ({"scales": (True, 2)}, TypeError, "holds True"),
+        ({"widths_um": (448, -1)}, ValueError, "positive width"),
+        ({"widths_um": (448, float("nan"))}, ValueError, "positive width"),
+        ({"widths_um": (448, 448.0)}, ValueError, "names a width twice"),
+        ({"widths_um": 448}, TypeError, "in microns"),
+        ({"widths_um": "448"}, TypeError, "in microns"),
+        ({"widths_um": (448, "1344")}, TypeError, "holds '1344'"),
+        ({"scales": (1, 2), "widths_um": (448,)}, ValueError, "as multiples of the encoder's own, or in microns"),
         ({"depths": -1}, ValueError, "depths is -1"),
         ({"depths": 1.5}, TypeError, "depths is 1.5"),
         ({"depths": True}, TypeError, "depths is True"),
@@ -588,4 +681,4 @@ def test_impossible_contexts_are_refused(arguments, error, match):
 def test_contexts_of_the_same_numbers_are_equal_and_read_the_same():
     assert Context([1, 2]) == Context(np.array([1.0, 2.0])) and hash(Context([1, 2])) == hash(Context((1, 2.0)))
     same = Context([1, 2], depths=np.int64(3), rotations=np.int64(1))
-    assert repr(same) == "Context(scales=(1.0, 2.0), depths=3, rotations=1)"
+    assert repr(same) == "Context(scales=(1.0, 2.0), depths=3, rotations=1, widths_um=())"

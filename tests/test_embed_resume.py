@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
@@ -22,6 +23,9 @@ from torch import nn
 import spahgc as sp
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.pp import Context
+
+embed_patch = partial(sp.pp.embed, context=False)
+"""The patch alone, which is what these tests are about; what stands beside it by default: test_context.py."""
 
 KEY = "X_small"
 BATCH = 8
@@ -65,7 +69,7 @@ def slide(name: str = "S", seed: int = 0, n: int = N_SPOTS) -> ad.AnnData:
 
 
 def embed(data, folder, log=None, **options):
-    return sp.pp.embed(data, encoder=encoder(log), **{"batch_size": BATCH, "resume": folder, "device": "cpu"} | options)
+    return embed_patch(data, encoder=encoder(log), **{"batch_size": BATCH, "resume": folder, "device": "cpu"} | options)
 
 
 def counted(log: Path) -> list[int]:
@@ -97,7 +101,7 @@ def killed_run(folder: Path) -> None:
     """What the process that is killed does: two slides, and it hangs before the third batch of the second."""
     network = encoder(folder.parent / "log", hang_at=-(-N_SPOTS // BATCH) + 2)
     slides = [slide("first", 1), slide("second", 2)]
-    sp.pp.embed(slides, encoder=network, batch_size=BATCH, resume=folder, device="cpu")
+    embed_patch(slides, encoder=network, batch_size=BATCH, resume=folder, device="cpu")
 
 
 def test_a_run_that_is_killed_goes_on_computes_no_spot_twice_and_gives_the_same_bits(folder, log):
@@ -117,7 +121,7 @@ def test_a_run_that_is_killed_goes_on_computes_no_spot_twice_and_gives_the_same_
     embed(slides, folder, log)
     assert sum(counted(log)) == 2 * N_SPOTS
     for found, expected in zip(slides, [slide("first", 1), slide("second", 2)], strict=True):
-        sp.pp.embed(expected, encoder=encoder(), batch_size=BATCH, device="cpu")
+        embed_patch(expected, encoder=encoder(), batch_size=BATCH, device="cpu")
         np.testing.assert_array_equal(found.obsm[KEY], expected.obsm[KEY])
         assert found.obs.equals(expected.obs)
         assert found.uns["spahgc"]["embeddings"] == expected.uns["spahgc"]["embeddings"]
@@ -201,9 +205,9 @@ def test_what_was_made_with_other_inputs_is_not_taken(first_run, folder, change,
     options = {"encoder": encoder(), "batch_size": BATCH, "device": "cpu"} | options
     same = options.get("context") == Context(scales=(1,), depths=0, rotations=4)
     before = len(parts(folder))
-    sp.pp.embed(adata, resume=folder, **options)
+    embed_patch(adata, resume=folder, **options)
     assert (len(parts(folder)) == before) is same
-    sp.pp.embed(alone, **options)
+    embed_patch(alone, **options)
     np.testing.assert_array_equal(adata.obsm[KEY], alone.obsm[KEY])
 
 
@@ -215,7 +219,7 @@ def test_a_transform_of_the_users_is_part_of_the_inputs(folder, log):
     for shift, calls in ((0.0, 1), (0.0, 0), (0.5, 1)):
         log.unlink(missing_ok=True)
         adata = slide(n=5)
-        sp.pp.embed(adata, encoder=pair(shift), resume=folder, device="cpu", mpp=1.0, patch_um=30)
+        embed_patch(adata, encoder=pair(shift), resume=folder, device="cpu", mpp=1.0, patch_um=30)
         # A module of the user's sees one blank patch when it is loaded.
         assert counted(log) == [1] + [5] * calls
 
@@ -275,7 +279,7 @@ def test_no_path_is_written(tmp_path, folder):
 def test_a_folder_that_cannot_be_written_is_refused_before_the_encoder_is_loaded(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot be written"):
-        sp.pp.embed(slide(), encoder="efficientnet_lite0", resume=tmp_path / "file", device="cpu")
+        embed_patch(slide(), encoder="efficientnet_lite0", mpp=0.7, resume=tmp_path / "file", device="cpu")
 
 
 # --- the thread that cuts
@@ -299,7 +303,7 @@ def test_patches_are_cut_while_the_encoder_is_at_work(n_workers):
         return torch.zeros(len(x), 12)
 
     network.forward = forward
-    sp.pp.embed(adata, encoder=Encoder(RECORD, network), image=image, batch_size=8, n_workers=n_workers, device="cpu")
+    embed_patch(adata, encoder=Encoder(RECORD, network), image=image, batch_size=8, n_workers=n_workers, device="cpu")
     # At the end of a batch the next one has been cut, and no more than that.
     compared = image.log.count("MainThread")  # with the small picture of the slide, before anything is cut
     assert [n - compared for n in seen] == [16, 24, 24]
@@ -336,7 +340,7 @@ def test_an_error_of_a_thread_arrives_with_its_message_and_leaves_nothing_behind
     image = WithLog([], fail_at=20)
     adata = slide(n=24)
     with pytest.raises(OSError, match="the disk is gone"):
-        sp.pp.embed(adata, encoder=encoder(), image=image, batch_size=8, n_workers=n_workers, device="cpu")
+        embed_patch(adata, encoder=encoder(), image=image, batch_size=8, n_workers=n_workers, device="cpu")
     assert KEY not in adata.obsm and "spahgc" not in adata.uns
     assert threads() == []
 
@@ -355,7 +359,7 @@ def test_an_interrupt_stops_the_threads_before_their_next_patches(n_workers):
 
     network.forward = forward
     with pytest.raises(KeyboardInterrupt):
-        sp.pp.embed(
+        embed_patch(
             slide(n=200),
             encoder=Encoder(RECORD, network),
             image=image,

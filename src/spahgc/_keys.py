@@ -17,6 +17,9 @@ SPATIAL = "spatial"
 UNS = "spahgc"
 """``uns``: everything that is needed to repeat what the package wrote."""
 
+PATCH_CONTEXT = "patch"
+"""The `context` of an encoder record: the encoder sees the patch of a spot and nothing around it."""
+
 HEST = "hest"
 """``uns``: what HEST's metadata say of the sample, by the names that HEST gives them."""
 
@@ -88,6 +91,11 @@ class Obsm:
     def embedding(encoder: str) -> str:
         """Spots x dim, float32."""
         return f"X_{encoder}"
+
+    @staticmethod
+    def context(embedding: str) -> str:
+        """What an embedding shows beside the encoder's output for the patch, spots x columns, float32."""
+        return f"{embedding}_context"
 
     @staticmethod
     def enrichment(key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -15,8 +16,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import issparse
 
-from spahgc._keys import SPATIAL, UNS, Obs, Uns
+from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
 
+_OWN_CONTEXT = re.compile("(scales|widths) ")
+"""How the context of a record begins that this package wrote, and whose columns stand under two keys."""
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
 
@@ -133,7 +136,7 @@ def _embeddings_without_record(adata: AnnData) -> list[str]:
 
 
 def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
-    """The embedding of a slide, read and checked: the one place where it becomes an array.
+    """The embedding of a slide with what it shows beside the patch, read and checked: where it becomes an array.
 
     Parameters
     ----------
@@ -147,12 +150,12 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
 
     Returns
     -------
-    Spots x dim, float32.
+    Spots x columns, float32: the encoder's own, then those of ``obsm[f"{key}_context"]``, where there are some.
 
     Raises
     ------
     KeyError
-        If it is missing.
+        If it is missing, or lacks the context that its record tells of.
     TypeError
         If it is sparse, or holds something else than real numbers.
     ValueError
@@ -171,9 +174,10 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
             f'Run spahgc.pp.embed(adata, encoder="{name}") first.'
         )
     called = f'obsm["{key}"] of {label}'
-    z = _as_float32(adata.obsm[key], called)
-    if z.ndim != 2 or not z.shape[1]:
-        raise ValueError(f"{called} must be spots x dim, found shape {z.shape}.")
+    z = _as_matrix(adata.obsm[key], called)
+    beside = _key_of_context(adata, key, z.shape[1], label)
+    if beside is not None:
+        z = np.hstack([z, _as_matrix(adata.obsm[beside], f'obsm["{beside}"] of {label}')])
     # NaN is the highest and the lowest of a column that holds one.
     lowest, highest = z.min(axis=0), z.max(axis=0)
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
@@ -190,6 +194,31 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
             "was embedded. They are similar to no other spot. Embed them, or remove these spots.",
             stacklevel=3,
         )
+    return z
+
+
+def _key_of_context(adata: AnnData, key: str, n_columns: int, label: str) -> str | None:
+    """Key of what an embedding shows beside the encoder's own columns; ``None`` where it shows nothing more."""
+    record = encoder_records(adata).get(key, {})
+    context = str(record.get("context", PATCH_CONTEXT))
+    # Files of earlier versions hold all columns under one key.
+    if context == PATCH_CONTEXT or n_columns != int(record["dim"]):
+        return None
+    beside = Obsm.context(key)
+    if beside in adata.obsm:
+        return beside
+    if _OWN_CONTEXT.match(context):
+        raise KeyError(
+            f'obsm["{beside}"] not found in {label}, which belongs to obsm["{key}"]: its record tells of "{context}". '
+            "Run spahgc.pp.embed again, or copy both."
+        )
+    return None
+
+
+def _as_matrix(values: Any, called: str) -> np.ndarray:
+    z = _as_float32(values, called)
+    if z.ndim != 2 or not z.shape[1]:
+        raise ValueError(f"{called} must be spots x dim, found shape {z.shape}.")
     return z
 
 

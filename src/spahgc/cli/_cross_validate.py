@@ -11,6 +11,7 @@ from spahgc.cli._choices import choice, cohort_names, complete_section, encoder_
 from spahgc.cli._options import (
     AsJson,
     Checkpoint,
+    Context,
     Device,
     Embedding,
     Genes,
@@ -77,9 +78,7 @@ def cross_validate(
         ),
     ] = None,
     checkpoint: Checkpoint = None,
-    context: Annotated[
-        bool, typer.Option(help="Embed several patch sizes and depths, which the paper does not.")
-    ] = False,
+    context: Context = None,
     gene: Genes = None,
     embedding: Embedding = None,
     layer: Annotated[str | None, typer.Option(help="Layer of the slides with their counts; X if left out.")] = None,
@@ -120,6 +119,7 @@ def cross_validate(
             {"--gene": gene, "--embedding": embedding, "--layer": layer, "--units": units, "--table-key": table_key},
             "goes with --slide; a cohort is run as in the paper. Leave it out.",
         )
+        options["context"] = bool(context)  # of the paper: the patch alone
         request = CohortRequest(
             cohort=cohort,
             path=path,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spahgc.cli._choices import choice, stain_names
-from spahgc.cli._options import AsJson, Checkpoint, Device, Encoder, Overwrite, TableKey, refuse
+from spahgc.cli._options import AsJson, Checkpoint, Context, Device, Encoder, Overwrite, TableKey, refuse
 from spahgc.cli._output import Printed, records, result
 
 
@@ -27,9 +27,7 @@ def embed(
     patch_um: Annotated[
         float | None, typer.Option(help="Width of a patch, microns; the encoder's if left out.")
     ] = None,
-    context: Annotated[
-        bool, typer.Option(help="Embed several patch sizes and depths; 12 times the work, more accurate.")
-    ] = False,
+    context: Context = None,
     stain: Annotated[str | None, choice("Normalise the stain: macenko or reinhard.", stain_names)] = None,
     key_added: Annotated[str | None, typer.Option(help="Key in obsm; X_ENCODER if left out.")] = None,
     batch_size: Annotated[int, typer.Option(help="Patches that are in memory at once.")] = 64,
@@ -58,7 +56,7 @@ def embed(
 
     Example:
       spahgc embed C2.h5ad --output C2-embedded.h5ad --encoder efficientnet_lite0
-      spahgc embed C2.h5ad C3.h5ad C4.h5ad --output embedded --encoder uni --context
+      spahgc embed C2.h5ad C3.h5ad C4.h5ad --output embedded --encoder uni
     """
     from spahgc.cli._slide_files import SLIDE_ENDINGS
 

@@ -20,6 +20,14 @@ MissingEncoder = Annotated[
     choice("Embed the slides that have no embedding with this encoder first.", encoder_names, closed=False),
 ]
 Checkpoint = Annotated[Path | None, typer.Option(help="File with the encoder's weights.")]
+Context = Annotated[
+    bool | None,
+    typer.Option(
+        "--context/--no-context",
+        help="Surroundings that an embedding shows: all, 12 passes through the encoder a spot, or none, 1 pass; if left out "
+        "those that pay, 3 passes.",
+    ),
+]
 Embedding = Annotated[str | None, typer.Option(help="Key of the embedding in obsm.")]
 References = Annotated[list[Path] | None, typer.Option(help="A measured slide, .h5ad or .zarr; repeat for several.")]
 Bank = Annotated[

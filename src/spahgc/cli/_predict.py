@@ -11,6 +11,7 @@ from spahgc.cli._choices import choice, method_names
 from spahgc.cli._options import (
     AsJson,
     Bank,
+    Context,
     Device,
     Embedding,
     Genes,
@@ -39,10 +40,7 @@ def predict(
     gene: Genes = None,
     embedding: Embedding = None,
     encoder: MissingEncoder = None,
-    context: Annotated[
-        bool,
-        typer.Option(help="With --encoder: embed several patch sizes and depths; 12 times the work, more accurate."),
-    ] = False,
+    context: Context = None,
     layer: ReferenceLayer = None,
     units: UnitsOption = None,
     table_key: TableKey = None,

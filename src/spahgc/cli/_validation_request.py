@@ -26,7 +26,7 @@ class ValidationRequest:
 
     encoder: str | None
     checkpoint: Path | None
-    context: bool
+    context: bool | None
     methods: Sequence[str]
     preset: str
     group_by: str
@@ -50,6 +50,7 @@ class CohortRequest(ValidationRequest):
     """
 
     encoder: str
+    context: bool
     cohort: str
     path: Path | None
     sections: Sequence[str] | None

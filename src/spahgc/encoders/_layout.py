@@ -17,7 +17,7 @@ NO_LEVELS_TEXT = "none"
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
 _TEXT = re.compile(
-    rf"scales (?P<scales>{_NUMBER}(?:,{_NUMBER})*); "
+    rf"(?:scales (?P<scales>{_NUMBER}(?:,{_NUMBER})*)|widths (?P<widths>{_NUMBER}(?:,{_NUMBER})*) um); "
     rf"levels (?P<levels>{NO_LEVELS_TEXT}|[1-9][0-9]*(?:,[1-9][0-9]*)*); "
     r"rotations (?P<rotations>[1-9][0-9]*)"
 )
@@ -59,30 +59,46 @@ class Layout:
         Channels of each intermediate level, from shallow to deep.
     rotations
         Quarter turns of the patch over which a block is averaged; the very first block is that of the upright patch.
+    widths_um
+        Widths of patches beside those of the scales, microns.
     """
 
     scales: tuple[float, ...] = (1.0,)
     levels: tuple[int, ...] = ()
     rotations: int = 1
+    widths_um: tuple[float, ...] = ()
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of different width around a spot."""
+        return len(self.scales) + len(self.widths_um)
 
     @property
     def has_one_block(self) -> bool:
         """Whether there is nothing beside the network's output for the patch itself."""
-        return len(self.scales) == 1 and not self.levels
+        return self.n_patches == 1 and not self.levels
 
     def widths(self, dim: int) -> list[int]:
         """Columns of every block, for a network whose output has `dim` numbers."""
         of_levels = [width for width in self.levels for _ in range(STATISTICS)]
-        return [dim, *of_levels] * len(self.scales)
+        return [dim, *of_levels] * self.n_patches
 
 
 def write_layout(layout: Layout) -> str:
     """The `context` of an encoder record; :func:`parse_layout` reads it."""
     if layout.has_one_block:
         return PATCH_CONTEXT
-    scales = ",".join(str(int(scale)) if scale.is_integer() else repr(scale) for scale in layout.scales)
+    patches = f"widths {_joined(layout.widths_um)} um" if layout.widths_um else f"scales {_joined(layout.scales)}"
     levels = ",".join(str(width) for width in layout.levels) or NO_LEVELS_TEXT
-    return f"scales {scales}; levels {levels}; rotations {layout.rotations}"
+    return f"{patches}; levels {levels}; rotations {layout.rotations}"
+
+
+def _joined(numbers: tuple[float, ...]) -> str:
+    return ",".join(str(int(number)) if number.is_integer() else repr(number) for number in numbers)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(","))
 
 
 def parse_layout(text: str) -> Layout | None:
@@ -94,7 +110,8 @@ def parse_layout(text: str) -> Layout | None:
         return None
     levels = "" if match["levels"] == NO_LEVELS_TEXT else match["levels"]
     layout = Layout(
-        scales=tuple(float(scale) for scale in match["scales"].split(",")),
+        scales=_numbers(match["scales"] or "1"),
+        widths_um=_numbers(match["widths"]) if match["widths"] else (),
         levels=tuple(int(width) for width in levels.split(",") if width),
         rotations=int(match["rotations"]),
     )

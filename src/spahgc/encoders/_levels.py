@@ -84,6 +84,15 @@ def find_levels(encoder: Encoder, depths: int | None, *, device: str) -> Levels:
     return levels
 
 
+def has_levels(encoder: Encoder, *, device: str) -> bool:
+    """Whether the network shows intermediate levels beside the output that it always has."""
+    try:
+        find_levels(encoder, None, device=device)
+    except ValueError:
+        return False
+    return True
+
+
 def _level_shapes(encoder: Encoder, patch: NDArray[np.uint8], device: str) -> list[tuple[int, ...]]:
     """Channels, height and width of every level."""
 

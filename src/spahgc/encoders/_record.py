@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from spahgc._keys import PATCH_CONTEXT
+
 NATIVE_MPP = "native"
 """How ``mpp=None`` is written into ``uns``, where None does not survive."""
 
@@ -17,9 +19,6 @@ PRECISION = "fp32"
 
 PRECISIONS = (PRECISION, "bf16", "fp16")
 """Precisions that can be asked for."""
-
-PATCH_CONTEXT = "patch"
-"""The encoder sees the patch of a spot and nothing around it."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ class EncoderRecord:
     precision
         Number format in which the network runs.
     context
-        What the embedding shows of the tissue: ``patch``, or the sizes of the patches, the channels of the network's
-        levels and the quarter turns averaged, e.g. ``scales 1,2,4; levels 16,24,40,112,320; rotations 4``. With `dim`
-        and the network it fixes the meaning of every column.
+        What the embedding shows of the tissue: ``patch``, or the sizes of the patches (multiples of the encoder's own, or
+        microns of those beside it), the channels of the network's levels and the quarter turns averaged, e.g.
+        ``scales 1,2,4; levels 16,24,40,112,320; rotations 4``. With `dim` and the network it fixes the meaning of every
+        column.
     stain
         How the stain of the patches was changed before the encoder saw them; empty where it was not. The record in
         ``uns`` has this field only where it was.

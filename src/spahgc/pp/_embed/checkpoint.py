@@ -135,13 +135,13 @@ def fingerprint(
     how they are cut, stained and normalised; where the image is no file or array, they stand for the image as well.
     """
     rows = np.unique(np.linspace(0, len(slide.xy) - 1, SAMPLE).round().astype(np.int64))
-    patches = [cutter.cut(image, rows, scale)[0] for scale in context.scales]
+    patches = [cutter.cut(image, rows, scale)[0] for scale in cutter.scales]
     return {
         "spots": len(slide.xy),
         "centres": digest(np.ascontiguousarray(slide.xy, dtype="<f8").tobytes()),
         "image": {"height": slide.height, "width": slide.width, "content": _content(slide.source)},
         "patch_width_px": float(cutter.width_px),
-        "scales": list(context.scales),
+        "scales": list(cutter.scales),
         "levels": list(levels.indices),
         "rotations": context.rotations,
         "encoder": encoder.record.to_uns(),

@@ -11,8 +11,11 @@ import numpy as np
 from spahgc.encoders._layout import Layout, write_layout
 from spahgc.encoders._record import PATCH_CONTEXT, EncoderRecord
 
-RECOMMENDED_SCALES = (1.0, 2.0, 4.0)
-"""Widths of the patches around a spot, multiples of the encoder's patch."""
+FULL_SCALES = (1.0, 2.0, 4.0)
+"""Widths of the patches of the full context, multiples of the encoder's patch."""
+DEFAULT_WIDTHS_UM = (448.0, 1344.0)
+"""Widths of the patches that the default looks at beside the encoder's own, microns: structures of a tissue, and where on
+the slide a spot lies. Found on breast, spinal cord, olfactory bulb and kidney organoids (``benchmarks/NOTES.md``)."""
 ROTATIONS = (1, 4)
 """Numbers of quarter turns that favour no direction, or are none."""
 
@@ -30,27 +33,30 @@ class Context:
     ----------
     scales
         Widths of the patches, multiples of the encoder's own (no unit). The first is 1, all are positive and distinct.
-        Every patch is brought to the same `input_px` pixels.
+        Every patch is brought to the same `input_px` pixels. ``None``: 1, 2 and 4, or 1 alone beside `widths_um`.
     depths
         Number of intermediate levels beside the output: the last ones of a network whose resolution falls from level
         to level, evenly spaced blocks of a transformer (its patch tokens; 3 are those at 1/4, 1/2 and 3/4 of its
         depth). ``None``: all levels of the former, 3 blocks of the latter. 0: the output alone.
     rotations
         Quarter turns of a patch over which its numbers are averaged, all 4, or 1 for the upright patch alone.
+    widths_um
+        Widths of the patches beside the encoder's own, microns, instead of `scales`: the same on every slide, whatever
+        its resolution, which has to be known.
 
     Raises
     ------
     TypeError
         If `scales` is no sequence of numbers, or `depths` or `rotations` no whole number.
     ValueError
-        If `scales` does not begin with 1, is not positive or repeats itself, `depths` is negative, or `rotations` is
-        neither 1 nor 4.
+        If `scales` does not begin with 1, is not positive or repeats itself, `widths_um` is not positive, repeats itself
+        or is given beside other scales, `depths` is negative, or `rotations` is neither 1 nor 4.
 
     Notes
     -----
-    A spot costs ``len(scales) * rotations`` passes through the network, 12 by default, where the patch alone takes 1
+    A spot costs ``patches * rotations`` passes through the network, 12 as ``Context()``, where the patch alone takes 1
     (``rotations - 1`` fewer with ``depths=0``, where nothing of the first patch is turned). It fills
-    ``len(scales) * (dim + 2 * channels of all levels)`` columns of float32. By default these are
+    ``patches * (dim + 2 * channels of all levels)`` columns of float32. With three patches these are
 
     - 6,912 columns, 28 kB a spot, with EfficientNet-Lite0: 3 * (1280 + 2 * (16 + 24 + 40 + 112 + 320));
     - 21,504 columns, 86 kB a spot, with a ViT-L such as UNI: 3 * (1024 + 2 * (1024 + 1024 + 1024)).
@@ -59,15 +65,29 @@ class Context:
     --------
     >>> import spahgc as sp
     >>> sp.pp.Context(scales=(1, 2), depths=0)
-    Context(scales=(1.0, 2.0), depths=0, rotations=4)
+    Context(scales=(1.0, 2.0), depths=0, rotations=4, widths_um=())
+
+    What :func:`embed` looks at by default, three passes a spot:
+
+    >>> sp.pp.Context(widths_um=(448, 1344), rotations=1)
+    Context(scales=(1.0,), depths=None, rotations=1, widths_um=(448.0, 1344.0))
     """
 
-    scales: Sequence[float] = RECOMMENDED_SCALES
+    scales: Sequence[float] | None = None
     depths: int | None = None
     rotations: int = 4
+    widths_um: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", _check_scales(self.scales))
+        object.__setattr__(self, "widths_um", _check_widths(self.widths_um))
+        own = (1.0,) if self.widths_um else FULL_SCALES
+        scales = own if self.scales is None else _check_scales(self.scales)
+        object.__setattr__(self, "scales", scales)
+        if self.widths_um and len(scales) > 1:
+            raise ValueError(
+                f"scales is {self.scales!r} and widths_um is {self.widths_um!r}; pass the widths of patches as multiples of "
+                "the encoder's own, or in microns"
+            )
         if self.depths is not None:
             depths = _as_int(self.depths, "depths", "pass a whole number, 0 for the output of the network alone")
             if depths < 0:
@@ -86,16 +106,33 @@ def _as_int(value: object, name: str, hint: str) -> int:
     return int(value)
 
 
+def _check_widths(widths_um: object) -> tuple[float, ...]:
+    """Return widths in microns as a tuple of floats."""
+    hint = "pass the widths of patches in microns, e.g. widths_um=(448, 1344)"
+    if not isinstance(widths_um, Sequence | np.ndarray) or isinstance(widths_um, str):
+        raise TypeError(f"widths_um is {widths_um!r}; {hint}")
+    widths = _as_floats(widths_um, "widths_um", hint)
+    if not all(math.isfinite(width) and width > 0 for width in widths):
+        raise ValueError(f"widths_um is {widths_um!r}, but a patch has a positive width; {hint}")
+    if len(set(widths)) < len(widths):
+        raise ValueError(f"widths_um is {widths_um!r} and names a width twice; {hint}")
+    return widths
+
+
+def _as_floats(values: Sequence[object] | np.ndarray, name: str, hint: str) -> tuple[float, ...]:
+    numbers = int | float | np.integer | np.floating
+    wrong = next((value for value in values if isinstance(value, bool) or not isinstance(value, numbers)), None)
+    if wrong is not None:
+        raise TypeError(f"{name} holds {wrong!r}; {hint}")
+    return tuple(float(value) for value in values)  # type: ignore[arg-type]
+
+
 def _check_scales(scales: object) -> tuple[float, ...]:
     """Return the scales as a tuple of floats."""
     hint = "pass multiples of the encoder's patch, the first of them 1, e.g. scales=(1, 2, 4)"
     if not isinstance(scales, Sequence | np.ndarray) or isinstance(scales, str):
         raise TypeError(f"scales is {scales!r}; {hint}")
-    numbers = int | float | np.integer | np.floating
-    wrong = next((scale for scale in scales if isinstance(scale, bool) or not isinstance(scale, numbers)), None)
-    if wrong is not None:
-        raise TypeError(f"scales holds {wrong!r}; {hint}")
-    checked = tuple(float(scale) for scale in scales)
+    checked = _as_floats(scales, "scales", hint)
     if not all(math.isfinite(scale) and scale > 0 for scale in checked):
         raise ValueError(f"scales is {scales!r}, but a patch has a positive width; {hint}")
     if len(set(checked)) < len(checked):
@@ -108,39 +145,80 @@ def _check_scales(scales: object) -> tuple[float, ...]:
 PATCH_ALONE = Context(scales=(1.0,), depths=0, rotations=1)
 """The patch of a spot and nothing else."""
 
+DEFAULT_CONTEXT = Context(widths_um=DEFAULT_WIDTHS_UM, rotations=1)
+"""What is looked at where nobody asks for anything: three passes through the network a spot, all its levels."""
 
-def as_context(context: Context | bool | None) -> Context:
-    """The context that was asked for: ``None`` is the plain patch, ``True`` the recommended one."""
+
+def as_context(context: Context | bool) -> Context:
+    """The context that was asked for: ``True`` is the full one, ``False`` the plain patch."""
     if isinstance(context, Context):
         # Of the output of the patch itself nothing is turned.
         return PATCH_ALONE if replace(context, rotations=1) == PATCH_ALONE else context
-    if context is None or context is False:
+    if context is False:
         return PATCH_ALONE
     if context is True:
         return Context()
     raise TypeError(
-        f"context is {context!r}; pass True for the recommended one, "
-        "spahgc.pp.Context(scales=..., depths=..., rotations=...), or None for the patch alone"
+        f"context is {context!r}; pass True for the full one, False for the patch alone, "
+        "spahgc.pp.Context(...) for another one, or leave it out"
     )
 
 
-def refuse_own_context(record: EncoderRecord, context: Context) -> None:
-    """Refuse a context for an encoder that has one already, which the record would lose.
+def scales_on_slide(context: Context, patch_um: float | None, label: str) -> tuple[float, ...]:
+    """Widths of all patches of a context on one slide, multiples of the encoder's own there.
+
+    Parameters
+    ----------
+    context
+        The context.
+    patch_um
+        Width of the encoder's own patch on the slide, microns; ``None`` where the resolution is not known.
+    label
+        How messages call the slide.
 
     Raises
     ------
     ValueError
-        If the record names a context of its own and another one is asked for.
+        If widths in microns are asked for and the resolution is not known.
     """
-    if context != PATCH_ALONE and record.context != PATCH_CONTEXT:
+    scales = tuple(context.scales or ())
+    if not context.widths_um:
+        return scales
+    if patch_um is None:
         raise ValueError(
-            f'encoder "{record.name}" has a context of its own ("{record.context}"), and {context} was asked for. '
+            f"the resolution of {label} is not known, but patches of {_in_words(context.widths_um)} um are to be cut around "
+            "every spot. Pass mpp= with the microns per pixel of the full-resolution image, e.g. mpp=0.5; or context=False "
+            "for the patch alone, which is less accurate."
+        )
+    return (*scales, *(width / patch_um for width in context.widths_um))
+
+
+def _in_words(widths_um: Sequence[float]) -> str:
+    return " and ".join(f"{width:g}" for width in widths_um)
+
+
+def context_for(record: EncoderRecord, requested: Context | None) -> Context:
+    """The context of an encoder: the one requested, or where none is the default.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has a context of its own, which the record would lose, and another one is requested.
+    """
+    has_own = record.context != PATCH_CONTEXT
+    if requested is None:
+        return PATCH_ALONE if has_own else DEFAULT_CONTEXT
+    if has_own and requested != PATCH_ALONE:
+        raise ValueError(
+            f'encoder "{record.name}" has a context of its own ("{record.context}"), and {requested} was asked for. '
             "Leave context= out."
         )
+    return requested
 
 
 def with_context(record: EncoderRecord, context: Context, levels: tuple[int, ...]) -> EncoderRecord:
     """Enter a context, and the channels of the levels that it takes, into the record of an encoder."""
     if context == PATCH_ALONE:
         return record
-    return replace(record, context=write_layout(Layout(tuple(context.scales), levels, context.rotations)))
+    layout = Layout(tuple(context.scales or ()), levels, context.rotations, tuple(context.widths_um))
+    return replace(record, context=write_layout(layout))

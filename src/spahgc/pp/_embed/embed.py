@@ -17,7 +17,7 @@ from spahgc._slides.tables import with_table
 from spahgc._slides.totals import remember_library_sizes
 from spahgc._validate import check_writable_folder
 from spahgc.image._brightfield import check_brightfield, sample_around
-from spahgc.pp._embed.context import Context, as_context, refuse_own_context, with_context
+from spahgc.pp._embed.context import Context, as_context, context_for, with_context
 from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
 from spahgc.pp._embed.inputs import check_numbers, input_slides
 from spahgc.pp._embed.patches import (
@@ -25,7 +25,7 @@ from spahgc.pp._embed.patches import (
     PatchCutter,
     default_workers,
     needed_mpp,
-    patch_width_px,
+    patch_widths,
     record_used,
 )
 from spahgc.pp._embed.slide_image import ImageRequirements, SlideImage, Source, opened_image
@@ -65,8 +65,9 @@ def embed(
     """Embed the H&E patch around every spot with an image encoder.
 
     A patch is a square centred on the spot, `input_px * mpp` microns of the encoder's record wide on the tissue,
-    whatever the resolution of the slide. What lies outside the image is white. With a `context`, wider patches around
-    the same centre, intermediate levels of the network and an average over the patch's turns follow in further columns.
+    whatever the resolution of the slide. What lies outside the image is white. Beside the encoder's output for it stand,
+    under a key of their own, what it makes of wider patches around the same centre and its intermediate levels, which are
+    worth more than any method (``docs/speed.md``). Whoever is handed the key of the embedding takes both.
 
     Parameters
     ----------
@@ -87,9 +88,10 @@ def embed(
     patch_um
         Width of a patch, microns, instead of the encoder's own.
     context
-        ``None`` embeds the patch alone. ``True`` adds the recommended context, a :class:`Context` another one: for
-        every scale the encoder's output, then mean and standard deviation over the plane of every intermediate level.
-        It takes as many passes through the network as :class:`Context` says, 12 instead of 1 as recommended.
+        What an embedding shows beside the encoder's output for the patch. ``None``: patches of 448 and 1,344 um, and for
+        each the intermediate levels of networks that show them, 3 passes through the network a spot; nothing, for an
+        encoder with a context of its own. ``False``: nothing. ``True``: patches of twice and four times the width, levels,
+        and an average over four turns, 12 passes. A :class:`Context`: what it says.
     stain_normalization
         ``None`` leaves the colours of the patches as they were scanned. ``"macenko"`` exchanges a slide's haematoxylin
         and eosin for those of a published reference, ``"reinhard"`` moves the mean and spread of its colours to those
@@ -128,10 +130,11 @@ def embed(
     -------
     ``None``, or the copy. Written are, when the slide is complete, into the AnnData or the table of the SpatialData
 
-    - ``obsm["X_<encoder>"]``: the embedding, float32, spots x dim; with a context spots x
-      (scales * (dim + 2 * channels of the levels)), its first dim columns those of the patch alone;
+    - ``obsm["X_<encoder>"]``: the encoder's output for the patch, float32, spots x dim;
+    - ``obsm["X_<encoder>_context"]``: what an embedding shows beside it, float32, spots x
+      (patches * (dim + 2 * channels of the levels) - dim); only with a context;
     - ``obs["spahgc_patch_padded"]``: True where a patch reaches past the image;
-    - ``obs["spahgc_context_padded"]``: True where one of a spot's patches of several scales does; only if there are;
+    - ``obs["spahgc_context_padded"]``: True where one of a spot's patches of several widths does; only if there are;
     - ``obsm["spatial"]`` of a SpatialData's table, where it is missing: spot centres (x, y), pixels of its image;
     - ``uns["spahgc"]["embeddings"]["X_<encoder>"]``: the encoder record; its `context` tells the columns, and its
       `stain` names the normalisation where there was one;
@@ -162,23 +165,23 @@ def embed(
     >>> import spahgc as sp
     >>> (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=40, n_genes=20)
     >>> sp.pp.embed(slide, encoder="efficientnet_lite0")
-    >>> slide.obsm["X_efficientnet_lite0"].shape
-    (40, 1280)
+    >>> slide.obsm["X_efficientnet_lite0"].shape, slide.obsm["X_efficientnet_lite0_context"].shape
+    ((40, 1280), (40, 5632))
 
-    With a context, 2 scales of the output and of its last 3 levels (40, 112 and 320 channels):
+    Another context, 2 scales of the output and of its last 3 levels (40, 112 and 320 channels):
 
     >>> context = sp.pp.Context(scales=(1, 2), depths=3, rotations=1)
     >>> sp.pp.embed(slide, encoder="efficientnet_lite0", context=context)
-    >>> slide.obsm["X_efficientnet_lite0"].shape
-    (40, 4448)
+    >>> slide.obsm["X_efficientnet_lite0"].shape, slide.obsm["X_efficientnet_lite0_context"].shape
+    ((40, 1280), (40, 3168))
     >>> slide.uns["spahgc"]["embeddings"]["X_efficientnet_lite0"]["context"]
     'scales 1,2; levels 40,112,320; rotations 1'
     """
     from spahgc.encoders import describe_encoder, load_encoder
-    from spahgc.encoders._levels import find_levels, refuse_oblong_input
+    from spahgc.encoders._levels import find_levels, has_levels, refuse_oblong_input
 
     inputs = input_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
-    requested = as_context(context)
+    requested = None if context is None else as_context(context)
     check_numbers(batch_size, n_workers, mpp, patch_um)
     stain = stain_name(stain_normalization)
 
@@ -191,29 +194,35 @@ def embed(
     record = describe_encoder(encoder)
     slides = check_slides(record)
     if record is not None:
-        refuse_own_context(record, requested)
+        planned = context_for(record, requested)
         for slide in slides:
-            patch_width_px(slide, record, patch_um, requested)
+            patch_widths(slide, record, patch_um, planned)
     folder = None if resume is None else check_writable_folder(resume)
     device = resolve_device(device)
     loaded = load_encoder(encoder, checkpoint=None if checkpoint is None else os.fspath(checkpoint), device=device)
     if record is None:  # what it needs of an image is only known now
         slides = check_slides(loaded.record)
-    refuse_own_context(loaded.record, requested)
+    planned = context_for(loaded.record, requested)
     used = replace(loaded, record=record_used(loaded.record, patch_um, stain))
     key = Obsm.embedding(used.record.name) if key_added is None else key_added
-    widths = [patch_width_px(slide, used.record, patch_um, requested) for slide in slides]
-    if requested.rotations > 1:
+    widths = [patch_widths(slide, used.record, patch_um, planned) for slide in slides]
+    if planned.rotations > 1:
         refuse_oblong_input(used, device=device)
-    levels = find_levels(used, requested.depths, device=device)
-    used = replace(used, record=with_context(used.record, requested, levels.widths))
+    shows_levels = requested is not None or has_levels(used, device=device)
+    levels = find_levels(used, planned.depths if shows_levels else 0, device=device)
+    used = replace(used, record=with_context(used.record, planned, levels.widths))
     n_workers = default_workers(device) if n_workers is None else int(n_workers)
-    config = EmbeddingConfig(used, requested, levels, key, int(batch_size), n_workers, device, folder)
+    config = EmbeddingConfig(used, planned, levels, key, int(batch_size), n_workers, device, folder)
     cutters = [
         PatchCutter(
-            slide.xy, width, used.record.input_px, used.record.interpolation, _normalizer(slide, stain_normalization)
+            slide.xy,
+            width,
+            used.record.input_px,
+            used.record.interpolation,
+            scales,
+            _normalizer(slide, stain_normalization),
         )
-        for slide, width in zip(slides, widths, strict=True)
+        for slide, (width, scales) in zip(slides, widths, strict=True)
     ]
 
     results = []
@@ -265,7 +274,12 @@ def _write(
         entries[Uns.slide_mpp] = float(slide.slide_mpp)
         if image_key is not None:
             entries[Uns.slide_image] = image_key
-    adata.obsm[key] = features
+    dim = config.encoder.record.dim
+    adata.obsm[key] = np.ascontiguousarray(features[:, :dim])
+    if features.shape[1] > dim:
+        adata.obsm[Obsm.context(key)] = np.ascontiguousarray(features[:, dim:])
+    elif Obsm.context(key) in adata.obsm:  # of an earlier embedding under the same key
+        del adata.obsm[Obsm.context(key)]
     adata.obs[Obs.patch_padded] = padded[:, 0]
     if padded.shape[1] > 1:
         adata.obs[Obs.context_padded] = padded.any(axis=1)

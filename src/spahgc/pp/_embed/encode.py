@@ -80,7 +80,7 @@ def encode_slide(
     UnusableImageError
         If the first patches show that the image cannot be H&E; before any is encoded.
     """
-    n_spots, scales, width = len(slide.xy), config.context.scales, config.n_columns_per_scale
+    n_spots, scales, width = len(slide.xy), cutter.scales, config.n_columns_per_scale
     features = np.empty((n_spots, len(scales) * width), dtype=np.float32)
     padded = np.zeros((n_spots, len(scales)), dtype=bool)
     done, checkpoint = np.zeros(n_spots, dtype=bool), None

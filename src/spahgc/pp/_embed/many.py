@@ -16,7 +16,7 @@ from spahgc._many.jobs import Sources, as_text, cached_in_process, run_many
 from spahgc._many.stores import image_files
 from spahgc._settings import resolve_device
 from spahgc._validate import quoted
-from spahgc.pp._embed.context import as_context
+from spahgc.pp._embed.context import DEFAULT_CONTEXT, as_context
 from spahgc.pp._embed.embed import embed
 from spahgc.pp._embed.inputs import check_numbers
 from spahgc.pp._embed.stain import stain_name
@@ -200,6 +200,6 @@ def _sample(encoder: Encoder) -> str:
 
 def _describe_arguments(chosen: dict[str, Any]) -> str:
     plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ARGUMENTS}
-    plain["context"] = repr(as_context(plain["context"]))
+    plain["context"] = repr(DEFAULT_CONTEXT if plain["context"] is None else as_context(plain["context"]))
     plain["stain_normalization"] = stain_name(plain["stain_normalization"])
     return as_text(plain)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from spahgc._settings import available_cpus, n_threads_for
 from spahgc.image import ImageSource, cut_patch
 from spahgc.image._resample import FILTERS
-from spahgc.pp._embed.context import Context
+from spahgc.pp._embed.context import Context, scales_on_slide
 from spahgc.pp._embed.slide_image import SlideImage
 from spahgc.pp._embed.stain import StainNormalizer
 
@@ -55,8 +55,12 @@ def needed_mpp(record: EncoderRecord, patch_um: float | None) -> float | None:
     return record.mpp if patch_um is None else float(patch_um) / record.input_px
 
 
-def patch_width_px(slide: SlideImage, record: EncoderRecord, patch_um: float | None, context: Context) -> float:
-    """Width of the patch of scale 1 in pixels of the slide; wider ones may reach past the slide as far as they like.
+def patch_widths(
+    slide: SlideImage, record: EncoderRecord, patch_um: float | None, context: Context
+) -> tuple[float, tuple[float, ...]]:
+    """Width of the encoder's own patch in pixels of the slide, and those of all patches as multiples of it.
+
+    Wider ones may reach past the slide as far as they like.
 
     Raises
     ------
@@ -81,13 +85,14 @@ def patch_width_px(slide: SlideImage, record: EncoderRecord, patch_um: float | N
                 f"{slide.height} px, {slide.mpp:.4g} um per pixel). Is that resolution right? Pass mpp= with microns per "
                 "pixel of the full-resolution image."
             )
-    narrowest = min(context.scales)
+    scales = scales_on_slide(context, None if slide.mpp is None else width * slide.mpp, f'slide "{slide.name}"')
+    narrowest = min(scales)
     if width * narrowest < MIN_PATCH_PX:
         raise ValueError(
             f'at scale {narrowest:g} of the context a patch is {width * narrowest:.3g} px wide on slide "{slide.name}", '
             f"less than the {MIN_PATCH_PX:g} px that show anything. Pass scales of at least {MIN_PATCH_PX / width:.3g}."
         )
-    return width
+    return width, scales
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class PatchCutter:
         Width of a patch that the encoder gets, pixels.
     interpolation
         Filter by which it is resized.
+    scales
+        Widths of all patches of a spot, multiples of the first.
     normalizer
         What is done to the colours of a patch; ``None`` for nothing.
     """
@@ -112,6 +119,7 @@ class PatchCutter:
     width_px: float
     out_px: int
     interpolation: str
+    scales: tuple[float, ...] = (1.0,)
     normalizer: StainNormalizer | None = None
 
     def cut(self, image: ImageSource, rows: NDArray[np.int64], scale: float = 1.0) -> PatchBatch:
