@@ -70,6 +70,7 @@ class Whole(NamedTuple):
     after: dict[str, str | None]
     listing_before: list[str]
     listing_after: list[str]
+    listing_settled: list[str]
     moments: list[str]
     n_bytes: int
 
@@ -158,7 +159,9 @@ def without_trouble(operation: Operation, template: Path, work: Path) -> Whole:
 
     moments = must_end_well(in_child(count, memory=None), operation.name).value
     after = must_end_well(in_child(lambda: operation.state(work), memory=None), operation.name).value
-    return Whole(before, after, names, listing(work), moments, max(_taken(work) - taken, 200_000))
+    listing_after, n_bytes = listing(work), max(_taken(work) - taken, 200_000)
+    must_end_well(in_child(lambda: operation.settle(work), memory=None), f"{operation.name}: settling")
+    return Whole(before, after, names, listing_after, listing(work), moments, n_bytes)
 
 
 def _taken(folder: Path) -> int:
@@ -247,7 +250,9 @@ def _wrong_afterwards(operation: Operation, trouble: Trouble, whole: Whole, work
             operation.run(work)
         except SystemExit as end:
             code = end.code or 0
-        return {"code": code, "state": operation.state(work), "listing": listing(work)}
+        state = operation.state(work)
+        operation.settle(work)
+        return {"code": code, "state": state, "listing": listing(work)}
 
     ended = Child(look_and_run_again, memory=None).end(SECONDS)
     wrong = ended.problem or (ended.error or {}).get("text")
@@ -265,7 +270,7 @@ def _wrong_afterwards(operation: Operation, trouble: Trouble, whole: Whole, work
         return f"the second call fails: {wrong or ended.stderr[-300:]}"
     if ended.value["state"] != whole.after:
         return "the second call has another result"
-    more = {*ended.value["listing"]} ^ {*whole.listing_after}
+    more = {*ended.value["listing"]} ^ {*whole.listing_settled}
     return f"left behind or missing after the second call: {', '.join(sorted(more)[:5])}" if more else None
 
 

@@ -310,10 +310,26 @@ def test_versions_are_copied_where_files_cannot_be_shared(by_name, panel, path, 
     def refuse(*_):
         raise OSError("no hard links here")
 
-    monkeypatch.setattr(_bank_store, "os", SimpleNamespace(link=refuse))
+    monkeypatch.setattr(_bank_store, "os", SimpleNamespace(link=refuse, walk=os.walk))
     sp.pp.reference_bank(by_name[:2], genes=panel, path=path)
     stored = sp.pp.reference_bank(by_name[2], path=path, append=True)
     assert_same_bank(stored, sp.pp.reference_bank(rounded(by_name), genes=panel))
+
+
+def test_a_file_of_the_last_version_that_may_not_be_copied_is_said_of_the_bank(by_name, panel, path, monkeypatch):
+    sp.pp.reference_bank(by_name[:2], genes=panel, path=path)
+
+    def refuse(source, target):
+        raise PermissionError(13, "Permission denied", target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_bank_store.shutil, "copyfile", refuse)
+        with pytest.raises(
+            PermissionError, match=rf'^.*"{path}" cannot be written \(Permission denied\). The bank is what'
+        ):
+            sp.pp.reference_bank(by_name[2], path=path, append=True)
+    assert sp.pp.open_bank(path).n_obs == by_name[0].n_obs + by_name[1].n_obs
+    assert sorted(folder.name for folder in path.glob("v*")) == ["v000001"]
 
 
 def test_two_processes_do_not_append_at_the_same_time(by_name, panel, path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import importlib.util
@@ -302,6 +303,26 @@ def test_four_processes_fetch_a_cohort_that_is_one_archive(server: Any, tmp_path
     assert server.requests == [name], "one downloads and unpacks, the others find what they want"
     found = {path.name for path in (tmp_path / "cache" / "cohorts" / "cscc").iterdir() if path.name[0] != "."}
     assert len(found) == 3 * len(sections)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("event", ["tempfile.NamedTemporaryFile", "pathlib.Path.replace", "pathlib.Path.open"])
+def test_what_the_disk_refuses_is_said_of_the_file_that_was_asked_for(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: str, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / "cache" / "file.bin"
+    with monkeypatch.context() as patch:
+        patch.setattr(event, refuse)
+        with pytest.raises(
+            OSError, match=r"file\.bin\" cannot be written .*Set spahgc\.settings\.cache_dir|no room for file"
+        ):
+            retrieve(Remote(URL, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"), path, page="", mirror=server.url)
+    assert not path.exists()
+    retrieve(Remote(URL, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"), path, page="", mirror=server.url)
+    assert path.read_bytes() == CONTENT and os.listdir(path.parent) == ["file.bin"]
 
 
 def test_a_cohort_that_is_there_is_found_in_a_cache_that_nobody_may_write(

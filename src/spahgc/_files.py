@@ -348,6 +348,8 @@ def _naming(path: Path, remedy: str) -> Iterator[None]:
             raise
         raise _not_written(path, error, remedy) from error
     except OSError as error:
+        if error.errno is not None and error.strerror is None:  # in our words already
+            raise
         raise _not_written(path, error, remedy) from error
 
 
@@ -361,10 +363,14 @@ def _error_of_writing(error: Exception, path: Path, part: Path, n_bytes: int | N
     if code is not None:
         return _no_room(path, part, code, n_bytes)
     if isinstance(error, OSError) and error.errno is not None:
-        name = error.filename  # libraries leave it out
-        if name is None or (isinstance(name, str) and name.startswith(os.fspath(part))):
+        if error.filename is None or lies_in(error.filename, part):  # libraries leave it out
             return _not_written(path, error, remedy)
     return error
+
+
+def lies_in(name: Any, folder: Path) -> bool:
+    """Whether the name in an error, of whatever type, is that of something in a folder, or of the folder."""
+    return isinstance(name, str | bytes | os.PathLike) and os.fsdecode(name).startswith(os.fspath(folder))
 
 
 def _no_room(path: Path, part: Path, code: int, n_bytes: int | None) -> OSError:

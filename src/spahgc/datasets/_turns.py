@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spahgc._files import ABANDONED_AFTER_S, is_at
+from spahgc._files import ABANDONED_AFTER_S, is_at, lies_in
 from spahgc._settings import progress_bar
+from spahgc._validate import error_of_path
 
 WORK = ".part"
 """End of the name of a folder in which something is being downloaded."""
@@ -45,14 +46,12 @@ def working_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _wait_for(folder, path.name)
     except OSError as error:
-        raise OSError(
-            f'"{path}" cannot be written ({error.strerror or error}). Set spahgc.settings.cache_dir to a folder that you '
-            "may write, or pass a copy that you have: path=..."
-        ) from error
+        raise _not_written(path, error) from error
     if lock is None:
         folder = _own_folder(folder)
     try:
-        yield folder
+        with _errors_of_writing(path, folder):
+            yield folder
     except BaseException:
         if not os.listdir(folder) or lock is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,6 +61,32 @@ def working_folder(path: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def _errors_of_writing(path: Path, folder: Path) -> Iterator[None]:
+    """Let what the system says of a file in the working folder speak of the one that was asked for."""
+    try:
+        yield
+    except OSError as error:
+        # Pooch has put words of its own in place of what the system said.
+        said = error.__cause__ if error.errno is None and isinstance(error.__cause__, PermissionError) else error
+        if not isinstance(said, OSError) or said.errno is None:
+            raise
+        # One of a part in the folder has words of its own, which speak of the part.
+        plain = said.filename is None and said.strerror == os.strerror(said.errno)
+        if plain or lies_in(said.filename, folder) or os.fspath(folder) in str(said):
+            raise _not_written(path, said) from error
+        raise
+
+
+def _not_written(path: Path, error: OSError) -> OSError:
+    reason = error if error.errno is None else os.strerror(error.errno)
+    return error_of_path(
+        error.errno,
+        f'"{path}" cannot be written ({reason}). Set spahgc.settings.cache_dir to a folder that you may '
+        "write and that has room, or pass a copy that you have: path=...",
+    )
 
 
 def discard_leftovers(path: Path) -> None:

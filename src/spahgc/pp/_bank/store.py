@@ -262,17 +262,26 @@ def _share(old: Path, new: Path) -> None:
     chunks = (list(folder.iterdir()) for folder in old.rglob("c"))
     last = {max(numbered, key=lambda chunk: int(chunk.name)) for numbered in chunks if numbered}
 
-    def link_or_copy(source: str, target: str) -> None:
-        path = Path(source)
-        if path.name != ZARR_FILE and not last & {path, path.parent}:
-            try:
-                os.link(source, target)
-                return
-            except OSError:  # a file system without hard links
-                pass
-        shutil.copyfile(source, target)
+    # shutil.copytree makes one text of all errors; here the first one is raised as it is.
+    for name, _, files in os.walk(old, onerror=_raise):
+        folder = new / Path(name).relative_to(old)
+        folder.mkdir()
+        for source in (Path(name, file) for file in files):
+            if source.name == ZARR_FILE or last & {source, source.parent} or not _linked(source, folder / source.name):
+                shutil.copyfile(source, folder / source.name)
 
-    shutil.copytree(old, new, copy_function=link_or_copy)
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Whether the file now lies in both places, which takes a file system that knows hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
 
 
 def _widen(folder: Path) -> None:
