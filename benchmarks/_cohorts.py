@@ -1,16 +1,16 @@
 """What the benchmarks share: their slides, embedded once and kept on disk, their options, and how they show tables.
 
-All methods stand on the same embedding: ``efficientnet_lite0`` with the recommended context, whose first columns are
-those of the plain patch.
+All methods stand on the same embedding, that of ``efficientnet_lite0`` with what ``pp.embed`` looks at by default; the
+encoder's own columns are those of the plain patch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +20,28 @@ import anndata
 import numpy as np
 import pandas as pd
 import torch
+from _measured import find_cohorts, named, panel_of, slides_of
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 import spahgc as sp
 from spahgc._files import digest, write_h5ad
-from spahgc._keys import SPATIAL, Obs
+from spahgc._keys import SPATIAL
 from spahgc._settings import resolve_device, versions
 from spahgc._validate import check_writable_folder, quoted
+from spahgc.pp._embed.context import DEFAULT_CONTEXT
 
 ENCODER = "efficientnet_lite0"
-CONTEXT = sp.pp.Context()
 CACHE = Path.home() / ".cache" / "spahgc-benchmarks"
-PATIENT = "patient"
-MEASURED = "measured"
+EMBEDDING_SECONDS = "seconds_of_embedding"
+"""``uns`` of an embedded slide: what its embedding took."""
 CAVEAT = (
-    "The settings of the default are one set for all slides and were found with the four slides B4, C2, C3 and C4 of the\n"
-    "HER2-positive cohort in view, in part by references held out of three training slides at a time, in part by the score\n"
-    "on the slide held out (`benchmarks/NOTES.md`). On these slides the default looks better than it will on others."
+    "The settings of the default are one set for all slides. They were found with the four slides B4, C2, C3 and C4 of the\n"
+    "HER2-positive cohort (`her2st`) in view, in part by references held out of three training slides at a time, in part by\n"
+    "the score on the slide held out; what `pp.embed` looks at by default was chosen with `her2st`, `als_spinal_cord`,\n"
+    "`mob_st` and `kidney_organoid` in view (`benchmarks/NOTES.md`). On slides that were in view a method looks better than it\n"
+    "will on others."
 )
 """What has to be said wherever results on the measured slides are shown."""
 
@@ -66,31 +69,31 @@ class Cohort:
     name: str
     slides: list[AnnData]
     panel: list[str]
+    measured: bool = False
+    """Whether a tissue and not a simulation stands behind the counts."""
 
     @property
-    def measured(self) -> bool:
-        """Whether a tissue and not a simulation stands behind the counts."""
-        return self.name == MEASURED
-
-    @property
-    def title(self) -> str:
-        """Name, slides and genes in one line."""
-        names = [str(slide.obs[Obs.slide].iloc[0]) for slide in self.slides]
+    def label(self) -> str:
+        """Name, of a simulated one with its settings."""
         if self.measured:
-            return f"Measured slides {', '.join(names)}: {len(self.panel)} genes of a fixed panel"
-        settings = ", ".join(f"{name}={value}" for name, value in SIMULATED[self.name].items())
-        return f"Simulated slides {', '.join(names)}: all {len(self.panel)} genes, {settings}"
+            return self.name
+        return f"{self.name} ({', '.join(f'{name}={value}' for name, value in SIMULATED[self.name].items())})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say which slides are taken, and where results go."""
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of measured slides, and panel.txt")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder of a measured cohort, or of folders that are cohorts"
+    )
+    parser.add_argument(
+        "--cohort", action="append", metavar="NAME", help="a cohort of --data; repeat (default: all that are found)"
+    )
     parser.add_argument(
         "--embedded",
         type=Path,
         metavar="FOLDER",
-        help="folder of measured slides that are embedded already, in place of those of --data: SLIDE.h5ad, counts in "
-        "X, one embedding with its record; panel.txt is read here, or from --data if there is none",
+        help="folder of a measured cohort that is embedded already, in place of --data: SLIDE.h5ad, counts in X, one "
+        "embedding with its record; and panel.txt, if there is one",
     )
     parser.add_argument("--simulated", action="store_true", help="three simulated cohorts of fixed seeds")
     parser.add_argument("--slide", action="append", help="a measured slide; repeat (default: all that are found)")
@@ -109,8 +112,12 @@ def prepare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     """Notice what is wrong with the options before any long work, and set the threads."""
     if not (arguments.data or arguments.embedded or arguments.simulated):
         parser.error("no slides: pass --data FOLDER, --embedded FOLDER or --simulated")
+    if arguments.data and arguments.embedded:
+        parser.error("--data and --embedded both name measured slides: pass one of them")
     if arguments.slide and not (arguments.data or arguments.embedded):
         parser.error("--slide names measured slides: pass --data or --embedded as well")
+    if arguments.cohort and not arguments.data:
+        parser.error("--cohort names a cohort of --data, which is missing")
     for path in (arguments.json, arguments.page):
         if path is not None:
             check_writable_folder(path.absolute().parent)
@@ -123,42 +130,34 @@ def prepare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
 
 
 def read_cohorts(arguments: argparse.Namespace) -> Iterator[Cohort]:
-    """The cohorts that were asked for, each embedded when its turn comes; the measured one first."""
+    """The cohorts that were asked for, each embedded when its turn comes; the measured ones first."""
     if arguments.data or arguments.embedded:
-        panel = _panel(arguments)
-        yield Cohort(MEASURED, _measured_slides(arguments), panel)
+        yield from _measured_cohorts(arguments)
     for name in SIMULATED if arguments.simulated else ():
         slides = _simulated_slides(name, arguments.cache)
         # All genes, and not those that follow the morphology: of a real slide nobody knows which these are.
         yield Cohort(name, slides, list(slides[0].var_names))
 
 
-def _panel(arguments: argparse.Namespace) -> list[str]:
-    folders = [folder for folder in (arguments.embedded, arguments.data) if folder is not None]
-    found = [folder / "panel.txt" for folder in folders if (folder / "panel.txt").is_file()]
-    if not found:
-        raise SystemExit(
-            f"no panel.txt in {quoted(folders)}. Write the genes to compare on into it, one a line; all of them must "
-            "be measured on every slide."
-        )
-    return found[0].read_text(encoding="utf-8").split()
-
-
-def _measured_slides(arguments: argparse.Namespace) -> list[AnnData]:
+def _measured_cohorts(arguments: argparse.Namespace) -> Iterator[Cohort]:
+    """Every cohort of the folder of data, or the one of a folder of embedded slides."""
     if arguments.embedded is not None:
-        folder, paths = arguments.embedded, {path.stem: path for path in arguments.embedded.glob("*.h5ad")}
-        names = _chosen(arguments.slide, sorted(paths), folder)
-        slides = [anndata.read_h5ad(paths[name]) for name in names]
-    else:
-        folder = arguments.data
-        found = [path.name.removesuffix(".tsv.gz") for path in folder.glob("*.tsv.gz")]
-        names = _chosen(arguments.slide, sorted(name for name in found if (folder / f"{name}.jpg").is_file()), folder)
-        slides = [_measured_slide(folder, name, arguments.cache) for name in names]
-    for name, slide in zip(names, slides, strict=True):
-        slide.obs[Obs.slide] = name
-        if PATIENT not in slide.obs:
-            slide.obs[PATIENT] = _patient(name)
-    return slides
+        paths = {path.stem: path for path in arguments.embedded.glob("*.h5ad")}
+        names = _chosen(arguments.slide, sorted(paths), arguments.embedded)
+        slides = [named(anndata.read_h5ad(paths[name]), name) for name in names]
+        yield Cohort(arguments.embedded.name, slides, panel_of(arguments.embedded, slides), measured=True)
+        return
+    cohorts = find_cohorts(arguments.data)
+    missing = [name for name in arguments.cohort or [] if name not in cohorts]
+    if missing:
+        raise SystemExit(f'cohorts {quoted(missing)} not found: "{arguments.data}" holds {quoted(cohorts)}.')
+    for cohort, folder in cohorts.items():
+        if arguments.cohort and cohort not in arguments.cohort:
+            continue
+        found = slides_of(folder)
+        names = _chosen(arguments.slide, list(found), folder)
+        slides = [named(_embedded(name, found[name][1], arguments.cache, found[name][0]), name) for name in names]
+        yield Cohort(cohort, slides, panel_of(folder, slides), measured=True)
 
 
 def _chosen(wanted: list[str] | None, found: list[str], folder: Path) -> list[str]:
@@ -167,18 +166,6 @@ def _chosen(wanted: list[str] | None, found: list[str], folder: Path) -> list[st
         label = f"slides {quoted(missing)} not found" if missing else "fewer than two slides to compare on"
         raise SystemExit(f'{label}: "{folder}" holds {quoted(found)}.')
     return list(wanted or found)
-
-
-def _patient(slide: str) -> str:
-    """The letters that a slide's name begins with: sections of the HER2-positive cohort are called C2, C3, ..."""
-    letters = re.match(r"[^\W\d_]+", slide)
-    return letters[0] if letters else slide
-
-
-def _measured_slide(folder: Path, name: str, cache: Path) -> AnnData:
-    files = (folder / f"{name}.tsv.gz", folder / f"{name}_selection.tsv", folder / f"{name}.jpg")
-    sizes = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return _embedded(name, json.dumps(sizes).encode(), cache, lambda: sp.io.st(*files, library_id=name))
 
 
 def _simulated_slides(name: str, cache: Path) -> list[AnnData]:
@@ -196,20 +183,23 @@ def _simulated_slides(name: str, cache: Path) -> list[AnnData]:
 def _embedded(name: str, content: bytes, cache: Path, make: Callable[[], AnnData]) -> AnnData:
     """The slide with its embedding, from the cache if it was embedded there in the same way.
 
-    The key holds what the slide was made from, the encoder's record, the context and the package's version. Whoever
-    changes how patches are cut or encoded within a version deletes the folder.
+    The key holds what the slide was made from, the encoder's record, the default context and the package's version.
+    Whoever changes how patches are cut or encoded within a version deletes the folder.
     """
     record = sp.encoders.describe_encoder(ENCODER)
     assert record is not None
-    how = json.dumps([record.to_uns(), str(CONTEXT), sp.__version__], sort_keys=True).encode()
+    how = json.dumps([record.to_uns(), str(DEFAULT_CONTEXT), sp.__version__], sort_keys=True).encode()
     path = check_writable_folder(cache) / f"{name}-{digest(content, how)}.h5ad"
     if path.is_file():
         log(f"{name}: read from {path}")
         return anndata.read_h5ad(path)
     log(f"{name}: embedding")
     slide = make()
-    sp.pp.embed(slide, encoder=ENCODER, context=CONTEXT)
-    del slide.uns[SPATIAL]  # the images, which nothing needs from here on
+    started = time.perf_counter()
+    sp.pp.embed(slide, encoder=ENCODER, resume=cache / "parts")
+    slide.uns[EMBEDDING_SECONDS] = time.perf_counter() - started
+    log(f"{name}: embedded in {slide.uns[EMBEDDING_SECONDS]:.0f} s")
+    slide.uns.pop(SPATIAL, None)  # the images, which nothing needs from here on
     write_h5ad(slide, path)
     return slide
 
@@ -248,6 +238,7 @@ def command(script: str, arguments: argparse.Namespace, *more: str) -> str:
     """The command that repeats a run, without anybody's folders."""
     words = ["python", f"benchmarks/{script}"]
     words += [word for name in ("data", "embedded") if getattr(arguments, name) for word in (f"--{name}", "FOLDER")]
+    words += [word for name in arguments.cohort or () for word in ("--cohort", name)]
     words += ["--simulated"] if arguments.simulated else []
     words += [word for slide in arguments.slide or () for word in ("--slide", slide)]
     words += ["--seed", str(arguments.seed), *more]

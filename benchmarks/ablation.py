@@ -20,8 +20,6 @@ from typing import Any
 import pandas as pd
 from _cohorts import (
     CAVEAT,
-    MEASURED,
-    SIMULATED,
     Cohort,
     add_arguments,
     command,
@@ -37,7 +35,7 @@ from _cohorts import (
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._keys import UNS, Uns
+from spahgc._keys import UNS, Obs, Uns
 from spahgc._parameters import PRESETS
 from spahgc._validate import encoder_records, find_embedding
 from spahgc.encoders._record import PATCH_CONTEXT, plain_embedding
@@ -48,7 +46,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "ablation.md"
 DEFAULT = "default"
 PLAIN_KEY = "X_plain_patch"
 N_BOOTSTRAP = 2000
-KINDS = {"Measured slides": (MEASURED,), "Simulated slides": tuple(SIMULATED)}
+KINDS = ("Measured slides", "Simulated slides")
 """Cohorts that are summed up in one table, by its heading."""
 
 SIMULATION = (
@@ -106,16 +104,17 @@ LABELS = tuple(ROWS)
 
 def main() -> None:
     arguments = parse_arguments()
-    found = {}
+    found: dict[str, dict[str, CrossValidation]] = {}
     for cohort in read_cohorts(arguments):
         log(f"{cohort.name}: {len(arguments.row)} rows")
-        found[cohort.name] = run(cohort, arguments)
-    tables = {kind: pooled(found, names) for kind, names in KINDS.items() if any(name in found for name in names)}
-    sections = [section(kind, table, found) for kind, table in tables.items()]
+        found.setdefault(KINDS[not cohort.measured], {})[cohort.name] = run(cohort, arguments)
+    tables = {kind: pooled(of_kind) for kind, of_kind in found.items()}
+    sections = [section(kind, table, found[kind]) for kind, table in tables.items()]
     print("\n\n".join([*sections, made_with()]))
     if arguments.json is not None:
         numbers = {kind: records(table.reset_index()) for kind, table in tables.items()}
-        cohorts = {name: {"record": one.record, "scores": records(one.scores)} for name, one in found.items()}
+        every = {name: one for of_kind in found.values() for name, one in of_kind.items()}
+        cohorts = {name: {"record": one.record, "scores": records(one.scores)} for name, one in every.items()}
         content = {
             "command": repeat_command(arguments),
             "made_with": made_with(),
@@ -155,6 +154,7 @@ def run(cohort: Cohort, arguments: argparse.Namespace) -> CrossValidation:
     return sp.tl.cross_validate(
         cohort.slides,
         methods=methods,
+        group_by=Obs.slide,
         genes=cohort.panel,
         seed=arguments.seed,
         n_jobs=arguments.jobs,
@@ -163,26 +163,25 @@ def run(cohort: Cohort, arguments: argparse.Namespace) -> CrossValidation:
 
 
 def add_plain(slide: AnnData, key: str) -> None:
-    """The embedding of the plain patch as one of its own: the first columns of that with context, and their record."""
+    """The embedding of the plain patch as one of its own: the encoder's own columns, and their record."""
     record = encoder_records(slide).get(key, {})
-    plain = plain_embedding(slide.obsm[key], record)
-    if plain.shape == slide.obsm[key].shape:
+    if str(record.get("context", PATCH_CONTEXT)) == PATCH_CONTEXT:
         raise SystemExit(
             f'obsm["{key}"] has no context (its record says {record.get("context")!r}), without which the default is not '
-            "the default. Embed the slides with spahgc.pp.embed(..., context=True)."
+            "the default. Embed the slides with spahgc.pp.embed(...)."
         )
-    slide.obsm[PLAIN_KEY] = plain
+    slide.obsm[PLAIN_KEY] = plain_embedding(slide.obsm[key], record)
     entries = dict(slide.uns[UNS])
     entries[Uns.embeddings] = entries[Uns.embeddings] | {PLAIN_KEY: dict(record) | {"context": PATCH_CONTEXT}}
     slide.uns[UNS] = entries
 
 
-def pooled(found: Mapping[str, CrossValidation], names: tuple[str, ...]) -> pd.DataFrame:
+def pooled(found: Mapping[str, CrossValidation]) -> pd.DataFrame:
     """Mean PCC of every row over the slides of some cohorts, and its difference to the default, with intervals.
 
     A gene of one cohort is another gene than that of the same name in the next one: both are drawn by themselves.
     """
-    there = [name for name in names if name in found]
+    there = list(found)
     tables = [found[name].scores for name in there]
     scores = pd.concat(
         [
@@ -217,7 +216,7 @@ def section(kind: str, table: pd.DataFrame, found: Mapping[str, CrossValidation]
             "its interval": [interval(*ends) for ends in compared.iloc[:, 1:].itertuples(index=False)],
         }
     )
-    names = [name for name in KINDS[kind] if name in found]
+    names = list(found)
     slides = "; ".join(f"{name}: {', '.join(found[name].per_slide.columns)}" for name in names)
     genes = ", ".join(str(found[name].scores["gene"].nunique()) for name in names)
     seed = found[names[0]].record["seed"]
