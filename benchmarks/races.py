@@ -27,7 +27,7 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue"}
 
 import pandas as pd
-from _cohorts import made_with, markdown
+from _cohorts import log, made_with, markdown
 from robustness import operations, slides
 from robustness.children import Ended, in_child, must_end_well, together
 from robustness.operations import OPERATIONS, Operation, file_server, fresh, listing
@@ -319,6 +319,7 @@ def main() -> None:
                 label = f"{race.name}, {n} processes"
                 rows[label], problems = run_race(race, n, arguments.repetitions, Path(place) / "work")
                 failed += [f"{label}, {problem}" for problem in problems]
+                log(f"{label}: {len(problems)} failed of {arguments.repetitions}")
     if arguments.race is None or "threads" in arguments.race:
         label = "predict by all methods, 2 threads"
         rows[label] = {"repetitions": arguments.repetitions, "ended well": 0, "refused in our words": 0, "failed": 0}
