@@ -24,6 +24,7 @@ from spahgc._validate import quoted, user_path
 from spahgc.image import open_image
 from spahgc.image._source import Pixels
 from spahgc.io._files import existing_file, read_bytes, read_json, read_text, refuse_repeated, unpacked
+from spahgc.io._genomes import one_genome
 from spahgc.io._joined import check_counts_on_tissue, check_off_tissue, check_without_counts
 from spahgc.io._run_files import FILTERED, SPATIAL_FOLDER, CountTables, count_tables, find_run, refuse_aggregate
 from spahgc.io._write_library import (
@@ -116,6 +117,7 @@ def read_slide(
     default_name: str,
     reader: str,
     prefix: str | None = None,
+    genome: str | None = None,
 ) -> Slide:
     """Read counts, positions, scale factors and images of one folder.
 
@@ -135,12 +137,14 @@ def read_slide(
         Name of the public function.
     prefix
         Name of the sample, with which its files begin, where the folder holds several.
+    genome
+        Name of the genome whose genes are kept; ``None`` takes the one that nearly all counts are of.
     """
     files = find_run(folder, counts, prefix)
     image_path = None if image is None else existing_file(image, "image")
     scales = _read_scales(files.scales, list(files.images))
     positions = read_positions(files.positions)
-    measured, notes, library = read_counts(files.counts)
+    measured, notes, library = read_counts(files.counts, genome)
     adata, table, left_out = join_positions(measured, positions, (files.counts_path, files.positions))
     name = check_library_id(library_id if library_id is not None else library or default_name)
     _logger.info("%s: %d spots, %d genes; left out: %s", name, *adata.shape, left_out)
@@ -365,23 +369,27 @@ def _read_positions_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index() if table.index.name == BARCODE else table
 
 
-def read_counts(counts: Path | CountTables) -> tuple[AnnData, dict[str, str], str | None]:
+def read_counts(
+    counts: Path | CountTables, genome: str | None = None
+) -> tuple[AnnData, dict[str, str | int | float], str | None]:
     """Read counts of gene expression; what else was measured (antibodies, guides) is left out.
 
     Parameters
     ----------
     counts
         An HDF5 file, a folder of three tables, or the tables themselves; packed or not.
+    genome
+        See :func:`~spahgc.io._genomes.one_genome`.
 
     Returns
     -------
     Spots x genes (CSR, float32; gene names made unique, identifiers in ``var["gene_ids"]``), notes of the file
-    (chemistry, software version), and the name of the library, if the file tells it.
+    (chemistry, software version, genes of other genomes), and the name of the library, if the file tells it.
 
     Raises
     ------
     ValueError
-        If the file is damaged or holds something else.
+        If the file is damaged or holds something else, or counts of several genomes.
     """
     path = counts if isinstance(counts, Path) else counts.matrix
     with warnings.catch_warnings():
@@ -389,12 +397,15 @@ def read_counts(counts: Path | CountTables) -> tuple[AnnData, dict[str, str], st
         warnings.filterwarnings("ignore", message="Variable names are not unique")
         adata, notes, name = _whole_counts(counts, path)
         adata = _gene_expression(adata, path)
+    genome_notes: dict[str, str | int | float] = {}
+    if adata.n_obs and adata.n_vars:
+        adata, genome_notes = one_genome(adata, genome, path)
     if not adata.n_obs or not adata.n_vars:
         raise ValueError(f'the counts "{path}" hold {adata.n_obs} spots and {adata.n_vars} genes. Pass another matrix.')
     refuse_repeated(adata.obs_names, f'barcodes in the counts "{path}"', "Copy the matrix again.")
     adata.X = csr_matrix(adata.X, dtype=np.float32)
     adata.var_names_make_unique()
-    return adata, notes, name
+    return adata, {**notes, **genome_notes}, name
 
 
 def _whole_counts(counts: Path | CountTables, path: Path) -> tuple[AnnData, dict[str, str], str | None]:
