@@ -167,6 +167,8 @@ class Uns:
     """Key of the image of a SpatialData that these microns belong to."""
     patch_um = "patch_um"
     """Width of a patch in microns, for each embedding key."""
+    patch_image = "patch_image"
+    """What the patches were cut from, for each embedding key: ``image``, ``enlarged`` (times) and ``mpp``, if known."""
     stain = "stain"
     """What was estimated of the slide's stain, for each embedding key whose patches were normalised."""
     library_size = "library_size"

@@ -59,6 +59,11 @@ POSITIONS_COLUMNS = (BARCODE, IN_TISSUE, Obs.array_row, Obs.array_col, PIXEL_ROW
 """The columns, in the order in which files without a header have them."""
 POSITIONS_REMEDY = "They are damaged or were not copied to their end; copy them again."
 
+SOURCE_IMAGE = "source_image_path"
+"""Entry of the metadata: where the full-resolution image is."""
+COARSEST_ENCODER_MPP = 1.0
+"""Microns per pixel of the coarsest encoder that is listed (``spahgc.encoders.list``)."""
+
 UNFILTERED = "raw"
 """What the name of an unfiltered matrix says."""
 FILE_NOTES = ("chemistry_description", "software_version")
@@ -164,9 +169,36 @@ def read_slide(
 
 
 def finish_slide(slide: Slide, mpp: float | None) -> AnnData:
-    """Write the library of a slide, now that its resolution is known."""
+    """Write the library of a slide, now that its resolution is known.
+
+    Warns
+    -----
+    UserWarning
+        If no full-resolution image is there, and what is there instead is too coarse for every encoder.
+    """
     write_library(slide.adata, slide.name, slide.images, slide.scales, slide.metadata, mpp=mpp)
+    _warn_of_coarse_image(slide, mpp)
     return slide.adata
+
+
+def _warn_of_coarse_image(slide: Slide, mpp: float | None) -> None:
+    """Say what is missing where nobody named the full-resolution image."""
+    if SOURCE_IMAGE in slide.metadata:
+        return
+    if "hires" in slide.images:
+        pixel_um = None if mpp is None else mpp / slide.scales[IMAGE_SCALES["hires"]]
+        if pixel_um is not None and pixel_um <= COARSEST_ENCODER_MPP:
+            return
+        width = "of unknown width" if pixel_um is None else f"{pixel_um:.3g} um wide"
+        found = f"there is the hires image alone, whose pixels are {width}; encoders take {COARSEST_ENCODER_MPP:g} um at most"
+        other_way = ", or allow_upsampling=True to spahgc.pp.embed, which then sees tissue and no cells"
+    else:
+        found, other_way = "nor is there a hires image, so that nothing can be embedded", ""
+    warnings.warn(
+        f'no full-resolution image was named for slide "{slide.name}": {found}. Pass image= with the image that Space Ranger '
+        f"was run on, which it does not keep{other_way}.",
+        stacklevel=4,
+    )
 
 
 def _read_scales(path: Path, images: list[str]) -> dict[str, float]:

@@ -76,7 +76,8 @@ def visium(
     -----
     UserWarning
         If spots of the filtered counts lie off the tissue, more than a tenth of the spots under tissue have no counts, or
-        unfiltered counts are no higher under tissue than beside it, or if genes of another genome are left out.
+        unfiltered counts are no higher under tissue than beside it, genes of another genome are left out, or no
+        full-resolution image was named and the hires image is too coarse for every encoder.
 
     Examples
     --------
