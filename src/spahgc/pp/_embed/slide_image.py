@@ -43,8 +43,8 @@ OWN_READERS = "spahgc."
 REDUCED = ("hires_image", "lowres_image")
 """How the keys of images end that Space Ranger reduced, in a SpatialData that spatialdata-io made."""
 
-FULL, HIRES = "full-resolution image", "hires image"
-"""What a slide's patches may be cut from, beside an image of a SpatialData."""
+FULL, HIRES, ELEMENT = "full-resolution image", "hires image", "image of the SpatialData"
+"""What a slide's patches may be cut from."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,7 @@ def _check_element(
         resolution = slide_mpp(adata, mpp=mpp, image=opened, element_mpp=spots.mpp, xy=spots.xy)
     if requirements is not None and not requirements.allow_upsampling and spots.image_key.endswith(REDUCED):
         _check_reduced(label, spots.image_key, resolution, requirements.mpp)
-    kind = f'image "{spots.image_key}" of the SpatialData'
-    return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution, kind=kind)
+    return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution, kind=ELEMENT)
 
 
 def _check_reduced(label: str, image_key: str, mpp: float | None, needed_mpp: float | None) -> None:
