@@ -167,6 +167,8 @@ class Uns:
     """Key of the image of a SpatialData that these microns belong to."""
     patch_um = "patch_um"
     """Width of a patch in microns, for each embedding key."""
+    patch_image = "patch_image"
+    """What the patches were cut from, for each embedding key: ``image``, ``enlarged`` (times) and ``mpp``, if known."""
     stain = "stain"
     """What was estimated of the slide's stain, for each embedding key whose patches were normalised."""
     library_size = "library_size"
@@ -192,6 +194,9 @@ class Uns:
     """One record and table of pathways for each prediction key, or name that was given to it."""
     cs_search = "cs_search"
     """In the record of a prediction: how its CS graph was found; of an approximate search its measured recall."""
+    pieces = "pieces"
+    """In the record of a prediction by networks: pieces of tissue with a gap between them, ``n_pieces``, and spots without a
+    neighbour, ``n_isolated``, which are predicted from their references alone."""
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""

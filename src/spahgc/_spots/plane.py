@@ -17,10 +17,12 @@ def nearest_in_plane(
     slides = np.zeros(len(xy), dtype=str) if slides is None else slides
     order = np.lexsort((xy[:, 1], xy[:, 0], slides))
     rows, columns, lengths = [], [], []
-    for name in np.unique(slides):
-        members = order[slides[order] == name]
+    ends = np.flatnonzero(slides[order][1:] != slides[order][:-1]) + 1
+    for members in np.split(order, ends):
         if len(members) < 2:
-            raise ValueError(f'slide "{name}" has a single spot: it has no neighbour in the plane. Leave it out.')
+            raise ValueError(
+                f'slide "{slides[members[0]]}" has a single spot: it has no neighbour in the plane. Leave it out.'
+            )
         k = min(n_neighbors, len(members) - 1)
         graph = kneighbors_graph(xy[members], k, mode="distance", include_self=False).tocoo()
         rows.append(members[graph.row])

@@ -24,6 +24,7 @@ from spahgc._validate import quoted, user_path
 from spahgc.image import open_image
 from spahgc.image._source import Pixels
 from spahgc.io._files import existing_file, read_bytes, read_json, read_text, refuse_repeated, unpacked
+from spahgc.io._genomes import one_genome
 from spahgc.io._joined import check_counts_on_tissue, check_off_tissue, check_without_counts
 from spahgc.io._run_files import FILTERED, SPATIAL_FOLDER, CountTables, count_tables, find_run, refuse_aggregate
 from spahgc.io._write_library import (
@@ -57,6 +58,11 @@ PIXEL_ROW, PIXEL_COL = "pxl_row_in_fullres", "pxl_col_in_fullres"
 POSITIONS_COLUMNS = (BARCODE, IN_TISSUE, Obs.array_row, Obs.array_col, PIXEL_ROW, PIXEL_COL)
 """The columns, in the order in which files without a header have them."""
 POSITIONS_REMEDY = "They are damaged or were not copied to their end; copy them again."
+
+SOURCE_IMAGE = "source_image_path"
+"""Entry of the metadata: where the full-resolution image is."""
+COARSEST_ENCODER_MPP = 1.0
+"""Microns per pixel of the coarsest encoder that is listed (``spahgc.encoders.list``)."""
 
 UNFILTERED = "raw"
 """What the name of an unfiltered matrix says."""
@@ -116,6 +122,7 @@ def read_slide(
     default_name: str,
     reader: str,
     prefix: str | None = None,
+    genome: str | None = None,
 ) -> Slide:
     """Read counts, positions, scale factors and images of one folder.
 
@@ -135,12 +142,14 @@ def read_slide(
         Name of the public function.
     prefix
         Name of the sample, with which its files begin, where the folder holds several.
+    genome
+        Name of the genome whose genes are kept; ``None`` takes the one that nearly all counts are of.
     """
     files = find_run(folder, counts, prefix)
     image_path = None if image is None else existing_file(image, "image")
     scales = _read_scales(files.scales, list(files.images))
     positions = read_positions(files.positions)
-    measured, notes, library = read_counts(files.counts)
+    measured, notes, library = read_counts(files.counts, genome)
     adata, table, left_out = join_positions(measured, positions, (files.counts_path, files.positions))
     name = check_library_id(library_id if library_id is not None else library or default_name)
     _logger.info("%s: %d spots, %d genes; left out: %s", name, *adata.shape, left_out)
@@ -160,9 +169,36 @@ def read_slide(
 
 
 def finish_slide(slide: Slide, mpp: float | None) -> AnnData:
-    """Write the library of a slide, now that its resolution is known."""
+    """Write the library of a slide, now that its resolution is known.
+
+    Warns
+    -----
+    UserWarning
+        If no full-resolution image is there, and what is there instead is too coarse for every encoder.
+    """
     write_library(slide.adata, slide.name, slide.images, slide.scales, slide.metadata, mpp=mpp)
+    _warn_of_coarse_image(slide, mpp)
     return slide.adata
+
+
+def _warn_of_coarse_image(slide: Slide, mpp: float | None) -> None:
+    """Say what is missing where nobody named the full-resolution image."""
+    if SOURCE_IMAGE in slide.metadata:
+        return
+    if "hires" in slide.images:
+        pixel_um = None if mpp is None else mpp / slide.scales[IMAGE_SCALES["hires"]]
+        if pixel_um is not None and pixel_um <= COARSEST_ENCODER_MPP:
+            return
+        width = "of unknown width" if pixel_um is None else f"{pixel_um:.3g} um wide"
+        found = f"there is the hires image alone, whose pixels are {width}; encoders take {COARSEST_ENCODER_MPP:g} um at most"
+        other_way = ", or allow_upsampling=True to spahgc.pp.embed, which then sees tissue and no cells"
+    else:
+        found, other_way = "nor is there a hires image, so that nothing can be embedded", ""
+    warnings.warn(
+        f'no full-resolution image was named for slide "{slide.name}": {found}. Pass image= with the image that Space Ranger '
+        f"was run on, which it does not keep{other_way}.",
+        stacklevel=4,
+    )
 
 
 def _read_scales(path: Path, images: list[str]) -> dict[str, float]:
@@ -365,23 +401,27 @@ def _read_positions_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index() if table.index.name == BARCODE else table
 
 
-def read_counts(counts: Path | CountTables) -> tuple[AnnData, dict[str, str], str | None]:
+def read_counts(
+    counts: Path | CountTables, genome: str | None = None
+) -> tuple[AnnData, dict[str, str | int | float], str | None]:
     """Read counts of gene expression; what else was measured (antibodies, guides) is left out.
 
     Parameters
     ----------
     counts
         An HDF5 file, a folder of three tables, or the tables themselves; packed or not.
+    genome
+        See :func:`~spahgc.io._genomes.one_genome`.
 
     Returns
     -------
     Spots x genes (CSR, float32; gene names made unique, identifiers in ``var["gene_ids"]``), notes of the file
-    (chemistry, software version), and the name of the library, if the file tells it.
+    (chemistry, software version, genes of other genomes), and the name of the library, if the file tells it.
 
     Raises
     ------
     ValueError
-        If the file is damaged or holds something else.
+        If the file is damaged or holds something else, or counts of several genomes.
     """
     path = counts if isinstance(counts, Path) else counts.matrix
     with warnings.catch_warnings():
@@ -389,12 +429,15 @@ def read_counts(counts: Path | CountTables) -> tuple[AnnData, dict[str, str], st
         warnings.filterwarnings("ignore", message="Variable names are not unique")
         adata, notes, name = _whole_counts(counts, path)
         adata = _gene_expression(adata, path)
+    genome_notes: dict[str, str | int | float] = {}
+    if adata.n_obs and adata.n_vars:
+        adata, genome_notes = one_genome(adata, genome, path)
     if not adata.n_obs or not adata.n_vars:
         raise ValueError(f'the counts "{path}" hold {adata.n_obs} spots and {adata.n_vars} genes. Pass another matrix.')
     refuse_repeated(adata.obs_names, f'barcodes in the counts "{path}"', "Copy the matrix again.")
     adata.X = csr_matrix(adata.X, dtype=np.float32)
     adata.var_names_make_unique()
-    return adata, notes, name
+    return adata, {**notes, **genome_notes}, name
 
 
 def _whole_counts(counts: Path | CountTables, path: Path) -> tuple[AnnData, dict[str, str], str | None]:

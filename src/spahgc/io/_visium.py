@@ -23,6 +23,7 @@ def visium(
     library_id: str | None = None,
     counts: str | None = None,
     prefix: str | None = None,
+    genome: str | None = None,
 ) -> AnnData:
     """Read a Visium slide from the output of Space Ranger 1, 2, 3 or 4, CytAssist included.
 
@@ -43,18 +44,23 @@ def visium(
     prefix
         Name of the sample, with which the names of its files begin, where a folder holds several; ``None`` takes the only
         one.
+    genome
+        Name of the genome whose genes are kept, where the counts were mapped to several at once (``"GRCh38"``). ``None``
+        takes the one of at least 95 % of the counts.
 
     Returns
     -------
     The spots under tissue, in the order of the counts:
 
     - `X`: counts of gene expression, CSR, float32, spots x genes; other features (antibodies, guides) are left out;
-    - `var`: gene names, made unique; `gene_ids` (Ensembl), and what else the matrix says;
-    - `obs`: `in_tissue` (1), `array_row`, `array_col`, `slide`;
+    - `var`: gene names without the prefix of a genome, made unique; `gene_ids` (Ensembl), and what else the matrix says;
+    - `obs`: `in_tissue` (1), `array_row`, `array_col`, `slide`, `spahgc_total_counts` (counts of a spot over the genes that
+      are here: those of another genome have no part in it);
     - `obsm["spatial"]`: spot centres (x, y), float64, pixels of the full-resolution image;
     - `uns["spatial"][library_id]`: `images` (`hires`, `lowres`: those of the run, or made of `image`), `scalefactors`
       (those of the run, and `microns_per_pixel`, from the array's pitch of 100 um), and `metadata` (chemistry, software
-      version, where `image` is and its size, how many spots were left out).
+      version, where `image` is and its size, how many spots were left out; of several genomes which one was kept, how many
+      genes and what share of the counts were not).
 
     Raises
     ------
@@ -63,13 +69,15 @@ def visium(
     ValueError
         If a file is damaged, barcodes have no position, more than a tenth of the filtered counts are off the tissue (they
         are those of another sample), positions are not finite or their x and y are swapped, `image` is not the image that
-        the positions belong to, there are several samples and no `prefix`, or the folder is that of ``spaceranger aggr``.
+        the positions belong to, there are several samples and no `prefix`, or the folder is that of ``spaceranger aggr``,
+        or of several genomes none has 95 % of the counts and none is named.
 
     Warns
     -----
     UserWarning
         If spots of the filtered counts lie off the tissue, more than a tenth of the spots under tissue have no counts, or
-        unfiltered counts are no higher under tissue than beside it.
+        unfiltered counts are no higher under tissue than beside it, genes of another genome are left out, or no
+        full-resolution image was named and the hires image is too coarse for every encoder.
 
     Examples
     --------
@@ -88,6 +96,7 @@ def visium(
         default_name=name.parent.name if name.name == OUTS else name.name,
         reader="spahgc.io.visium",
         prefix=prefix,
+        genome=genome,
     )
     by_pitch = pitch_mpp(slide.positions, PITCH_UM, PITCH_TOLERANCE)
     if by_pitch is not None:

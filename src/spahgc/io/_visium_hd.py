@@ -31,6 +31,7 @@ def visium_hd(
     bin_um: int = 8,
     image: str | os.PathLike[str] | None = None,
     library_id: str | None = None,
+    genome: str | None = None,
 ) -> AnnData:
     """Read the bins of one size of a Visium HD slide from the output of Space Ranger 3 or 4.
 
@@ -45,6 +46,9 @@ def visium_hd(
         outputs, in ``microscope_image/`` or as ``tissue_image.*``, if there is one.
     library_id
         Name of the slide; ``None`` takes the one that the counts carry, or the name of the folder.
+    genome
+        Name of the genome whose genes are kept, where the counts were mapped to several at once (``"GRCh38"``). ``None``
+        takes the one of at least 95 % of the counts.
 
     Returns
     -------
@@ -58,8 +62,8 @@ def visium_hd(
     FileNotFoundError
         If the folder, bins of this size, or one of the files is missing.
     ValueError
-        If a file is damaged, barcodes have no position or name other bins, positions are not finite, or `image` is not the
-        image that the positions belong to.
+        If a file is damaged, barcodes have no position or name other bins, positions are not finite, `image` is not the
+        image that the positions belong to, or of several genomes none has 95 % of the counts and none is named.
 
     Examples
     --------
@@ -80,6 +84,7 @@ def visium_hd(
         library_id=library_id,
         default_name=_run_name(folder),
         reader="spahgc.io.visium_hd",
+        genome=genome,
     )
     size = slide.scales.get(BIN_SIZE, float(bin_um))
     if abs(size - bin_um) > SAME_BIN_UM:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spahgc._keys import Obsm, Obsp
-from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.pieces import nearest_in_piece
 from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._search.neighbors import Neighbors, search_neighbors
 
@@ -79,8 +79,8 @@ class EdgeType:
     made_by: str = ""
 
 
-def _nearest_in_plane(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
-    return Neighbors(nearest_in_plane(receiver.xy, n_neighbors, receiver.slide)[1], {})
+def _nearest_in_piece(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
+    return Neighbors(nearest_in_piece(receiver.xy, n_neighbors, receiver.slide), {})
 
 
 def _most_similar(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
@@ -92,8 +92,8 @@ def _peers(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Nei
 
 
 MADE_BY = "spahgc.pp.spatial_graph(target)", "spahgc.pp.cross_graph(target, bank)", "spahgc.pp.reference_bank(refs)"
-TS = EdgeType("ts", TARGET, TARGET, "n_spatial", _nearest_in_plane, "obsp", Obsp.spatial_distances, MADE_BY[0])
-"""Target slice: the nearest spots in the plane; values are distances in pixels."""
+TS = EdgeType("ts", TARGET, TARGET, "n_spatial", _nearest_in_piece, "obsp", Obsp.spatial_distances, MADE_BY[0])
+"""Target slice: the nearest spots of the same piece of tissue; values are distances in pixels."""
 CS = EdgeType("cs", REFERENCE, TARGET, "n_cross", _most_similar, "obsm", Obsm.cross_graph, MADE_BY[1])
 """Cross slice: the reference spots of highest cosine similarity of the features."""
 RS = EdgeType("rs", REFERENCE, REFERENCE, "n_reference", _peers, "obsp", Obsp.reference_connectivities, MADE_BY[2])

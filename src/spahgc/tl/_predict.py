@@ -18,6 +18,7 @@ from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
 from spahgc._slides.totals import remember_library_sizes
+from spahgc._spots.pieces import describe_pieces
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
@@ -179,7 +180,12 @@ def predict(
     target = target.copy() if copy else target
     if model is not None:
         prediction = in_place(predict_spots(model, spots, device=device, support=True), rows)
-        record = model.record() | {"method": method, "device": resolve_device(device), Uns.cs_search: prediction.search}
+        record = model.record() | {
+            "method": method,
+            "device": resolve_device(device),
+            Uns.cs_search: prediction.search,
+            Uns.pieces: describe_pieces(spots.xy),
+        }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
         write_attention(target, model, prediction.cross, key_added, prediction.attention)
         write_trust(target, model, key_added, prediction.support)

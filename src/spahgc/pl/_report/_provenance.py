@@ -13,6 +13,7 @@ from spahgc import __version__
 from spahgc._keys import UNS, Uns
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import STEPS
+from spahgc.pp._embed.slide_image import MAX_COARSENESS
 
 Record: TypeAlias = Mapping[str, Any]
 """The record of a prediction, or a part of it."""
@@ -123,6 +124,12 @@ def _prediction(content: Content, record: Record) -> list[list[str]]:
     references = _names(record.get("references", []))
     if references:
         rows.append([f"References ({len(references)})", _listed(references)])
+    pieces = record.get(Uns.pieces)
+    if pieces and int(pieces["n_pieces"]) > 1:
+        alone = _counted(int(pieces["n_isolated"]), "spot")
+        rows.append(
+            ["Pieces of tissue", f"{int(pieces['n_pieces']):,}; {alone} without a neighbour, predicted all the same"]
+        )
     rows.append(["Genes", f"{content.n_predicted:,} predicted, {len(content.genes):,} on this page"])
     if not record:
         rows.append(["Record", "none: nothing says how this layer was made"])
@@ -131,8 +138,17 @@ def _prediction(content: Content, record: Record) -> list[list[str]]:
 
 def _encoder(adata: AnnData, record: Record) -> list[list[str]]:
     rows = _named(record.get("encoder", {}), ENCODER)
-    width = adata.uns.get(UNS, {}).get(Uns.patch_um, {}).get(str(record.get("embedding", "")))
-    return rows if width is None else [*rows, ["Patch, microns", f"{float(width):.4g}"]]
+    of_slide, key = adata.uns.get(UNS, {}), str(record.get("embedding", ""))
+    width = of_slide.get(Uns.patch_um, {}).get(key)
+    rows += [] if width is None else [["Patch, microns", f"{float(width):.4g}"]]
+    image = of_slide.get(Uns.patch_image, {}).get(key)
+    return rows if image is None else [*rows, ["Image", _image(image)]]
+
+
+def _image(image: Mapping[str, Any]) -> str:
+    """From which image of the target its patches were cut, and whether it was fine enough."""
+    times = float(image["enlarged"])
+    return f"{image['image']}, enlarged {times:.1f} times" if times > MAX_COARSENESS else str(image["image"])
 
 
 def _evaluation(adata: AnnData, content: Content, record: Record) -> list[list[str]]:

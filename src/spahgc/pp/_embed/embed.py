@@ -19,6 +19,7 @@ from spahgc._validate import check_writable_folder
 from spahgc.image._brightfield import check_brightfield, sample_around
 from spahgc.pp._embed.context import Context, as_context, context_for, with_context
 from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
+from spahgc.pp._embed.enlarged import describe_image, warn_of_enlarged
 from spahgc.pp._embed.inputs import check_numbers, input_slides
 from spahgc.pp._embed.patches import (
     DEFAULT_INTERPOLATION,
@@ -113,7 +114,8 @@ def embed(
     device
         Torch device; ``None`` takes the setting, or the first accelerator there is.
     allow_upsampling
-        Go on where only the hires image is there and too coarse for the encoder; its patches are enlarged.
+        Go on where only the hires image is there and too coarse for the encoder; its patches are enlarged. Cells are not
+        seen then; what such an embedding is worth stands in ``docs/howto/visium.md``.
     resume
         Folder in which every finished batch is kept. A run that was stopped, even killed, goes on from there when it is
         called again with the same inputs: no spot is computed twice, and the result is the same. What was made from
@@ -141,6 +143,8 @@ def embed(
     - ``uns["spahgc"]["slide_mpp"]``: microns per pixel of the slide, if known; of a SpatialData also
       ``"slide_image"``, the key of the image that they belong to;
     - ``uns["spahgc"]["patch_um"]["X_<encoder>"]``: width of a patch at scale 1, microns, if known;
+    - ``uns["spahgc"]["patch_image"]["X_<encoder>"]``: what the patches were cut from: ``image``, in words, ``enlarged``,
+      how many times for the narrowest patch (below 1: reduced), and ``mpp``, its microns per pixel, if known;
     - ``uns["spahgc"]["stain"]["X_<encoder>"]``: what was estimated of the slide's stain, if it was normalised.
 
     Raises
@@ -159,6 +163,11 @@ def embed(
         a context of its own, or a slide's stains cannot be told.
     OSError
         If the folder of `resume` cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If an image is enlarged more than twice for the narrowest patch.
 
     Examples
     --------
@@ -225,6 +234,9 @@ def embed(
         for slide, (width, scales) in zip(slides, widths, strict=True)
     ]
 
+    for slide, cutter in zip(slides, cutters, strict=True):
+        warn_of_enlarged(slide, cutter)
+
     results = []
     for each, slide, cutter in zip(inputs, slides, cutters, strict=True):
         features, padded = encode_slide(slide, cutter, config)
@@ -263,6 +275,7 @@ def _write(
     entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: config.encoder.record.to_uns()}
     of_key = {
         Uns.patch_um: None if slide.mpp is None else float(cutter.width_px * slide.mpp),
+        Uns.patch_image: describe_image(slide, cutter),
         Uns.stain: None if cutter.normalizer is None else cutter.normalizer.to_uns(),
     }
     for name, value in of_key.items():

@@ -43,6 +43,9 @@ OWN_READERS = "spahgc."
 REDUCED = ("hires_image", "lowres_image")
 """How the keys of images end that Space Ranger reduced, in a SpatialData that spatialdata-io made."""
 
+FULL, HIRES, ELEMENT = "full-resolution image", "hires image", "image of the SpatialData"
+"""What a slide's patches may be cut from."""
+
 
 @dataclass(frozen=True)
 class SlideImage:
@@ -62,6 +65,8 @@ class SlideImage:
     """Why the resolution that the image states is not believed, if it is not."""
     scale: float = 1.0
     """Pixels of the image for one of the full-resolution image: below 1 where the hires image stands in for it."""
+    kind: str = FULL
+    """What the image is, in words."""
 
     @property
     def slide_mpp(self) -> float | None:
@@ -200,7 +205,7 @@ def _check_element(
         resolution = slide_mpp(adata, mpp=mpp, image=opened, element_mpp=spots.mpp, xy=spots.xy)
     if requirements is not None and not requirements.allow_upsampling and spots.image_key.endswith(REDUCED):
         _check_reduced(label, spots.image_key, resolution, requirements.mpp)
-    return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution)
+    return SlideImage(adata, name, spots.xy, spots.image, height, width, resolution, kind=ELEMENT)
 
 
 def _check_reduced(label: str, image_key: str, mpp: float | None, needed_mpp: float | None) -> None:
@@ -268,7 +273,7 @@ def check_hires(
     if outside is not None:
         raise ValueError(f"{label}, hires image ({HIRES_SCALE} {scale:.4g}): {outside}")
     refuse_swapped(adata, xy / scale, open_image(pixels), scale, label)
-    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale=scale)
+    return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale=scale, kind=HIRES)
 
 
 def _check_fine_enough(

@@ -1,0 +1,130 @@
+"""Pieces of tissue on one slide: spots that steps between neighbours join, and no edge across the gap to another piece."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+from spahgc._spots.plane import nearest_in_plane
+
+N_CANDIDATES = 8
+"""Nearest spots that may be one step away: all around a spot of a square array."""
+ARRAY_SHARE, ARRAY_TOLERANCE = 0.7, 0.2
+"""Spots lie on an array where at least this share of them has the nearest other one at the median distance, give or take
+this share of it, ... Arrays with many stray spots have 0.75 and more, spots at random 0.35."""
+MAX_CLOSER_SHARE = 0.05
+"""... and at most this share has it nearer than that. Legacy arrays, whose spots are printed a little off, have 0.02."""
+ARRAY_REACH = 1.5
+"""Pitches of an array up to which two spots are neighbours: the diagonal of a square array (1.41) is a step, the second
+ring of a hexagonal one (1.73), between which and the first nothing was measured, is none."""
+OPEN_REACH = 10.0
+"""The same where there is no array, such as for cells, times the median distance to the nearest one. Of points at random
+even the loneliest of 100,000 lies within 5."""
+SMALL_PIECE = 6
+"""Spots below which a piece cannot give its spots the five neighbours of the method."""
+MAX_STRAY_SHARE = 0.25
+"""Share of the spots in small pieces above which gaps are taken for spots that were left out, as where every other one was
+drawn at random, and the slide for one piece. Organoids on Visium have 0.06 at most."""
+
+
+def tissue_pieces(xy: np.ndarray, slide: np.ndarray | None = None) -> np.ndarray:
+    """Number of the piece of tissue on which each spot lies.
+
+    Spots within reach of each other are of one piece, and so are all that such steps join. Reach is 1.5 pitches on an
+    array, which the positions tell, and 10 times the median distance to the nearest spot elsewhere. A slide more than a
+    quarter of whose spots would be in pieces of fewer than 6 is a thinned array, and one piece.
+
+    Parameters
+    ----------
+    xy
+        Spot centres, spots x 2.
+    slide
+        Name of each spot's slide; ``None`` for one slide.
+
+    Returns
+    -------
+    One whole number a spot, from 0, of spots of different slides different ones.
+    """
+    slide = np.zeros(len(xy), dtype=np.int64) if slide is None else np.unique(slide, return_inverse=True)[1]
+    pieces, n_pieces = np.zeros(len(xy), dtype=np.int64), 0
+    for members in _groups(slide):
+        own = _pieces_of_one_slide(xy[members])
+        pieces[members] = own + n_pieces
+        n_pieces += int(own.max()) + 1
+    return pieces
+
+
+def nearest_in_piece(xy: np.ndarray, n_neighbors: int, slide: np.ndarray | None = None) -> csr_matrix:
+    """Distances to the nearest spots of the same piece of tissue (:func:`tissue_pieces`).
+
+    A slide in one piece has the graph of :func:`~spahgc._spots.plane.nearest_in_plane`. A spot of a small piece has fewer
+    neighbours, one that is alone has none.
+
+    Parameters
+    ----------
+    xy
+        Spot centres, spots x 2.
+    n_neighbors
+        Neighbours of a spot, at most.
+    slide
+        Name of each spot's slide; ``None`` for one slide.
+
+    Returns
+    -------
+    Spots x spots, CSR: the distance at ``(i, j)`` where ``j`` is a neighbour of ``i``.
+
+    Raises
+    ------
+    ValueError
+        If a slide has a single spot, or no neighbour is asked for.
+    """
+    whole = nearest_in_plane(xy, n_neighbors, slide)[1]
+    pieces = tissue_pieces(xy, slide)
+    if not _crosses(whole, pieces):
+        return whole
+    together = np.flatnonzero(np.bincount(pieces)[pieces] > 1)  # most spots, or the slide were one piece
+    near = nearest_in_plane(xy[together], n_neighbors, pieces[together])[1].tocoo()
+    return csr_matrix((near.data, (together[near.row], together[near.col])), shape=whole.shape)
+
+
+def describe_pieces(xy: np.ndarray, slide: np.ndarray | None = None) -> dict[str, int]:
+    """How many pieces of tissue there are, ``n_pieces``, and how many of them are single spots, ``n_isolated``."""
+    sizes = np.bincount(tissue_pieces(xy, slide))
+    return {"n_pieces": len(sizes), "n_isolated": int((sizes == 1).sum())}
+
+
+def _crosses(graph: csr_matrix, pieces: np.ndarray) -> bool:
+    """Whether an edge leads from one piece to another."""
+    return bool((np.repeat(pieces, np.diff(graph.indptr)) != pieces[graph.indices]).any())
+
+
+def _groups(labels: np.ndarray) -> list[np.ndarray]:
+    """Numbers of the spots of each label."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
+
+
+def _pieces_of_one_slide(xy: np.ndarray) -> np.ndarray:
+    one = np.zeros(len(xy), dtype=np.int64)
+    if len(xy) < 2:
+        return one
+    distances = nearest_in_plane(xy, N_CANDIDATES)[1]
+    within = distances.tocoo()
+    kept = within.data <= _reach(distances)
+    steps = csr_matrix((np.ones(int(kept.sum())), (within.row[kept], within.col[kept])), shape=distances.shape)
+    pieces = connected_components(steps, directed=False)[1].astype(np.int64)
+    in_small = np.bincount(pieces)[pieces] < min(SMALL_PIECE, len(xy))
+    return one if in_small.mean() > MAX_STRAY_SHARE else pieces
+
+
+def _reach(distances: csr_matrix) -> float:
+    """Distance up to which spots are one step apart; distances to the nearest spots, a row a spot."""
+    nearest = np.minimum.reduceat(distances.data, distances.indptr[:-1])  # every spot has a nearest one
+    pitch = float(np.median(nearest))
+    if pitch == 0:  # spots in the same place say nothing of how far others are
+        return np.inf
+    regular = np.abs(nearest - pitch) <= ARRAY_TOLERANCE * pitch
+    closer = nearest < (1 - ARRAY_TOLERANCE) * pitch
+    on_array = regular.mean() >= ARRAY_SHARE and closer.mean() <= MAX_CLOSER_SHARE
+    return pitch * (ARRAY_REACH if on_array else OPEN_REACH)
