@@ -15,6 +15,7 @@ from spahgc._parameters import PRESETS
 from spahgc._validate import embedding_matrix, find_embedding
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.encoders._layout import context_blocks
+from spahgc.tl._baselines import BASELINES
 
 CONTEXT_KEY = f"{EMBEDDING}_context"
 CONTEXT = "widths 448,1344 um; levels none; rotations 1"
@@ -94,10 +95,24 @@ def test_a_model_of_the_papers_preset_sees_the_patch_alone_also_when_it_was_save
     np.testing.assert_array_equal(sp.SpaHGC.load(tmp_path / "model").predict(wide[0]), expected)
 
 
-@pytest.mark.parametrize("method", PLAIN_METHODS)
-def test_methods_of_others_predict_from_the_patch_alone(cohort, wide, method):
+@pytest.mark.parametrize("method", [*PLAIN_METHODS, "ridge"])
+def test_methods_of_others_get_the_patch_alone_of_target_and_references(wide, monkeypatch, method):
+    seen = {}
+
+    def recorded(known, spots, seed):
+        seen.update(known=known.z, spots=spots.z)
+        return np.zeros((len(spots), known.y.shape[1]), np.float32)
+
+    monkeypatch.setitem(BASELINES, method, recorded)
+    sp.tl.predict(wide[0], wide[1:], method=method)
+    expected = wide[0].obsm[EMBEDDING] if method in PLAIN_METHODS else columns(wide[0])
+    np.testing.assert_array_equal(seen["spots"], expected)
+    assert seen["known"].shape == (sum(each.n_obs for each in wide[1:]), expected.shape[1])
+
+
+def test_the_regression_of_hest_predicts_from_the_patch_alone(cohort, wide):
     for slides in (cohort, wide):
-        sp.tl.predict(slides[0], slides[1:], method=method)
+        sp.tl.predict(slides[0], slides[1:], method="hest")
     np.testing.assert_array_equal(wide[0].layers["spahgc"], cohort[0].layers["spahgc"])
 
 
@@ -108,12 +123,11 @@ def test_our_own_methods_see_the_context(cohort, wide):
 
 
 def test_a_cross_validation_shows_each_method_what_it_sees(cohort, wide):
-    methods = {"paper": {"preset": PAPER}, "hest": {"method": "hest"}, "ridge": {"method": "ridge"}}
+    methods = {"hest": {"method": "hest"}, "ridge": {"method": "ridge"}}
     plain, seen = (
         sp.tl.cross_validate(slides, methods=methods).scores.set_index("method")["pearson"] for slides in (cohort, wide)
     )
-    for method in ("paper", "hest"):
-        np.testing.assert_array_equal(seen[method], plain[method])
+    np.testing.assert_array_equal(seen["hest"], plain["hest"])
     assert not np.array_equal(seen["ridge"], plain["ridge"])
 
 
