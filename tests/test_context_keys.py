@@ -15,6 +15,7 @@ from spahgc._parameters import PRESETS
 from spahgc._validate import embedding_matrix, find_embedding
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.encoders._layout import context_blocks
+from spahgc.pp._embed.many import _describe_arguments
 from spahgc.tl._baselines import BASELINES
 
 CONTEXT_KEY = f"{EMBEDDING}_context"
@@ -359,3 +360,58 @@ def test_a_plain_embedding_leaves_an_own_array_of_that_name_alone(slide):
     sp.pp.embed(slide, encoder=COLOURS, context=False)
     sp.pp.embed(slide, encoder=COLOURS, context=False)
     np.testing.assert_array_equal(slide.obsm["X_colours_context"], 1)
+
+
+# --- many slides on disk
+
+
+def statuses(slide: ad.AnnData, folder, **arguments) -> list[str]:
+    """What becomes of one slide on disk."""
+    path = folder / "slide.h5ad"
+    if not path.exists():
+        slide.write_h5ad(path)
+    return list(sp.pp.embed_many([path], folder / "embedded", **{"encoder": COLOURS} | arguments)["status"])
+
+
+def test_many_slides_are_embedded_with_the_default(slide, tmp_path):
+    assert statuses(slide, tmp_path) == ["written"]
+    written = ad.read_zarr(tmp_path / "embedded" / "slide.zarr")
+    sp.pp.embed(slide, encoder=COLOURS)
+    np.testing.assert_array_equal(columns(written, COLOURS_KEY), columns(slide, COLOURS_KEY))
+    assert statuses(slide, tmp_path) == ["kept"]
+
+
+def test_predictions_of_many_slides_take_both(wide, tmp_path):
+    target, *refs = wide
+    linear = replace(PRESETS["default"], epochs=0)
+    sp.tl.fit(refs, preset=linear).save(tmp_path / "model")
+    target.write_h5ad(tmp_path / "target.h5ad")
+    sp.tl.predict_many([tmp_path / "target.h5ad"], tmp_path / "predicted", model=tmp_path / "model")
+    written = ad.read_zarr(tmp_path / "predicted" / "target.zarr")
+    sp.tl.predict(target, model=sp.SpaHGC.load(tmp_path / "model"))
+    np.testing.assert_array_equal(written.layers["spahgc"], target.layers["spahgc"])
+
+
+def test_an_encoder_with_a_context_of_its_own_has_no_other_default(slide, tmp_path):
+    own = replace(COLOURS, record=replace(COLOURS.record, context="whole slide"))
+    assert statuses(slide, tmp_path, encoder=own) == ["written"]
+    assert statuses(slide, tmp_path, encoder=own, context=False) == ["kept"]
+
+
+def test_the_patch_alone_is_not_taken_for_the_default(slide, tmp_path):
+    assert statuses(slide, tmp_path, context=False) == ["written"]
+    with pytest.raises(FileExistsError, match="arguments"):
+        statuses(slide, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("context", "written"),
+    [
+        (False, "Context(scales=(1.0,), depths=0, rotations=1)"),
+        (True, "Context(scales=(1.0, 2.0, 4.0), depths=None, rotations=4)"),
+        (sp.pp.Context(scales=(1, 2)), "Context(scales=(1.0, 2.0), depths=None, rotations=4)"),
+    ],
+)
+def test_what_an_earlier_version_embedded_is_kept(context, written):
+    chosen = {"context": context, "stain_normalization": None}
+    assert f'"{written}"' in _describe_arguments(chosen, COLOURS.record)
