@@ -37,7 +37,7 @@ from anndata import AnnData
 import spahgc as sp
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._parameters import PRESETS
-from spahgc._validate import encoder_records, find_embedding
+from spahgc._validate import embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import PATCH_CONTEXT, plain_embedding
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
 from spahgc.tl._cross_validation.statistics import POOLED, compare, summarize
@@ -165,12 +165,14 @@ def run(cohort: Cohort, arguments: argparse.Namespace) -> CrossValidation:
 def add_plain(slide: AnnData, key: str) -> None:
     """The embedding of the plain patch as one of its own: the encoder's own columns, and their record."""
     record = encoder_records(slide).get(key, {})
-    if str(record.get("context", PATCH_CONTEXT)) == PATCH_CONTEXT:
+    columns = embedding_matrix(slide, key, "the slide")
+    plain = plain_embedding(columns, record)
+    if plain.shape == columns.shape:
         raise SystemExit(
             f'obsm["{key}"] has no context (its record says {record.get("context")!r}), without which the default is not '
             "the default. Embed the slides with spahgc.pp.embed(...)."
         )
-    slide.obsm[PLAIN_KEY] = plain_embedding(slide.obsm[key], record)
+    slide.obsm[PLAIN_KEY] = plain
     entries = dict(slide.uns[UNS])
     entries[Uns.embeddings] = entries[Uns.embeddings] | {PLAIN_KEY: dict(record) | {"context": PATCH_CONTEXT}}
     slide.uns[UNS] = entries

@@ -1,6 +1,6 @@
 """How far apart a slide that was changed lies from another section: what the limits of ``spahgc.pp._bank.identity`` rest on.
 
-    python benchmarks/identity.py --st FOLDER --mpp 0.69 [--visium FOLDER/B1 ...] [--context] [--changed SLIDE]
+    python benchmarks/identity.py --st FOLDER --mpp 0.69 [--visium FOLDER/B1 ...] [--context default] [--changed SLIDE]
 
 ``--st`` is a folder of ``SLIDE.jpg`` and ``SLIDE_selection.tsv`` or ``alignment_table_SLIDE.tsv`` with the columns pixel_x,
 pixel_y and selected. All slides are embedded with EfficientNet-Lite0 and compared, two at a time; those named by ``--changed``
@@ -26,6 +26,7 @@ from PIL import Image
 
 import spahgc as sp
 from spahgc._keys import SPATIAL
+from spahgc._validate import embedding_matrix
 from spahgc.pp._bank.identity import (
     ALL_BUT_THE_SAME,
     CLEARLY_CLOSER,
@@ -40,6 +41,7 @@ from spahgc.pp._bank.identity import (
 Image.MAX_IMAGE_PIXELS = None
 TABLES = ("{}_selection.tsv", "alignment_table_{}.tsv")
 ODD_BATCH = 7
+CONTEXTS: dict[str, bool | None] = {"none": False, "default": None, "full": True}
 HIRES_MPP = 4.2
 """Microns per pixel of the hires images of the kidney organoids."""
 
@@ -58,7 +60,9 @@ def main() -> None:
     parser.add_argument("--mpp", type=float, default=0.69, help="microns per pixel of these images (default: 0.69)")
     parser.add_argument("--visium", type=Path, action="append", default=[], help="folder of Space Ranger; repeat")
     parser.add_argument("--changed", action="append", default=[], help="a slide that is changed as well; repeat")
-    parser.add_argument("--context", action="store_true", help="embed with the recommended context (12 times as long)")
+    parser.add_argument(
+        "--context", choices=CONTEXTS, default="none", help="what is embedded beside the patch (default: none)"
+    )
     arguments = parser.parse_args()
     sources = {name: (table, image) for name, table, image in st_files(arguments.st)} if arguments.st else {}
     sources |= {path.name: (path, None) for path in arguments.visium}
@@ -120,9 +124,8 @@ def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-def embedded(slide: Slide, context: bool, batch_size: int = 64) -> np.ndarray:
+def embedded(slide: Slide, context: str, batch_size: int = 64) -> np.ndarray:
     adata = AnnData(np.zeros((len(slide.xy), 1), np.float32), obsm={SPATIAL: slide.xy})
-    how = {"context": True} if context else {}
     sp.pp.embed(
         adata,
         encoder=ENCODER,
@@ -131,9 +134,9 @@ def embedded(slide: Slide, context: bool, batch_size: int = 64) -> np.ndarray:
         batch_size=batch_size,
         allow_upsampling=True,
         key_added="X",
-        **how,
+        context=CONTEXTS[context],
     )
-    return np.asarray(adata.obsm["X"])
+    return embedding_matrix(adata, "X", "the slide")
 
 
 def compared(one: Look, other: Look) -> dict[str, str]:

@@ -98,6 +98,55 @@ def test_embed_writes_what_the_function_computes(
     np.testing.assert_array_equal(written.obsm["X_mine"], expected.obsm["X_mine"])
     assert (found["key"], found["spots"], found["dim"]) == ("X_mine", *expected.obsm["X_mine"].shape)
     assert found["encoder"]["name"] == "test_vit"
+    beside = expected.obsm["X_mine_context"]
+    np.testing.assert_array_equal(written.obsm["X_mine_context"], beside)
+    assert found["columns"] == found["dim"] + beside.shape[1]
+
+
+def test_embed_says_what_stands_beside_the_encoders_own_numbers(
+    capsys: pytest.CaptureFixture[str], plain: list[Path], tiny: list[object], tmp_path: Path
+) -> None:
+    code, out, err = run(capsys, "embed", plain[0], "--output", tmp_path / "a.h5ad", *tiny)
+    assert code == 0, err
+    assert 'in obsm["X_test_vit"], and ' in out and 'of their surroundings, in obsm["X_test_vit_context"]' in out
+    code, out, err = run(capsys, "embed", plain[0], "--output", tmp_path / "b.h5ad", "--no-context", *tiny)
+    assert code == 0 and "surroundings" not in out
+    assert "X_test_vit_context" not in ad.read_h5ad(tmp_path / "b.h5ad").obsm
+
+
+@pytest.mark.parametrize("option", ["--context", "--no-context"])
+@pytest.mark.parametrize("command", ["predict", "cross-validate"])
+def test_a_context_without_an_encoder_is_refused(
+    capsys: pytest.CaptureFixture[str], plain: list[Path], tmp_path: Path, command: str, option: str
+) -> None:
+    slides = ["--slide", plain[0], "--slide", plain[1]]
+    if command == "predict":
+        slides = ["--target", plain[0], "--reference", plain[1], "--output", tmp_path / "out.h5ad"]
+    code, _, err = run(capsys, command, *slides, option)
+    assert code != 0 and f"{option} says what an embedding shows" in err and "Pass --encoder" in err
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("--no-context", None), (None, "--no-context"), ("--context", None)])
+def test_a_slide_is_not_embedded_with_another_context_than_its_references(
+    capsys: pytest.CaptureFixture[str],
+    plain: list[Path],
+    tiny: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    wanted: str | None,
+) -> None:
+    name = "efficientnet_lite0"
+    slide = ad.read_h5ad(plain[1])
+    (library,) = slide.uns["spatial"].values()
+    slide = slide[:2].copy()
+    context = {"--no-context": False, "--context": True, None: None}[given]
+    sp.pp.embed(slide, encoder=name, image=library["images"]["hires"], context=context, device="cpu")
+    slide.write_h5ad(tmp_path / "ref.h5ad")
+    monkeypatch.setattr(sp.pp, "embed", lambda *_, **__: pytest.fail("the long work began"))
+    options = ["--output", tmp_path / "out.h5ad", "--encoder", name, *([wanted] if wanted else [])]
+    code, _, err = run(capsys, "predict", "--target", plain[0], "--reference", tmp_path / "ref.h5ad", *options)
+    assert code != 0 and "some slides are embedded already, with the context" in err and "--no-context" in err
 
 
 def test_embed_writes_several_slides_into_a_folder_and_keeps_what_is_finished(
@@ -326,7 +375,8 @@ def test_encoders_prints_the_registry(capsys: pytest.CaptureFixture[str]) -> Non
     found = result_of(capsys, "encoders")
     assert [row["name"] for row in found] == list(table["name"])
     assert found[0]["mean"] == list(table["mean"].iloc[0])
-    assert [row["mpp"] for row in found if row["name"] == "efficientnet_lite0"] == [None]
+    of_table = table.set_index("name")["mpp"]
+    assert [row["mpp"] for row in found if row["name"] == "efficientnet_lite0"] == [of_table["efficientnet_lite0"]]
     lines = run(capsys, "encoders")[1].splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(table["name"])
     assert "MahmoodLab/UNI" in lines[1]

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import spahgc as sp
+from spahgc._validate import embedding_matrix
 from spahgc.encoders import Encoder, EncoderRecord
 from spahgc.pp import Context
 from spahgc.pp._embed import patches
@@ -51,7 +52,7 @@ def spots(pixels: np.ndarray, n: int = 90) -> ad.AnnData:
 def embed(adata: ad.AnnData, image, **options) -> np.ndarray:
     options = {"context": Context(scales=(1, 2.5), depths=0, rotations=1), "batch_size": 40, "device": "cpu"} | options
     sp.pp.embed(adata, encoder=ENCODER, image=image, **options)
-    return adata.obsm[KEY]
+    return embedding_matrix(adata, KEY, "the slide")
 
 
 def image_of(kind: str, pixels: np.ndarray, folder: Path):
@@ -114,7 +115,7 @@ def test_several_threads_share_a_batch(pixels):
         def __exit__(self, *_): ...
 
     adata = spots(np.zeros((100, 100, 3), np.uint8), 2 * PATCHES_PER_TASK)
-    embed(adata, Meeting(), n_workers=2, batch_size=2 * PATCHES_PER_TASK, context=None)
+    embed(adata, Meeting(), n_workers=2, batch_size=2 * PATCHES_PER_TASK, context=False)
     assert KEY in adata.obsm
 
 
@@ -137,7 +138,7 @@ def test_of_several_errors_that_of_the_first_spot_arrives(pixels):
     adata = spots(np.zeros((100, 200, 3), np.uint8), 4 * PATCHES_PER_TASK)
     adata.obsm["spatial"] = np.where(np.arange(adata.n_obs)[:, None] < PATCHES_PER_TASK, [50.0, 50.0], [150.0, 50.0])
     with pytest.raises(OSError, match="the left"):
-        embed(adata, Broken(), n_workers=4, context=None)
+        embed(adata, Broken(), n_workers=4, context=False)
     assert KEY not in adata.obsm
 
 
@@ -175,7 +176,12 @@ def test_slides_embedded_by_one_worker_are_kept_when_several_are_asked_for(pixel
     adata.write_h5ad(tmp_path / "S.h5ad")
     statuses = [
         sp.pp.embed_many(
-            [tmp_path / "S.h5ad"], tmp_path / "embedded", encoder=ENCODER, n_workers=n_workers, device="cpu"
+            [tmp_path / "S.h5ad"],
+            tmp_path / "embedded",
+            encoder=ENCODER,
+            context=False,
+            n_workers=n_workers,
+            device="cpu",
         )["status"].item()
         for n_workers in (1, 3)
     ]

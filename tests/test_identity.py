@@ -161,7 +161,7 @@ def test_the_very_same_blank_spots_at_the_same_places_do_not_make_two_slides_one
 
 def test_the_same_blank_spots_do_not_keep_a_target_from_its_references(cohort, quick):
     for seed, slide in enumerate(cohort):
-        slide.obsm[EMBEDDING], slide.obsm["spatial"], _ = look(seed, array(7, 10), dim=24)
+        slide.obsm[EMBEDDING], slide.obsm["spatial"] = look(seed, array(7, 10), dim=24)[:2]
         slide.obsm[EMBEDDING][:20] = 1.0
     sp.tl.predict(cohort[0], cohort[1:], preset=quick)
     assert "spahgc" in cohort[0].layers
@@ -294,3 +294,70 @@ def test_a_measured_slide_is_known_again_and_no_serial_section_is_taken_for_it(h
         assert overlap(section, changed_section) is not None
     for other in ("C3", "C4"):
         assert overlap(section, embedded(*pixels_and_centres(her2st, other, 60))) is None
+
+
+# --- embeddings with a context: on small images all wide patches reach past the image
+
+
+def with_context(own: Look, around: np.ndarray, padded: np.ndarray | None) -> Look:
+    """A look with more columns, those of patches around the spots."""
+    return Look(np.hstack([own.z, around]).astype(np.float32), own.xy, own.padded, own.z, padded)
+
+
+ALL = np.ones(144, dtype=bool)
+
+
+def place_of_spots() -> np.ndarray:
+    """What wide patches show that are mostly white: where the image ends."""
+    return 20 * np.random.default_rng(3).normal(size=(144, 40))
+
+
+def test_wide_patches_past_the_image_do_not_make_two_slides_one():
+    slides = [with_context(look(seed), place_of_spots(), None) for seed in (0, 1)]
+    assert overlap(*slides) is not None, "nobody knows that they are padded"
+    slides = [with_context(look(seed), place_of_spots(), ALL) for seed in (0, 1)]
+    for other in (slides[1], slides[1]._replace(padded_around=None)):
+        assert overlap(slides[0], other) is None and overlap(other, slides[0]) is None
+
+
+@pytest.mark.parametrize("change", [last_digits, moved, mirrored, turned])
+def test_a_slide_whose_wide_patches_all_reach_past_the_image_is_known_by_its_own(change):
+    again = with_context(changed(look(0), change), place_of_spots(), ALL)
+    assert overlap(with_context(look(0), place_of_spots(), ALL), again) is not None
+
+
+@pytest.mark.parametrize("change", [last_digits, moved, mirrored])
+def test_a_slide_whose_own_patches_say_nothing_is_known_by_those_around(change):
+    (own, seen) = (look(seed)._replace(z=np.ones((144, 8), np.float32)) for seed in (0, 0))
+    around = look(5)
+    again = changed(around, change)
+    one, two = with_context(own, around.z, ~ALL), with_context(seen, again.z, ~ALL)
+    assert overlap(one, two._replace(xy=again.xy)) is not None
+
+
+def test_slides_on_small_images_are_compared_and_predicted_with_the_default_context():
+    slides = sp.datasets.simulated(3, n_patients=3, n_spots=24, n_genes=20, seed=4)
+    sp.pp.embed(slides, encoder="efficientnet_lite0", device="cpu")
+    assert all(slide.obs["spahgc_context_padded"].all() for slide in slides)
+    sp.tl.cross_validate(slides, methods=["ridge"])
+    sp.tl.predict(slides[0], slides[1:], method="ridge")
+    with pytest.raises(ValueError, match=TWICE):
+        sp.pp.reference_bank([slides[0], again_under_another_name(slides[0])])
+
+
+def again_under_another_name(slide: AnnData) -> AnnData:
+    again = slide.copy()
+    again.obs["slide"] = "again"
+    sp.pp.embed(again, encoder="efficientnet_lite0", batch_size=7, device="cpu")
+    return again
+
+
+def test_a_model_predicts_a_target_of_which_spots_lie_off_the_tissue(cohort, quick):
+    """What is known of padded patches is that of the spots which are compared."""
+    target, *refs = cohort
+    model = sp.tl.fit(refs, preset=quick)
+    target.obs["in_tissue"] = np.arange(target.n_obs) >= 12
+    target.obs["spahgc_patch_padded"] = np.arange(target.n_obs) < 30
+    expected = sp.tl.predict(target[12:].copy(), model=model, copy=True)
+    sp.tl.predict(target, model=model)
+    np.testing.assert_allclose(target.layers["spahgc"][12:], expected.layers["spahgc"], atol=1e-5)

@@ -25,6 +25,9 @@ from spahgc.pp._embed.stain import (
     stain_name,
 )
 
+embed_patch = functools.partial(sp.pp.embed, context=False)
+"""The patch alone, which is what these tests are about; what stands beside it by default: test_context.py."""
+
 KEY = "X_colours"
 OTHER_STAINS = np.array([[0.65, 0.07], [0.70, 0.99], [0.29, 0.11]])
 """Haematoxylin and eosin of Ruifrok and Johnston (2001)."""
@@ -152,28 +155,28 @@ def difference(one: ad.AnnData, other: ad.AnnData) -> float:
 def test_two_stainings_of_one_tissue_are_embedded_alike(method):
     drawn = amounts()
     pair = [slide(slide_of(OTHER_STAINS, drawn)), slide(slide_of(REFERENCE_STAINS, drawn * 0.7))]
-    sp.pp.embed(pair, encoder=ENCODER)
+    embed_patch(pair, encoder=ENCODER)
     before = difference(*pair)
-    sp.pp.embed(pair, encoder=ENCODER, stain_normalization=method)
+    embed_patch(pair, encoder=ENCODER, stain_normalization=method)
     assert difference(*pair) < before / 4
 
 
 def test_the_record_says_how_the_stain_was_changed_and_only_then():
     adata = slide(slide_of(OTHER_STAINS, amounts()))
-    sp.pp.embed(adata, encoder=ENCODER)
+    embed_patch(adata, encoder=ENCODER)
     assert adata.uns["spahgc"]["embeddings"][KEY] == ENCODER.record.to_uns()
     assert "stain" not in adata.uns["spahgc"]
-    sp.pp.embed(adata, encoder=ENCODER, stain_normalization="macenko")
+    embed_patch(adata, encoder=ENCODER, stain_normalization="macenko")
     assert adata.uns["spahgc"]["embeddings"][KEY] == ENCODER.record.to_uns() | {"stain": "macenko"}
     assert adata.uns["spahgc"]["stain"][KEY]["stains"].shape == (3, 2)
-    sp.pp.embed(adata, encoder=ENCODER)
+    embed_patch(adata, encoder=ENCODER)
     assert "stain" not in adata.uns["spahgc"]
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 def test_what_was_estimated_survives_writing(tmp_path, form):
     adata = slide(slide_of(OTHER_STAINS, amounts()))
-    sp.pp.embed(adata, encoder=ENCODER, stain_normalization="macenko")
+    embed_patch(adata, encoder=ENCODER, stain_normalization="macenko")
     getattr(adata, f"write_{form}")(tmp_path / "slide")
     again = getattr(ad, f"read_{form}")(tmp_path / "slide")
     np.testing.assert_array_equal(
@@ -185,7 +188,7 @@ def test_embeddings_of_different_stains_are_not_mixed():
     records = []
     for method in (None, "macenko", "reinhard", darker):
         adata = slide(slide_of(OTHER_STAINS, amounts()))
-        sp.pp.embed(adata, encoder=ENCODER, stain_normalization=method)
+        embed_patch(adata, encoder=ENCODER, stain_normalization=method)
         records.append(adata.uns["spahgc"]["embeddings"][KEY])
     for one, other in itertools.combinations(records, 2):
         with pytest.raises(ValueError, match="different encoders .stain: "):
@@ -201,8 +204,8 @@ def darker(patch: np.ndarray) -> np.ndarray:
 def test_a_function_of_the_users_is_applied_to_every_patch():
     adata = slide(slide_of(OTHER_STAINS, amounts()))
     halved = slide(slide_of(OTHER_STAINS, amounts()) // 2)
-    sp.pp.embed(adata, encoder=ENCODER, stain_normalization=darker)
-    sp.pp.embed(halved, encoder=ENCODER)
+    embed_patch(adata, encoder=ENCODER, stain_normalization=darker)
+    embed_patch(halved, encoder=ENCODER)
     np.testing.assert_allclose(adata.obsm[KEY], halved.obsm[KEY], atol=0.01)
     assert adata.uns["spahgc"]["embeddings"][KEY]["stain"] == "user:darker"
 
@@ -223,7 +226,7 @@ def test_a_function_that_returns_no_patch_is_refused(change, match):
         return change(patch)
 
     with pytest.raises(ValueError, match=match):
-        sp.pp.embed(adata, encoder=ENCODER, stain_normalization=own)
+        embed_patch(adata, encoder=ENCODER, stain_normalization=own)
     assert KEY not in adata.obsm
 
 
@@ -232,7 +235,7 @@ def test_an_error_of_the_users_function_arrives():
         raise RuntimeError("no such lamp")
 
     with pytest.raises(RuntimeError, match="no such lamp"):
-        sp.pp.embed(slide(slide_of(OTHER_STAINS, amounts())), encoder=ENCODER, stain_normalization=own)
+        embed_patch(slide(slide_of(OTHER_STAINS, amounts())), encoder=ENCODER, stain_normalization=own)
 
 
 class Fitted:
@@ -266,4 +269,4 @@ def test_a_function_is_recorded_by_its_name(function, name):
 )
 def test_what_names_no_method_is_refused(wanted, error, match):
     with pytest.raises(error, match=match):
-        sp.pp.embed(slide(slide_of(OTHER_STAINS, amounts())), encoder=ENCODER, stain_normalization=wanted)
+        embed_patch(slide(slide_of(OTHER_STAINS, amounts())), encoder=ENCODER, stain_normalization=wanted)

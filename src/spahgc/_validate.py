@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from scipy.sparse import issparse
 
 from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
 
-_OWN_CONTEXT = re.compile("(scales|widths) ")
+_OWN_CONTEXT = re.compile("(scales [0-9.,e+-]+|widths [0-9.,e+-]+ um); levels ")
 """How the context of a record begins that this package wrote, and whose columns stand under two keys."""
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
@@ -110,6 +110,12 @@ def find_embedding(adata: AnnData, embedding: str | None, label: str) -> str:
                 f'obsm["{embedding}"] not found in {label}, obsm has {quoted(adata.obsm)}. '
                 f"Run spahgc.pp.embed(adata, encoder=...) first, or pass embedding= with a key that is there."
             )
+        whole = _embedding_of_context(adata, embedding)
+        if whole is not None:
+            raise ValueError(
+                f'obsm["{embedding}"] of {label} is a part of the embedding obsm["{whole}"], what that shows beside the patch. '
+                f'Pass embedding="{whole}", which takes both.'
+            )
         return embedding
     found = [key for key in encoder_records(adata) if key in adata.obsm]
     lost = _embeddings_without_record(adata) if not found else []
@@ -132,10 +138,51 @@ def _embeddings_without_record(adata: AnnData) -> list[str]:
     """Keys that look like image embeddings which lost their record: ``embed`` left a column in ``obs`` beside them."""
     if Obs.patch_padded not in adata.obs:
         return []
-    return [key for key in adata.obsm if key.startswith("X_") and key not in REDUCTIONS]
+    contexts = {Obsm.context(key) for key in adata.obsm}
+    return [key for key in adata.obsm if key.startswith("X_") and key not in REDUCTIONS and key not in contexts]
 
 
-def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
+def _embedding_of_context(adata: AnnData, key: str) -> str | None:
+    """The embedding of which a key of ``obsm`` holds what it shows beside the patch; ``None`` for any other key."""
+    records = encoder_records(adata)
+    if key in records:
+        return None
+    return next((name for name, record in records.items() if Obsm.context(name) == key and has_context(record)), None)
+
+
+def has_context(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of an embedding that :func:`spahgc.pp.embed` wrote with more than the patch."""
+    return _OWN_CONTEXT.match(str(record.get("context", PATCH_CONTEXT))) is not None
+
+
+def check_key_of_embedding(adata: AnnData, key: str, label: str, *, with_context: bool) -> None:
+    """Refuse to write an embedding under a key that holds a part of another one, or whose own part would take its place.
+
+    Parameters
+    ----------
+    adata
+        The slide.
+    key
+        Key that the embedding is to have.
+    label
+        How messages call the slide.
+    with_context
+        Whether it shows more than the patch, which gets a key of its own.
+    """
+    whole = _embedding_of_context(adata, key)
+    if whole is not None:
+        raise ValueError(
+            f'obsm["{key}"] of {label} is a part of the embedding obsm["{whole}"], which would lose it. Pass another '
+            "key_added=."
+        )
+    if with_context and Obsm.context(key) in encoder_records(adata):
+        raise ValueError(
+            f'obsm["{Obsm.context(key)}"] of {label} is an embedding of its own, and what obsm["{key}"] shows beside the '
+            "patch would take its place. Pass another key_added=."
+        )
+
+
+def embedding_matrix(adata: AnnData, key: str, label: str, *, record: Mapping[str, Any] | None = None) -> np.ndarray:
     """The embedding of a slide with what it shows beside the patch, read and checked: where it becomes an array.
 
     Parameters
@@ -147,6 +194,8 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
         Key of the embedding in ``obsm``.
     label
         How messages call the slide.
+    record
+        Its encoder record; ``None`` takes that of the slide.
 
     Returns
     -------
@@ -155,7 +204,7 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
     Raises
     ------
     KeyError
-        If it is missing, or lacks the context that its record tells of.
+        If it is missing, lacks the context that its record tells of, or has one and no record that tells of it.
     TypeError
         If it is sparse, or holds something else than real numbers.
     ValueError
@@ -175,9 +224,11 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
         )
     called = f'obsm["{key}"] of {label}'
     z = _as_matrix(adata.obsm[key], called)
-    beside = _key_of_context(adata, key, z.shape[1], label)
+    record = encoder_records(adata).get(key, {}) if record is None else record
+    beside = _key_of_context(adata, key, z.shape[1], record, label)
     if beside is not None:
         z = np.hstack([z, _as_matrix(adata.obsm[beside], f'obsm["{beside}"] of {label}')])
+        called = f'obsm["{key}"] with obsm["{beside}"] of {label}'
     # NaN is the highest and the lowest of a column that holds one.
     lowest, highest = z.min(axis=0), z.max(axis=0)
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
@@ -197,22 +248,23 @@ def embedding_matrix(adata: AnnData, key: str, label: str) -> np.ndarray:
     return z
 
 
-def _key_of_context(adata: AnnData, key: str, n_columns: int, label: str) -> str | None:
+def _key_of_context(adata: AnnData, key: str, n_columns: int, record: Mapping[str, Any], label: str) -> str | None:
     """Key of what an embedding shows beside the encoder's own columns; ``None`` where it shows nothing more."""
-    record = encoder_records(adata).get(key, {})
-    context = str(record.get("context", PATCH_CONTEXT))
-    # Files of earlier versions hold all columns under one key.
-    if context == PATCH_CONTEXT or n_columns != int(record["dim"]):
-        return None
     beside = Obsm.context(key)
-    if beside in adata.obsm:
-        return beside
-    if _OWN_CONTEXT.match(context):
+    if not record and beside in adata.obsm and Obs.context_padded in adata.obs:
         raise KeyError(
-            f'obsm["{beside}"] not found in {label}, which belongs to obsm["{key}"]: its record tells of "{context}". '
-            "Run spahgc.pp.embed again, or copy both."
+            f'obsm["{beside}"] is there in {label}, but the record of obsm["{key}"] in uns["{UNS}"], which says that the two '
+            f"belong together, is not. {LOST_UNS}, or pass the slides as a list."
         )
-    return None
+    # Files of earlier versions hold all columns under one key.
+    if not has_context(record) or n_columns != int(record.get("dim", n_columns)):
+        return None
+    if beside not in adata.obsm:
+        raise KeyError(
+            f'obsm["{beside}"] not found in {label}, which belongs to obsm["{key}"]: its record tells of '
+            f'"{record["context"]}". Run spahgc.pp.embed again, or copy both.'
+        )
+    return beside
 
 
 def _as_matrix(values: Any, called: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from spahgc._parameters import Parameters, find_preset
 from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.matrix import in_memory
-from spahgc._slides.measured import padded_spots
+from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
@@ -282,7 +282,8 @@ class SpaHGC:
         spots = target_spots(rows.only(target), self.embedding)
         if check:
             record = encoder_records(target).get(self.embedding, {})
-            check_target(spots, record, self.bank, padded_spots(rows.only(target)))
+            shown = rows.only(target)
+            check_target(spots, record, self.bank, padded_spots(shown), padded_around(shown))
         return spots, rows
 
     def _used_columns(self, spots: Spots) -> Spots:

@@ -101,7 +101,16 @@ def zero_spots(expression: csr_matrix) -> np.ndarray:
 
 def padded_spots(adata: AnnData) -> np.ndarray:
     """Spots whose patch is known to reach past the image, boolean: their embedding tells where they lie on it."""
-    column = adata.obs.get(Obs.patch_padded)
+    return _flagged(adata, Obs.patch_padded)
+
+
+def padded_around(adata: AnnData) -> np.ndarray:
+    """Spots of which any patch of the context is known to reach past the image, boolean."""
+    return _flagged(adata, Obs.context_padded)
+
+
+def _flagged(adata: AnnData, name: str) -> np.ndarray:
+    column = adata.obs.get(name)
     known = column is not None and column.dtype == bool
     return column.to_numpy() if known else np.zeros(adata.n_obs, dtype=bool)
 
@@ -163,6 +172,11 @@ class MeasuredSlide:
         """Spots whose patch reaches past the image, boolean."""
         return padded_spots(self.adata)
 
+    @property
+    def padded_around(self) -> np.ndarray:
+        """Spots of which any patch of the context reaches past it, boolean."""
+        return padded_around(self.adata)
+
     def embedding(self, key: str) -> np.ndarray:
         """The embedding under a key, spots x dim, float32."""
         if key not in self._embeddings:
@@ -223,7 +237,9 @@ class MeasuredSlide:
         """
         table = AnnData(
             counts,
-            obs=pd.DataFrame({Obs.patch_padded: self.padded}, index=self.obs_names),
+            obs=pd.DataFrame(
+                {Obs.patch_padded: self.padded, Obs.context_padded: self.padded_around}, index=self.obs_names
+            ),
             var=pd.DataFrame(index=genes),
             obsm={**self._embeddings, SPATIAL: self.xy},
             uns={UNS: {Uns.embeddings: encoder_records(self.adata)}},

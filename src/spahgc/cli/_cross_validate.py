@@ -11,7 +11,6 @@ from spahgc.cli._choices import choice, cohort_names, complete_section, encoder_
 from spahgc.cli._options import (
     AsJson,
     Checkpoint,
-    Context,
     Device,
     Embedding,
     Genes,
@@ -78,7 +77,14 @@ def cross_validate(
         ),
     ] = None,
     checkpoint: Checkpoint = None,
-    context: Context = None,
+    context: Annotated[
+        bool | None,
+        typer.Option(
+            "--context/--no-context",
+            help="Surroundings that an embedding shows, as spahgc embed has them; of a cohort none if left out, as in the "
+            "paper.",
+        ),
+    ] = None,
     gene: Genes = None,
     embedding: Embedding = None,
     layer: Annotated[str | None, typer.Option(help="Layer of the slides with their counts; X if left out.")] = None,

@@ -90,7 +90,7 @@ def _one(path: Path, output: Path, options: dict[str, Any], overwrite: bool, as_
     import spahgc as sp
     from spahgc._keys import Obsm
     from spahgc._slides.tables import table_of
-    from spahgc._validate import encoder_records
+    from spahgc._validate import encoder_records, has_context
     from spahgc.cli._slide_files import SLIDE_ENDINGS, check_container, check_output, read_slide, write_slide
     from spahgc.encoders._record import key_name
 
@@ -102,8 +102,19 @@ def _one(path: Path, output: Path, options: dict[str, Any], overwrite: bool, as_
     table = table_of(slide, options["table_key"], "the slide")
     key = options["key_added"] or Obsm.embedding(key_name(options["encoder"]))
     n_spots, dim = table.obsm[key].shape
+    beside = Obsm.context(key)
+    columns = dim + (table.obsm[beside].shape[1] if has_context(encoder_records(table)[key]) else 0)
     text = f'{output}: {n_spots} spots embedded, {dim} numbers each, in obsm["{key}"]'
-    values = {"output": output, "key": key, "spots": n_spots, "dim": dim, "encoder": encoder_records(table)[key]}
+    if columns > dim:
+        text += f', and {columns - dim} of their surroundings, in obsm["{beside}"]'
+    values = {
+        "output": output,
+        "key": key,
+        "spots": n_spots,
+        "dim": dim,
+        "columns": columns,
+        "encoder": encoder_records(table)[key],
+    }
     return result(text, values, as_json)
 
 

@@ -28,6 +28,13 @@ Context = Annotated[
         "those that pay, 3 passes.",
     ),
 ]
+MissingContext = Annotated[
+    bool | None,
+    typer.Option(
+        "--context/--no-context",
+        help="With --encoder: surroundings that an embedding shows, as spahgc embed has them.",
+    ),
+]
 Embedding = Annotated[str | None, typer.Option(help="Key of the embedding in obsm.")]
 References = Annotated[list[Path] | None, typer.Option(help="A measured slide, .h5ad or .zarr; repeat for several.")]
 Bank = Annotated[

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spahgc._files import folder_written_whole, write_h5ad
+from spahgc._keys import PATCH_CONTEXT, Obsm
 from spahgc._reading import broken_matrix, read_h5ad, read_zarr, reading, unreadable
 from spahgc._slides.tables import is_spatialdata
 from spahgc._validate import check_new_name, check_writable_folder, encoder_records
@@ -139,16 +141,71 @@ def write_slide(slide: Slide, output: Path) -> None:
         write_h5ad(slide, output)
 
 
-def embed_missing(slides: Sequence[Slide], encoder: str | None, table_key: str | None, **options: Any) -> None:
-    """Embed those slides that have no embedding with its record; none of them where no encoder is named."""
+def embed_missing(
+    slides: Sequence[Slide],
+    encoder: str | None,
+    table_key: str | None,
+    *,
+    context: bool | None,
+    **options: Any,
+) -> None:
+    """Embed those slides that have no embedding with its record; none of them where no encoder is named.
+
+    Parameters
+    ----------
+    slides
+        All slides of a call.
+    encoder
+        Name of the encoder; ``None`` embeds none.
+    table_key
+        As :func:`spahgc.pp.embed` has it.
+    context
+        What is shown beside the patch; ``None`` for what :func:`spahgc.pp.embed` shows by itself.
+    options
+        Further arguments of :func:`spahgc.pp.embed`.
+
+    Raises
+    ------
+    ValueError
+        If a context is asked for and no encoder, or if the other slides were embedded with another context.
+    """
     if encoder is None:
+        if context is not None:
+            name = "--context" if context else "--no-context"
+            raise ValueError(
+                f"{name} says what an embedding shows that is made here. Pass --encoder as well, or leave it out."
+            )
         return
     import spahgc as sp
     from spahgc._slides.tables import table_of
 
     tables = [table_of(slide, table_key, "a slide") for slide in slides]
-    missing = [
-        slide for slide, table in zip(slides, tables, strict=True) if not encoder_records(table).keys() & table.obsm
-    ]
+    has_one = [bool(encoder_records(table).keys() & table.obsm.keys()) for table in tables]
+    missing = [slide for slide, known in zip(slides, has_one, strict=True) if not known]
     if missing:
-        sp.pp.embed(missing, encoder=encoder, table_key=table_key, **options)
+        for table, known in zip(tables, has_one, strict=True):
+            if known:
+                _check_context(table, encoder, context)
+        sp.pp.embed(missing, encoder=encoder, table_key=table_key, context=context, **options)
+
+
+def _check_context(table: AnnData, encoder: str, context: bool | None) -> None:
+    """Refuse, before slides are embedded, one that shows less or more beside the patch than they will."""
+    from spahgc.encoders import describe_encoder
+    from spahgc.encoders._layout import Layout, parse_layout, write_layout
+    from spahgc.encoders._record import key_name
+    from spahgc.pp._embed.context import as_context, context_for
+
+    described = describe_encoder(encoder)
+    record = encoder_records(table).get(Obsm.embedding(key_name(encoder)))
+    layout = None if record is None else parse_layout(str(record.get("context", PATCH_CONTEXT)))
+    if described is None or layout is None:
+        return
+    planned = context_for(described, None if context is None else as_context(context))
+    wanted = Layout(tuple(planned.scales or ()), layout.levels, planned.rotations, tuple(planned.widths_um))
+    if replace(layout, levels=()) != replace(wanted, levels=()):
+        raise ValueError(
+            f'some slides are embedded already, with the context "{write_layout(layout)}", and the others would get '
+            f'"{write_layout(wanted)}", with which they cannot be compared. Pass --context or --no-context to embed these as '
+            "those, or embed all of them again with spahgc embed."
+        )

@@ -92,7 +92,9 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
     names = sorted(os.path.realpath(path) for path in request.paths)
     chosen = (request.encoder, request.embedding, request.layer, request.genes, request.preset, request.seed)
     units = (request.units,) if request.units else ()
-    folds = folds_name(request.group_by, names, *chosen, *units)
+    # What an embedding that is made here shows; of those that are there the folds know by themselves.
+    context = () if request.encoder is None else (f"context {request.context}",)
+    folds = folds_name(request.group_by, names, *chosen, *units, *context)
     validation = cross_validate(
         slides,
         group_by=request.group_by,

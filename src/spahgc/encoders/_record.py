@@ -104,11 +104,12 @@ def plain_columns(record: Mapping[str, Any]) -> int | None:
 
     Returns
     -------
-    The number; ``None`` where there is no context, so that ``z[:, :plain_columns(record)]`` is always the plain part.
+    The number; ``None`` where there is no context, or a record written by hand that does not name it, so that
+    ``z[:, :plain_columns(record)]`` is always the plain part.
     """
     if str(record.get("context", PATCH_CONTEXT)) == PATCH_CONTEXT:
         return None
-    return int(record["dim"])
+    return int(record["dim"]) if "dim" in record else None
 
 
 def plain_embedding(z: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:

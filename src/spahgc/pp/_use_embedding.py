@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from spahgc._keys import UNS, Uns
+from spahgc._keys import UNS, Obsm, Uns
 from spahgc._slides.tables import table_of, with_table
 from spahgc._slides.totals import remember_library_sizes
-from spahgc._validate import check_anndata, embedding_matrix, encoder_records, quoted
+from spahgc._validate import check_anndata, embedding_matrix, encoder_records, has_context, quoted
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import NATIVE_MPP, PATCH_CONTEXT, EncoderRecord
 
@@ -41,7 +41,8 @@ def use_embedding(
     Parameters
     ----------
     data
-        One slide, with the embedding in ``obsm[key]``, spots x dim.
+        One slide, with the embedding in ``obsm[key]``, spots x dim. What an embedding of this package shows beside the
+        patch lies in ``obsm[f"{key}_context"]``; it belongs to it where `context` of the record tells of it.
     key
         Key of the embedding in ``obsm``.
     record
@@ -66,7 +67,7 @@ def use_embedding(
         If the record is no mapping.
     ValueError
         If the embedding is no matrix of finite numbers, or if the record names no encoder, has a field that no record
-        has, or does not fit to the embedding.
+        has, does not fit to the embedding, or says nothing of ``obsm[f"{key}_context"]``, which is there.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def use_embedding(
             f'obsm["{key}"] not found in the slide, obsm has {quoted(table.obsm)}. Put the embedding there first, rows in '
             "the order of obs_names."
         )
-    written = _checked_record(record, embedding_matrix(table, key, "the slide").shape[1], key)
+    written = _checked_record(table, key, record)
     table = table.copy() if copy else table
     entries = dict(table.uns.get(UNS, {}))
     entries[Uns.embeddings] = {**encoder_records(table), key: written}
@@ -93,7 +94,7 @@ def use_embedding(
     return with_table(data, table, table_key) if copy else None
 
 
-def _checked_record(record: EncoderRecord | Mapping[str, object], n_columns: int, key: str) -> dict[str, object]:
+def _checked_record(table: AnnData, key: str, record: EncoderRecord | Mapping[str, object]) -> dict[str, object]:
     """The record in types that survive ``write_h5ad`` and ``write_zarr``."""
     if isinstance(record, EncoderRecord):
         record = record.to_uns()
@@ -107,6 +108,14 @@ def _checked_record(record: EncoderRecord | Mapping[str, object], n_columns: int
         raise ValueError(f"the record has the unknown fields {quoted(unknown)}. A record has {', '.join(FIELDS)}.")
     if not str(record.get("name", "")):
         raise ValueError('the record names no encoder. Pass at least {"name": ...}, the same on all slides.')
+    beside = Obsm.context(key)
+    has_beside = beside in table.obsm and beside not in encoder_records(table)
+    if has_beside and "context" not in record:
+        raise ValueError(
+            f'obsm["{beside}"] is there, and the record says nothing of it. If it belongs to the embedding, pass its "context" '
+            f'as spahgc.pp.embed wrote it; if not, pass "context": "{PATCH_CONTEXT}".'
+        )
+    n_columns = embedding_matrix(table, key, "the slide", record={"context": PATCH_CONTEXT}).shape[1]
     filled = {"dim": n_columns, "context": PATCH_CONTEXT} | dict(record)
     written: dict[str, object] = {name: _plain_value(name, filled[name]) for name in FIELDS if name in filled}
     if written["context"] == PATCH_CONTEXT and written["dim"] != n_columns:
@@ -114,6 +123,8 @@ def _checked_record(record: EncoderRecord | Mapping[str, object], n_columns: int
             f'obsm["{key}"] has {n_columns} columns, but the record says dim {written["dim"]}. Correct one of the two, or '
             "leave dim out."
         )
+    if has_beside and has_context(written) and written["dim"] == n_columns:
+        n_columns = embedding_matrix(table, key, "the slide", record=written).shape[1]
     context_blocks(written, n_columns)
     return written
 

@@ -13,7 +13,7 @@ from anndata import AnnData
 from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
-from spahgc._slides.measured import measured_slides, padded_spots
+from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
@@ -172,7 +172,9 @@ def predict(
     if model is not None:
         spots = target_spots(rows.only(target), model.embedding)
         _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
-        check_target(spots, encoder_records(target).get(model.embedding, {}), model.bank, padded_spots(target))
+        shown = rows.only(target)
+        record = encoder_records(target).get(model.embedding, {})
+        check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
     else:
         spots, bank = _spots_and_bank(target, rows, refs, genes, embedding, layer, units, parameters, method)
         if method == NETWORK:
@@ -239,7 +241,8 @@ def _spots_and_bank(
     if is_bank(refs):
         key = bank_embedding(bank)
         spots = target_spots(rows.only(target), key)
-    check_target(spots, encoder_records(target).get(key, {}), bank, padded_spots(rows.only(target)))
+    shown = rows.only(target)
+    check_target(spots, encoder_records(target).get(key, {}), bank, padded_spots(shown), padded_around(shown))
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
     return spots, bank
 

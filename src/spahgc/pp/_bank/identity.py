@@ -66,11 +66,17 @@ class Look(NamedTuple):
     padded
         Spots whose patch reaches past the image, boolean; ``None`` where nobody knows. They look like their place on the
         image, whatever the tissue, and are not compared.
+    patch
+        Of an embedding with a context the encoder's own columns, spots x dim; ``None`` where there are no others.
+    padded_around
+        Spots of which any patch of the context reaches past the image, boolean; ``None`` where nobody knows.
     """
 
     z: Rows
     xy: np.ndarray
     padded: np.ndarray | None = None
+    patch: Rows | None = None
+    padded_around: np.ndarray | None = None
 
 
 class Overlap(NamedTuple):
@@ -102,13 +108,29 @@ def overlap(one: Look, other: Look) -> Overlap | None:
     """Spots that two slides have in common, if these make them one slide or parts of one; otherwise ``None``.
 
     A hundred spots of the smaller slide are compared with all of the larger one, which is read in blocks: 1.3e11
-    multiplications for one of a million spots with 1,280 numbers each.
+    multiplications for one of a million spots with 1,280 numbers each. Embeddings with a context are compared as a whole,
+    in spots of which no patch reaches past the image, and then by the patch alone: on a small image all wide ones do.
 
     Parameters
     ----------
     one, other
         The slides. Embeddings of the same encoder, of any precision.
     """
+    if one.patch is None or other.patch is None:
+        return _overlap(one, other)
+    whole = (look._replace(padded=_either(look.padded, look.padded_around)) for look in (one, other))
+    return _overlap(*whole) or _overlap(one._replace(z=one.patch), other._replace(z=other.patch))
+
+
+def _either(padded: np.ndarray | None, padded_around: np.ndarray | None) -> np.ndarray | None:
+    """Spots of which some patch is known to reach past the image."""
+    if padded is None or padded_around is None:
+        return padded if padded_around is None else padded_around
+    return padded | padded_around
+
+
+def _overlap(one: Look, other: Look) -> Overlap | None:
+    """The same by the numbers ``z`` of both."""
     small, large = sorted((one, other), key=lambda look: len(look.xy))
     if not len(small.xy) or len(large.xy) < 2:
         return None

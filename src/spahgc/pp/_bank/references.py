@@ -397,7 +397,7 @@ def check_embeddings(slides: Mapping[str, MeasuredSlide], key: str) -> dict[str,
 
 def check_apart(slides: Mapping[str, MeasuredSlide], key: str, known: Mapping[str, Look] | None = None) -> None:
     """Refuse a slide that stands twice among the references, or in a bank to which it is added, under whatever name."""
-    looks = {name: Look(slide.embedding(key), slide.xy, slide.padded) for name, slide in slides.items()}
+    looks = {name: slide_look(slide, key) for name, slide in slides.items()}
     with_known = (
         (name, other, overlap(look, known_look))
         for other, known_look in (known or {}).items()
@@ -412,13 +412,34 @@ def check_apart(slides: Mapping[str, MeasuredSlide], key: str, known: Mapping[st
             )
 
 
+def slide_look(slide: MeasuredSlide, key: str) -> Look:
+    """What a slide looks like."""
+    return _look(slide.embedding(key), slide.encoder_record(key), slide.xy, slide.padded, slide.padded_around)
+
+
+def _look(
+    z: np.ndarray,
+    record: Mapping[str, Any],
+    xy: np.ndarray,
+    padded: np.ndarray | None,
+    around: np.ndarray | None,
+) -> Look:
+    patch = plain_embedding(z, record)
+    return Look(z, xy, padded, None if patch.shape == z.shape else patch, around)
+
+
 def bank_looks(bank: AnnData) -> dict[str, Look]:
     """What the slides of a bank look like, by name; of an embedding on disk nothing is read yet."""
-    z, xy = as_rows(bank.obsm[bank_embedding(bank)]), np.asarray(bank.obsm[SPATIAL])
+    key, xy = bank_embedding(bank), np.asarray(bank.obsm[SPATIAL])
+    z = as_rows(bank.obsm[key])
+    own = plain_rows(z, encoder_records(bank).get(key, {}))
     names, number = np.unique(bank.obs[Obs.slide].astype(str).to_numpy(), return_inverse=True)
     order = np.argsort(number, kind="stable")
     rows = np.split(order, np.searchsorted(number[order], np.arange(1, len(names))))
-    return {str(name): Look(SomeRows(z, chosen), xy[chosen]) for name, chosen in zip(names, rows, strict=True)}
+    return {
+        str(name): Look(SomeRows(z, chosen), xy[chosen], patch=None if own.shape == z.shape else SomeRows(own, chosen))
+        for name, chosen in zip(names, rows, strict=True)
+    }
 
 
 def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[str]) -> AnnData:
@@ -608,7 +629,13 @@ def target_spots(target: AnnData, key: str) -> Spots:
     return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
 
 
-def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData, padded: np.ndarray | None = None) -> None:
+def check_target(
+    spots: Spots,
+    record: Mapping[str, Any],
+    bank: AnnData,
+    padded: np.ndarray | None = None,
+    around: np.ndarray | None = None,
+) -> None:
     """Refuse a target that cannot be predicted from this bank.
 
     Parameters
@@ -621,6 +648,8 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData, padded:
         The references.
     padded
         Which of its patches reach past the image, boolean; ``None`` where nobody knows.
+    around
+        Spots of which any patch of the context does, boolean; ``None`` where nobody knows.
     """
     key = bank_embedding(bank)
     check_same_encoder(dict(record), encoder_records(bank).get(key, {}), key, "the target", "the references")
@@ -643,7 +672,7 @@ def check_target(spots: Spots, record: Mapping[str, Any], bank: AnnData, padded:
             "expression would reach their prediction. Leave that slide out of the references."
         )
     for name, look in bank_looks(bank).items():
-        found = overlap(Look(spots.z, spots.xy, padded), look)
+        found = overlap(_look(np.asarray(spots.z), record, spots.xy, padded, around), look)
         if found is not None:
             raise ValueError(
                 f'the target is also among the references, slightly changed: {found} look the same in "{name}", or lie '

@@ -15,12 +15,12 @@ from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._settings import resolve_device
 from spahgc._slides.tables import with_table
 from spahgc._slides.totals import remember_library_sizes
-from spahgc._validate import check_writable_folder
+from spahgc._validate import check_key_of_embedding, check_writable_folder, encoder_records, has_context
 from spahgc.image._brightfield import check_brightfield, sample_around
-from spahgc.pp._embed.context import Context, as_context, context_for, with_context
+from spahgc.pp._embed.context import PATCH_ALONE, Context, as_context, context_for, with_context
 from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
 from spahgc.pp._embed.enlarged import describe_image, warn_of_enlarged
-from spahgc.pp._embed.inputs import check_numbers, input_slides
+from spahgc.pp._embed.inputs import InputSlide, check_numbers, input_slides
 from spahgc.pp._embed.patches import (
     DEFAULT_INTERPOLATION,
     PatchCutter,
@@ -158,7 +158,7 @@ def embed(
         If the image is missing.
     ValueError
         If no image is known or only one that is too coarse, the resolution is needed but unknown or contradictory,
-        spots lie outside the image, the image cannot be H&E (what lies around its first spots is black, grey and dark,
+        spots lie outside the image, the key is taken by a part of another embedding, the image cannot be H&E (what lies around its first spots is black, grey and dark,
         or lacks the light of one colour, as fluorescence does), the encoder cannot show the depths of the context or has
         a context of its own, or a slide's stains cannot be told.
     OSError
@@ -204,6 +204,7 @@ def embed(
     slides = check_slides(record)
     if record is not None:
         planned = context_for(record, requested)
+        _check_keys(inputs, slides, Obsm.embedding(record.name) if key_added is None else key_added, planned)
         for slide in slides:
             patch_widths(slide, record, patch_um, planned)
     folder = None if resume is None else check_writable_folder(resume)
@@ -214,6 +215,7 @@ def embed(
     planned = context_for(loaded.record, requested)
     used = replace(loaded, record=record_used(loaded.record, patch_um, stain))
     key = Obsm.embedding(used.record.name) if key_added is None else key_added
+    _check_keys(inputs, slides, key, planned)
     widths = [patch_widths(slide, used.record, patch_um, planned) for slide in slides]
     if planned.rotations > 1:
         refuse_oblong_input(used, device=device)
@@ -251,6 +253,12 @@ def embed(
     return results if isinstance(data, list | tuple) else results[0]
 
 
+def _check_keys(inputs: list[InputSlide], slides: list[SlideImage], key: str, context: Context) -> None:
+    """Refuse a key under which a slide holds a part of another embedding, or whose context would take another one's place."""
+    for each, slide in zip(inputs, slides, strict=True):
+        check_key_of_embedding(each.table, key, f'slide "{slide.name}"', with_context=context != PATCH_ALONE)
+
+
 def _normalizer(slide: SlideImage, method: str | PatchFunction | None) -> StainNormalizer | None:
     """What the patches of a slide need to look as if it had been stained as all others."""
     if method is None:
@@ -271,6 +279,7 @@ def _write(
 ) -> None:
     """Write the embedding, its record, and what is known of the slide now."""
     key = config.key
+    before = encoder_records(adata).get(key, {})
     entries = {name: value for name, value in adata.uns.get(UNS, {}).items() if name != Uns.slide_image}
     entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: config.encoder.record.to_uns()}
     of_key = {
@@ -291,10 +300,12 @@ def _write(
     adata.obsm[key] = np.ascontiguousarray(features[:, :dim])
     if features.shape[1] > dim:
         adata.obsm[Obsm.context(key)] = np.ascontiguousarray(features[:, dim:])
-    elif Obsm.context(key) in adata.obsm:  # of an earlier embedding under the same key
+    elif has_context(before) and Obsm.context(key) in adata.obsm:  # of an earlier embedding under the same key
         del adata.obsm[Obsm.context(key)]
     adata.obs[Obs.patch_padded] = padded[:, 0]
     if padded.shape[1] > 1:
         adata.obs[Obs.context_padded] = padded.any(axis=1)
+    elif Obs.context_padded in adata.obs and not any(map(has_context, entries[Uns.embeddings].values())):
+        del adata.obs[Obs.context_padded]  # nothing is there any more of which it tells
     adata.uns[UNS] = entries
     remember_library_sizes(adata)

@@ -16,7 +16,7 @@ from spahgc._many.jobs import Sources, as_text, cached_in_process, run_many
 from spahgc._many.stores import image_files
 from spahgc._settings import resolve_device
 from spahgc._validate import quoted
-from spahgc.pp._embed.context import DEFAULT_CONTEXT, as_context
+from spahgc.pp._embed.context import DEFAULT_CONTEXT, as_context, context_for
 from spahgc.pp._embed.embed import embed
 from spahgc.pp._embed.inputs import check_numbers
 from spahgc.pp._embed.stain import stain_name
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from spahgc.encoders import Encoder
+    from spahgc.encoders import Encoder, EncoderRecord
 
     EncoderSource: TypeAlias = str | Encoder | tuple[nn.Module, Callable[[Image], Tensor]]
     EncoderMaker: TypeAlias = Callable[[], EncoderSource]
 
 RESERVED = ("data", "encoder", "image", "checkpoint", "device", "table_key", "image_key", "coordinate_system", "copy")
 """Arguments of :func:`embed` that belong to a single slide, or that are named here."""
+NO_WIDTHS = ", widths_um=()"
+"""How a context is written that has no widths in microns."""
 ROUNDING_ARGUMENTS = ("batch_size", "n_workers", "resume")
 """Arguments that change the result by rounding at most, and do not count when results are compared."""
 
@@ -126,7 +128,8 @@ def embed_many(
     file = None if checkpoint is None else os.path.abspath(os.path.expanduser(checkpoint))
     if chosen["resume"] is not None:  # workers may stand in another folder
         arguments["resume"] = os.path.abspath(os.path.expanduser(chosen["resume"]))
-    described = {"encoder": _describe(encoder, file), "arguments": _describe_arguments(chosen)}
+    record, of_encoder = _describe(encoder, file)
+    described = {"encoder": of_encoder, "arguments": _describe_arguments(chosen, record)}
     operation = Embedding(encoder, file, device, arguments, described)
     return run_many(sources, folder, operation, client=client, retries=retries, overwrite=overwrite)
 
@@ -170,8 +173,11 @@ def _made(encoder: EncoderSource | EncoderMaker) -> EncoderSource:
     return encoder() if _is_maker(encoder) else cast("EncoderSource", encoder)
 
 
-def _describe(encoder: EncoderSource | EncoderMaker, checkpoint: str | None) -> str:
-    """All that determines what the encoder says of a patch; its weights are not loaded where it has a name."""
+def _describe(encoder: EncoderSource | EncoderMaker, checkpoint: str | None) -> tuple[EncoderRecord | None, str]:
+    """The encoder's record, as far as it is known, and all that determines what it says of a patch.
+
+    Its weights are not loaded where it has a name.
+    """
     from spahgc.encoders import describe_encoder, load_encoder
 
     if isinstance(encoder, str):
@@ -179,9 +185,10 @@ def _describe(encoder: EncoderSource | EncoderMaker, checkpoint: str | None) -> 
         if checkpoint is not None and not os.path.isfile(checkpoint):
             raise FileNotFoundError(f'checkpoint="{checkpoint}": there is no such file.')
         weights = "" if checkpoint is None else path_digest(Path(checkpoint))
-        return as_text({"name": encoder, "record": None if record is None else record.to_uns(), "weights": weights})
+        known = None if record is None else record.to_uns()
+        return record, as_text({"name": encoder, "record": known, "weights": weights})
     loaded = load_encoder(_made(encoder), checkpoint=checkpoint)
-    return as_text({"record": loaded.record.to_uns(), "transform": _sample(loaded)})
+    return loaded.record, as_text({"record": loaded.record.to_uns(), "transform": _sample(loaded)})
 
 
 def _sample(encoder: Encoder) -> str:
@@ -198,8 +205,13 @@ def _sample(encoder: Encoder) -> str:
     return hashlib.sha256(made.tobytes()).hexdigest()[:DIGEST_LENGTH]
 
 
-def _describe_arguments(chosen: dict[str, Any]) -> str:
+def _describe_arguments(chosen: dict[str, Any], record: EncoderRecord | None) -> str:
     plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ARGUMENTS}
-    plain["context"] = repr(DEFAULT_CONTEXT if plain["context"] is None else as_context(plain["context"]))
+    requested = None if plain["context"] is None else as_context(plain["context"])
+    if requested is None and record is None:
+        requested = DEFAULT_CONTEXT
+    context = repr(requested if record is None else context_for(record, requested))
+    # As versions wrote it that knew no widths in microns, so that what they made is kept.
+    plain["context"] = context.replace(NO_WIDTHS, "")
     plain["stain_normalization"] = stain_name(plain["stain_normalization"])
     return as_text(plain)

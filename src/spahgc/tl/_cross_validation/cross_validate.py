@@ -21,8 +21,8 @@ from spahgc._settings import launched, resolve_device, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import placed_tables, shared_spots
 from spahgc._validate import check_genes, find_embedding, quoted
-from spahgc.pp._bank.identity import Look, overlap
-from spahgc.pp._bank.references import check_embeddings, is_bank
+from spahgc.pp._bank.identity import overlap
+from spahgc.pp._bank.references import check_embeddings, is_bank, slide_look
 from spahgc.pp._genes import common_genes
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
 from spahgc.tl._cross_validation.checkpoint import (
@@ -405,15 +405,15 @@ def _check_slides(
 
 def _check_shared_spots(slides: Mapping[str, MeasuredSlide], groups: dict[str, str], key: str) -> None:
     """Refuse a spot that stands in two groups, and a slide that stands there twice, unchanged or not."""
-    looks = {name: Look(slide.embedding(key), slide.xy, slide.padded) for name, slide in slides.items()}
+    looks = {name: slide_look(slide, key) for name, slide in slides.items()}
     for name, other in combinations(looks, 2):
-        (z, xy, _), (other_z, other_xy, _) = looks[name], looks[other]
-        if groups[name] != groups[other] and len(shared_spots(xy, z, other_xy, other_z)):
+        one, two = looks[name], looks[other]
+        if groups[name] != groups[other] and len(shared_spots(one.xy, one.z, two.xy, two.z)):
             raise ValueError(
                 f'slides "{name}" and "{other}" share spots (same place, same embedding) and stand in different '
                 "groups: the measurement would reach its own prediction. Pass each slide once."
             )
-        found = overlap(looks[name], looks[other])
+        found = overlap(one, two)
         if found is not None:
             raise ValueError(
                 f'slides "{name}" and "{other}" are the same, or parts of one: {found} look the same or lie in the same '
