@@ -78,3 +78,45 @@ def write_cscc(folder: Path, sections: tuple[str, ...], *, packed_images: bool =
             folder / f"{start}{name}.jpg{'.gz' if packed_images else ''}",
         )
     return folder
+
+
+def write_spinal_cord(folder: Path, sections: tuple[str, ...], *, top: str = "dataset") -> Path:
+    """The repository of SpaCell: counts named by measured places, no spot table, an image that two pieces may share."""
+    for seed, name in enumerate(sections):
+        rng = np.random.default_rng(seed)
+        places = np.array([(x, y) for x in range(4, 10) for y in range(5, 11)]) + rng.uniform(-0.2, 0.2, (36, 2))
+        names = [f"{x:g}x{y:g}" for x, y in places.round(3)]
+        features = ["Nefl", "__ambiguous.Dst.AC123072.1", "Mbp", "Gfap", "__ambiguous[Grcc10+ENSMUSG00000107478]"]
+        counts = pd.DataFrame(rng.poisson(5, (36, 5)), index=names, columns=features)
+        path = folder / top / "cm" / f"{name}_stdata_aligned_counts_IDs.txt"
+        image = folder / top / "image" / f"{'_'.join(name.split('_')[:2])}_HE.jpg"
+        for file in (path, image):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        counts.to_csv(path, sep="\t")
+        pixels = rng.integers(180, 256, (680, 640, 3), dtype=np.uint8)
+        pixels[80:220, 40:200] //= 2
+        Image.fromarray(pixels).save(image, quality=90)
+    return folder
+
+
+def write_olfactory_bulb(folder: Path, sections: tuple[str, ...], *, top: str = "inst/extdata/counts") -> Path:
+    """The repository of STUtility: all spots of a checkerboard, those under tissue selected."""
+    target = folder / top
+    target.mkdir(parents=True, exist_ok=True)
+    places = np.array([(x, y) for x in range(1, 21) for y in range(1, 21) if (x + y) % 2 == 0])
+    for seed, name in enumerate(sections):
+        rng = np.random.default_rng(seed)
+        inside = (np.abs(places - 10) <= 5).all(axis=1)
+        table = pd.DataFrame(places, columns=["x", "y"])
+        table[["new_x", "new_y"]] = (places + rng.uniform(-0.05, 0.05, places.shape)).round(2)
+        table[["pixel_x", "pixel_y"]] = (table[["new_x", "new_y"]].to_numpy() * [21.7, 24.1] + 30).round(2)
+        table["selected"] = inside.astype(int)
+        table.to_csv(target / f"alignment_table_{name}.tsv", sep="\t", index=False)
+        values = rng.poisson(np.where(inside, 20, 2)[:, None], (len(places), 6))
+        ids = [f"ENSMUSG0000006433{i}.{i + 1}" for i in range(6)]
+        counts = pd.DataFrame(values, index=[f"{x}x{y}" for x, y in places], columns=ids)
+        counts.to_csv(target / f"{name}.tsv", sep="\t")
+        pixels = rng.integers(180, 256, (540, 500, 3), dtype=np.uint8)
+        pixels[150:390, 130:360] //= 2
+        Image.fromarray(pixels).save(target / f"{name}.jpg", quality=90)
+    return folder

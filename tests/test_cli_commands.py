@@ -386,7 +386,8 @@ def test_cohorts_prints_the_registry(capsys: pytest.CaptureFixture[str]) -> None
     table = sp.datasets.cohorts()
     found = result_of(capsys, "cohorts")
     assert [row["name"] for row in found] == list(table.index)
-    assert {row["name"]: row["paper_pcc"] for row in found} == table["paper_pcc"].to_dict()
+    reported = table["paper_pcc"].astype(object).where(table["paper_pcc"].notna(), None)
+    assert {row["name"]: row["paper_pcc"] for row in found} == reported.to_dict()
     lines = run(capsys, "cohorts")[1].splitlines()
     assert "HER2-positive breast cancer" in lines[2] and "0.2786" in lines[2]
     assert "unknown" in lines[-1]

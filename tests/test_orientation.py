@@ -105,9 +105,10 @@ def test_swapped_columns_of_a_legacy_spot_table_are_refused(slides, tmp_path):
     table = pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "pixel_x": xy[:, 0], "pixel_y": xy[:, 1]})
     table.to_csv(tmp_path / "right.tsv", sep="\t", index=False)
     table.assign(pixel_x=xy[:, 1], pixel_y=xy[:, 0]).to_csv(tmp_path / "swapped.tsv", sep="\t", index=False)
-    assert sp.io.st(None, tmp_path / "right.tsv", tmp_path / "S.png").n_obs == slide.n_obs
+    pitch = {"spot_pitch_um": 100.0}  # the simulated array is neither of legacy ST
+    assert sp.io.st(None, tmp_path / "right.tsv", tmp_path / "S.png", **pitch).n_obs == slide.n_obs
     with pytest.raises(ValueError, match='x and y of the spots of slide "S" are swapped'):
-        sp.io.st(None, tmp_path / "swapped.tsv", tmp_path / "S.png")
+        sp.io.st(None, tmp_path / "swapped.tsv", tmp_path / "S.png", **pitch)
 
 
 def test_without_a_picture_that_tells_a_swap_is_said(slides):

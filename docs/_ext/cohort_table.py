@@ -13,7 +13,7 @@ def label(row: pd.Series) -> dict[str, str]:
         "sections": str(row["sections"]),
         "patients": "unknown" if pd.isna(row["patients"]) else str(row["patients"]),
         "platform": row["platform"],
-        "mean PCC in the paper": f"{row['paper_pcc']:.4f}",
+        "mean PCC in the paper": "" if pd.isna(row["paper_pcc"]) else f"{row['paper_pcc']:.4f}",
     }
 
 

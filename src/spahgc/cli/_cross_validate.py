@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 def cross_validate(
     cohort: Annotated[
         str | None,
-        choice("A cohort of the paper: cscc, her2st, alex, visium_bc, hest_...", cohort_names, closed=False),
+        choice(
+            "A cohort: cscc, her2st, alex, visium_bc, hest_... of the paper, spinal_cord, olfactory_bulb.",
+            cohort_names,
+            closed=False,
+        ),
     ] = None,
     slide: Annotated[
         list[Path] | None, typer.Option(help="A measured slide of your own instead, .h5ad or .zarr; at least two.")

@@ -44,7 +44,7 @@ def encoders(as_json: AsJson = False) -> Printed:
 
 
 def cohorts(as_json: AsJson = False) -> Printed:
-    """List the cohorts of the paper.
+    """List the cohorts of the paper, and small ones under an open licence.
 
     --json has sources, citations and notes as well.
 
@@ -54,5 +54,5 @@ def cohorts(as_json: AsJson = False) -> Printed:
     import spahgc as sp
 
     table = sp.datasets.cohorts()
-    shown = table.reset_index().assign(paper_pcc=table["paper_pcc"].map("{:.4f}".format).to_list())
+    shown = table.reset_index().assign(paper_pcc=table["paper_pcc"].map("{:.4f}".format).replace("nan", "").to_list())
     return result(columns(shown, COHORT_COLUMNS), records(table), as_json)

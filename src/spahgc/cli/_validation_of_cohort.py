@@ -1,4 +1,4 @@
-"""A cohort of the paper from its files to its row of the paper's table: ``spahgc cross-validate --cohort``."""
+"""A cohort from its files to its scores, beside those of the paper: ``spahgc cross-validate --cohort``."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ class CohortOutcome:
 
     @property
     def differences(self) -> list[str]:
-        """In what this run differs from the paper's setting."""
+        """In what this run differs from the paper's setting; nothing where the paper has none."""
         request = self.request
+        if self.cohort.paper_pcc is None:
+            return []
         differences = []
         if len(self.sections) < len(self.cohort.sections):
             differences.append(f"{len(self.sections)} of {len(self.cohort.sections)} sections")
@@ -69,9 +71,11 @@ class CohortOutcome:
         return differences
 
     def table(self) -> pd.DataFrame:
-        """The paper's figure, then one row a method: mean PCC over slides and genes, with its 95 % interval."""
+        """The paper's figure, if it has one, and one row a method: mean PCC over slides and genes, with its 95 % interval."""
         import pandas as pd
 
+        if self.cohort.paper_pcc is None:
+            return summary_table(self.validation).rename_axis("method")
         reported = pd.DataFrame({"mean PCC": self.cohort.paper_pcc}, index=[REPORTED])
         return pd.concat([reported, summary_table(self.validation)]).rename_axis("method")
 
@@ -85,7 +89,7 @@ class CohortOutcome:
             "",
             *score_lines(self.table(), self.validation),
             "",
-            PROTOCOL,
+            *([] if self.cohort.paper_pcc is None else [PROTOCOL]),
         ]
         if self.differences:
             lines.append(f"Not the paper's setting: {'; '.join(self.differences)}.")

@@ -1,4 +1,4 @@
-"""The cohorts of the paper, and a simulated one for demonstrations, tutorials and tests.
+"""The cohorts of the paper, small open ones, and a simulated one for demonstrations, tutorials and tests.
 
 ``_cohort.py`` holds the record of each cohort, a file for each reads it from a copy, ``_download.py`` fetches what can be
 fetched. May import ``io``, ``encoders`` (for errors of the hub), ``image`` and the files at the root.
@@ -12,6 +12,8 @@ from spahgc.datasets._functions import (
     hest_lymph_node,
     hest_pancreas1,
     hest_pancreas2,
+    olfactory_bulb,
+    spinal_cord,
     visium_bc,
 )
 from spahgc.datasets._load import fetch
@@ -27,6 +29,8 @@ __all__ = [
     "hest_lymph_node",
     "hest_pancreas1",
     "hest_pancreas2",
+    "olfactory_bulb",
     "simulated",
+    "spinal_cord",
     "visium_bc",
 ]

@@ -1,4 +1,4 @@
-"""The seven cohorts on which the paper compares methods: one record each, from which all else is made."""
+"""The seven cohorts on which the paper compares methods, and small open ones: one record each, from which all else is made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Cohort:
     citation
         The article to cite.
     paper_pcc
-        Mean gene PCC that the paper reports, one slide left out at a time.
+        Mean gene PCC that the paper reports, one slide left out at a time; ``None`` for a cohort that it does not have.
     note
         What somebody who compares with the paper should know.
     """
@@ -57,7 +57,7 @@ class Cohort:
     page: str
     licence: str
     citation: str
-    paper_pcc: float
+    paper_pcc: float | None = None
     note: str = ""
 
     @property
@@ -212,6 +212,42 @@ COHORTS: dict[str, Cohort] = {
             paper_pcc=0.4136,
             note=f'HEST-1k samples of organ "Pancreas", not "Healthy", technology "Xenium". {_PANCREAS}',
         ),
+        Cohort(
+            name="spinal_cord",
+            title="mouse spinal cord, amyotrophic lateral sclerosis",
+            patients={
+                "CN51_C2_1": "765",
+                "CN51_C2_2": "794",
+                "CN52_C2_1": "765",
+                "CN52_C2_2": "794",
+                "L6CN51_E1_2": "794",
+                "CN62_E2": "652",
+                "CN63_C1": "652",
+                "CN63_E2": "652",
+                "CN64_C1": "664",
+                "CN67_E2": "635",
+            },
+            platform="legacy ST",
+            source="https://github.com/BiomedicalMachineLearning/Spacell; raw data: PRJNA481056, GEO GSE120374",
+            page="https://github.com/BiomedicalMachineLearning/Spacell",
+            licence="MIT",
+            citation="Maniatis et al., Spatiotemporal dynamics of molecular pathology in amyotrophic lateral sclerosis, "
+            "Science 364 (2019); and for the repository Tan et al., SpaCell: integrating tissue morphology and spatial gene "
+            "expression to predict disease cells, Bioinformatics 36 (2020)",
+            note="Not in the paper. The patients are mice. Sections of the repository that lack counts or image are left out.",
+        ),
+        Cohort(
+            name="olfactory_bulb",
+            title="mouse olfactory bulb",
+            patients=dict.fromkeys(["MOB1", "MOB2", "MOB3", "MOB4"], UNKNOWN),
+            platform="legacy ST, 2k array",
+            source="https://github.com/jbergenstrahle/STUtility",
+            page="https://github.com/jbergenstrahle/STUtility",
+            licence="MIT",
+            citation="Bergenstråhle et al., Seamless integration of image and molecular analysis for spatial transcriptomics "
+            "workflows, BMC Genomics 21 (2020)",
+            note="Not in the paper. 1,000 genes; the source does not say which mice the sections are of.",
+        ),
     )
 }
 """The records by name; the documentation's table and every check are made from them."""
@@ -225,13 +261,13 @@ def find_cohort(name: str) -> Cohort:
 
 
 def cohorts() -> pd.DataFrame:
-    """The cohorts on which the paper compares methods.
+    """The cohorts on which the paper compares methods, and small ones under an open licence.
 
     Returns
     -------
     One row a cohort, indexed by the name of its function in :mod:`spahgc.datasets`: ``title``, ``sections`` and
     ``patients`` (how many; patients ``<NA>`` where the source does not say), ``platform``, ``paper_pcc`` (mean gene
-    PCC that the paper reports), ``licence``, ``source``, ``citation``, ``note``.
+    PCC that the paper reports, NaN for a cohort that it does not have), ``licence``, ``source``, ``citation``, ``note``.
 
     Examples
     --------
@@ -256,4 +292,4 @@ def cohorts() -> pd.DataFrame:
         }
         for cohort in COHORTS.values()
     ]
-    return pd.DataFrame(rows).astype({"patients": "Int64"}).set_index("name")
+    return pd.DataFrame(rows).astype({"patients": "Int64", "paper_pcc": float}).set_index("name")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +9,10 @@ from anndata import AnnData
 
 from spahgc._keys import Obs
 from spahgc._reading import reading
-from spahgc._settings import progress_bar
-from spahgc.datasets._cohort import COHORTS, CohortUnavailableError
-from spahgc.datasets._download import GIT, Remote, retrieve
 from spahgc.datasets._find import Files, one_file
+from spahgc.datasets._github import Entries, Repository
 
-FILES_URL = "https://raw.githubusercontent.com/almaan/her2st/master"
-LISTING_URL = "https://api.github.com/repos/almaan/her2st/git/trees/master?recursive=1"
-"""Names, sizes and checksums of all files: how the images are called follows no rule."""
-LISTING = "listing.json"
+REPOSITORY = Repository("her2st", "almaan/her2st", "master")
 LAYOUT = (
     "data/ST-cnts/A1.tsv.gz, data/ST-spotfiles/A1_selection.tsv and data/ST-imgs/A/A1/*.jpg as in the authors' "
     "repository, or A1.tsv.gz, A1_selection.tsv and A1.jpg in one folder"
@@ -82,42 +74,17 @@ def _labels(path: Path, adata: AnnData) -> pd.Categorical:
 
 def download(folder: Path, sections: list[str], mirror: str | None) -> None:
     """Download the files of some sections, each checked against the repository's own checksum."""
-    listed = _listing(mirror)
-    remotes = {path: remote for section in sections for path, remote in _remotes(section, listed).items()}
-    page = COHORTS["her2st"].page
-    with progress_bar(total=len(remotes), desc="her2st", unit="file") as bar:
-        for path, remote in remotes.items():
-            retrieve(remote, folder / path, page=page, mirror=mirror)
-            bar.update()
+    entries = REPOSITORY.entries(mirror)
+    paths = [path for section in sections for path in _listed_paths(section, entries)]
+    REPOSITORY.download(paths, entries, folder, mirror)
 
 
-def _listing(mirror: str | None) -> dict[str, dict[str, object]]:
-    """Entries of all files of the repository by path."""
-    page = COHORTS["her2st"].page
-    # Anew for every call, since an earlier one may be out of date.
-    with tempfile.TemporaryDirectory(prefix="spahgc-") as scratch:
-        path = retrieve(Remote(LISTING_URL), Path(scratch) / LISTING, page=page, mirror=mirror)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return {entry["path"]: entry for entry in content["tree"] if entry["type"] == "blob"}
-        except (ValueError, KeyError, TypeError) as error:
-            raise CohortUnavailableError(
-                f"{LISTING_URL} does not answer with a listing of files ({error!r}). Is there a proxy in between? "
-                f"Download by hand from {page} and pass the folder: path=..."
-            ) from error
-
-
-def _remotes(section: str, listed: dict[str, dict[str, object]]) -> dict[str, Remote]:
-    """The files of a section that the repository has; labels are there for some sections only."""
-    remotes: dict[str, Remote] = {}
+def _listed_paths(section: str, entries: Entries) -> list[str]:
+    """The files of a section that the repository has: how images are called follows no rule; labels some sections have."""
+    found: list[str] = []
     for label, pattern in _repository_paths(section).items():
-        paths = [path for path in listed if fnmatch(path, pattern)]
-        if not paths and label not in (ANNOTATION, CLUSTER):
-            raise CohortUnavailableError(
-                f'the repository has no {label} of section "{section}" any more ({pattern}). Open '
-                f"{COHORTS['her2st'].page}, or pass a copy that you have: path=..."
-            )
-        for path in paths:
-            entry = listed[path]
-            remotes[path] = Remote(f"{FILES_URL}/{path}", f"{GIT}{entry['sha']}", int(str(entry["size"])))
-    return remotes
+        if label in (ANNOTATION, CLUSTER):
+            found += [path for path in entries if path == pattern]
+        else:
+            found.append(REPOSITORY.first_of([pattern], entries, section, label))
+    return found
