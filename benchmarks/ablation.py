@@ -154,6 +154,7 @@ def run(cohort: Cohort, arguments: argparse.Namespace) -> CrossValidation:
     methods = {label: ROWS[label].method(key) for label in arguments.row}
     return sp.tl.cross_validate(
         cohort.slides,
+        group_by="slide",
         methods=methods,
         genes=cohort.panel,
         seed=arguments.seed,

@@ -26,6 +26,7 @@ from spahgc.cli._output import Printed, note, result
 from spahgc.cli._validation_request import (
     METHODS,
     PAPER_ENCODER,
+    PAPER_GROUP,
     PAPER_PRESET,
     SCORE_FILES,
     CohortRequest,
@@ -68,8 +69,19 @@ def cross_validate(
     ] = None,
     method: Methods = None,
     group_by: Annotated[
-        str, typer.Option(help="What is held out together: slide or patient; of slides any column of obs.")
-    ] = "slide",
+        str | None,
+        typer.Option(
+            help="What is held out together: slide or patient; of slides any column of obs. If left out, slide for a "
+            "cohort, as in the paper; of slides the patient, where each names one and there are two, else slide."
+        ),
+    ] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --group-by, with --slide: folder with train_0.csv, test_0.csv, ..., whose column sample_id "
+            "names the slides."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +118,6 @@ def cross_validate(
         "checkpoint": checkpoint,
         "context": context,
         "methods": method or METHODS,
-        "group_by": group_by,
         "seed": seed,
         "n_jobs": jobs,
         "device": device,
@@ -116,7 +127,14 @@ def cross_validate(
         from spahgc.cli._validation_of_cohort import validate_cohort
 
         refuse(
-            {"--gene": gene, "--embedding": embedding, "--layer": layer, "--units": units, "--table-key": table_key},
+            {
+                "--gene": gene,
+                "--embedding": embedding,
+                "--layer": layer,
+                "--units": units,
+                "--table-key": table_key,
+                "--splits": splits,
+            },
             "goes with --slide; a cohort is run as in the paper. Leave it out.",
         )
         options["context"] = bool(context)  # of the paper: the patch alone
@@ -126,6 +144,7 @@ def cross_validate(
             sections=section or None,
             encoder=encoder or PAPER_ENCODER,
             preset=preset or PAPER_PRESET,
+            group_by=group_by or PAPER_GROUP,
             **options,
         )
         output = Path(f"{cohort}-{request.encoder}".replace("/", "_")) if output is None else output
@@ -138,6 +157,8 @@ def cross_validate(
             paths=slide or [],
             encoder=encoder,
             preset=preset or "default",
+            group_by=group_by,
+            splits=splits,
             genes=chosen_genes(gene),
             embedding=embedding,
             layer=layer,
