@@ -76,3 +76,20 @@ class SlidesRequest(ValidationRequest):
     layer: str | None
     units: str | None
     table_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HestBenchRequest(ValidationRequest):
+    """A task of the HEST benchmark.
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    path
+        A copy of the benchmark's data.
+    """
+
+    encoder: str
+    task: str
+    path: Path
