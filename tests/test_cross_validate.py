@@ -16,9 +16,11 @@ from spahgc._slides.measured import measured_slides
 from spahgc._spots.rows import Spots
 from spahgc.tl._cross_validation import folds as _folds
 from spahgc.tl._cross_validation.checkpoint import FOLD_SCORES, Checkpoint
-from spahgc.tl._cross_validation.cross_validate import _groups, _methods, _resolved, _without_the_rest
+from spahgc.tl._cross_validation.cross_validate import _without_the_rest
 from spahgc.tl._cross_validation.folds import Fold, make_folds, run_fold
+from spahgc.tl._cross_validation.methods import find_methods, resolved
 from spahgc.tl._cross_validation.shuffle import shuffled
+from spahgc.tl._cross_validation.splits import groups_by, splits_of_groups
 
 BASELINES = ("ridge", "nearest")
 N_BOOTSTRAP = 200
@@ -27,21 +29,21 @@ STRUCTURE = ["variance_ratio", "moran_difference", "ssim", "gene_correlation", "
 
 
 def cross_validate(slides, **arguments):
-    arguments = {"methods": BASELINES, "n_bootstrap": N_BOOTSTRAP} | arguments
+    arguments = {"methods": BASELINES, "n_bootstrap": N_BOOTSTRAP, "group_by": "slide"} | arguments
     return sp.tl.cross_validate(slides, **arguments)
 
 
 def folds_of(slides, *, method="ridge", preset="default", poison=None, group_by="slide"):
     """The folds of one method, where the counts of one slide may have been spoilt once all checks are passed."""
     named = measured_slides(slides, role="slide")
-    specs = _methods([method], {"genes": None, "embedding": None, "preset": preset, "seed": 0})
-    specs = {label: _resolved(spec, named, "cpu") for label, spec in specs.items()}
-    groups = _groups(named, group_by)
+    specs = find_methods([method], {"genes": None, "embedding": None, "preset": preset, "seed": 0})
+    specs = {label: resolved(spec, named, "cpu") for label, spec in specs.items()}
+    splits = splits_of_groups(groups_by({name: slide.adata for name, slide in named.items()}, group_by))
     measured = {name: _without_the_rest(slide) for name, slide in named.items()}
     if poison is not None:
         measured[poison].counts().data[:] = np.nan
         measured[poison].expression().data[:] = np.nan
-    return {fold.group: fold for fold in make_folds(measured, groups, specs, None)}
+    return {fold.group: fold for fold in make_folds(measured, splits, specs, None)}
 
 
 @pytest.fixture(scope="module")

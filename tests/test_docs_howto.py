@@ -181,3 +181,9 @@ def test_what_comes_after_a_prediction(
 def test_the_encoders_that_ask_for_nothing_are_listed() -> None:
     free = run("gated_weights.md")["free"]
     assert "efficientnet_lite0" in set(free["name"]) and "uni" not in set(free["name"])
+
+
+def test_own_methods_are_scored(slides: list[AnnData]) -> None:
+    result = run("benchmark_my_method.md")["result"]
+    assert list(result.summary.index) == ["trees", "hest"]
+    assert result.record["group_by"] == "splits" and result.summary["pearson"].notna().all()

@@ -555,7 +555,7 @@ def test_means_over_slides_and_pooled_means_stand_beside_each_other_in_the_summa
 
 
 def test_of_a_group_of_one_slide_the_pooled_correlation_is_that_of_the_slide(cohort):
-    scores = sp.tl.cross_validate(cohort, methods=["ridge"], n_bootstrap=50).scores
+    scores = sp.tl.cross_validate(cohort, group_by="slide", methods=["ridge"], n_bootstrap=50).scores
     np.testing.assert_allclose(scores["pearson_pooled"], scores["pearson"])
 
 

@@ -218,7 +218,9 @@ def _search_index(folder: Path) -> str:
 
 
 def _validate(folder: Path) -> str:
-    found = sp.tl.cross_validate(slides.embedded(3), embedding=slides.EMBEDDING, checkpoint=folder / "folds", **SIZES)
+    found = sp.tl.cross_validate(
+        slides.embedded(3), group_by="slide", embedding=slides.EMBEDDING, checkpoint=folder / "folds", **SIZES
+    )
     return fingerprint(found.scores.drop(columns="ceiling").to_csv(index=False))
 
 

@@ -336,7 +336,12 @@ def _read_embedding(folder: Path) -> str:
 
 def _cross_validation(folder: Path | None) -> pd.DataFrame:
     found = sp.tl.cross_validate(
-        slides.embedded(3), methods=["ridge", "nearest"], embedding=slides.EMBEDDING, n_bootstrap=5, checkpoint=folder
+        slides.embedded(3),
+        group_by="slide",
+        methods=["ridge", "nearest"],
+        embedding=slides.EMBEDDING,
+        n_bootstrap=5,
+        checkpoint=folder,
     )
     return found.scores
 

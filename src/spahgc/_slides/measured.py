@@ -183,6 +183,10 @@ class MeasuredSlide:
             self._embeddings[key] = embedding_matrix(self.adata, key, self.label)
         return self._embeddings[key]
 
+    def held_embedding(self, key: str) -> np.ndarray | None:
+        """The same where it was read already."""
+        return self._embeddings.get(key)
+
     def encoder_record(self, key: str) -> dict[str, object]:
         """The encoder record of an embedding; empty where there is none."""
         return encoder_records(self.adata).get(key, {})
@@ -200,6 +204,11 @@ class MeasuredSlide:
         """Totals by which spots are scaled; ``None`` where these are the sums of what is there."""
         counts = self.counts()
         return _totals(self.adata, counts, self._found_reading(), self.label)
+
+    @property
+    def units_of_counts(self) -> str:
+        """What :meth:`counts` are: see :class:`~spahgc._slides.units.Reading`."""
+        return self._found_reading().units
 
     @cached_property
     def measured(self) -> np.ndarray:

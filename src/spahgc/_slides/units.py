@@ -16,10 +16,10 @@ from spahgc._slides.totals import column_totals, remembered_totals
 COUNTS, LOG1P, NORMALIZED = "counts", "log1p", "normalized"
 """What ``units=`` may say of measured values. Counts may be corrected ones, which are no whole numbers."""
 
-KNOWN_UNITS = (COUNTS, LOG1P, NORMALIZED)
-
 TRANSFORMED = "transformed"
-"""Values of which some are negative: taken as they are."""
+"""Values that are taken as they are: some are negative, or somebody says so."""
+
+KNOWN_UNITS = (COUNTS, LOG1P, NORMALIZED, TRANSFORMED)
 
 COUNTS_LAYER = "counts"
 """Layer in which users of scanpy keep the counts before they transform ``X``."""
@@ -104,8 +104,8 @@ def check_units(units: str | None) -> None:
     if units is not None and units not in KNOWN_UNITS:
         raise ValueError(
             f'units="{units}" is not known. Pass "{COUNTS}" for counts, whole or corrected, "{LOG1P}" for log1p of '
-            f'counts that were scaled to a total, "{NORMALIZED}" for scaled counts without the logarithm, or leave it '
-            "out."
+            f'counts that were scaled to a total, "{NORMALIZED}" for scaled counts without the logarithm, '
+            f'"{TRANSFORMED}" for values that are taken as they are, or leave it out.'
         )
 
 
@@ -162,6 +162,8 @@ def _log_factor(adata: AnnData) -> float:
 
 def _as_said(adata: AnnData, matrix: csr_matrix, plain: Reading, units: str, label: str) -> Reading:
     """The reading that ``units=`` asks for; refuses values that cannot be that."""
+    if units == TRANSFORMED:
+        return replace(plain, units=TRANSFORMED)
     if matrix.nnz and matrix.data.min() < 0:
         raise ValueError(f"{label} has negative values, which are no {units}. Pass layer= with its counts.")
     if units == COUNTS or not matrix.nnz:

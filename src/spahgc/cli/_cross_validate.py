@@ -25,14 +25,17 @@ from spahgc.cli._output import Printed, note, result
 from spahgc.cli._validation_request import (
     METHODS,
     PAPER_ENCODER,
+    PAPER_GROUP,
     PAPER_PRESET,
     SCORE_FILES,
     CohortRequest,
+    HestBenchRequest,
     SlidesRequest,
 )
 
 if TYPE_CHECKING:
     from spahgc.cli._validation_of_cohort import CohortOutcome
+    from spahgc.cli._validation_of_hest_bench import HestBenchOutcome
     from spahgc.cli._validation_of_slides import SlidesOutcome
 
 
@@ -48,10 +51,17 @@ def cross_validate(
     slide: Annotated[
         list[Path] | None, typer.Option(help="A measured slide of your own instead, .h5ad or .zarr; at least two.")
     ] = None,
+    hest_bench: Annotated[
+        str | None,
+        typer.Option(
+            help="A task of the HEST benchmark instead, e.g. IDC, from the copy at --path: its patches, genes and splits, "
+            "method hest, beside the figure that it published. Tried on small files of that layout, not on the real ones."
+        ),
+    ] = None,
     encoder: Annotated[
         str | None,
         choice(
-            "Encoder of the patches; uni for a cohort if left out. Slides that have an embedding keep it.",
+            "Encoder of the patches; uni for a cohort or task if left out. Slides that have an embedding keep it.",
             encoder_names,
             closed=False,
         ),
@@ -61,7 +71,10 @@ def cross_validate(
         choice("paper or default; if left out, paper for a cohort and default for slides.", preset_names),
     ] = None,
     path: Annotated[
-        Path | None, typer.Option(help="Folder with a copy of the cohort; it is downloaded if left out.")
+        Path | None,
+        typer.Option(
+            help="Folder with a copy of the cohort, which is downloaded if left out, or of the HEST benchmark."
+        ),
     ] = None,
     section: Annotated[
         list[str] | None,
@@ -71,13 +84,24 @@ def cross_validate(
     ] = None,
     method: Methods = None,
     group_by: Annotated[
-        str, typer.Option(help="What is held out together: slide or patient; of slides any column of obs.")
-    ] = "slide",
+        str | None,
+        typer.Option(
+            help="What is held out together: slide or patient; of slides any column of obs. If left out, slide for a "
+            "cohort, as in the paper; of slides the patient, where each names one and there are two, else slide."
+        ),
+    ] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --group-by, with --slide: folder with train_0.csv, test_0.csv, ..., whose column sample_id "
+            "names the slides."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             help="Folder for folds and scores, and the slides of a cohort. If left out, COHORT-ENCODER here for a "
-            "cohort, and nothing is kept for slides."
+            "cohort, hest-bench-TASK-ENCODER for a task, and nothing is kept for slides."
         ),
     ] = None,
     checkpoint: Checkpoint = None,
@@ -108,25 +132,65 @@ def cross_validate(
     Example:
       spahgc cross-validate --cohort her2st --encoder uni --preset paper --device cuda
       spahgc cross-validate --slide A.h5ad --slide B.h5ad --slide C.h5ad --output validation
+      spahgc cross-validate --hest-bench IDC --path hest-bench --encoder uni
     """
-    if (cohort is None) == (not slide):
-        given = "none" if cohort is None else "both"
-        raise ValueError(f"{given} of --cohort and --slide was given. Pass --cohort NAME, or --slide for each slide.")
+    given = [name for name, value in (("--cohort", cohort), ("--slide", slide), ("--hest-bench", hest_bench)) if value]
+    if given in ([], ["--cohort", "--slide"]):
+        said = "both" if given else "none"
+        raise ValueError(f"{said} of --cohort and --slide was given. Pass --cohort NAME, or --slide for each slide.")
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} were given. Pass one of them.")
     options: dict[str, Any] = {
         "checkpoint": checkpoint,
         "context": context,
         "methods": method or METHODS,
-        "group_by": group_by,
         "seed": seed,
         "n_jobs": jobs,
         "device": device,
     }
-    outcome: CohortOutcome | SlidesOutcome
-    if cohort is not None:
+    outcome: CohortOutcome | SlidesOutcome | HestBenchOutcome
+    if hest_bench is not None:
+        from spahgc.cli._validation_of_hest_bench import validate_hest_bench
+
+        refuse(
+            {
+                "--section": section,
+                "--group-by": group_by,
+                "--splits": splits,
+                "--context": context,
+                "--gene": gene,
+                "--embedding": embedding,
+                "--layer": layer,
+                "--units": units,
+                "--table-key": table_key,
+            },
+            "is laid down by the benchmark. Leave it out.",
+        )
+        if path is None:
+            raise ValueError("--hest-bench needs --path with a copy of the benchmark's data.")
+        options["methods"] = method or []
+        of_task = HestBenchRequest(
+            task=hest_bench,
+            path=path,
+            encoder=encoder or PAPER_ENCODER,
+            preset=preset or "default",
+            group_by=None,
+            **options,
+        )
+        output = Path(f"hest-bench-{hest_bench}-{of_task.encoder}".replace("/", "_")) if output is None else output
+        outcome = validate_hest_bench(of_task, output)
+    elif cohort is not None:
         from spahgc.cli._validation_of_cohort import validate_cohort
 
         refuse(
-            {"--gene": gene, "--embedding": embedding, "--layer": layer, "--units": units, "--table-key": table_key},
+            {
+                "--gene": gene,
+                "--embedding": embedding,
+                "--layer": layer,
+                "--units": units,
+                "--table-key": table_key,
+                "--splits": splits,
+            },
             "goes with --slide; a cohort is run as in the paper. Leave it out.",
         )
         options["context"] = bool(context)  # of the paper: the patch alone
@@ -136,6 +200,7 @@ def cross_validate(
             sections=section or None,
             encoder=encoder or PAPER_ENCODER,
             preset=preset or PAPER_PRESET,
+            group_by=group_by or PAPER_GROUP,
             **options,
         )
         output = Path(f"{cohort}-{request.encoder}".replace("/", "_")) if output is None else output
@@ -148,6 +213,8 @@ def cross_validate(
             paths=slide or [],
             encoder=encoder,
             preset=preset or "default",
+            group_by=group_by,
+            splits=splits,
             genes=chosen_genes(gene),
             embedding=embedding,
             layer=layer,

@@ -36,9 +36,9 @@ class SlidesOutcome:
 
     def text(self) -> str:
         """For a terminal."""
-        request = self.request
+        held_out = "held out as the splits say" if self.request.splits else f"one {self.group_by} held out at a time"
         lines = [
-            f"{len(self.slides)} slides, one {request.group_by} held out at a time, preset {request.preset}",
+            f"{len(self.slides)} slides, {held_out}, preset {self.request.preset}",
             "",
             *score_lines(summary_table(self.validation), self.validation),
         ]
@@ -50,10 +50,15 @@ class SlidesOutcome:
         return {
             "slides": self.slides,
             "preset": request.preset,
-            "group_by": request.group_by,
+            "group_by": self.group_by,
             "seed": request.seed,
             **scores_for_json(self.validation),
         }
+
+    @property
+    def group_by(self) -> str:
+        """What was held out together."""
+        return str(self.validation.record["group_by"])
 
     @property
     def slides(self) -> list[str]:
@@ -73,9 +78,14 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
         there is used again.
     """
     from spahgc._settings import resolve_device
+    from spahgc._slides.split import placed_tables, split_slides
     from spahgc.tl import cross_validate
+    from spahgc.tl._cross_validation.splits import find_group_by, read_splits
 
     check_methods(request.methods, request.preset)
+    if request.splits is not None and request.group_by is not None:
+        raise ValueError("both --group-by and --splits were given. Pass one of the two.")
+    splits = None if request.splits is None else read_splits(request.splits)
     if request.checkpoint is not None and request.encoder is None:
         raise ValueError("--checkpoint holds the weights of an encoder. Pass --encoder as well.")
     resolve_device(request.device)
@@ -94,10 +104,17 @@ def validate_slides(request: SlidesRequest, output: Path | None) -> SlidesOutcom
     units = (request.units,) if request.units else ()
     # What an embedding that is made here shows; of those that are there the folds know by themselves.
     context = () if request.encoder is None else (f"context {request.context}",)
-    folds = folds_name(request.group_by, names, *chosen, *units, *context)
+    if splits is None:
+        by = request.group_by or find_group_by(split_slides(placed_tables(slides, request.table_key, "slide"), "slide"))
+        folds = folds_name(by, names, *chosen, *units, *context)
+    else:
+        by = None
+        of_splits = [[split.name, split.train, split.test] for split in splits]
+        folds = folds_name("splits", names, *chosen, *units, *context, of_splits)
     validation = cross_validate(
         slides,
-        group_by=request.group_by,
+        group_by=by,
+        splits=request.splits,
         methods=list(request.methods),
         genes=request.genes,
         embedding=request.embedding,

@@ -29,7 +29,7 @@ class ValidationRequest:
     context: bool | None
     methods: Sequence[str]
     preset: str
-    group_by: str
+    group_by: str | None
     seed: int
     n_jobs: int
     device: str | None
@@ -51,6 +51,7 @@ class CohortRequest(ValidationRequest):
 
     encoder: str
     context: bool
+    group_by: str
     cohort: str
     path: Path | None
     sections: Sequence[str] | None
@@ -64,13 +65,31 @@ class SlidesRequest(ValidationRequest):
     ----------
     paths
         The slides on disk.
-    genes, embedding, layer, units, table_key
+    splits, genes, embedding, layer, units, table_key
         As :func:`spahgc.tl.cross_validate` has them.
     """
 
     paths: Sequence[Path]
+    splits: Path | None
     genes: list[str] | str | None
     embedding: str | None
     layer: str | None
     units: str | None
     table_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HestBenchRequest(ValidationRequest):
+    """A task of the HEST benchmark.
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    path
+        A copy of the benchmark's data.
+    """
+
+    encoder: str
+    task: str
+    path: Path

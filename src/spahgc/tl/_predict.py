@@ -98,7 +98,8 @@ def predict(
         Layer of the references with their counts; ``None`` takes ``X``.
     units
         What the values of the references are: ``"counts"``, whole or corrected; ``"log1p"`` of counts that were scaled to a total;
-        ``"normalized"``, scaled counts without the logarithm. ``None`` finds out and warns of what it assumes, or refuses
+        ``"normalized"``, scaled counts without the logarithm; ``"transformed"``, values that are taken as they are, in whose
+        units the prediction is then. ``None`` finds out and warns of what it assumes, or refuses
         where nothing tells.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.

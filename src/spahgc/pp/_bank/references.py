@@ -18,6 +18,7 @@ from spahgc._slides.matrix import column_sums, in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.totals import warn_of_other_genes
+from spahgc._slides.units import TRANSFORMED
 from spahgc._spots.rows import Joined, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
 from spahgc._validate import (
     check_anndata,
@@ -465,8 +466,8 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
             SPATIAL: xy[order],
             Obsm.transcriptome: expression[:, slide.var_names.get_indexer(covered)],
         },
-        # Looked for in all genes: those of the panel may have no negative value.
-        uns={"units": UNITS_AS_GIVEN if expression.nnz and expression.data.min() < 0 else UNITS},
+        # Known of all genes: those of the panel may have no negative value.
+        uns={"units": UNITS_AS_GIVEN if slide.units_of_counts == TRANSFORMED else UNITS},
     )
 
 

@@ -20,6 +20,7 @@ from spahgc._parameters import find_preset
 from spahgc._reading import reading
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import check_writable_folder, quoted
+from spahgc.tl._cross_validation.functions import qualified_name
 
 FOLD_SCORES = (*(score for score in SCORES if score != "mae"), *STRUCTURE_SCORES, *SLIDE_SCORES, POOLED_PEARSON)
 """Scores that are kept of a fold, all of which may be undefined."""
@@ -179,8 +180,10 @@ def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any,
 
 
 def plain_arguments(spec: dict[str, Any]) -> dict[str, Any]:
-    """The arguments as plain values: presets by their numbers, and not where it was computed."""
+    """The arguments as plain values: presets by their numbers, functions by their names, and not where it was computed."""
     plain = {name: value for name, value in spec.items() if name != "device"}
+    if "function" in plain:
+        plain["function"] = qualified_name(plain["function"])
     return plain | {"preset": find_preset(spec["preset"]).to_dict()}
 
 

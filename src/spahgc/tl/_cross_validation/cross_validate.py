@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from os import PathLike
@@ -15,14 +14,13 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._files import digest
-from spahgc._keys import POOLED_PEARSON, SLIDE_SCORES, STRUCTURE_SCORES, Obs
-from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
-from spahgc._settings import launched, resolve_device, versions
+from spahgc._keys import POOLED_PEARSON, SLIDE_SCORES, STRUCTURE_SCORES
+from spahgc._parameters import Parameters, find_preset
+from spahgc._settings import launched, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import placed_tables, shared_spots
-from spahgc._validate import check_genes, find_embedding, quoted
 from spahgc.pp._bank.identity import overlap
-from spahgc.pp._bank.references import check_embeddings, is_bank, slide_look
+from spahgc.pp._bank.references import is_bank, slide_look
 from spahgc.pp._genes import common_genes
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
 from spahgc.tl._cross_validation.checkpoint import (
@@ -33,18 +31,28 @@ from spahgc.tl._cross_validation.checkpoint import (
     slide_fingerprint,
 )
 from spahgc.tl._cross_validation.folds import FOLD_COLUMNS, make_folds, score_folds
+from spahgc.tl._cross_validation.methods import find_methods, is_network, resolved
 from spahgc.tl._cross_validation.shuffle import SHUFFLE, SHUFFLE_ALL
+from spahgc.tl._cross_validation.splits import (
+    Split,
+    check_known,
+    find_group_by,
+    groups_by,
+    groups_of_splits,
+    read_splits,
+    splits_of_groups,
+)
 from spahgc.tl._cross_validation.statistics import compare, score_matrix, slide_means, summarize
+from spahgc.tl._cross_validation.unmeasured import UnmeasuredSlide
 from spahgc.tl._evaluate import MIN_SPOTS
 from spahgc.tl._gene_sets import gene_sets as read_gene_sets
-from spahgc.tl._predict import predict
 from spahgc.tl._structure.pathways import check_pathways
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-RESERVED = ("target", "refs", "model", "layer", "units", "key_added", "table_key", "copy")
-"""Arguments of a prediction that are not a method's own."""
+SPLITS = "splits"
+"""What stands in the place of ``group_by`` in the record where splits were given."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,8 +126,12 @@ class CrossValidation:
 def cross_validate(
     slides: AnnData | SpatialData | Iterable[AnnData | SpatialData],
     *,
-    group_by: str = "slide",
-    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("spahgc", "ridge", "nearest"),
+    group_by: str | None = None,
+    methods: Sequence[str] | Mapping[str, str | Mapping[str, Any] | Callable[..., Any]] = (
+        "spahgc",
+        "ridge",
+        "nearest",
+    ),
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
@@ -133,6 +145,7 @@ def cross_validate(
     n_bootstrap: int = 2000,
     device: str | None = None,
     table_key: str | None = None,
+    splits: str | PathLike[str] | Mapping[Any, Any] | None = None,
 ) -> CrossValidation:
     """Hold out each group of slides in turn, predict it from the others, and compare the methods.
 
@@ -145,11 +158,13 @@ def cross_validate(
         Measured slides with an embedding, AnnData or SpatialData. They are not changed.
     group_by
         What is held out together: ``"slide"``, or a column of ``obs`` that is constant within a slide, such as
-        ``"patient"``.
+        ``"patient"``. ``None`` holds out patients where every slide names one in ``obs["patient"]`` and there are at
+        least two, else slides one at a time; ``record["group_by"]`` says which.
     methods
-        Names that :func:`spahgc.tl.predict` knows, each with a preset of its own if wanted (``"spahgc:paper"``); or
-        keyword arguments of :func:`spahgc.tl.predict` by a label of your own, e.g.
-        ``{"paper": {"method": "spahgc", "preset": "paper"}}``.
+        Names that :func:`spahgc.tl.predict` knows, each with a preset of its own if wanted (``"spahgc:paper"``); or, by
+        a label of your own, such a name, keyword arguments of :func:`spahgc.tl.predict`, or a function of yours, e.g.
+        ``{"paper": {"method": "spahgc", "preset": "paper"}, "ridge": {}, "mine": function}``. The notes say how a
+        function is called.
     genes
         The panel. A list is the same in all folds; ``None`` selects one in each fold, from the references of that fold;
         ``"all"`` takes in each fold every gene that is seen in at least 1 % of the spots of its references.
@@ -182,6 +197,10 @@ def cross_validate(
         Where networks run; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
     table_key
         Key of the table of every SpatialData among them; ``None`` takes the only one.
+    splits
+        Instead of `group_by`: which slides are predicted from which. A folder with ``train_0.csv``, ``test_0.csv`` and so
+        on, whose column ``sample_id`` names the slides, as the HEST benchmark has it; or ``{"0": (train, test)}`` with
+        lists of names. Every split is a group of its name. Slides that no split tests are not scored.
 
     Returns
     -------
@@ -194,8 +213,13 @@ def cross_validate(
     ------
     KeyError
         If an embedding, a column of groups or a gene is missing.
+    RuntimeError
+        If a function of yours fails; the message names method, group and slide, the cause is its own error.
+    TypeError
+        If a function cannot be called as a method is, or returns no real numbers.
     ValueError
-        If there are fewer than two groups, if gene sets are malformed or do not fit the genes, if a method or preset is not known, if a slide is too small, occurs in two
+        If a function returns another shape, other names or numbers that are not finite, if splits name a slide that is
+        not there, test one twice or learn from it as well, if there are fewer than two groups, if gene sets are malformed or do not fit the genes, if a method or preset is not known, if a slide is too small, occurs in two
         groups or was embedded differently, or if the folder holds folds of other inputs.
 
     See Also
@@ -210,6 +234,24 @@ def cross_validate(
     as if they were independent, which they are not quite. The same holds for the pairs of the signed-rank test: genes
     move together, so that its p is too small where the interval is honest.
 
+    A function is called ``function(target, refs, *, genes, seed)`` for every slide held out, and returns spots x genes in
+    the units of the references: an array or sparse matrix in the order of ``target.obs_names`` and `genes`, or a DataFrame
+    with the genes as columns. Real numbers, all finite.
+
+    - `target`: AnnData whose ``var`` names the genes, without ``X``, layers and ``raw``; ``obsm`` holds the embeddings and
+      ``"spatial"``, ``uns`` their records and the images, ``obs`` names of slide and patient, place on the array, and what
+      is known of each spot's patch.
+    - `refs`: slides of the other groups by name, with the same and their measurement. ``X`` is ``log1p`` counts per 10,000
+      over all genes of the slide, CSR, float32 (values of other units as they stand), ``layers["counts"]`` the counts,
+      ``obs["spahgc_total_counts"]`` their totals. Spots without a count are left out. With `null`, X is permuted.
+    - `genes`: the panel, a list of names, all of them in every reference. `seed`: that of this call.
+
+    All of them are copies, so a function may write into them; images are read-only. An object with ``__call__`` is copied
+    for every fold, and keeps what it learns for the other slides of the fold. What a function keeps in global variables
+    survives from fold to fold and could tell of a slide held out later: keep nothing there. With ``n_jobs``, functions
+    reach the other processes through cloudpickle, lambdas and closures too. A checkpoint knows a function by its label and
+    its qualified name: after a change of the function pass another label, or another folder.
+
     Examples
     --------
     >>> import spahgc as sp
@@ -222,37 +264,46 @@ def cross_validate(
     """
     _check_numbers(null, n_jobs, n_bootstrap)
     net = None if gene_sets is None else read_gene_sets(gene_sets)
+    if splits is not None and group_by is not None:
+        raise ValueError(f'both group_by="{group_by}" and splits= were given. Pass one of the two.')
+    laid_down = None if splits is None else read_splits(splits)
+    specs = find_methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed}, n_jobs)
     measured = _measured_slides(placed_tables(slides, table_key, "slide"), layer, units)
-    groups = _groups(measured, group_by)
-    specs = _methods(methods, {"genes": genes, "embedding": embedding, "preset": preset, "seed": seed})
-    specs = {label: _resolved(spec, measured, device) for label, spec in specs.items()}
+    group_by, parts = _parts(measured, group_by, laid_down)
+    groups = groups_of_splits(parts)
+    measured = {name: slide for name, slide in measured.items() if any(name in (*p.train, *p.test) for p in parts)}
+    specs = {label: resolved(spec, measured, device) for label, spec in specs.items()}
+    unmeasured = _unmeasured(measured, specs)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         measured = {name: _without_the_rest(slide) for name, slide in measured.items()}
     for entry in caught:
         warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
-    _check_slides(measured, groups, specs)
+    _check_slides(measured, parts, specs)
+    tested = {name: slide for name, slide in measured.items() if name in groups}
     if net is not None:
         check_pathways(net, common_genes(measured), "the genes that all slides share")
 
     store = None
     if checkpoint is not None:
         shared: dict[str, Any] = {"group_by": group_by, "null": null, "seed": int(seed), "versions": versions()}
+        if laid_down is not None:
+            shared |= {SPLITS: _plain(parts)}
         # A fold of other scores, or of other gene sets, is another fold.
         shared |= {"scores": list(FOLD_SCORES), "gene_sets": None if net is None else digest(net.to_csv().encode())}
         shared["slides"] = {
-            name: {"group": groups[name]} | slide_fingerprint(slide) for name, slide in measured.items()
+            name: {"group": groups.get(name, "")} | slide_fingerprint(slide) for name, slide in measured.items()
         }
         of_methods = {label: method_fingerprint(spec, measured) for label, spec in specs.items()}
         store = Checkpoint(checkpoint, shared, of_methods)
-    folds = make_folds(measured, groups, specs, null)
-    finished = score_folds(folds, measured, store, n_jobs, {str(entry.message) for entry in caught}, net)
+    folds = make_folds(measured, parts, specs, null, unmeasured)
+    finished = score_folds(folds, tested, store, n_jobs, {str(entry.message) for entry in caught}, net)
 
     in_order = sorted(folds, key=lambda fold: list(specs).index(fold.label))  # stable: by method, then by group
     scores = pd.concat(
         [finished[fold.key][0].assign(method=fold.label, group=fold.group) for fold in in_order], ignore_index=True
     )
-    ceiling = slide_ceilings(measured, scores, int(seed))
+    ceiling = slide_ceilings(tested, scores, int(seed))
     rows = ceiling.index.get_indexer(pd.Index(scores["gene"]))
     columns = ceiling.columns.get_indexer(pd.Index(scores["slide"]))
     scores["ceiling"] = ceiling.to_numpy()[rows, columns]
@@ -268,6 +319,7 @@ def cross_validate(
         record={
             "group_by": group_by,
             "groups": groups,
+            **({} if laid_down is None else {SPLITS: _plain(parts)}),
             "methods": {label: plain_arguments(spec) for label, spec in specs.items()},
             "null": null,
             "seed": int(seed),
@@ -296,6 +348,30 @@ def _measured_slides(slides: Any, layer: str | None, units: str | None) -> dict[
     return measured_slides(slides, layer=layer, units=units, role="slide")
 
 
+def _parts(
+    slides: Mapping[str, MeasuredSlide], group_by: str | None, laid_down: list[Split] | None
+) -> tuple[str, list[Split]]:
+    """What the folds are made by, and which slides they learn from and predict."""
+    tables = {name: slide.adata for name, slide in slides.items()}
+    if laid_down is not None:
+        check_known(laid_down, tables)
+        return SPLITS, laid_down
+    group_by = find_group_by(tables) if group_by is None else group_by
+    return group_by, splits_of_groups(groups_by(tables, group_by))
+
+
+def _plain(splits: Iterable[Split]) -> dict[str, dict[str, list[str]]]:
+    return {split.name: {"train": sorted(split.train), "test": sorted(split.test)} for split in splits}
+
+
+def _unmeasured(
+    slides: Mapping[str, MeasuredSlide], specs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, UnmeasuredSlide]:
+    """What functions get to see of the slides beside their counts; nothing where no method is one."""
+    keys = list(dict.fromkeys(spec["embedding"] for spec in specs.values() if "function" in spec))
+    return {name: UnmeasuredSlide.of(slide, keys) for name, slide in slides.items()} if keys else {}
+
+
 def _without_the_rest(slide: MeasuredSlide) -> MeasuredSlide:
     """What the package needs of a slide and no more: counts, positions, embeddings and their records."""
     slim = slide.with_counts(slide.counts(), slide.var_names, slide.totals)
@@ -304,82 +380,8 @@ def _without_the_rest(slide: MeasuredSlide) -> MeasuredSlide:
     return slim
 
 
-def _groups(slides: Mapping[str, MeasuredSlide], group_by: str) -> dict[str, str]:
-    """Group of every slide."""
-    groups = {
-        name: name if group_by == Obs.slide else _group(slide.adata, name, group_by) for name, slide in slides.items()
-    }
-    if len(set(groups.values())) < 2:
-        raise ValueError(
-            f'group_by="{group_by}" makes one group of all slides ({quoted(slides)}), so that none is left to learn '
-            "from. Pass slides of at least two groups."
-        )
-    return groups
-
-
-def _group(slide: AnnData, name: str, group_by: str) -> str:
-    if group_by not in slide.obs:
-        raise KeyError(
-            f'obs["{group_by}"] not found in slide "{name}", obs has {quoted(slide.obs.columns)}. '
-            'Add the column, or leave group_by="slide".'
-        )
-    column = slide.obs[group_by]
-    if column.isna().any():
-        raise ValueError(f'obs["{group_by}"] of slide "{name}" is empty for {int(column.isna().sum())} spots. Fill it.')
-    values = column.astype(str).unique()
-    if len(values) > 1:
-        raise ValueError(
-            f'obs["{group_by}"] of slide "{name}" has {len(values)} values ({quoted(values)}): a slide is held out '
-            "as a whole. Pass a column that is constant within each slide."
-        )
-    return str(values[0])
-
-
-def _methods(methods: Any, common: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Keyword arguments of the prediction by label; refuses what no prediction knows."""
-    if isinstance(methods, str):
-        raise TypeError(f'methods= must be a sequence of names, found the string "{methods}". Pass ["{methods}"].')
-    if not methods:
-        raise ValueError("methods= is empty. Pass at least one name.")
-    if not isinstance(methods, Mapping):
-        if len(set(methods)) < len(methods):
-            raise ValueError(f"methods= names one more than once: {quoted(methods)}. Remove the repetition.")
-        methods = {name: _named_method(name) for name in methods}
-    allowed = [name for name in inspect.signature(predict).parameters if name not in RESERVED]
-    specs = {}
-    for label, own in methods.items():
-        unknown = [name for name in own if name not in allowed]
-        if unknown:
-            raise ValueError(f'method "{label}" has arguments {quoted(unknown)}. Known are {", ".join(allowed)}.')
-        spec = common | {"method": NETWORK} | dict(own)
-        if spec["method"] not in METHODS:
-            raise ValueError(f'method "{spec["method"]}" is not known. Choose from {", ".join(METHODS)}.')
-        find_preset(spec["preset"])
-        specs[str(label)] = spec
-    return specs
-
-
-def _named_method(name: str) -> dict[str, str]:
-    method, _, preset = name.partition(":")
-    return {"method": method} | ({"preset": preset} if preset else {})
-
-
-def _resolved(spec: dict[str, Any], slides: Mapping[str, MeasuredSlide], device: str | None) -> dict[str, Any]:
-    """The arguments with nothing left to choose, once all slides have what they ask for."""
-    first = next(iter(slides.values()))
-    key = find_embedding(first.adata, spec["embedding"], first.label)
-    check_embeddings(slides, key)
-    genes, shared = spec["genes"], common_genes(slides)
-    if genes is not None and not isinstance(genes, str):  # a word such as "all" is for the prediction to understand
-        genes = check_genes(genes, shared, "the genes that all slides share")
-    device = spec.get("device", device)
-    # Named here, so that a device that is not there is noticed now.
-    device = resolve_device(device) if spec["method"] == NETWORK else device
-    return spec | {"embedding": key, "genes": genes, "device": device}
-
-
 def _check_slides(
-    slides: Mapping[str, MeasuredSlide], groups: dict[str, str], specs: dict[str, dict[str, Any]]
+    slides: Mapping[str, MeasuredSlide], splits: Sequence[Split], specs: dict[str, dict[str, Any]]
 ) -> None:
     """Refuse slides that are too small in any fold, and spots that stand in two groups."""
     sizes = {name: int(slide.measured.sum()) for name, slide in slides.items()}
@@ -392,23 +394,23 @@ def _check_slides(
                 f'slide "{smallest}" has {sizes[smallest]} spots with counts, method "{label}" needs {needed}. '
                 "Leave the slide out, or pass layer= with its counts."
             )
-        for group in sorted(set(groups.values())) if spec["method"] == NETWORK else []:
-            found = _smallest_bank([sizes[name] for name in slides if groups[name] != group])
+        for split in splits if is_network(spec) else []:
+            found = _smallest_bank([sizes[name] for name in split.train])
             if found < (wanted := max(parameters.n_cross, parameters.n_reference + 1)):
                 raise ValueError(
-                    f'with group "{group}" held out, method "{label}" would train on {found} reference spots at a '
+                    f'with group "{split.name}" held out, method "{label}" would train on {found} reference spots at a '
                     f"time, and needs {wanted} for its graphs. Pass more or larger slides."
                 )
     for key in {spec["embedding"] for spec in specs.values()}:
-        _check_shared_spots(slides, groups, key)
+        _check_shared_spots(slides, splits, key)
 
 
-def _check_shared_spots(slides: Mapping[str, MeasuredSlide], groups: dict[str, str], key: str) -> None:
+def _check_shared_spots(slides: Mapping[str, MeasuredSlide], splits: Sequence[Split], key: str) -> None:
     """Refuse a spot that stands in two groups, and a slide that stands there twice, unchanged or not."""
     looks = {name: slide_look(slide, key) for name, slide in slides.items()}
     for name, other in combinations(looks, 2):
         one, two = looks[name], looks[other]
-        if groups[name] != groups[other] and len(shared_spots(one.xy, one.z, two.xy, two.z)):
+        if _meet(name, other, splits) and len(shared_spots(one.xy, one.z, two.xy, two.z)):
             raise ValueError(
                 f'slides "{name}" and "{other}" share spots (same place, same embedding) and stand in different '
                 "groups: the measurement would reach its own prediction. Pass each slide once."
@@ -419,6 +421,14 @@ def _check_shared_spots(slides: Mapping[str, MeasuredSlide], groups: dict[str, s
                 f'slides "{name}" and "{other}" are the same, or parts of one: {found} look the same or lie in the same '
                 "constellation. The measurement would reach its own prediction, or count twice. Pass each slide once."
             )
+
+
+def _meet(name: str, other: str, splits: Iterable[Split]) -> bool:
+    """Whether one of two slides is ever predicted from the other."""
+    return any(
+        {name, other} <= {*split.train, *split.test} and (name in split.test) != (other in split.test)
+        for split in splits
+    )
 
 
 def _smallest_bank(sizes: list[int]) -> int:

@@ -8,7 +8,7 @@ import uuid
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -23,8 +23,11 @@ from spahgc._validate import quoted
 from spahgc.model import fit_bank, predict_spots
 from spahgc.pp._bank.references import as_bank
 from spahgc.tl._cross_validation.checkpoint import FOLD_SCORES, Checkpoint
+from spahgc.tl._cross_validation.functions import predict_with, refuse_unread
 from spahgc.tl._cross_validation.scoring import score_fold
 from spahgc.tl._cross_validation.shuffle import shuffled
+from spahgc.tl._cross_validation.splits import Split
+from spahgc.tl._cross_validation.unmeasured import UnmeasuredSlide
 from spahgc.tl._predict import predict_baseline
 
 FOLD_COLUMNS = ["slide", "gene", *FOLD_SCORES, "n"]
@@ -68,12 +71,8 @@ class References:
         made = _banks.get((self._id, wanted))
         if made is None:
             started = time.perf_counter()
-            slides = self.slides
-            if self.null is not None:
-                moved = shuffled(list(slides.values()), self.null, seed, self.group)
-                slides = dict(zip(slides, moved, strict=True))
             bank = as_bank(
-                slides,
+                self.in_place(seed),
                 genes=genes,
                 embedding=arguments["embedding"],
                 layer=None,
@@ -84,6 +83,13 @@ class References:
             made = bank, time.perf_counter() - started
             _banks[self._id, wanted] = made
         return made
+
+    def in_place(self, seed: int) -> dict[str, MeasuredSlide]:
+        """The slides as they are learned from: with their expression permuted, where that is asked for."""
+        if self.null is None:
+            return self.slides
+        moved = shuffled(list(self.slides.values()), self.null, seed, self.group)
+        return dict(zip(self.slides, moved, strict=True))
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,14 @@ class Fold:
     group
         The group held out.
     arguments
-        Keyword arguments of :func:`spahgc.tl.predict`.
+        Keyword arguments of :func:`spahgc.tl.predict`; for a function of the user's, ``"function"`` in the place of
+        ``"method"``.
     references
         Measured slides of all other groups.
     targets
         Spots of the slides of the group by name: embedding and positions, no expression.
+    unmeasured
+        For a function: the slides of all groups without their counts.
     """
 
     label: str
@@ -109,6 +118,7 @@ class Fold:
     arguments: dict[str, Any]
     references: References
     targets: dict[str, Spots]
+    unmeasured: Mapping[str, UnmeasuredSlide] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         measured = [name for name, spots in self.targets.items() if spots.y.shape[1] or spots.transcriptome.shape[1]]
@@ -141,19 +151,25 @@ class FoldResult:
 
 
 def make_folds(
-    slides: Mapping[str, MeasuredSlide], groups: dict[str, str], specs: dict[str, dict[str, Any]], null: str | None
+    slides: Mapping[str, MeasuredSlide],
+    splits: Sequence[Split],
+    specs: dict[str, dict[str, Any]],
+    null: str | None,
+    unmeasured: Mapping[str, UnmeasuredSlide] | None = None,
 ) -> list[Fold]:
     """Every method with every group held out, group after group; the slides held out come without their expression."""
     folds = []
-    for group in sorted(set(groups.values())):
-        references = References(group, {name: slide for name, slide in slides.items() if groups[name] != group}, null)
-        held_out = {name: slide for name, slide in slides.items() if groups[name] == group}
+    for split in splits:
+        train, test = set(split.train), set(split.test)
+        references = References(split.name, {name: slide for name, slide in slides.items() if name in train}, null)
+        held_out = {name: slide for name, slide in slides.items() if name in test}
+        known = {name: slide for name, slide in (unmeasured or {}).items() if name in train | test}
         for label, spec in specs.items():
             targets = {
                 name: Spots.without_expression(slide.embedding(spec["embedding"]), slide.xy)
                 for name, slide in held_out.items()
             }
-            folds.append(Fold(label, group, spec, references, targets))
+            folds.append(Fold(label, split.name, spec, references, targets, known if "function" in spec else {}))
     return folds
 
 
@@ -171,8 +187,18 @@ def run_fold(fold: Fold) -> FoldResult:
 
 
 def _predict_targets(fold: Fold, bank: AnnData) -> dict[str, pd.DataFrame]:
-    method, seed = fold.arguments["method"], int(fold.arguments["seed"])
-    genes = bank.var_names
+    genes, seed = bank.var_names, int(fold.arguments["seed"])
+    if "function" in fold.arguments:
+        return predict_with(
+            fold.label,
+            fold.arguments["function"],
+            fold.group,
+            {name: fold.unmeasured[name] for name in fold.targets},
+            {name: (fold.unmeasured[name], slide) for name, slide in fold.references.in_place(seed).items()},
+            genes,
+            seed,
+        )
+    method = fold.arguments["method"]
     if method != NETWORK:
         return {
             name: pd.DataFrame(predict_baseline(spots, bank, method, seed), columns=genes)
@@ -204,7 +230,11 @@ def run_folds(folds: Sequence[Fold], n_jobs: int) -> Generator[FoldResult]:
         # Arrays are not shared as read-only memory maps, so that a fold meets the same objects here and there.
         pool = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
     with closing(pool(delayed(_run_in_process)(fold, vars(settings)) for fold in folds)) as results:
-        yield from results  # closed, it ends the processes and what they are at
+        try:
+            yield from results  # closed, it ends the processes and what they are at
+        except RuntimeError as error:  # loky's own are of this class
+            refuse_unread([fold.label for fold in folds if "function" in fold.arguments], error)
+            raise
 
 
 def _run_in_process(fold: Fold, values: dict[str, Any]) -> FoldResult:
