@@ -102,6 +102,9 @@ class EncoderCard:
         Classes of the classifier that the weights file carries; it is removed after loading. 0: there is none.
     rename
         Gives the tensors of the weights file the network's names (``encoders/_rename.py``). None: the file has them.
+    any_resolution
+        Whether the network never saw tissue, so that no resolution is its own: where only a reduced image is there it is
+        enlarged, with a warning, and not refused.
     layers
         More arguments of the architecture: classes of layers, imported when this is called, since they load torch.
     head
@@ -129,6 +132,7 @@ class EncoderCard:
     std: tuple[float, ...] = IMAGENET_STD
     classifier_classes: int = 0
     rename: Rename | None = None
+    any_resolution: bool = False
     layers: Callable[[], Mapping[str, object]] = dict
     head: Callable[[nn.Module, int], nn.Module] | None = None
     factory: Callable[[], nn.Module] | None = None

@@ -490,6 +490,7 @@ _CARDS = (
         dim=1280,
         # 157 um: trained on photographs, it has no resolution of its own, and nuclei and glands are seen at this one.
         mpp=0.7,
+        any_resolution=True,
         pooling=GLOBAL_AVERAGE,
         licence="Apache-2.0",
         gated=False,

@@ -40,6 +40,12 @@ NOT_STATED = "not stated"
 N_CHANNELS = 3
 
 
+def takes_any_resolution(record: EncoderRecord) -> bool:
+    """Whether the network of a record never saw tissue, and no resolution is its own."""
+    card = CARDS.get(record.name)
+    return card is not None and card.any_resolution
+
+
 def describe_encoder(encoder: object) -> EncoderRecord | None:
     """Return the record of an encoder without loading its weights.
 

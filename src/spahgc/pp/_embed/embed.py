@@ -115,7 +115,8 @@ def embed(
         Torch device; ``None`` takes the setting, or the first accelerator there is.
     allow_upsampling
         Go on where only the hires image is there and too coarse for the encoder; its patches are enlarged. Cells are not
-        seen then; what such an embedding is worth stands in ``docs/howto/visium.md``.
+        seen then; what such an embedding is worth stands in ``docs/howto/visium.md``. An encoder that was trained on
+        photographs (``efficientnet_lite0``) goes on without, and says so.
     resume
         Folder in which every finished batch is kept. A run that was stopped, even killed, goes on from there when it is
         called again with the same inputs: no spot is computed twice, and the result is the same. What was made from
@@ -188,6 +189,7 @@ def embed(
     """
     from spahgc.encoders import describe_encoder, load_encoder
     from spahgc.encoders._levels import find_levels, has_levels, refuse_oblong_input
+    from spahgc.encoders._registry import takes_any_resolution
 
     inputs = input_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
     requested = None if context is None else as_context(context)
@@ -197,7 +199,8 @@ def embed(
     def check_slides(record: EncoderRecord | None) -> list[SlideImage]:
         requirements = ImageRequirements()
         if record is not None:
-            requirements = ImageRequirements(needed_mpp(record, patch_um), allow_upsampling)
+            enlarge = allow_upsampling or takes_any_resolution(record)
+            requirements = ImageRequirements(needed_mpp(record, patch_um), enlarge)
         return [each.check(image, mpp, index, requirements) for index, each in enumerate(inputs)]
 
     record = describe_encoder(encoder)
