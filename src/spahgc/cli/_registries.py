@@ -44,7 +44,7 @@ def encoders(as_json: AsJson = False) -> Printed:
 
 
 def cohorts(as_json: AsJson = False) -> Printed:
-    """List the cohorts of the paper, and small ones under an open licence.
+    """List the cohorts of the paper, and small open ones.
 
     --json has sources, citations and notes as well.
 

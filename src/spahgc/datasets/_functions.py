@@ -118,13 +118,14 @@ def hest_pancreas2(path: Folder | None = None, *, sections: Sequence[str] | None
 def spinal_cord(path: Folder | None = None, *, sections: Sequence[str] | None = None) -> list[AnnData]:
     """Spinal cord of healthy and ALS mice, legacy ST: 10 sections of 5 mice (Maniatis et al. 2019).
 
-    A copy is the repository (``dataset/cm/CN51_C2_1_stdata_aligned_counts_IDs.txt``, ``dataset/image/CN51_C2_HE.jpg``), or has
-    all files side by side (``CN51_C2_1.tsv.gz``, ``CN51_C2_1_selection.tsv``, ``CN51_C2.jpg``). Two pieces may share an
-    array: ``CN51_C2_1`` and ``CN51_C2_2``. Slides are as :func:`spahgc.io.st` makes them; in the repository, whose counts are
-    named by measured places (``5.907x2.103``), centres are ``(x - 1) * width / 32`` and ``(y - 1) * height / 34``. Genes are
-    symbols. Features ``__ambiguous...``, reads that fit several genes (0.8 % of the counts), are no genes and left out; how
-    many says the ``metadata`` of ``uns["spatial"]``. The patient is the mouse; ``obs["genotype"]`` (``wild type`` or
-    ``SOD1-G93A``), ``obs["age"]`` (``p70``: days after birth) and ``obs["sex"]`` are its own.
+    A copy is the repository (``dataset/cm/CN51_C2_1_stdata_aligned_counts_IDs.txt``,
+    ``dataset/image/CN51_C2_HE.jpg``), or has all files side by side (``CN51_C2_1.tsv.gz``,
+    ``CN51_C2_1_selection.tsv``, ``CN51_C2.jpg``). Two pieces may share an array: ``CN51_C2_1`` and ``CN51_C2_2``.
+    Slides are as :func:`spahgc.io.st` makes them; in the repository, whose counts are named by measured places
+    (``5.907x2.103``), centres are ``(x - 1) * width / 32`` and ``(y - 1) * height / 34``. Genes are symbols.
+    Features ``__ambiguous...``, reads that fit several genes (0.8 % of the counts), are no genes and left out; how
+    many says the ``metadata`` of ``uns["spatial"]``. The patient is the mouse; ``obs["genotype"]`` (``wild type``
+    or ``SOD1-G93A``), ``obs["age"]`` (``p70``: days after birth) and ``obs["sex"]`` are its own.
     """
     return load("spinal_cord", path, sections=sections)
 

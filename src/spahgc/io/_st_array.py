@@ -28,11 +28,11 @@ MIN_SQUARE_SHARE = 0.2
 MIN_CHECKERBOARD_SPOTS = 10
 """Spots from which on fields of one colour show a checkerboard: of a grid without gaps, few may be chosen like that."""
 MAX_ASPECT = 1.25
-"""Largest ratio of the steps of columns and rows, pixels. Measured: 1.00 to 1.02 (1k), 1.11 (2k); a hexagonal array has 1.73."""
+"""Largest ratio of the steps of columns and rows, pixels. Measured: 1.00 to 1.01 (1k), 1.11 (2k); a hexagonal array has 1.73."""
 MAX_SKEW = 0.2
 """Largest cosine of the angle between columns and rows. Measured: 0.01."""
 MAX_RESIDUAL = 0.2
-"""Median distance of the spots from a regular array, in pitches. Measured: 0.03 to 0.1; counted row by row, a
+"""Median distance of the spots from a regular array, in pitches. Measured: 0.02 to 0.08; counted row by row, a
 checkerboard has 0.3 from the grid that its numbers seem to be."""
 OTHER_RESOLUTION = 1.5
 """Ratio of two resolutions, passed and measured, from which on a warning says so."""
