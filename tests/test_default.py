@@ -281,7 +281,11 @@ def test_the_paper_looks_at_the_plain_columns_of_an_embedding_alone(target, refs
 def test_an_embedding_that_does_not_fit_its_record_is_refused(refs, quick_default):
     for slide in refs:
         slide.uns["spahgc"]["embeddings"][EMBEDDING]["context"] = CONTEXT
-    with pytest.raises(ValueError, match="tells of 48 columns .* but the embedding has 24. Run spahgc.pp.embed again"):
+    with pytest.raises(KeyError, match=f'"{EMBEDDING}_context".*not found.*Run spahgc.pp.embed again, or copy both'):
+        sp.tl.fit(refs, preset=quick_default)
+    for slide in refs:
+        slide.obsm[f"{EMBEDDING}_context"] = np.ones((slide.n_obs, 10), np.float32)
+    with pytest.raises(ValueError, match="tells of 48 columns .* but the embedding has 34. Run spahgc.pp.embed again"):
         sp.tl.fit(refs, preset=quick_default)
 
 
