@@ -155,6 +155,7 @@ def test_visium_makes_repeated_gene_names_unique_and_keeps_their_identifiers(run
         file["matrix/features/name"] = names
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="no full-resolution image was named")
         adata = sp.io.visium(run)
     assert list(adata.var_names[:2]) == ["MORPH001", "MORPH001-1"]
     assert adata.var["gene_ids"].is_unique

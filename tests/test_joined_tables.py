@@ -113,6 +113,7 @@ def test_unfiltered_counts_of_another_sample_are_said(run, slides):
     files.write_h5(path, whole, list(table["barcode"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="no full-resolution image was named")
         assert sp.io.visium(run, counts=path.name).n_obs == 100
 
 
