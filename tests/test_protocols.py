@@ -279,7 +279,7 @@ def test_parts_of_a_spot_are_columns_whose_record_says_so(cohort, tmp_path):
     found = sp.tl.predict(slide, cohort[1:], method="deepspot", copy=True).layers["spahgc"]
     assert not np.array_equal(found, expected, equal_nan=True)
     np.testing.assert_array_equal(sp.tl.predict(slide, cohort[1:], method="hest", copy=True).layers["spahgc"], hest)
-    result = sp.tl.cross_validate(cohort, methods=["deepspot"], n_bootstrap=50)
+    result = sp.tl.cross_validate(cohort, group_by="slide", methods=["deepspot"], n_bootstrap=50)
     sp.tl.predict(slide, cohort[1:], method="deepspot")
     rows = result.scores[result.scores["slide"] == slide.obs["slide"].iloc[0]].set_index("gene")
     np.testing.assert_allclose(rows["pearson"], sp.tl.evaluate(slide)["pearson"].loc[rows.index], atol=1e-5)

@@ -572,7 +572,9 @@ def test_pathways_of_a_cross_validation_are_those_of_an_evaluation(cohort):
     target, *others = cohort
     genes = list(target.var_names[:12])
     net = pd.DataFrame({"source": "UP", "target": genes[:9]})
-    result = sp.tl.cross_validate(cohort, methods=["ridge"], genes=genes, gene_sets=net, n_bootstrap=50)
+    result = sp.tl.cross_validate(
+        cohort, group_by="slide", methods=["ridge"], genes=genes, gene_sets=net, n_bootstrap=50
+    )
     sp.tl.predict(target, others, genes=genes, method="ridge")
     sp.tl.evaluate(target, gene_sets=net)
     expected = target.uns["spahgc"]["evaluations"]["spahgc"]["pathway_correlation"]
