@@ -84,6 +84,7 @@ def test_a_deposit_in_one_folder_gives_what_the_run_gives(prefix, packed, h5_pac
     folder = _deposit(_written / "A", tmp_path / "geo", prefix, packed=packed, h5_packed=h5_packed)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="no full-resolution image was named")
         _same(sp.io.visium(folder), expected)
 
 
