@@ -136,7 +136,7 @@ def test_the_record_of_efficientnet_lite0_stays_as_it_is():
         "name": "efficientnet_lite0",
         "dim": 1280,
         "input_px": 224,
-        "mpp": "native",
+        "mpp": 0.7,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "interpolation": "bicubic",
