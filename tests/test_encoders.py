@@ -157,14 +157,14 @@ def test_list_has_one_row_an_encoder_with_its_terms():
         0.5,
     ]
     assert not table.loc["efficientnet_lite0", "gated"]
-    assert np.isnan(table.loc["efficientnet_lite0", "mpp"])
+    assert table.loc["efficientnet_lite0", "mpp"] == 0.7
     assert (table[["licence", "weights", "citation", "verified"]] != "").all(axis=None)
 
 
 def test_describe_knows_registered_names_and_loaded_encoders_only():
     own = Encoder(record_of(), MeanColour())
     assert describe_encoder("uni").dim == 1024
-    assert describe_encoder("efficientnet_lite0").mpp is None
+    assert describe_encoder("efficientnet_lite0").mpp == 0.7
     assert describe_encoder(own) is own.record
     assert describe_encoder("resnet18") is None
     assert describe_encoder((MeanColour(), to_tensor)) is None
