@@ -42,7 +42,10 @@ Bank = Annotated[
 ]
 UnitsOption = Annotated[
     str | None,
-    typer.Option("--units", help="What the values are: counts, log1p, normalized, or transformed to be taken as they are; found out if left out."),
+    typer.Option(
+        "--units",
+        help="What the values are: counts, log1p, normalized, or transformed to be taken as they are; found out if left out.",
+    ),
 ]
 ReferenceLayer = Annotated[str | None, typer.Option(help="Layer of the references with their counts; X if left out.")]
 Genes = Annotated[list[str] | None, typer.Option(help="A gene of the panel, repeat; or all. Selected if left out.")]
