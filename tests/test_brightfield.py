@@ -74,7 +74,7 @@ def test_fluorescence_is_not_embedded_as_stained_tissue(name):
     adata, network = spots(image), Colours()
     network.forward = None  # nothing may reach the encoder
     with pytest.raises(ValueError, match="is no H&E image: .*Pass the H&E image"):
-        sp.pp.embed(adata, encoder=Encoder(RECORD, network), image=image)
+        sp.pp.embed(adata, encoder=Encoder(RECORD, network), image=image, context=False)
     assert not len(adata.obsm.keys() - {"spatial"})
 
 
@@ -92,7 +92,7 @@ def test_fluorescence_is_not_tiled_and_not_read_as_a_slide(tmp_path, name):
 def test_stained_tissue_passes_whatever_its_ground(name, recwarn):
     image = STAINED[name]
     adata = spots(image)
-    sp.pp.embed(adata, encoder=Encoder(RECORD, Colours()), image=image)
+    sp.pp.embed(adata, encoder=Encoder(RECORD, Colours()), image=image, context=False)
     check_brightfield(image, "the slide")
     assert "X_colours" in adata.obsm and not [w for w in recwarn if "colours:" in str(w.message)]
 
@@ -101,7 +101,7 @@ def test_h_and_e_without_its_colours_is_embedded_and_said():
     image = np.repeat(cells((90,) * 3, (220,) * 3)[..., :1], 3, axis=2)
     adata = spots(image)
     with pytest.warns(UserWarning, match="has no colours: if it is H&E"):
-        sp.pp.embed(adata, encoder=Encoder(RECORD, Colours()), image=image)
+        sp.pp.embed(adata, encoder=Encoder(RECORD, Colours()), image=image, context=False)
     assert "X_colours" in adata.obsm
 
 
@@ -113,13 +113,17 @@ def test_fluorescence_of_a_spatialdata_is_refused():
     (key,) = sdata.images
     sdata.images[key] = sdata.images[key] * 0 + 10
     with pytest.raises(ValueError, match="is no H&E image"):
-        sp.pp.embed(sdata, encoder=Encoder(RECORD, Colours()))
+        sp.pp.embed(sdata, encoder=Encoder(RECORD, Colours()), context=False)
 
 
 def test_fluorescence_is_refused_before_stains_are_looked_for():
     with pytest.raises(ValueError, match="is no H&E image"):
         sp.pp.embed(
-            spots(GREY_ON_BLACK), encoder=Encoder(RECORD, Colours()), image=GREY_ON_BLACK, stain_normalization="macenko"
+            spots(GREY_ON_BLACK),
+            encoder=Encoder(RECORD, Colours()),
+            image=GREY_ON_BLACK,
+            context=False,
+            stain_normalization="macenko",
         )
 
 

@@ -18,7 +18,7 @@ import spahgc as sp
 from spahgc import cli
 from spahgc._reading import UnreadableError, reading
 from spahgc._training.model_files import checksums
-from spahgc.tl._cross_validation.checkpoint import Checkpoint
+from spahgc.tl._cross_validation.checkpoint import FOLD_SCORES, Checkpoint
 
 SAVED = Path(__file__).parent / "saved" / "0.1.0"
 REMEDY = "Copy the whole folder of the model again, or fit it again"
@@ -337,7 +337,7 @@ FOLD_INPUTS = {"seed": 0, "slides": {"a": {"group": "a"}, "b": {"group": "b"}}}
 
 def fold_scores(**columns) -> pd.DataFrame:
     """A row of a fold's table, and what is written over it."""
-    row = {"slide": ["a"], "gene": ["NA"], "pearson": [0.5], "spearman": [np.nan], "rmse": [0.1], "n": [3]}
+    row = {"slide": ["a"], "gene": ["NA"], **dict.fromkeys(FOLD_SCORES, [0.5]), "spearman": [np.nan], "n": [3]}
     return pd.DataFrame(row | columns)
 
 

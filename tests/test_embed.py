@@ -473,8 +473,15 @@ def test_a_hires_image_that_is_too_coarse_is_refused_with_both_resolutions(unloa
         r"a pixel is 1\.5 um wide, but 0\.5 um are needed.*allow_upsampling=True",
         encoder="uni",
     )
-    refused(adata, ValueError, r"1\.5 um wide, but 1 um are needed", patch_um=224)
-    refused(adata, ValueError, r"1\.5 um wide, but 0\.7 um are needed")
+    refused(adata, ValueError, r"1\.5 um wide, but 1 um are needed", encoder="uni", patch_um=224)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"patch_um": 224}])
+def test_an_encoder_that_never_saw_tissue_enlarges_a_hires_image_and_says_so(arguments):
+    adata = with_hires(plain([[500, 500]]), noise(200, 200), 0.2, microns_per_pixel=0.3)
+    with pytest.warns(UserWarning, match=r"1\.5 um wide, but .* um are needed.*trained on photographs"):
+        embed_patch(adata, encoder="efficientnet_lite0", **arguments)
+    assert adata.obsm["X_efficientnet_lite0"].shape == (1, 1280)
 
 
 def test_a_hires_image_that_is_too_coarse_for_an_encoder_by_another_name_is_refused():

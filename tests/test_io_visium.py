@@ -224,9 +224,10 @@ def test_a_slide_that_was_read_is_embedded_predicted_and_drawn(kind, written, sl
 
 def test_a_run_without_full_image_says_how_coarse_it_is_and_goes_on_when_told(written):
     target = sp.io.visium(written / "V2")[:2].copy()
-    with pytest.raises(ValueError, match=r"a pixel is 3\.2\d* um wide, but 0\.7 um are needed.*allow_upsampling=True"):
+    with pytest.raises(ValueError, match=r"a pixel is 3\.2\d* um wide, but 0\.5 um are needed.*allow_upsampling=True"):
+        sp.pp.embed(target, encoder="uni")
+    with pytest.warns(UserWarning, match=r"a pixel is 3\.2\d* um wide, but 0\.7 um are needed.*allow_upsampling=True"):
         sp.pp.embed(target, encoder="efficientnet_lite0")
-    sp.pp.embed(target, encoder="efficientnet_lite0", allow_upsampling=True)
     assert target.obsm["X_efficientnet_lite0"].shape == (2, 1280)
 
 

@@ -275,7 +275,7 @@ def test_context_and_images_are_handed_on(cohort):
     rng = np.random.default_rng(0)
     for slide in cohort:
         slide.obsm["X_sim_context"] = rng.normal(size=(slide.n_obs, 5)).astype(np.float32)
-        slide.uns["spahgc"]["embeddings"]["X_sim"]["context"] = "own 5"
+        slide.uns["spahgc"]["embeddings"]["X_sim"]["context"] = "scales 1,2; levels none; rotations 1"
         slide.uns["spahgc"]["slide_mpp"] = 0.5
         slide.obsm["X_other"] = slide.obsm["X_sim"][:, :3].copy()
         slide.uns["spahgc"]["embeddings"]["X_other"] = {"name": "other", "dim": 3, "context": "patch"}

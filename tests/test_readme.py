@@ -255,6 +255,12 @@ def test_the_demo_takes_two_commands() -> None:
     assert len(code.splitlines()) == 2
 
 
+def test_the_table_of_accuracy_is_that_of_the_page() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    rows = [line for line in marked("accuracy-table").splitlines() if line.startswith("|")]
+    assert len(rows) > 20 and "\n".join(rows[:14]) in page and "\n".join(rows[14:]) in page
+
+
 def test_extras_named_in_the_prose_exist() -> None:
     named = {extra for found in EXTRAS.findall(README) for extra in found.split(",")}
     assert "hd" in named and named <= extras()

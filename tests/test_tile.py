@@ -200,7 +200,9 @@ def test_an_array_too_large_to_be_kept_has_to_be_passed_to_embed(he) -> None:
     large = np.asarray(Image.fromarray(he).resize((3 * he.shape[1], 3 * he.shape[0])))
     tiles = sp.pp.tile(large, mpp=MPP_UM / 3, spacing_um=400, focus=False)
     with pytest.raises(ValueError, match="Pass image="):
-        sp.pp.embed(tiles, encoder="efficientnet_lite0", patch_um=80)
+        sp.pp.embed(tiles, encoder="uni", patch_um=80)
+    with pytest.warns(UserWarning, match="Pass image="):
+        sp.pp.embed(tiles[:2].copy(), encoder="efficientnet_lite0", patch_um=80, context=False)
 
 
 # --- the grid

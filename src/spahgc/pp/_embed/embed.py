@@ -199,8 +199,8 @@ def embed(
     def check_slides(record: EncoderRecord | None) -> list[SlideImage]:
         requirements = ImageRequirements()
         if record is not None:
-            enlarge = allow_upsampling or takes_any_resolution(record)
-            requirements = ImageRequirements(needed_mpp(record, patch_um), enlarge)
+            needed = needed_mpp(record, patch_um)
+            requirements = ImageRequirements(needed, allow_upsampling, takes_any_resolution(record))
         return [each.check(image, mpp, index, requirements) for index, each in enumerate(inputs)]
 
     record = describe_encoder(encoder)

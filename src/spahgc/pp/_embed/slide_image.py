@@ -7,6 +7,7 @@ fine as the encoder's.
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -82,6 +83,8 @@ class ImageRequirements:
     """Microns per pixel of its input; ``None`` for the slide's own resolution."""
     allow_upsampling: bool = True
     """Go on where only a reduced image is there, and it is too coarse."""
+    any_resolution: bool = False
+    """Go on with a warning, since the encoder was trained at no resolution of tissue."""
 
 
 def check_slide(
@@ -265,7 +268,11 @@ def check_hires(
     full_mpp = slide_mpp(adata, mpp=mpp)
     hires_mpp = None if full_mpp is None else full_mpp / scale
     if not requirements.allow_upsampling:
-        _check_fine_enough(label, scale, hires_mpp, full_mpp, requirements.mpp)
+        coarse = _too_coarse(label, scale, hires_mpp, full_mpp, requirements.mpp)
+        if coarse is not None and not requirements.any_resolution:
+            raise ValueError(coarse)
+        if coarse is not None:
+            warnings.warn(f"{coarse} The encoder was trained on photographs, so that it is enlarged.", stacklevel=2)
     pixels = rgb_of_8_bits(library.hires, f"the hires image of {label}")
     height, width = pixels.shape[:2]
     xy = check_coordinates(adata, label) * scale
@@ -276,27 +283,34 @@ def check_hires(
     return SlideImage(adata, library.name, xy, pixels, height, width, hires_mpp, scale=scale, kind=HIRES)
 
 
-def _check_fine_enough(
+def _too_coarse(
     label: str, scale: float, hires_mpp: float | None, full_mpp: float | None, encoder_mpp: float | None
-) -> None:
-    """Refuse an image whose pixels are wider than the encoder's, or than the slide's where the encoder takes these."""
+) -> str | None:
+    """What is wrong with an image whose pixels are wider than the encoder's, or than the slide's where it takes these.
+
+    Raises
+    ------
+    ValueError
+        If nobody can tell.
+    """
     hint = "Pass image= with the path of the full-resolution image, or allow_upsampling=True to enlarge what is there."
     native = encoder_mpp is None
     needed_mpp = full_mpp if native else encoder_mpp
     if hires_mpp is None or needed_mpp is None:
         if native and scale * MAX_COARSENESS >= 1:
-            return
+            return None
         raise ValueError(
             f"only the hires image of {label} is there, and it is reduced to {scale:.4g} of the full-resolution image, "
             "and that image's resolution is not known, so that nobody can tell whether the hires image shows what the "
             f"encoder needs. Pass mpp= with the microns per pixel of the full-resolution image. {hint}"
         )
-    if hires_mpp > MAX_COARSENESS * needed_mpp:
-        reason = "the slide's own resolution, which this encoder takes" if native else "the encoder's"
-        raise ValueError(
-            f"only the hires image of {label} is there, and its resolution is too low: a pixel is {hires_mpp:.4g} um "
-            f"wide, but {needed_mpp:.4g} um are needed ({reason}). {hint}"
-        )
+    if hires_mpp <= MAX_COARSENESS * needed_mpp:
+        return None
+    reason = "the slide's own resolution, which this encoder takes" if native else "the encoder's"
+    return (
+        f"only the hires image of {label} is there, and its resolution is too low: a pixel is {hires_mpp:.4g} um "
+        f"wide, but {needed_mpp:.4g} um are needed ({reason}). {hint}"
+    )
 
 
 def _reduced_size(library: Library | None) -> tuple[int, int, float] | None:
