@@ -100,6 +100,9 @@ def write_hdf5(adata: AnnData, path: Path) -> None:
     from h5py import File
 
     adata.strings_to_categoricals()
+    if _least_bytes(adata) > shutil.disk_usage(path.parent).free:
+        # Before HDF5 begins: what it could not write it may want to read again.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with _PatientFile(path, "w+b") as file:
         try:
             with File(file, "w") as root:
@@ -108,6 +111,15 @@ def write_hdf5(adata: AnnData, path: Path) -> None:
             raise (file.error or error) from error
         if file.error is not None:
             raise file.error
+
+
+def _least_bytes(adata: AnnData) -> int:
+    """Bytes of the arrays of an AnnData, which its file takes at least, uncompressed as it is."""
+    matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]
+    parts = [
+        part for matrix in matrices for part in (matrix, *(getattr(matrix, name, None) for name in ("data", "indices")))
+    ]
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
 class _PatientFile(FileIO):
