@@ -49,7 +49,11 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def run(*command: object) -> subprocess.Popen[str]:
         started.append(
             subprocess.Popen(
-                [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                [sys.executable, *map(str, command)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=_hear_signals,
             )
         )
         return started[-1]
@@ -61,6 +65,12 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 child.kill()
             process.kill()
         process.communicate()
+
+
+def _hear_signals() -> None:
+    """What runs in the background, or under nohup, hands down that these are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
