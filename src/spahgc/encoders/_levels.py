@@ -84,13 +84,12 @@ def find_levels(encoder: Encoder, depths: int | None, *, device: str) -> Levels:
     return levels
 
 
-def has_levels(encoder: Encoder, *, device: str) -> bool:
-    """Whether the network shows intermediate levels beside the output that it always has."""
+def levels_if_any(encoder: Encoder, depths: int | None, *, device: str) -> Levels:
+    """The levels that :func:`find_levels` chooses; none where the network does not show them."""
     try:
-        find_levels(encoder, None, device=device)
+        return find_levels(encoder, depths, device=device)
     except ValueError:
-        return False
-    return True
+        return NO_LEVELS
 
 
 def _level_shapes(encoder: Encoder, patch: NDArray[np.uint8], device: str) -> list[tuple[int, ...]]:

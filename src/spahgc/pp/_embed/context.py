@@ -79,7 +79,8 @@ class Context:
     widths_um: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths_um", _check_widths(self.widths_um))
+        hint = "pass the widths of patches in microns, e.g. widths_um=(448, 1344)"
+        object.__setattr__(self, "widths_um", _check_widths(self.widths_um, "widths_um", hint))
         own = (1.0,) if self.widths_um else FULL_SCALES
         scales = own if self.scales is None else _check_scales(self.scales)
         object.__setattr__(self, "scales", scales)
@@ -106,37 +107,26 @@ def _as_int(value: object, name: str, hint: str) -> int:
     return int(value)
 
 
-def _check_widths(widths_um: object) -> tuple[float, ...]:
-    """Return widths in microns as a tuple of floats."""
-    hint = "pass the widths of patches in microns, e.g. widths_um=(448, 1344)"
-    if not isinstance(widths_um, Sequence | np.ndarray) or isinstance(widths_um, str):
-        raise TypeError(f"widths_um is {widths_um!r}; {hint}")
-    widths = _as_floats(widths_um, "widths_um", hint)
-    if not all(math.isfinite(width) and width > 0 for width in widths):
-        raise ValueError(f"widths_um is {widths_um!r}, but a patch has a positive width; {hint}")
-    if len(set(widths)) < len(widths):
-        raise ValueError(f"widths_um is {widths_um!r} and names a width twice; {hint}")
-    return widths
-
-
-def _as_floats(values: Sequence[object] | np.ndarray, name: str, hint: str) -> tuple[float, ...]:
+def _check_widths(widths: object, name: str, hint: str) -> tuple[float, ...]:
+    """Return widths of patches, in whatever unit, as a tuple of floats."""
+    if not isinstance(widths, Sequence | np.ndarray) or isinstance(widths, str):
+        raise TypeError(f"{name} is {widths!r}; {hint}")
     numbers = int | float | np.integer | np.floating
-    wrong = next((value for value in values if isinstance(value, bool) or not isinstance(value, numbers)), None)
+    wrong = next((width for width in widths if isinstance(width, bool) or not isinstance(width, numbers)), None)
     if wrong is not None:
         raise TypeError(f"{name} holds {wrong!r}; {hint}")
-    return tuple(float(value) for value in values)  # type: ignore[arg-type]
+    checked = tuple(float(width) for width in widths)
+    if not all(math.isfinite(width) and width > 0 for width in checked):
+        raise ValueError(f"{name} is {widths!r}, but a patch has a positive width; {hint}")
+    if len(set(checked)) < len(checked):
+        raise ValueError(f"{name} is {widths!r} and names a width twice; {hint}")
+    return checked
 
 
 def _check_scales(scales: object) -> tuple[float, ...]:
     """Return the scales as a tuple of floats."""
     hint = "pass multiples of the encoder's patch, the first of them 1, e.g. scales=(1, 2, 4)"
-    if not isinstance(scales, Sequence | np.ndarray) or isinstance(scales, str):
-        raise TypeError(f"scales is {scales!r}; {hint}")
-    checked = _as_floats(scales, "scales", hint)
-    if not all(math.isfinite(scale) and scale > 0 for scale in checked):
-        raise ValueError(f"scales is {scales!r}, but a patch has a positive width; {hint}")
-    if len(set(checked)) < len(checked):
-        raise ValueError(f"scales is {scales!r} and names a width twice; {hint}")
+    checked = _check_widths(scales, "scales", hint)
     if not checked or checked[0] != 1:
         raise ValueError(f"scales is {scales!r}, which does not begin with 1, the patch itself; {hint}")
     return checked

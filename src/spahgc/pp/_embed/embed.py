@@ -188,7 +188,7 @@ def embed(
     'scales 1,2; levels 40,112,320; rotations 1'
     """
     from spahgc.encoders import describe_encoder, load_encoder
-    from spahgc.encoders._levels import find_levels, has_levels, refuse_oblong_input
+    from spahgc.encoders._levels import find_levels, levels_if_any, refuse_oblong_input
     from spahgc.encoders._registry import takes_any_resolution
 
     inputs = input_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
@@ -222,8 +222,8 @@ def embed(
     widths = [patch_widths(slide, used.record, patch_um, planned) for slide in slides]
     if planned.rotations > 1:
         refuse_oblong_input(used, device=device)
-    shows_levels = requested is not None or has_levels(used, device=device)
-    levels = find_levels(used, planned.depths if shows_levels else 0, device=device)
+    choose_levels = levels_if_any if requested is None else find_levels
+    levels = choose_levels(used, planned.depths, device=device)
     used = replace(used, record=with_context(used.record, planned, levels.widths))
     n_workers = default_workers(device) if n_workers is None else int(n_workers)
     config = EmbeddingConfig(used, planned, levels, key, int(batch_size), n_workers, device, folder)
