@@ -72,7 +72,7 @@ def _listing(folder: Path) -> Callable[[Path], Mapping[str, Read]] | None:
     """What lists the slides of a folder by its files; ``None`` where it is no cohort."""
     if any(folder.glob("alignment_table_*.tsv")):
         return _olfactory_bulb
-    names = [path.name.removesuffix("_selection.tsv") for path in folder.glob("*_selection.tsv")]
+    names = _selections(folder)
     if names:
         own_images = all((folder / f"{name}.jpg").is_file() for name in names)
         return _legacy if own_images else _spinal_cord
@@ -90,13 +90,16 @@ def _legacy(folder: Path) -> dict[str, Read]:
         slide.obs[PATIENT] = letters[0] if letters else name
         return slide
 
-    names = sorted(path.name.removesuffix("_selection.tsv") for path in folder.glob("*_selection.tsv"))
-    return {name: lambda name=name: read(name) for name in names}
+    return {name: lambda name=name: read(name) for name in _selections(folder)}
+
+
+def _selections(folder: Path) -> list[str]:
+    """Slides of which there is a table of selected spots."""
+    return sorted(path.name.removesuffix("_selection.tsv") for path in folder.glob("*_selection.tsv"))
 
 
 def _spinal_cord(folder: Path) -> dict[str, Read]:
-    names = sorted(path.name.removesuffix("_selection.tsv") for path in folder.glob("*_selection.tsv"))
-    return {name: lambda name=name: sp.datasets.spinal_cord(folder, sections=[name])[0] for name in names}
+    return {name: lambda name=name: sp.datasets.spinal_cord(folder, sections=[name])[0] for name in _selections(folder)}
 
 
 def _olfactory_bulb(folder: Path) -> dict[str, Read]:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.plane import nearest_distances, nearest_in_plane, within
 
 N_CANDIDATES = 8
 """Nearest spots that may be one step away: all around a spot of a square array."""
@@ -110,17 +110,14 @@ def _pieces_of_one_slide(xy: np.ndarray) -> np.ndarray:
     if len(xy) < 2:
         return one
     distances = nearest_in_plane(xy, N_CANDIDATES)[1]
-    within = distances.tocoo()
-    kept = within.data <= _reach(distances)
-    steps = csr_matrix((np.ones(int(kept.sum())), (within.row[kept], within.col[kept])), shape=distances.shape)
-    pieces = connected_components(steps, directed=False)[1].astype(np.int64)
+    pieces = connected_components(within(distances, _reach(distances)), directed=False)[1].astype(np.int64)
     in_small = np.bincount(pieces)[pieces] < min(SMALL_PIECE, len(xy))
     return one if in_small.mean() > MAX_STRAY_SHARE else pieces
 
 
 def _reach(distances: csr_matrix) -> float:
     """Distance up to which spots are one step apart; distances to the nearest spots, a row a spot."""
-    nearest = np.minimum.reduceat(distances.data, distances.indptr[:-1])  # every spot has a nearest one
+    nearest = nearest_distances(distances)
     pitch = float(np.median(nearest))
     if pitch == 0:  # spots in the same place say nothing of how far others are
         return np.inf

@@ -34,6 +34,18 @@ def nearest_in_plane(
     return csr_matrix((np.ones_like(distances), where), shape=shape), csr_matrix((distances, where), shape=shape)
 
 
+def nearest_distances(distances: csr_matrix) -> np.ndarray:
+    """Distance of every spot to its nearest one, from those to some of the nearest, of which each has one at least."""
+    return np.minimum.reduceat(distances.data, distances.indptr[:-1])
+
+
+def within(distances: csr_matrix, reach: float) -> csr_matrix:
+    """Connectivities of those pairs that lie no further apart than that."""
+    entries = distances.tocoo()
+    kept = entries.data <= reach
+    return csr_matrix((np.ones(int(kept.sum())), (entries.row[kept], entries.col[kept])), shape=distances.shape)
+
+
 def spatial_blocks(xy: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut a slide at the median of its longer side, and its parts again, until no part has more spots than ``size``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.plane import nearest_distances, nearest_in_plane, within
 from spahgc._spots.rows import N_HEXAGONAL
 
 N_CANDIDATES = 8
@@ -50,12 +50,9 @@ def neighbour_graph(xy: np.ndarray, slide: np.ndarray | None = None) -> csr_matr
 
 def _of_one_slide(xy: np.ndarray) -> csr_matrix:
     _, distances = nearest_in_plane(xy, N_CANDIDATES)
-    nearest = np.minimum.reduceat(distances.data, distances.indptr[:-1])  # every spot has a nearest one
+    nearest = nearest_distances(distances)
     pitch = float(np.median(nearest))
     regular = np.abs(nearest - pitch) <= ARRAY_TOLERANCE * pitch
     if pitch == 0 or regular.mean() < ARRAY_SHARE:
         return nearest_in_plane(xy, N_HEXAGONAL)[0]
-    entries = distances.tocoo()
-    kept = entries.data <= ARRAY_REACH * pitch
-    where = entries.row[kept], entries.col[kept]
-    return csr_matrix((np.ones(int(kept.sum())), where), shape=distances.shape)
+    return within(distances, ARRAY_REACH * pitch)
