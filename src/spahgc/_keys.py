@@ -197,6 +197,8 @@ class Uns:
     pieces = "pieces"
     """In the record of a prediction by networks: pieces of tissue with a gap between them, ``n_pieces``, and spots without a
     neighbour, ``n_isolated``, which are predicted from their references alone."""
+    experts = "experts"
+    """In the record of a prediction: what it is averaged of, with the weights that references held out proved."""
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""

@@ -25,6 +25,16 @@ METHODS = (
 
 NETWORK, *BASELINE_NAMES = METHODS
 
+EXPERTS = LINE, KERNEL, KERNEL_OVERALL, PERCEPTRON, PERCEPTRON_OVERALL, GRAPH = (
+    "line",
+    "kernel",
+    "kernel_overall",
+    "perceptron",
+    "perceptron_overall",
+    "graph",
+)
+"""What a prediction can be averaged of, where ``experts`` of :class:`Parameters` names it."""
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Number formats in which a network can be trained."""
 
@@ -62,6 +72,11 @@ class Parameters:
     """Average the network's prediction with that of a ridge regression. Needs ``n_axes``."""
     graph_share: float = 0.25
     """Weight of the network beside the line."""
+    experts: tuple[str, ...] = ()
+    """What the prediction is a weighted average of, with weights that references held out in turn prove: ``"line"``, a ridge
+    regression; ``"kernel"``, a kernel ridge regression; ``"perceptron"``, a small network; the same two with ``"_overall"``,
+    on features that are standardised over all references and not by slide; ``"graph"``. Empty: line and graph by
+    ``graph_share``. Needs ``line``, on whose axes they stand."""
     n_networks: int = 1
     """Networks that are trained from different initial weights; their predictions are averaged."""
     width: int = 256
@@ -104,6 +119,17 @@ class Parameters:
             raise ValueError(
                 f"n_components={self.n_components} must be a positive number, a tuple of positive numbers, or 0."
             )
+        unknown = [name for name in self.experts if name not in EXPERTS]
+        if unknown or len(set(self.experts)) < len(self.experts):
+            raise ValueError(
+                f"experts={self.experts} names one that is not known, or one twice. Known are {', '.join(EXPERTS)}."
+            )
+        if self.experts and not (self.line and self.n_components):
+            raise ValueError(
+                "experts= predict components of the transcriptome. Pass line=True and n_components= as well."
+            )
+        if GRAPH in self.experts and not self.epochs:
+            raise ValueError('epochs=0 trains no graph. Leave "graph" out of experts=, or pass epochs=.')
         if not 0 <= self.graph_share <= 1:
             raise ValueError(f"graph_share={self.graph_share} is no share. Pass a number from 0 to 1.")
         if self.n_networks < 1:
@@ -150,7 +176,9 @@ class Parameters:
 
 def _plain(value: object) -> object:
     """A list, or the array that a file makes of it, as a tuple."""
-    return tuple(int(item) for item in value) if isinstance(value, list | tuple | np.ndarray) else value
+    if not isinstance(value, list | tuple | np.ndarray):
+        return value
+    return tuple(str(item) if isinstance(item, str) else int(item) for item in value)
 
 
 PRESETS = {
@@ -158,8 +186,9 @@ PRESETS = {
     "default": Parameters(
         n_abundant=300,
         n_axes=128,
-        n_components=(2, 3, 4, 5, 6, 8, 12, 20),
+        n_components=30,
         weigh_genes=True,
+        experts=(KERNEL, KERNEL_OVERALL, PERCEPTRON, PERCEPTRON_OVERALL),
         by_slide=False,
         line=True,
         n_networks=1,

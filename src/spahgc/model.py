@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import Obsp, Uns
+from spahgc._keys import Obs, Obsp, Uns
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
-from spahgc._linear.trust import Trust, held_out_trust
-from spahgc._parameters import Parameters, find_preset
+from spahgc._linear.trust import Trust, held_out_trust, trust_of
+from spahgc._parameters import GRAPH, LINE, Parameters, find_preset
 from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, versions
 from spahgc._slides.matrix import in_memory
@@ -22,17 +22,16 @@ from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
+from spahgc._training.experts import Experts, Proof, Views, fit_experts, prove_experts, target_graph
 from spahgc._training.graphs import (
     bank_spots,
     check_sizes,
-    hetero_graph,
     most_similar,
-    needed_references,
     spare_rs_graph,
     trains_in_blocks,
 )
 from spahgc._training.model_files import FORMAT, LABEL, REMEDY, read_folder, write_folder
-from spahgc._training.model_tensors import NETWORKS, NODE_FEATURES, TRUST, make_networks
+from spahgc._training.model_tensors import EXPERTS, NETWORKS, NODE_FEATURES, TRUST, make_networks
 from spahgc._training.networks import (
     Prediction,
     loss_columns,
@@ -51,7 +50,7 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
-from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
+from spahgc.pp._edge_types import CS, Nodes
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ class SpaHGC:
         The trained networks, on the CPU; their predictions are averaged.
     trust
         What the references say of the trust that a prediction deserves; ``None`` where the parameters have no line.
+    experts
+        What is averaged, and the weights that the references prove; ``None`` where the parameters name no experts.
     parameters
         All numbers of the fit.
     preset
@@ -104,6 +105,7 @@ class SpaHGC:
         seed: int,
         history: list[LossRecord],
         versions: dict[str, str],
+        experts: Experts | None = None,
     ) -> None:
         self.bank = bank
         self.node_features = node_features
@@ -114,6 +116,7 @@ class SpaHGC:
         self.seed = seed
         self.history = history
         self.versions = versions
+        self.experts = experts
 
     def __repr__(self) -> str:
         return (
@@ -220,6 +223,8 @@ class SpaHGC:
         self, spots: Spots, cross: csr_matrix | None, device: str
     ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
         """What line and networks predict of a target, its CS graph, and the attention on it; features live here alone."""
+        if self.experts is not None:
+            return self._blended(self.experts, spots, cross, device)
         features, line = self.node_features.transform(spots)
         neighbors = self._nearest(features, device) if cross is None else Neighbors(cross, {})
         if not self.networks:
@@ -232,6 +237,30 @@ class SpaHGC:
         outputs = outputs if line is None else share * outputs + (1 - share) * line
         edges = neighbors.graph
         return outputs, neighbors, csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+
+    def _blended(
+        self, experts: Experts, spots: Spots, cross: csr_matrix | None, device: str
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+        """The same where experts are averaged."""
+        nodes = self.node_features
+        if not isinstance(nodes, LowRankFeatures) or nodes.ridge is None:
+            raise ValueError("the model averages experts, and has no line. Fit it again.")
+        views, size = (
+            Views(nodes.ridge.image_axes.transform(spots), nodes.image_axes.transform(spots)),
+            nodes.components.size,
+        )
+        neighbors = self._nearest(views.overall, device) if cross is None else Neighbors(cross, {})
+        known: dict[str, np.ndarray] = {}
+        attention = None
+        if experts.uses(LINE):
+            known[LINE] = nodes.ridge.ridge.predict(views.by_slide)
+        if self.networks:
+            edges = neighbors.graph
+            graph = self.graph(views.overall, spots.xy, edges, device)
+            outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
+            known[GRAPH] = outputs * size
+            attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        return experts.blend(views, known) / size, neighbors, attention
 
     def attention(
         self,
@@ -252,13 +281,9 @@ class SpaHGC:
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
-        known = {CS.name: cross, RS.name: csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))}
-        nodes = {
-            TARGET: Nodes(features, xy),
-            REFERENCE: Nodes(self.node_features.features, expression=self.node_features.expression),
-        }
-        graphs = build_edges(nodes, self.parameters, known=known)
-        return hetero_graph(*needed_references(nodes, graphs, self.parameters.layers), device)
+        references = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
+        known = self.node_features.features, self.node_features.expression
+        return target_graph(*known, features, xy, cross, references, self.parameters, device)
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
@@ -314,6 +339,7 @@ class SpaHGC:
                 "versions": self.versions,
             }
             | ({Uns.losses: loss_columns(self.history)} if self.history else {})
+            | ({Uns.experts: dict(self.experts.weights)} if self.experts is not None else {})
         )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -348,6 +374,8 @@ class SpaHGC:
         arrays = {f"{NODE_FEATURES}{name}": array for name, array in arrays.items()}
         if self.trust is not None:
             arrays |= {f"{TRUST}{name}": array for name, array in self.trust.to_arrays().items()}
+        if self.experts is not None:
+            arrays |= {f"{EXPERTS}{name}": array for name, array in self.experts.to_arrays().items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
             f"{NETWORKS}{name}": part for name, part in torch.nn.ModuleList(self.networks).state_dict().items()
         }
@@ -388,7 +416,11 @@ class SpaHGC:
                 node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
             trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
             sizes = node_features.features.shape[1], node_features.expression.shape[1]
-            networks = make_networks(tensors, parameters, *sizes)
+            experts = None
+            if parameters.experts:
+                experts = Experts.from_arrays(arrays_with_prefix(EXPERTS, tensors))
+            trained = experts is None or experts.uses(GRAPH)
+            networks = make_networks(tensors, parameters, *sizes) if trained else []
         return cls(
             bank,
             node_features,
@@ -399,6 +431,7 @@ class SpaHGC:
             seed=description["seed"],
             history=loss_records(description["history"]),
             versions=description["versions"],
+            experts=experts,
         )
 
 
@@ -409,11 +442,24 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
-        trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         node_features = fit_node_features(spots, blocks, parameters)
+        proof = prove_experts_of(bank, spots, node_features, parameters, seed, device)
+        if proof is not None:
+            trust: Trust | None = trust_of(spots, blocks, proof.panel)
+        else:
+            trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
+        trained = parameters.epochs and (proof is None or proof.uses(GRAPH))
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and trains_in_blocks(spots) else None
-        networks, history = train_networks(spots, node_features, parameters, seed=seed, device=device, rs_graph=spare)
+        spare = spare_rs_graph(node_features, parameters) if trained and trains_in_blocks(spots) else None
+        networks, history = train_networks(
+            spots,
+            node_features,
+            parameters if trained else replace(parameters, experts=(), epochs=0),
+            seed=seed,
+            device=device,
+            rs_graph=spare,
+        )
+        experts = None if proof is None else fit_experts(proof, spots, node_features, seed)
         bank.obsp[Obsp.reference_connectivities] = (
             make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
             if spare is None
@@ -429,7 +475,18 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
             seed=int(seed),
             history=history,
             versions=versions(),
+            experts=experts,
         )
+
+
+def prove_experts_of(
+    bank: AnnData, spots: Spots, node_features: NodeFeatures, parameters: Parameters, seed: int, device: str
+) -> Proof | None:
+    """Weights of the experts that the parameters name, from references held out in turn; ``None`` where they name none."""
+    if not parameters.experts or not isinstance(node_features, LowRankFeatures):
+        return None
+    patients = bank.obs[Obs.patient].astype(str).to_numpy() if Obs.patient in bank.obs else None
+    return prove_experts(spots, node_features, parameters, patients=patients, seed=seed, device=device)
 
 
 def predict_spots(

@@ -180,10 +180,10 @@ class GeneComponents:
         training_target = genes.some(chosen)
         return cls(
             scores,
-            _loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
+            loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
             SlideScale.fit(spots.y, spots.slide),
             training_target,
-            _loadings_of(scores, training_target),
+            loadings_of(scores, training_target),
         )
 
     @classmethod
@@ -219,7 +219,7 @@ class GeneComponents:
         return out
 
 
-def _loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:
+def loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:
     """Least squares of ``y`` on the scores, with a penalty too small to matter where the scores vary."""
     products = scores.T @ scores
     penalty = max(LOADINGS_PENALTY * np.trace(products) / len(products), MIN_SPREAD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -210,10 +210,13 @@ class ImageRidge:
         From embeddings, standardised by slide, to features.
     ridge
         From features to scores.
+    features
+        Of the reference spots, spots x features; empty in a model that was loaded.
     """
 
     image_axes: ImageAxes
     ridge: Ridge
+    features: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
 
     @classmethod
     def fit(
@@ -221,7 +224,8 @@ class ImageRidge:
     ) -> ImageRidge:
         """From reference spots and their components."""
         image_axes, features = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
-        return cls(image_axes, fit_ridge(features, components.scores, spots.slide, n_scored=N_PENALTY_COMPONENTS))
+        ridge = fit_ridge(features, components.scores, spots.slide, n_scored=N_PENALTY_COMPONENTS)
+        return cls(image_axes, ridge, features)
 
     def predict(self, spots: Spots) -> np.ndarray:
         """Scores of the components, spots x components."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from spahgc.nn import SpaHGCNetwork
 
-NODE_FEATURES, NETWORKS, TRUST = "node_features.", "networks.", "trust."
+NODE_FEATURES, NETWORKS, TRUST, EXPERTS = "node_features.", "networks.", "trust.", "experts."
 """First parts of the names of tensors in the weights file."""
 
 _AXES = r"node_features\.(?:ridge\.)?image_axes\."
@@ -38,6 +38,15 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
+    r"experts\.weights\.\w+": (1,),
+    r"experts\.kernel\.landmarks": ("landmarks", "any"),
+    r"experts\.kernel\.coefficients": ("landmarks", "components"),
+    r"experts\.kernel_overall\.landmarks": ("landmarks overall", "features"),
+    r"experts\.kernel_overall\.coefficients": ("landmarks overall", "components"),
+    r"experts\.kernel(_overall)?\.(penalties|slopes)": ("components",),
+    r"experts\.perceptron(_overall)?\.size": (1,),
+    r"experts\.perceptron(_overall)?\.\d\.weight": ("any", "any"),
+    r"experts\.perceptron(_overall)?\.\d\.bias": ("any",),
 }
 """Names of the tensors beside those of the networks, and their shapes; equal words are equal numbers, "any" is any."""
 WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
@@ -54,7 +63,9 @@ def broken_parameters(values: Mapping[str, object]) -> str | None:
     for name, default in Parameters().to_dict().items():
         value = values[name]
         kinds: Any = int | float if isinstance(default, float) else type(default)
-        if name == "n_components" and isinstance(value, list):
+        if name == "experts":
+            kinds, parts = str, value if isinstance(value, list) else [value]
+        elif name == "n_components" and isinstance(value, list):
             parts = value
         else:
             parts = [value]

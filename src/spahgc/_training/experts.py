@@ -1,0 +1,284 @@
+"""The experts of a prediction, each trained on the references, and the weights that references held out prove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from spahgc._linear.held_out import Fold, groups_of, hold_out_each
+from spahgc._linear.kernel import KernelRidge, fit_kernel_ridge
+from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
+from spahgc._linear.ridge import fit_ridge
+from spahgc._linear.weights import prove_weights
+from spahgc._parameters import GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
+from spahgc._settings import progress_bar
+from spahgc._spots.rows import slide_or_half
+from spahgc._training.graphs import hetero_graph, needed_references
+from spahgc._training.networks import predict_networks, train_networks
+from spahgc._training.perceptron import PerceptronExpert, fit_perceptron, new_perceptron
+from spahgc.pp._bank.references import make_rs_graph
+from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
+
+if TYPE_CHECKING:
+    from spahgc._linear.node_features import NodeFeatures
+    from spahgc._spots.rows import Rows, Spots
+    from spahgc.nn import HeteroGraph
+
+N_PENALTY_COMPONENTS = 4
+"""Largest components by whose error the penalty of the line is chosen: smaller ones are mostly noise, and would raise it."""
+
+
+SEE_OVERALL = (KERNEL_OVERALL, PERCEPTRON_OVERALL, GRAPH)
+"""Experts that see features standardised over all references; the others see them standardised by slide."""
+
+
+class Expert(Protocol):
+    """What says something of spots by what they look like."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Scores of the components, spots x components, of spots x features."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What experts see of some spots, and their surroundings, on principal axes; spots x features, float32.
+
+    Parameters
+    ----------
+    by_slide
+        Standardised over the spots of each slide.
+    overall
+        Standardised over the spots of all references.
+    """
+
+    by_slide: np.ndarray
+    overall: np.ndarray
+
+    def of(self, expert: str) -> np.ndarray:
+        """The view of an expert."""
+        return self.overall if expert in SEE_OVERALL else self.by_slide
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Trained experts beside line and graph, and the weights of all.
+
+    Parameters
+    ----------
+    fitted
+        Those that see a view of a spot, by name; one whose weights are zero is not among them.
+    weights
+        Of every expert; their sum is 1.
+    """
+
+    fitted: Mapping[str, KernelRidge | PerceptronExpert]
+    weights: Mapping[str, float]
+
+    def uses(self, expert: str) -> bool:
+        """Whether an expert has any weight."""
+        return self.weights.get(expert, 0.0) > 0
+
+    def blend(self, views: Views, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Weighted sum of what all experts say, spots x components; line and graph are ``known``."""
+        said = {name: expert.predict(views.of(name)) for name, expert in self.fitted.items()} | dict(known)
+        return weighted_sum(self.weights, said)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Plain arrays by name."""
+        arrays = {f"weights.{name}": np.array(weight) for name, weight in self.weights.items()}
+        for name, expert in self.fitted.items():
+            arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items()}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Experts:
+        """The inverse of :meth:`to_arrays`."""
+        weights = {name: float(weight) for name, weight in arrays_with_prefix("weights.", arrays).items()}
+        fitted: dict[str, KernelRidge | PerceptronExpert] = {}
+        for name in weights:
+            parts = arrays_with_prefix(f"{name}.", arrays)
+            if parts:
+                is_network = name in (PERCEPTRON, PERCEPTRON_OVERALL)
+                fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**parts)
+        return cls(fitted, weights)
+
+
+def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Sum of what experts with a weight say, times their weights."""
+    return np.sum([weight * said[name] for name, weight in weights.items() if weight], axis=0)
+
+
+def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:
+    if isinstance(expert, PerceptronExpert):
+        state = {name: part.numpy() for name, part in expert.network.state_dict().items()}
+        return {"size": np.array(expert.size), **state}
+    return {name: getattr(expert, name) for name in ("landmarks", "coefficients", "penalties", "slopes")}
+
+
+def _perceptron_of(parts: dict[str, np.ndarray]) -> PerceptronExpert:
+    size = float(parts.pop("size"))
+    state = {name: torch.from_numpy(np.array(part)) for name, part in parts.items()}
+    first, *_, last = (part for part in state.values() if part.dim() == 2)
+    with torch.device("meta"):
+        network = new_perceptron(first.shape[1], last.shape[0])
+    network = network.to_empty(device="cpu")
+    network.load_state_dict(state)
+    return PerceptronExpert(network.eval(), size)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What references held out in turn say of the experts.
+
+    Parameters
+    ----------
+    weights
+        See :class:`Experts`.
+    panel
+        What the weighted experts predict of every reference without having seen it, spots x panel, float32.
+    """
+
+    weights: dict[str, float]
+    panel: np.ndarray
+
+    def uses(self, expert: str) -> bool:
+        """Whether an expert has any weight."""
+        return self.weights.get(expert, 0.0) > 0
+
+
+def prove_experts(
+    spots: Spots,
+    node_features: LowRankFeatures,
+    parameters: Parameters,
+    *,
+    patients: np.ndarray | None,
+    seed: int,
+    device: str,
+) -> Proof:
+    """Train all experts without each group of references in turn, and weigh them by what they say of it.
+
+    Parameters
+    ----------
+    spots
+        Spots of all references.
+    node_features
+        Axes and components of all references; for these components weights are found. The expression of the references has
+        no part in the axes.
+    parameters
+        Which experts there are, and how they are trained.
+    patients
+        Patient of every spot, if each slide names one: what is held out together.
+    seed
+        Of networks.
+    device
+        Torch device of the graph.
+    """
+    views, components = views_of(node_features), node_features.components
+    said = {name: np.zeros(components.scores.shape) for name in parameters.experts}
+    groups, folds = groups_of(spots, patients), []
+    with progress_bar(total=None, desc="references held out", unit="fold") as bar:
+        for fold in hold_out_each(spots, components, parameters, groups):
+            for name in parameters.experts:
+                said[name][fold.rows] = _held_out_scores(
+                    name, fold, spots, views, node_features, parameters, seed, device
+                )
+            folds.append((fold.rows, fold.components))
+            bar.update()
+    weights = prove_weights(said, components.scores)
+    blended = weighted_sum(weights, said)
+    panel = np.empty(spots.y.shape, dtype=np.float32)
+    for rows, known in folds:
+        panel[rows] = known.panel(blended[rows])
+    return Proof(weights, panel)
+
+
+def _held_out_scores(
+    name: str,
+    fold: Fold,
+    spots: Spots,
+    views: Views,
+    node_features: LowRankFeatures,
+    parameters: Parameters,
+    seed: int,
+    device: str,
+) -> np.ndarray:
+    """What an expert that learned from the others says of the spots that are held out."""
+    if name == GRAPH:
+        nodes = LowRankFeatures(node_features.image_axes, fold.components, None, views.overall[fold.others])
+        return _graph_scores(nodes, fold.spots, views.overall[fold.rows], spots.xy[fold.rows], parameters, seed, device)
+    seen = views.of(name)
+    return fit_expert(name, seen[fold.others], fold.components, fold.spots, seed).predict(seen[fold.rows])
+
+
+def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: int) -> Any:
+    """Train an expert that sees a view of a spot; ``components`` hold the scores of the spots."""
+    slide = slide_or_half(spots)
+    if name == LINE:
+        return fit_ridge(x, components.scores, slide, n_scored=N_PENALTY_COMPONENTS)
+    if name in (PERCEPTRON, PERCEPTRON_OVERALL):
+        return fit_perceptron(x, components, spots, seed)
+    if name in (KERNEL, KERNEL_OVERALL):
+        return fit_kernel_ridge(x, components.scores, slide)
+    raise ValueError(f'no expert is called "{name}".')
+
+
+def views_of(node_features: LowRankFeatures) -> Views:
+    """What experts see of the references."""
+    if node_features.ridge is None:
+        raise ValueError("experts stand on the axes of a line. Pass line=True.")
+    return Views(node_features.ridge.features, node_features.features)
+
+
+def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: int) -> Experts:
+    """Train on all references those experts beside line and graph that earned a weight."""
+    if not isinstance(node_features, LowRankFeatures):
+        raise TypeError(f"experts predict components, found {type(node_features).__name__}.")
+    views = views_of(node_features)
+    names = [name for name in proof.weights if proof.uses(name) and name not in (LINE, GRAPH)]
+    fitted = {name: fit_expert(name, views.of(name), node_features.components, spots, seed) for name in names}
+    return Experts(fitted, proof.weights)
+
+
+def _graph_scores(
+    node_features: LowRankFeatures,
+    known: Spots,
+    features: np.ndarray,
+    xy: np.ndarray,
+    parameters: Parameters,
+    seed: int,
+    device: str,
+) -> np.ndarray:
+    """Scores that a graph of some references gives to other spots."""
+    networks, _ = train_networks(known, node_features, parameters, seed=seed, device=device)
+    reference_graph = make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
+    cross = CS.build(Nodes(node_features.features), Nodes(features), parameters.n_cross, _search_device(device)).graph
+    graph = target_graph(
+        node_features.features, node_features.expression, features, xy, cross, reference_graph, parameters, device
+    )
+    return predict_networks(networks, graph, xy, parameters, device)[0] * node_features.components.size
+
+
+def target_graph(
+    reference_features: Rows,
+    expression: np.ndarray,
+    features: Rows,
+    xy: np.ndarray,
+    cross: csr_matrix,
+    reference_graph: csr_matrix,
+    parameters: Parameters,
+    device: str,
+) -> HeteroGraph:
+    """Graph of a target with what it needs of the references, on a device."""
+    known = {CS.name: cross, RS.name: csr_matrix(reference_graph)}
+    nodes = {TARGET: Nodes(features, xy), REFERENCE: Nodes(reference_features, expression=expression)}
+    graphs = build_edges(nodes, parameters, known=known)
+    return hetero_graph(*needed_references(nodes, graphs, parameters.layers), device)
+
+
+def _search_device(device: str) -> str:
+    return device if device.startswith("cuda") else "cpu"
