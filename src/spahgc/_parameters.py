@@ -15,6 +15,7 @@ METHODS = (
     "ridge",
     "ridge_neighbours",
     "ridge_components",
+    "kernel",
     "mlp",
     "bleep",
     "deepspot",
