@@ -51,7 +51,7 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
-from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
+from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges, n_neighbors
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -243,7 +243,8 @@ class SpaHGC:
     ) -> csr_matrix:
         """Attention that a prediction pays to each reference spot: values on the edges of the CS graph, rows sum to 1.
 
-        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
+        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads;
+        with ``n_retrieved`` over networks and heads, and the weights are those of which the network's prediction is made.
         """
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
@@ -262,7 +263,8 @@ class SpaHGC:
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
-        return CS.build(Nodes(self.node_features.features), Nodes(features), self.parameters.n_cross, where)
+        bank = Nodes(self.node_features.features)
+        return CS.build(bank, Nodes(features), n_neighbors(CS, bank, self.parameters), where)
 
     def _target_spots(
         self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
@@ -412,7 +414,8 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         node_features = fit_node_features(spots, blocks, parameters)
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and trains_in_blocks(spots) else None
+        searched = parameters.epochs and parameters.layers and trains_in_blocks(spots)
+        spare = spare_rs_graph(node_features, parameters) if searched else None
         networks, history = train_networks(spots, node_features, parameters, seed=seed, device=device, rs_graph=spare)
         bank.obsp[Obsp.reference_connectivities] = (
             make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)

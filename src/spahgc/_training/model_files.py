@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, Tensor]
     Migration = Callable[[Description, Tensors], tuple[Description, Tensors]]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 FILES = DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 ENTRIES: dict[str, type | tuple[type, ...]] = {
@@ -75,7 +75,12 @@ def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Te
     return description | {"history": history}, {renamed(name): tensor for name, tensor in tensors.items()}
 
 
-MIGRATIONS: dict[int, Migration] = {2: _from_2}
+def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """Models that predict from states, with all references in every step."""
+    return description | {"parameters": {**description["parameters"], "n_retrieved": 0, "step_references": 0}}, tensors
+
+
+MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3}
 """From each older format that is read to the one after it."""
 
 

@@ -45,7 +45,7 @@ WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
 MAY_BE_NAN = r"trust\."
 """Tensors in which NaN stands for what no reference could tell."""
 
-POSITIVE = ("n_spatial", "n_cross", "n_reference", "n_networks", "width", "layers", "heads", "tasks_per_step")
+POSITIVE = ("n_spatial", "n_cross", "n_reference", "n_networks", "width", "heads", "tasks_per_step")
 """Parameters that are whole numbers of at least 1; other numbers are at least 0."""
 
 
