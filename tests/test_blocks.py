@@ -169,7 +169,7 @@ def test_a_reference_spot_that_all_target_spots_retrieve_is_heard_in_parts(netwo
 
 @pytest.fixture(scope="module")
 def model(_cohort: list[AnnData], quick_default: Parameters) -> SpaHGC:
-    return sp.tl.fit(_cohort[1:], preset=replace(quick_default, n_networks=2), device="cpu")
+    return sp.tl.fit(_cohort[1:], preset=replace(quick_default, n_networks=2, n_retrieved=2), device="cpu")
 
 
 def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves(target, model, monkeypatch):
@@ -472,11 +472,13 @@ def test_a_prediction_places_the_target_once(target, model, monkeypatch):
     np.testing.assert_array_equal(done.obs["spahgc_support"], said.support)
 
 
-def test_a_fit_searches_the_peers_of_its_bank_once(refs, quick_default, monkeypatch):
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_fit_searches_the_peers_of_its_bank_once(refs, quick_default, monkeypatch, layers):
     searched: list[int] = []
     search = _bank._search_rs_graph
     monkeypatch.setattr(_bank, "_search_rs_graph", lambda *inputs: searched.append(len(inputs[0])) or search(*inputs))
     sp.pp.reference_bank(refs)
     assert searched == [210]
-    sp.tl.fit(refs, preset=quick_default, device="cpu")
-    assert searched == [210, 140, 140, 140, 210]  # of a slide's bank in turn, then of all
+    sp.tl.fit(refs, preset=replace(quick_default, layers=layers), device="cpu")
+    # Of a slide's bank in turn, where a network runs along these edges, then of all.
+    assert searched == [210, *([140, 140, 140] if layers else []), 210]

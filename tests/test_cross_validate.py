@@ -319,7 +319,7 @@ def moved_embedding(cohort):
         (None, {"seed": 1}, "seed"),
         (None, {"group_by": "patient"}, "group_by"),
         (None, {"null": "shuffle"}, "null"),
-        (None, {"preset": "paper"}, "preset.by_slide"),
+        (None, {"preset": "paper"}, "preset.alignment"),
         (None, {"genes": ["MORPH001"]}, "genes"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy.sparse import csr_matrix
@@ -88,14 +89,20 @@ def test_permuting_the_spots_permutes_the_prediction(target, model):
 
 
 @pytest.mark.parametrize("epochs", [0, 30])
-def test_genes_that_follow_the_morphology_are_found_and_others_are_not(target, refs, quick_default, epochs):
-    sp.tl.predict(target, refs, genes="all", preset=replace(quick_default, epochs=epochs))
-    scores = sp.tl.evaluate(target).groupby(target.var["truth_kind"].astype(str))[["pearson", "rmse"]].mean()
-    assert scores["pearson"]["morphology"] > 0.6
-    assert abs(scores["pearson"]["hidden"]) < 0.15 and abs(scores["pearson"]["flat"]) < 0.15
-    sp.tl.predict(target, refs, genes="all", method="mean", key_added="mean")
-    of_the_mean = sp.tl.evaluate(target, key="mean")["rmse"][target.var["truth_kind"] == "morphology"].mean()
-    assert scores["rmse"]["morphology"] < 0.85 * of_the_mean
+def test_genes_that_follow_the_morphology_are_found_and_others_are_not(cohort, quick_default, epochs):
+    by_slide = []
+    for i, target in enumerate(cohort):
+        refs = cohort[:i] + cohort[i + 1 :]
+        sp.tl.predict(target, refs, genes="all", preset=replace(quick_default, epochs=epochs))
+        scores = sp.tl.evaluate(target).groupby(target.var["truth_kind"].astype(str))[["pearson", "rmse"]].mean()
+        assert scores["pearson"]["morphology"] > 0.6
+        sp.tl.predict(target, refs, genes="all", method="mean", key_added="mean")
+        of_the_mean = sp.tl.evaluate(target, key="mean")["rmse"][target.var["truth_kind"] == "morphology"].mean()
+        assert scores["rmse"]["morphology"] < 0.85 * of_the_mean
+        by_slide.append(scores["pearson"])
+    # The hidden genes move together, so that their mean on one slide is chance of about .1 to either side.
+    mean = pd.concat(by_slide, axis=1).mean(axis=1)
+    assert abs(mean["hidden"]) < 0.15 and abs(mean["flat"]) < 0.15
 
 
 def test_predictions_have_the_mean_of_a_typical_reference(target, refs, model):
@@ -143,7 +150,7 @@ VARIANTS = {
     "default": {},
     "line alone": {"epochs": 0},
     "network alone": {"line": False},
-    "all by slide": {"by_slide": True},
+    "over all references": {"by_slide": False},
     "genes for components": {"n_components": 0, "weigh_genes": False},
     "one number of components": {"n_components": 5},
     "without surroundings": {"n_around": 0},

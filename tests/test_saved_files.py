@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +100,10 @@ def test_a_bank_predicts_what_it_predicted_when_it_was_written(version, bank, sl
 
 
 def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, bank, slide, expected):
-    parameters = replace(sp.Parameters.preset("default"), width=16, epochs=3)
+    of_that_time = {
+        "n_retrieved": 0, "step_references": 0, "layers": 2, "by_slide": False, "target_hidden": 0.8, "reference_hidden": 0.9
+    }  # fmt: skip
+    parameters = sp.Parameters.preset("default", width=16, epochs=3, **of_that_time)
     predicted = sp.tl.predict(slide, bank, preset=parameters, device="cpu", copy=True)
     np.testing.assert_allclose(predicted.layers["spahgc"], expected["bank.expression"], **CLOSE)
 

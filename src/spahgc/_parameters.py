@@ -55,6 +55,10 @@ class Parameters:
     """K: reference spots of a target spot (CS)."""
     n_reference: int = 7
     """K: peers of a reference spot (RS)."""
+    n_retrieved: int = 0
+    """Reference spots (CS), in place of ``n_cross``, whose expression makes the network's prediction of a target spot: its
+    mean, weighed by attention in a space that is learned for it, with similarity as a bias. All, where the references hold
+    fewer. 0: what travels along the edges is states, and ``n_cross`` says from how many spots."""
     standardized: bool = False
     """Standardise every dimension of the plain patch's embedding over the spots of each slide, which takes away what stain
     and scanner add to a whole slide. With ``n_axes``, ``by_slide`` does that."""
@@ -82,17 +86,22 @@ class Parameters:
     """Networks that are trained from different initial weights; their predictions are averaged."""
     width: int = 256
     layers: int = 4
+    """Layers over the graph; 0 leaves retrieval alone, and needs ``n_retrieved``."""
     heads: int = 4
     target_hidden: float = 0.8
     """Share of a target's entries that view 1 hides."""
     reference_hidden: float = 0.9
-    """Share of a reference's entries that view 1 hides."""
+    """Share of a reference's entries that view 1 hides; of its image features alone with ``n_retrieved``, which reads the
+    expression off as it is."""
     alignment: float = 1.0
     """Weight of the two alignment losses; 0 leaves out the view that they align with."""
     epochs: int = 200
     """Epochs of the training; 0 leaves the line alone."""
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
+    step_references: int = 0
+    """Reference spots that a step of the training looks at, another sample of them in each; all, where the references hold
+    fewer. The time of a step then does not grow with the number of references. 0: all."""
     tasks_per_step: int = 1
     """Slides (or blocks of them) whose gradients are averaged for one step of the training. Of several processes that
     train together each takes its part of them."""
@@ -111,6 +120,7 @@ class Parameters:
                 "standardized= is for the embedding as it is. With n_axes=, by_slide=True standardises what the nodes carry "
                 "over the spots of each slide, and the line does so anyway. Leave standardized= out."
             )
+        self._check_retrieval()
         if self.weigh_genes and not self.n_components:
             raise ValueError("weigh_genes= is for the components of the transcriptome. Pass n_components= as well.")
         if not self.epochs and not self.line:
@@ -139,6 +149,32 @@ class Parameters:
             raise ValueError(f"tasks_per_step={self.tasks_per_step!r} makes no step. Pass a positive whole number.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r} is not known. Choose one of {', '.join(PRECISIONS)}.")
+
+    def _check_retrieval(self) -> None:
+        for name in ("n_retrieved", "step_references"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 0:
+                raise ValueError(f"{name}={value!r} must be a whole number of spots, or 0.")
+        if not self.layers and not self.n_retrieved:
+            raise ValueError("layers=0 leaves a network that looks at no reference. Pass layers= or n_retrieved=.")
+        if not self.layers and self.alignment:
+            raise ValueError("layers=0 leaves no states that could be aligned. Pass alignment=0 as well.")
+        needed = max(self.n_retrieved or self.n_cross, self.n_reference + 1)
+        if 0 < self.step_references < needed:
+            raise ValueError(
+                f"step_references={self.step_references} are too few for {needed} neighbours of a spot. Pass at least so "
+                "many, or 0 for all."
+            )
+
+    @property
+    def n_sources(self) -> int:
+        """Reference spots that a target spot attends to (CS), where the references hold so many."""
+        return self.n_retrieved or self.n_cross
+
+    @property
+    def expression_hidden(self) -> float:
+        """Share of a reference's expression that view 1 hides."""
+        return 0.0 if self.n_retrieved else self.reference_hidden
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Parameters:
@@ -189,17 +225,18 @@ PRESETS = {
         n_axes=128,
         n_components=30,
         weigh_genes=True,
-        experts=(KERNEL, KERNEL_OVERALL, PERCEPTRON, PERCEPTRON_OVERALL),
-        by_slide=False,
+        experts=(KERNEL, KERNEL_OVERALL, PERCEPTRON, PERCEPTRON_OVERALL, GRAPH),
         line=True,
         n_networks=1,
+        n_retrieved=50,
         width=128,
-        layers=2,
-        target_hidden=0.8,
-        reference_hidden=0.9,
+        layers=0,
+        target_hidden=0.3,
+        reference_hidden=0.3,
         alignment=0.0,
-        epochs=60,
+        epochs=40,
         learning_rate=1e-3,
+        step_references=1000,
     ),
 }
 """``"paper"`` is the article to the letter; ``"default"`` is the best that this package knows how to do."""

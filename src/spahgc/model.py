@@ -22,7 +22,7 @@ from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
-from spahgc._training.experts import Experts, Proof, Views, fit_experts, prove_experts, target_graph
+from spahgc._training.experts import Experts, Proof, fit_experts, prove_experts, target_graph
 from spahgc._training.graphs import (
     bank_spots,
     check_sizes,
@@ -50,7 +50,7 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
-from spahgc.pp._edge_types import CS, Nodes
+from spahgc.pp._edge_types import CS, Nodes, n_neighbors
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -245,18 +245,17 @@ class SpaHGC:
         nodes = self.node_features
         if not isinstance(nodes, LowRankFeatures) or nodes.ridge is None:
             raise ValueError("the model averages experts, and has no line. Fit it again.")
-        views, size = (
-            Views(nodes.ridge.image_axes.transform(spots), nodes.image_axes.transform(spots)),
-            nodes.components.size,
-        )
-        neighbors = self._nearest(views.overall, device) if cross is None else Neighbors(cross, {})
+        carried, size = nodes.image_axes.transform(spots), nodes.components.size
+        by_slide = carried if self.parameters.by_slide else nodes.ridge.image_axes.transform(spots)
+        views = experts.views(spots, by_slide)
+        neighbors = self._nearest(carried, device) if cross is None else Neighbors(cross, {})
         known: dict[str, np.ndarray] = {}
         attention = None
         if experts.uses(LINE):
             known[LINE] = nodes.ridge.ridge.predict(views.by_slide)
         if self.networks:
             edges = neighbors.graph
-            graph = self.graph(views.overall, spots.xy, edges, device)
+            graph = self.graph(carried, spots.xy, edges, device)
             outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
@@ -272,7 +271,8 @@ class SpaHGC:
     ) -> csr_matrix:
         """Attention that a prediction pays to each reference spot: values on the edges of the CS graph, rows sum to 1.
 
-        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
+        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads;
+        with ``n_retrieved`` over networks and heads, and the weights are those of which the network's prediction is made.
         """
         if not self.networks:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
@@ -287,7 +287,8 @@ class SpaHGC:
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
-        return CS.build(Nodes(self.node_features.features), Nodes(features), self.parameters.n_cross, where)
+        bank = Nodes(self.node_features.features)
+        return CS.build(bank, Nodes(features), n_neighbors(CS, bank, self.parameters), where)
 
     def _target_spots(
         self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
@@ -443,14 +444,15 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
         node_features = fit_node_features(spots, blocks, parameters)
-        proof = prove_experts_of(bank, spots, node_features, parameters, seed, device)
+        proof = prove_experts_of(bank, spots, blocks, node_features, parameters, seed, device)
         if proof is not None:
             trust: Trust | None = trust_of(spots, blocks, proof.panel)
         else:
             trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         trained = parameters.epochs and (proof is None or proof.uses(GRAPH))
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_rs_graph(node_features, parameters) if trained and trains_in_blocks(spots) else None
+        searched = trained and parameters.layers and trains_in_blocks(spots)
+        spare = spare_rs_graph(node_features, parameters) if searched else None
         networks, history = train_networks(
             spots,
             node_features,
@@ -480,13 +482,19 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
 
 
 def prove_experts_of(
-    bank: AnnData, spots: Spots, node_features: NodeFeatures, parameters: Parameters, seed: int, device: str
+    bank: AnnData,
+    spots: Spots,
+    blocks: tuple[tuple[int, int], ...],
+    node_features: NodeFeatures,
+    parameters: Parameters,
+    seed: int,
+    device: str,
 ) -> Proof | None:
     """Weights of the experts that the parameters name, from references held out in turn; ``None`` where they name none."""
     if not parameters.experts or not isinstance(node_features, LowRankFeatures):
         return None
     patients = bank.obs[Obs.patient].astype(str).to_numpy() if Obs.patient in bank.obs else None
-    return prove_experts(spots, node_features, parameters, patients=patients, seed=seed, device=device)
+    return prove_experts(spots, blocks, node_features, parameters, patients=patients, seed=seed, device=device)
 
 
 def predict_spots(

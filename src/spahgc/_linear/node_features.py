@@ -116,7 +116,8 @@ class LowRankFeatures:
             spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around, by_slide=parameters.by_slide
         )
         components = fit_components(spots, parameters)
-        ridge = ImageRidge.fit(spots, blocks, components, parameters) if parameters.line else None
+        seen = (image_axes, features) if parameters.by_slide else None
+        ridge = ImageRidge.fit(spots, blocks, components, parameters, seen) if parameters.line else None
         return cls(image_axes, components, ridge, features)
 
     @cached_property
@@ -220,10 +221,17 @@ class ImageRidge:
 
     @classmethod
     def fit(
-        cls, spots: Spots, blocks: tuple[tuple[int, int], ...], components: GeneComponents, parameters: Parameters
+        cls,
+        spots: Spots,
+        blocks: tuple[tuple[int, int], ...],
+        components: GeneComponents,
+        parameters: Parameters,
+        seen: tuple[ImageAxes, np.ndarray] | None = None,
     ) -> ImageRidge:
-        """From reference spots and their components."""
-        image_axes, features = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
+        """From reference spots and their components; axes by slide and the spots' features on them may be known."""
+        if seen is None:
+            seen = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
+        image_axes, features = seen
         ridge = fit_ridge(features, components.scores, spots.slide, n_scored=N_PENALTY_COMPONENTS)
         return cls(image_axes, ridge, features)
 

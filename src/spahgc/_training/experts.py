@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._linear.held_out import Fold, groups_of, hold_out_each
 from spahgc._linear.kernel import KernelRidge, fit_kernel_ridge
+from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
 from spahgc._linear.ridge import fit_ridge
 from spahgc._linear.weights import prove_weights
@@ -22,7 +23,7 @@ from spahgc._training.graphs import hetero_graph, needed_references
 from spahgc._training.networks import predict_networks, train_networks
 from spahgc._training.perceptron import PerceptronExpert, fit_perceptron, new_perceptron
 from spahgc.pp._bank.references import make_rs_graph
-from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
+from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges, n_neighbors
 
 if TYPE_CHECKING:
     from spahgc._linear.node_features import NodeFeatures
@@ -33,7 +34,7 @@ N_PENALTY_COMPONENTS = 4
 """Largest components by whose error the penalty of the line is chosen: smaller ones are mostly noise, and would raise it."""
 
 
-SEE_OVERALL = (KERNEL_OVERALL, PERCEPTRON_OVERALL, GRAPH)
+SEE_OVERALL = (KERNEL_OVERALL, PERCEPTRON_OVERALL)
 """Experts that see features standardised over all references; the others see them standardised by slide."""
 
 
@@ -53,15 +54,21 @@ class Views:
     by_slide
         Standardised over the spots of each slide.
     overall
-        Standardised over the spots of all references.
+        Standardised over the spots of all references; ``None`` where no expert looks at it.
     """
 
     by_slide: np.ndarray
-    overall: np.ndarray
+    overall: np.ndarray | None
 
     def of(self, expert: str) -> np.ndarray:
         """The view of an expert."""
-        return self.overall if expert in SEE_OVERALL else self.by_slide
+        if expert not in SEE_OVERALL:
+            return self.by_slide
+        if self.overall is None:
+            raise ValueError(
+                f'expert "{expert}" sees features that are standardised over all references, and there are none.'
+            )
+        return self.overall
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,17 @@ class Experts:
         Those that see a view of a spot, by name; one whose weights are zero is not among them.
     weights
         Of every expert; their sum is 1.
+    axes
+        To features that are standardised over all references; ``None`` where no expert looks at them.
     """
 
     fitted: Mapping[str, KernelRidge | PerceptronExpert]
     weights: Mapping[str, float]
+    axes: ImageAxes | None
+
+    def views(self, spots: Spots, by_slide: np.ndarray) -> Views:
+        """What the experts see of a target's spots, of which features by slide are known."""
+        return Views(by_slide, None if self.axes is None else self.axes.transform(spots))
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
@@ -93,6 +107,8 @@ class Experts:
         arrays = {f"weights.{name}": np.array(weight) for name, weight in self.weights.items()}
         for name, expert in self.fitted.items():
             arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items()}
+        if self.axes is not None:
+            arrays |= {f"axes.{name}": array for name, array in self.axes.to_arrays().items()}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
@@ -105,7 +121,8 @@ class Experts:
             if parts:
                 is_network = name in (PERCEPTRON, PERCEPTRON_OVERALL)
                 fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**parts)
-        return cls(fitted, weights)
+        axes = arrays_with_prefix("axes.", arrays)
+        return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None)
 
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -141,10 +158,16 @@ class Proof:
         See :class:`Experts`.
     panel
         What the weighted experts predict of every reference without having seen it, spots x panel, float32.
+    views
+        What the experts see of the references.
+    axes
+        See :class:`Experts`.
     """
 
     weights: dict[str, float]
     panel: np.ndarray
+    views: Views
+    axes: ImageAxes | None
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
@@ -153,6 +176,7 @@ class Proof:
 
 def prove_experts(
     spots: Spots,
+    blocks: tuple[tuple[int, int], ...],
     node_features: LowRankFeatures,
     parameters: Parameters,
     *,
@@ -166,6 +190,8 @@ def prove_experts(
     ----------
     spots
         Spots of all references.
+    blocks
+        Columns of the embedding that belong together.
     node_features
         Axes and components of all references; for these components weights are found. The expression of the references has
         no part in the axes.
@@ -178,7 +204,8 @@ def prove_experts(
     device
         Torch device of the graph.
     """
-    views, components = views_of(node_features), node_features.components
+    views, axes = views_of(spots, blocks, node_features, parameters)
+    components = node_features.components
     said = {name: np.zeros(components.scores.shape) for name in parameters.experts}
     groups, folds = groups_of(spots, patients), []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
@@ -194,7 +221,7 @@ def prove_experts(
     panel = np.empty(spots.y.shape, dtype=np.float32)
     for rows, known in folds:
         panel[rows] = known.panel(blended[rows])
-    return Proof(weights, panel)
+    return Proof(weights, panel, views, axes)
 
 
 def _held_out_scores(
@@ -209,8 +236,9 @@ def _held_out_scores(
 ) -> np.ndarray:
     """What an expert that learned from the others says of the spots that are held out."""
     if name == GRAPH:
-        nodes = LowRankFeatures(node_features.image_axes, fold.components, None, views.overall[fold.others])
-        return _graph_scores(nodes, fold.spots, views.overall[fold.rows], spots.xy[fold.rows], parameters, seed, device)
+        carried = node_features.features
+        nodes = LowRankFeatures(node_features.image_axes, fold.components, None, carried[fold.others])
+        return _graph_scores(nodes, fold.spots, carried[fold.rows], spots.xy[fold.rows], parameters, seed, device)
     seen = views.of(name)
     return fit_expert(name, seen[fold.others], fold.components, fold.spots, seed).predict(seen[fold.rows])
 
@@ -227,21 +255,27 @@ def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: in
     raise ValueError(f'no expert is called "{name}".')
 
 
-def views_of(node_features: LowRankFeatures) -> Views:
-    """What experts see of the references."""
+def views_of(
+    spots: Spots, blocks: tuple[tuple[int, int], ...], node_features: LowRankFeatures, parameters: Parameters
+) -> tuple[Views, ImageAxes | None]:
+    """What experts see of the references, and the axes of what is standardised over all of them, if one looks at that."""
     if node_features.ridge is None:
         raise ValueError("experts stand on the axes of a line. Pass line=True.")
-    return Views(node_features.ridge.features, node_features.features)
+    by_slide = node_features.ridge.features
+    if not set(parameters.experts) & set(SEE_OVERALL):
+        return Views(by_slide, None), None
+    axes, overall = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around, by_slide=False)
+    return Views(by_slide, overall), axes
 
 
 def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: int) -> Experts:
     """Train on all references those experts beside line and graph that earned a weight."""
     if not isinstance(node_features, LowRankFeatures):
         raise TypeError(f"experts predict components, found {type(node_features).__name__}.")
-    views = views_of(node_features)
+    views = proof.views
     names = [name for name in proof.weights if proof.uses(name) and name not in (LINE, GRAPH)]
     fitted = {name: fit_expert(name, views.of(name), node_features.components, spots, seed) for name in names}
-    return Experts(fitted, proof.weights)
+    return Experts(fitted, proof.weights, proof.axes)
 
 
 def _graph_scores(
@@ -255,11 +289,14 @@ def _graph_scores(
 ) -> np.ndarray:
     """Scores that a graph of some references gives to other spots."""
     networks, _ = train_networks(known, node_features, parameters, seed=seed, device=device)
-    reference_graph = make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
-    cross = CS.build(Nodes(node_features.features), Nodes(features), parameters.n_cross, _search_device(device)).graph
-    graph = target_graph(
-        node_features.features, node_features.expression, features, xy, cross, reference_graph, parameters, device
+    known_features, known_expression = node_features.features, node_features.expression
+    reference_graph = (
+        make_rs_graph(known_features, known_expression, parameters.n_reference) if parameters.layers else None
     )
+    bank = Nodes(known_features)
+    wanted = n_neighbors(CS, bank, parameters)
+    cross = CS.build(bank, Nodes(features), wanted, _search_device(device)).graph
+    graph = target_graph(known_features, known_expression, features, xy, cross, reference_graph, parameters, device)
     return predict_networks(networks, graph, xy, parameters, device)[0] * node_features.components.size
 
 
@@ -269,12 +306,12 @@ def target_graph(
     features: Rows,
     xy: np.ndarray,
     cross: csr_matrix,
-    reference_graph: csr_matrix,
+    reference_graph: csr_matrix | None,
     parameters: Parameters,
     device: str,
 ) -> HeteroGraph:
     """Graph of a target with what it needs of the references, on a device."""
-    known = {CS.name: cross, RS.name: csr_matrix(reference_graph)}
+    known = {CS.name: cross} | ({} if reference_graph is None else {RS.name: csr_matrix(reference_graph)})
     nodes = {TARGET: Nodes(features, xy), REFERENCE: Nodes(reference_features, expression=expression)}
     graphs = build_edges(nodes, parameters, known=known)
     return hetero_graph(*needed_references(nodes, graphs, parameters.layers), device)

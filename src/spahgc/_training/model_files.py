@@ -76,8 +76,9 @@ def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Te
 
 
 def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
-    """Models of that time average line and graph by their share."""
-    return description | {"parameters": description["parameters"] | {"experts": []}}, tensors
+    """Models that average line and graph by their share, predict from states, and see all references in every step."""
+    new = {"experts": [], "n_retrieved": 0, "step_references": 0}
+    return description | {"parameters": {**description["parameters"], **new}}, tensors
 
 
 MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NODE_FEATURES, NETWORKS, TRUST, EXPERTS = "node_features.", "networks.", "trust.", "experts."
 """First parts of the names of tensors in the weights file."""
 
-_AXES = r"node_features\.(?:ridge\.)?image_axes\."
+_AXES = r"(?:node_features\.(?:ridge\.)?image_axes|experts\.axes)\."
 SHAPES: dict[str, tuple[str | int, ...]] = {
     r"node_features\.features": ("spots", "features"),
     r"node_features\.components\.scores": ("spots", "components"),
@@ -41,7 +41,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"experts\.weights\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),
-    r"experts\.kernel_overall\.landmarks": ("landmarks overall", "features"),
+    r"experts\.kernel_overall\.landmarks": ("landmarks overall", "any"),
     r"experts\.kernel_overall\.coefficients": ("landmarks overall", "components"),
     r"experts\.kernel(_overall)?\.(penalties|slopes)": ("components",),
     r"experts\.perceptron(_overall)?\.size": (1,),
@@ -54,7 +54,7 @@ WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
 MAY_BE_NAN = r"trust\."
 """Tensors in which NaN stands for what no reference could tell."""
 
-POSITIVE = ("n_spatial", "n_cross", "n_reference", "n_networks", "width", "layers", "heads", "tasks_per_step")
+POSITIVE = ("n_spatial", "n_cross", "n_reference", "n_networks", "width", "heads", "tasks_per_step")
 """Parameters that are whole numbers of at least 1; other numbers are at least 0."""
 
 

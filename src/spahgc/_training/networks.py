@@ -145,7 +145,14 @@ def _train(
 
 def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
     """A network of the size that the parameters ask for."""
-    return SpaHGCNetwork(feature_dim, outputs, width=parameters.width, layers=parameters.layers, heads=parameters.heads)
+    return SpaHGCNetwork(
+        feature_dim,
+        outputs,
+        width=parameters.width,
+        layers=parameters.layers,
+        heads=parameters.heads,
+        retrieval=bool(parameters.n_retrieved),
+    )
 
 
 @dataclass(frozen=True)
@@ -204,8 +211,8 @@ def predict_networks(
 
     Returns
     -------
-    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, in
-    the order of ``graph.cs``, float32.
+    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, or of
+    retrieval over its heads, in the order of ``graph.cs``, float32.
     """
     blocks: Blocks = WHOLE
     if len(xy) > MAX_WHOLE_SPOTS:
