@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import SCORES, STRUCTURE_SCORES, UNS, Layers, Obs, Obsm, Uns, Var
 from spahgc._linear.trust import Trust
+from spahgc._slides.measured_part import MeasuredPart
 from spahgc._spots.rows import blocks_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
@@ -78,6 +79,14 @@ def prediction_and_panel(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarr
     return values, ~np.isnan(values).all(axis=0)
 
 
+def reference_spots(adata: AnnData, key: str) -> np.ndarray:
+    """Spots of a slide that were a reference of its own prediction and have no value in it, boolean, one entry a spot."""
+    column = adata.obs.get(Obs.measured(key))
+    if column is None or column.dtype != bool:
+        return np.zeros(adata.n_obs, dtype=bool)
+    return column.to_numpy()
+
+
 def check_new_key(name: str, where: str) -> str:
     """Refuse a name under which h5ad and zarr cannot write."""
     if not name or "/" in name:
@@ -119,6 +128,13 @@ def write_prediction(
     _forget(target, key)
     uns = target.uns.setdefault(UNS, {})
     uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
+
+
+def write_measured(target: AnnData, part: MeasuredPart, key: str) -> None:
+    """Write which spots of the target were a reference of the prediction under this key, and the record of it."""
+    target.obs[Obs.measured(key)] = part.spots
+    records = target.uns[UNS][Uns.predictions]
+    records[key] = records[key] | {Uns.measured: part.record()}
 
 
 def write_trust(target: AnnData, model: SpaHGC, key: str, support: np.ndarray | None) -> None:
@@ -165,7 +181,8 @@ def _forget(target: AnnData, key: str) -> None:
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
-    target.obs = target.obs.drop(columns=[c for c in (Obs.support(key), Obs.domain(key)) if c in target.obs])
+    of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key))
+    target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])
     target.layers.pop(Layers.spread(key), None)
     for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
         target.obsm.pop(graph, None)
