@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -138,9 +136,7 @@ def test_the_measured_part_acts_as_a_slide_of_its_own_would(partly, refs):
 
 def test_attribution_names_spots_of_the_measured_part(partly, refs, quick_default):
     found = predicted(partly, refs, preset=quick_default)
-    rows = pd.concat(
-        sp.tl.attribution(found, spot) for spot in found.obs_names[others_of(partly)]
-    )
+    rows = pd.concat(sp.tl.attribution(found, spot) for spot in found.obs_names[others_of(partly)])
     own = rows[rows["slide"] == "P1S1"]
     assert len(own) and set(own["spot"]) <= set(partly.obs_names[~others_of(partly)])
     with pytest.raises(ValueError, match=r"was measured and served as a reference .*so nothing was predicted there"):
@@ -188,7 +184,9 @@ def test_a_measured_half_brings_the_values_of_the_other_half_nearer(quick_defaul
     options: dict[str, Any] = {"genes": genes, "preset": quick_default}
     without = sp.tl.predict(target, refs, copy=True, **options)
     without.obs[f"{KEY}_measured"] = target.obs[COLUMN]  # so that both are scored on the same spots
-    scores = {name: sp.tl.evaluate(one) for name, one in (("without", without), ("with", predicted(target, refs, **options)))}
+    scores = {
+        name: sp.tl.evaluate(one) for name, one in (("without", without), ("with", predicted(target, refs, **options)))
+    }
     assert (scores["with"]["n_spots"] == 70).all() and (scores["without"]["n_spots"] == 70).all()
     assert scores["with"]["rmse"].mean() < 0.95 * scores["without"]["rmse"].mean()
     morphology = target.var_names[target.var["truth_kind"] == "morphology"]
@@ -366,7 +364,10 @@ def test_measured_spots_without_counts_are_refused(partly, refs):
 @pytest.mark.usefixtures("no_work")
 def test_glass_alone_is_no_measured_part(partly, refs):
     partly.obs["in_tissue"] = others_of(partly).astype(int)
-    with pytest.warns(UserWarning, match="off the tissue"), pytest.raises(ValueError, match="names 0 spots of the target"):
+    with (
+        pytest.warns(UserWarning, match="off the tissue"),
+        pytest.raises(ValueError, match="names 0 spots of the target"),
+    ):
         sp.tl.predict(partly, refs, measured=COLUMN)
 
 
@@ -441,7 +442,7 @@ def test_domains_and_pathways_are_those_of_predicted_spots(partly, refs):
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
-def test_it_survives_a_file(partly, refs, tmp_path, ending, quick_default):
+def test_a_prediction_of_the_others_survives_a_file(partly, refs, tmp_path, ending, quick_default):
     found = predicted(partly, refs, preset=quick_default)
     path = tmp_path / f"found.{ending}"
     getattr(found, f"write_{ending}")(path)

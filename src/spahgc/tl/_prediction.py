@@ -24,7 +24,7 @@ def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
 
 
 def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
-    """Prediction of the genes of the panel, and their names.
+    """Prediction of the genes of the panel at the spots that were predicted, and the names of the genes.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
 
     Returns
     -------
-    Spots x genes, float64, a new array; and the genes.
+    Spots x genes, float64, a new array, without the measured spots that were a reference (:func:`reference_spots`); and
+    the genes.
 
     Raises
     ------
@@ -50,7 +51,8 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
     values, panel = prediction_and_panel(adata, key)
     if not panel.any():
         raise ValueError(f'the panel of layers["{key}"] is empty: no gene was predicted. Run spahgc.tl.predict again.')
-    expression, genes = values[:, panel].astype(np.float64), [str(gene) for gene in adata.var_names[panel]]
+    predicted = ~reference_spots(adata, key)
+    expression, genes = values[predicted][:, panel].astype(np.float64), [str(gene) for gene in adata.var_names[panel]]
     broken = ~np.isfinite(expression)
     if broken.any():
         raise ValueError(
@@ -60,7 +62,7 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
         )
     if not np.ptp(expression, axis=0).any():
         raise ValueError(
-            f'layers["{key}"] is the same in all {adata.n_obs} spots, so there is nothing to tell them apart '
+            f'layers["{key}"] is the same in all {len(expression)} spots, so there is nothing to tell them apart '
             '(method="mean" predicts so). Predict with another method.'
         )
     return expression, genes
