@@ -54,22 +54,26 @@ def draw_measured(ax: Axes, tissue: Tissue, spots: np.ndarray, *, legend: bool =
     """
     if not spots.any():
         return
+    from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
 
     draw_filled(ax, tissue, spots, facecolors=FACE, edgecolors=EDGE, linewidths=EDGE_PT)
     if not legend:
         return
     mark = Line2D([], [], marker="o", linestyle="", ms=MARKER_PT, mfc=FACE, mec=EDGE, mew=EDGE_PT)
-    found = ax.legend(
+    # A legend by itself: ax.legend would take away the one that a panel may have.
+    below = Legend(
+        ax,
         [mark],
         [measured_note(int(spots.sum())).replace(", ", ",\n")],
         loc="upper right" if right else "upper left",
         bbox_to_anchor=(1 if right else 0, 0),
+        bbox_transform=ax.transAxes,
         frameon=False,
         handletextpad=0.2,
         borderpad=0.1,
         borderaxespad=0.0,
         labelcolor=text_colour(ax),
     )
-    # A panel may have a legend of its own.
-    ax.add_artist(found)
+    ax.add_artist(below)
+    below.set_clip_on(False)  # so that the layout leaves room for it
