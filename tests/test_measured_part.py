@@ -539,12 +539,22 @@ def test_every_figure_of_predicted_values_says_how_many_spots_were_measured(show
         "support": sp.pl.support(shown, threshold=0.2, return_fig=True),
         "domains": sp.pl.domains(shown, return_fig=True),
         "trust": sp.pl.trust(shown, return_fig=True),
+        "scores": sp.pl.gene_scores(shown, return_fig=True),
+        "scores of a table": sp.pl.gene_scores(sp.tl.evaluate(shown), return_fig=True),
+        "abundance": sp.pl.score_vs_abundance(shown, return_fig=True),
     }
     for name, figure in figures.items():
         assert texts(figure).count(NOTE) == 1, name
         figure.savefig("/dev/null", format="png")
     assert "of 35 spots below 0.2" in texts(figures["support"])
     assert "0 1" in texts(figures["domains"]), "the legend of the domains is still there"
+
+
+def test_figures_of_scores_refuse_a_slide_of_measured_spots_alone(shown):
+    only = shown[shown.obs[f"{KEY}_measured"]].copy()
+    for draw in (sp.pl.trust, sp.pl.score_vs_abundance):
+        with pytest.raises(ValueError, match="no spot of the slide was both measured and predicted"):
+            draw(only)
 
 
 def test_a_figure_of_a_whole_prediction_says_nothing_of_it(target, refs):

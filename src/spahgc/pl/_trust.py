@@ -251,13 +251,7 @@ def _gene_pcc(adata: AnnData, key: str) -> GenePCC:
 
 def _values(adata: AnnData, key: str, layer: str | None, units: str | None) -> ValuesWithSpread:
     """Measured and predicted values of the panel, over the spots that have counts."""
-    measured, spots = measured_spots(adata, layer, units)
-    spots = spots[~reference_spots(adata, key)[spots]]  # which have no prediction
-    if not len(spots):
-        raise ValueError(
-            f'no spot of {SLIDE} was both measured and predicted under the key "{key}": all that have counts were a '
-            "reference. There is nothing to compare."
-        )
+    measured, spots = measured_spots(adata, layer, units, key)
     spread = dense(adata.layers[Layers.spread(key)])
     return ValuesWithSpread(
         measured=measured,
