@@ -114,6 +114,22 @@ def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     assert tiled["target"].n_vars == 0
 
 
+def test_the_rest_of_a_slide_is_predicted(
+    quick_default: sp.Parameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sp.settings, "device", "cpu")
+    monkeypatch.setitem(PRESETS, "default", quick_default)
+    target, *refs = sp.datasets.simulated(2, n_patients=2, n_spots=60, n_genes=20, n_domains=2, seed=1)
+    for slide in (target, *refs):
+        slide.var_names = [*GENES, *slide.var_names[len(GENES) :]]
+    names = run("measured_in_part.md", target=target, refs=refs)
+    measured = target.obs["was_measured"].to_numpy()
+    check(target[~measured])
+    assert np.isnan(target.layers["spahgc"][measured]).all()
+    assert names["scores"].attrs["n_spots_reference"] == measured.sum() >= 20
+
+
 def test_a_spatialdata_is_predicted(slides: list[AnnData]) -> None:
     sd = pytest.importorskip("spatialdata")
     from geopandas import GeoDataFrame, points_from_xy

@@ -35,7 +35,7 @@ from spahgc.pl._spot_panels import (
 from spahgc.pl._style import RC, TEXT_PT, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._embed.slide_image import SlideImage, Source
-from spahgc.tl._attribution import attended_record, spot_position
+from spahgc.tl._attribution import attended_record, check_predicted_spot, spot_position
 from spahgc.tl._attribution import attribution as attribution_table
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ def _content(
     record = attended_record(adata, key)
     embedding = str(record["embedding"])
     position = spot_position(adata, spot)
+    check_predicted_spot(adata, position, key)
     slides = reference_slides(refs, record["references"], keys.table_key)
     target = slide_image(data, adata, image, keys)
     patches = reference_patches(references, slides, embedding, patch_um)

@@ -10,11 +10,12 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import UNS, Obsm, Uns
+from spahgc._keys import UNS, Obs, Obsm, Uns
 from spahgc._parameters import NETWORK
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -72,7 +73,7 @@ def attribution(
     KeyError
         If there is no such spot or prediction, or if what the prediction wrote beside its layer is gone.
     ValueError
-        If a baseline made the prediction, if the model was trained for 0 epochs (its line looks at no reference spot),
+        If a baseline made the prediction, if the spot was measured and a reference of it, if the model was trained for 0 epochs (its line looks at no reference spot),
         if the graph was overwritten since, or if ``by`` is not known.
 
     See Also
@@ -95,6 +96,7 @@ def attribution(
     adata = table_of(adata, table_key, "the slide")
     check_anndata(adata, "the slide")
     row = spot_position(adata, spot)
+    check_predicted_spot(adata, row, key)
     record = attended_record(adata, key)
     similarity, attention = stored_edges(adata, key, len(record[Uns.bank_spots]))
     slides, spots = reference_names(np.asarray(record[Uns.bank_spots])[similarity[row].indices], record["references"])
@@ -124,6 +126,15 @@ def spot_position(adata: AnnData, spot: str | int) -> int:
             "or a position as a number."
         )
     return int(adata.obs_names.get_loc(spot))
+
+
+def check_predicted_spot(adata: AnnData, row: int, key: str) -> None:
+    """Refuse a spot that was a reference of the prediction and not predicted itself."""
+    if reference_spots(adata, key)[row]:
+        raise ValueError(
+            f'spot "{adata.obs_names[row]}" was measured and served as a reference of the prediction "{key}" (obs["'
+            f'{Obs.measured(key)}"]), so nothing was predicted there. Choose one of the others.'
+        )
 
 
 def attended_record(adata: AnnData, key: str) -> Mapping[str, Any]:

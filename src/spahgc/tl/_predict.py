@@ -14,6 +14,7 @@ from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
+from spahgc._slides.measured_part import MeasuredPart, measured_part
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
@@ -21,6 +22,7 @@ from spahgc._slides.totals import remember_library_sizes
 from spahgc._spots.pieces import describe_pieces
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
+from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank, in_place, predict_spots
 from spahgc.pp._bank.references import (
@@ -28,13 +30,16 @@ from spahgc.pp._bank.references import (
     bank_embedding,
     bank_record,
     check_target,
+    check_target_apart,
     is_bank,
     open_references,
+    slide_look,
+    target_look,
     target_spots,
 )
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
-from spahgc.tl._prediction import write_attention, write_prediction, write_trust
+from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -54,6 +59,7 @@ def predict(
     embedding: str | None = None,
     layer: str | None = None,
     units: str | None = None,
+    measured: str | None = None,
     preset: str | Parameters = "default",
     key_added: str = "spahgc",
     seed: int = 0,
@@ -67,10 +73,11 @@ def predict(
     ----------
     target
         The slide, with embedding and ``obsm["spatial"]``: an AnnData, or a SpatialData with such a table. Its counts are
-        not looked at. An object without genes gets those of the panel.
+        not looked at, but for those of the spots that ``measured`` names. An object without genes gets those of the panel.
     refs
         Measured slides with the same embedding, AnnData or SpatialData, or a bank from
-        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk.
+        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk. With ``measured``
+        slides only, or none.
     model
         A trained model, instead of ``refs``.
     method
@@ -104,6 +111,10 @@ def predict(
         ``"normalized"``, scaled counts without the logarithm; ``"transformed"``, values that are taken as they are, in whose
         units the prediction is then. ``None`` finds out and warns of what it assumes, or refuses
         where nothing tells.
+    measured
+        Boolean column of the target's ``obs``, True where the slide was measured: a corner, some of the sections on it. These
+        spots, at least 20, are a reference at their own place, with counts as in the references (``layer``, ``units``), and the
+        others alone are predicted. ``None``: nothing of the target is measured.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
@@ -131,6 +142,9 @@ def predict(
       held out in turn, and its 95 % interval;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it;
+    - with ``measured``: ``obs["spahgc_measured"]``, True for the spots that were a reference: their rows in all of the above
+      are NaN or empty. ``uns["spahgc"]["predictions"]["spahgc"]["measured"]`` says how many they are, and the name of that
+      reference, which is the target's own or ``"target"``;
     - ``obs["spahgc_total_counts"]`` where ``X`` holds counts: the spots' totals over all genes, by which
       :func:`spahgc.tl.evaluate` scales them also after genes were taken away. They have no part in the prediction;
     - ``obsm["spatial"]`` where the table of a SpatialData has none: centres of the shapes that it annotates, in pixels
@@ -143,10 +157,11 @@ def predict(
     Raises
     ------
     KeyError
-        If an embedding, positions or genes are missing.
+        If an embedding, positions, genes or the column of measured spots are missing.
     ValueError
-        If target and references do not fit together, if the target is among the references, if there are none, or if
-        the layers together would take more than ``spahgc.settings.max_dense_gb``.
+        If target and references do not fit together, if the target is among the references, if there are none, if
+        the layers together would take more than ``spahgc.settings.max_dense_gb``, or if ``measured`` names all spots, fewer
+        than 20 with counts, or counts that are NaN.
 
     See Also
     --------
@@ -162,17 +177,26 @@ def predict(
     Sub-spots are columns of the embedding: the encoder's output for the patch, `dim` of them, then that for each of its
     parts, such as the nine of a grid of three by three. An encoder record with ``"context": "subspots 9"`` says so, see
     :func:`spahgc.pp.use_embedding`. Without them ``"deepspot"`` goes by the spot and its neighbours.
+
+    With ``measured`` the prediction still sees how all spots of the target look, measured ones as neighbours too. The measured
+    spots are standardised by themselves, as a slide of their own, both what they look like and what they express: a corner of
+    tumour says how its spots differ from each other, not how tumour differs from the rest of the slide.
     """
-    _check_arguments(refs, model, method, key_added)
+    _check_arguments(refs, model, method, key_added, measured)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
         )
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
     refs = placed_tables(open_references(refs), table_key, "reference")
+    if measured is not None and is_bank(refs):
+        raise ValueError(
+            "measured= adds a slide to the references, and refs= is a bank, whose genes were chosen without it. Pass the slides "
+            "of the bank themselves."
+        )
     check_anndata(target, "the target")
     parameters = find_preset(preset)
-    rows = TissueRows.of(target, "the target")
+    rows, part = TissueRows.of(target, "the target"), None
     if model is not None:
         spots = target_spots(rows.only(target), model.embedding)
         _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
@@ -180,12 +204,15 @@ def predict(
         record = encoder_records(target).get(model.embedding, {})
         check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
     else:
-        spots, bank = _spots_and_bank(target, rows, refs, genes, embedding, layer, units, parameters, method)
+        spots, bank, part = _spots_and_bank(
+            target, rows, refs, measured, genes, embedding, layer, units, parameters, method
+        )
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
     target = target.copy() if copy else target
     if model is not None:
         prediction = in_place(predict_spots(model, spots, device=device, support=True), rows)
+        prediction = prediction if part is None else _outside(prediction, part)
         record = model.record() | {
             "method": method,
             "device": resolve_device(device),
@@ -197,16 +224,24 @@ def predict(
         write_trust(target, model, key_added, prediction.support)
     else:
         predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
+        predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
+    if part is not None:
+        write_measured(target, part, key_added)
     remember_library_sizes(target)
     return with_table(data, target, table_key) if copy else None
 
 
-def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None:
+def _check_arguments(refs: Any, model: Any, method: str, key_added: str, measured: str | None) -> None:
     if method not in METHODS:
         raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(METHODS)}.')
-    if refs is None and model is None:
+    if measured is not None and model is not None:
+        raise ValueError(
+            "measured= makes a reference of a part of the target, and model= was trained without it. Pass refs= with the "
+            "slides instead of the model, so that a new one is trained."
+        )
+    if refs is None and model is None and measured is None:
         raise ValueError("no reference was given. Pass refs= with measured slides, or model= with a trained model.")
     if refs is not None and model is not None:
         raise ValueError("both refs= and model= were given. A model brings its references: pass one of the two.")
@@ -218,37 +253,61 @@ def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None
         raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
 
 
+def _outside(prediction: Prediction, part: MeasuredPart) -> Prediction:
+    """A prediction of all spots of the target without what it says of the measured ones."""
+    return replace(
+        prediction,
+        expression=part.outside(prediction.expression),
+        cross=part.outside(prediction.cross),
+        attention=part.outside(prediction.attention),
+        support=part.outside(prediction.support),
+    )
+
+
 def _spots_and_bank(
     target: AnnData,
     rows: TissueRows,
     refs: Any,
+    measured: str | None,
     genes: Sequence[str] | str | None,
     embedding: str | None,
     layer: str | None,
     units: str | None,
     parameters: Parameters,
     method: str,
-) -> tuple[Spots, AnnData]:
-    """The target's spots, and the references as a bank, once everything that can be wrong with them has been looked at."""
+) -> tuple[Spots, AnnData, MeasuredPart | None]:
+    """The target's spots, the references as a bank, and the measured part, once everything that can be wrong was looked at."""
     check_coordinates(target, "the target")
+    shown, part = rows.only(target), None
+    padded = padded_spots(shown), padded_around(shown)
     if not is_bank(refs):
-        refs = measured_slides(refs, layer=layer, units=units)
-        first = next(iter(refs.values()))
-        key = find_embedding(first.adata, embedding, "the references")
-        for slide in refs.values():
+        slides = {} if refs is None else measured_slides(refs, layer=layer, units=units)
+        others = dict(slides)
+        if measured is not None:
+            hold = all(slide.hold for slide in slides.values())
+            part = measured_part(target, measured, rows, others=list(others), layer=layer, units=units, hold=hold)
+            slides = dict(sorted({**others, part.slide.name: part.slide}.items()))
+        first = next(iter((others or slides).values()))
+        key = find_embedding(first.adata, embedding, "the references" if others else "the target")
+        for slide in slides.values():
             slide.embedding(key)
-        spots = target_spots(rows.only(target), key)  # before the work of making a bank
+        spots = target_spots(shown, key)  # before the work of making a bank
+        if part is not None:
+            # Said of the target: beside its measured part its whole would be refused as a slide that stands there twice.
+            look = target_look(spots, encoder_records(target).get(key, {}), *padded)
+            check_target_apart(look, {name: slide_look(slide, key) for name, slide in others.items()})
+        refs = slides
     # No RS graph: a baseline has none, and a fit makes that of what its nodes carry.
     bank = as_bank(
         refs, genes=genes, embedding=embedding, layer=layer, units=units, parameters=parameters, rs_graph=False
     )
     if is_bank(refs):
         key = bank_embedding(bank)
-        spots = target_spots(rows.only(target), key)
-    shown = rows.only(target)
-    check_target(spots, encoder_records(target).get(key, {}), bank, padded_spots(shown), padded_around(shown))
+        spots = target_spots(shown, key)
+    own = None if part is None else part.slide.name
+    check_target(spots, encoder_records(target).get(key, {}), bank, *padded, own=own)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
-    return spots, bank
+    return spots, bank, part
 
 
 def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:

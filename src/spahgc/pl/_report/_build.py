@@ -129,7 +129,7 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
         "microns": tissue.microns,
         "patchWidth": sources.patch_width,
         "picture": None,
-        "notes": reading_notes(content),
+        "notes": reading_notes(content, record),
         "provenance": sections(sources.adata, content, record),
     }
 

@@ -19,7 +19,7 @@ from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.totals import warn_of_other_genes
 from spahgc._slides.units import TRANSFORMED
-from spahgc._spots.rows import Joined, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
+from spahgc._spots.rows import Joined, Rows, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -636,6 +636,8 @@ def check_target(
     bank: AnnData,
     padded: np.ndarray | None = None,
     around: np.ndarray | None = None,
+    *,
+    own: str | None = None,
 ) -> None:
     """Refuse a target that cannot be predicted from this bank.
 
@@ -651,6 +653,8 @@ def check_target(
         Which of its patches reach past the image, boolean; ``None`` where nobody knows.
     around
         Spots of which any patch of the context does, boolean; ``None`` where nobody knows.
+    own
+        Name of the reference that is the measured part of the target, the only one that may be of its slide.
     """
     key = bank_embedding(bank)
     check_same_encoder(dict(record), encoder_records(bank).get(key, {}), key, "the target", "the references")
@@ -660,25 +664,38 @@ def check_target(
             f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
             "Embed all slides with the same encoder."
         )
-    known = stored_rows(bank.obsm[key])
+    stored = stored_rows(bank.obsm[key])
+    known: Rows = np.asarray(bank.obsm[key]) if stored is None else stored
     if bank.obsm[key].dtype == np.float16:
         z = z.astype(np.float16).astype(np.float32)  # as it would stand there
-    shared = shared_spots(
-        spots.xy, z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key]) if known is None else known
-    )
+    slide = bank.obs[Obs.slide].astype(str).to_numpy()
+    others = np.flatnonzero(slide != own)
+    known = known if len(others) == len(slide) else SomeRows(known, others)
+    shared = others[shared_spots(spots.xy, z, np.asarray(bank.obsm[SPATIAL])[others], known)]
     if len(shared):
-        names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
+        names = sorted(set(slide[shared]))
         raise ValueError(
             f"the target is also among the references: {len(shared)} of its spots stand in {quoted(names)}. Their own "
             "expression would reach their prediction. Leave that slide out of the references."
         )
-    for name, look in bank_looks(bank).items():
-        found = overlap(_look(np.asarray(spots.z), record, spots.xy, padded, around), look)
+    looks = {name: look for name, look in bank_looks(bank).items() if name != own}
+    check_target_apart(target_look(spots, record, padded, around), looks)
+    if len(spots) < 2:
+        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")
+
+
+def target_look(spots: Spots, record: Mapping[str, Any], padded: np.ndarray | None, around: np.ndarray | None) -> Look:
+    """What a target looks like; parameters as in :func:`check_target`."""
+    return _look(np.asarray(spots.z), record, spots.xy, padded, around)
+
+
+def check_target_apart(target: Look, others: Mapping[str, Look]) -> None:
+    """Refuse a target that looks like a slide, by name, from which it would be predicted."""
+    for name, look in others.items():
+        found = overlap(target, look)
         if found is not None:
             raise ValueError(
                 f'the target is also among the references, slightly changed: {found} look the same in "{name}", or lie '
                 "there in the same constellation. Their own expression would reach their prediction. Leave that slide out "
                 "of the references."
             )
-    if len(spots) < 2:
-        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")
