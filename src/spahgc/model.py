@@ -376,7 +376,10 @@ class SpaHGC:
         if self.trust is not None:
             arrays |= {f"{TRUST}{name}": array for name, array in self.trust.to_arrays().items()}
         if self.experts is not None:
-            arrays |= {f"{EXPERTS}{name}": array for name, array in self.experts.to_arrays().items()}
+            arrays |= {
+                f"{EXPERTS}{name}": array
+                for name, array in self.experts.to_arrays(np.asarray(self.node_features.features)).items()
+            }
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
             f"{NETWORKS}{name}": part for name, part in torch.nn.ModuleList(self.networks).state_dict().items()
         }
@@ -419,7 +422,8 @@ class SpaHGC:
             sizes = node_features.features.shape[1], node_features.expression.shape[1]
             experts = None
             if parameters.experts:
-                experts = Experts.from_arrays(arrays_with_prefix(EXPERTS, tensors))
+                features = np.asarray(node_features.features[:])
+                experts = Experts.from_arrays(arrays_with_prefix(EXPERTS, tensors), features)
             trained = experts is None or experts.uses(GRAPH)
             networks = make_networks(tensors, parameters, *sizes) if trained else []
         return cls(

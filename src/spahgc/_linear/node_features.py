@@ -156,7 +156,8 @@ class LowRankFeatures:
         }
         if self.ridge is not None:
             parts |= {f"ridge.{name}": np.asarray(part) for name, part in self.ridge.ridge._asdict().items()}
-            parts |= {f"ridge.image_axes.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
+            if self.ridge.image_axes is not self.image_axes:
+                parts |= {f"ridge.image_axes.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
         return {name: np.ascontiguousarray(part) for name, part in parts.items()}
 
     @classmethod
@@ -170,14 +171,14 @@ class LowRankFeatures:
             training_target=np.empty((len(scores), 0), dtype=np.float32),
             training_loadings=np.empty((scores.shape[1], 0)),
         )
+        image_axes = ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays))
         ridge = None
         if "ridge.coefficients" in arrays:
             coefficients, feature_mean, response_mean, penalty = (arrays[f"ridge.{name}"] for name in Ridge._fields)
-            image_axes = ImageAxes.from_arrays(arrays_with_prefix("ridge.image_axes.", arrays))
-            ridge = ImageRidge(image_axes, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
-        return cls(
-            ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays)), components, ridge, arrays["features"]
-        )
+            own = arrays_with_prefix("ridge.image_axes.", arrays)
+            of_ridge = ImageAxes.from_arrays(own) if own else image_axes
+            ridge = ImageRidge(of_ridge, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
+        return cls(image_axes, components, ridge, arrays["features"])
 
 
 def fit_components(spots: Spots, parameters: Parameters) -> GeneComponents:

@@ -102,25 +102,25 @@ class Experts:
         said = {name: expert.predict(views.of(name)) for name, expert in self.fitted.items()} | dict(known)
         return weighted_sum(self.weights, said)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Plain arrays by name."""
+    def to_arrays(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Plain arrays by name, without the features of the nodes where a kernel has these as its landmarks."""
         arrays = {f"weights.{name}": np.array(weight) for name, weight in self.weights.items()}
         for name, expert in self.fitted.items():
-            arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items()}
+            arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items() if array is not features}
         if self.axes is not None:
             arrays |= {f"axes.{name}": array for name, array in self.axes.to_arrays().items()}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Experts:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: np.ndarray) -> Experts:
         """The inverse of :meth:`to_arrays`."""
-        weights = {name: float(weight) for name, weight in arrays_with_prefix("weights.", arrays).items()}
+        weights = {name: weight.item() for name, weight in arrays_with_prefix("weights.", arrays).items()}
         fitted: dict[str, KernelRidge | PerceptronExpert] = {}
         for name in weights:
             parts = arrays_with_prefix(f"{name}.", arrays)
             if parts:
                 is_network = name in (PERCEPTRON, PERCEPTRON_OVERALL)
-                fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**parts)
+                fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**{"landmarks": features, **parts})
         axes = arrays_with_prefix("axes.", arrays)
         return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None)
 
@@ -138,7 +138,7 @@ def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:
 
 
 def _perceptron_of(parts: dict[str, np.ndarray]) -> PerceptronExpert:
-    size = float(parts.pop("size"))
+    size = parts.pop("size").item()
     state = {name: torch.from_numpy(np.array(part)) for name, part in parts.items()}
     first, *_, last = (part for part in state.values() if part.dim() == 2)
     with torch.device("meta"):

@@ -142,6 +142,11 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
         blocks = arrays[f"{prefix}blocks"]
         if (blocks[:, 0] > blocks[:, 1]).any() or blocks.max(initial=0) > sizes["dim"]:
             return f'"{prefix}blocks" do not lie within {sizes["dim"]} columns'
+    kernel = f"{EXPERTS}kernel."
+    if f"{kernel}coefficients" in arrays and f"{kernel}landmarks" not in arrays:  # they are the features of all spots
+        found = len(arrays[f"{kernel}coefficients"])
+        if found != sizes["spots"]:
+            return f'"{kernel}coefficients" are of {found} spots, expected are {sizes["spots"]}'
     anchors = arrays.get(f"{TRUST}support.anchors")
     if anchors is not None and anchors.max(initial=0) >= sizes["spots"]:
         return f'"{TRUST}support.anchors" reach to spot {anchors.max()} of {sizes["spots"]}'
