@@ -49,7 +49,7 @@ class Bend:
         nodes = (
             np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * self.spacing + self.origin
         )
-        left = more.at(nodes)
+        left = more.at(np.asarray(nodes, dtype=np.float64))
         both = left + self.at(nodes + left)
         return Bend(both.reshape(rows, columns, 2).astype(np.float32), self.spacing, self.origin)
 

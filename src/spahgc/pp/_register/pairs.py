@@ -123,15 +123,14 @@ def register_pairs(
 def register_structures(fixed: Structure, moving: Structure) -> PairRegistration:
     """Lay one section over another."""
     known = fixed.picture.mpp is not None and moving.picture.mpp is not None
-    scales = (1.0,) if known else SCALES
-    start = _best_candidate(fixed, moving, scales)
+    start = _best_candidate(fixed, moving, known)
     if start is None:
         return PairRegistration(np.eye(3), 0.0, False, FAILED, "no part of one fits onto the other", 0.0, 0.0)
     matrix = refine_affine(fixed, moving, start, spacing_um=SPACING_UM, n_rounds=3)
     agreement, bend = find_agreement(fixed, moving, matrix), find_bend(fixed, moving, matrix)
     if bend is not None:
         bent = find_agreement(fixed, moving, matrix, bend)
-        if bent.structure >= agreement.structure + MIN_GAIN:
+        if bent.correlation >= agreement.correlation + MIN_GAIN:
             agreement = bent
         else:
             bend = None
@@ -164,18 +163,21 @@ def in_full_pixels(bend: Bend, picture: Picture) -> Bend:
     )
 
 
-def _best_candidate(fixed: Structure, moving: Structure, scales: tuple[float, ...]) -> Matrix | None:
+def _best_candidate(fixed: Structure, moving: Structure, known: bool) -> Matrix | None:
     """Refine the best placements roughly, and take the one under which most of the tissue fits best."""
     best, best_score = None, 0.0
+    scales = (1.0,) if known else SCALES
     n_full = min(_n_windows(fixed), _n_windows(moving))
     for placement in search_placements(fixed, moving, scales=scales, n_best=N_CANDIDATES):
         matrix = refine_affine(fixed, moving, placement.matrix, spacing_um=ROUGH_SPACING_UM, n_rounds=2)
+        if _reason_of_shape(fixed, moving, matrix, known):
+            continue
         matches = match_windows(fixed, moving, matrix, reach_um=2 * fixed.pixel_um, spacing_um=ROUGH_SPACING_UM)
         if not len(matches):
             continue
         correlation = matches.correlation.clip(0).mean(0).max()
         covered = min(len(matches) / max(n_full, 1.0), 1.0)
-        score = float(correlation) * covered * find_overlap(fixed, moving, matrix)
+        score = float(correlation) * covered * find_overlap(fixed, moving, matrix, everywhere=True)
         if score > best_score:
             best, best_score = matrix, score
     return best
@@ -186,8 +188,8 @@ def _n_windows(section: Structure) -> float:
     return float(section.tissue.sum()) * (section.pixel_um / ROUGH_SPACING_UM) ** 2
 
 
-def _reason_against(fixed: Structure, moving: Structure, matrix: Matrix, agreement: Agreement, known: bool) -> str:
-    """Why a pair is not to be used; empty if it is."""
+def _reason_of_shape(fixed: Structure, moving: Structure, matrix: Matrix, known: bool) -> str:
+    """Why no section can have been laid like this; empty if it can."""
     stretches = np.linalg.svd(matrix[:2, :2], compute_uv=False) * fixed.pixel_um / moving.pixel_um
     if stretches[0] / stretches[1] > MAX_STRETCH:
         return (
@@ -196,9 +198,15 @@ def _reason_against(fixed: Structure, moving: Structure, matrix: Matrix, agreeme
     size = float(np.sqrt(stretches.prod()))
     if known and max(size, 1 / size) > MAX_SCALE:
         return f"one would have to be scaled {size:.2f} times, though both resolutions are known"
-    if agreement.quality < MIN_QUALITY:
-        return (
-            f"quality {agreement.quality:.2f} is below {MIN_QUALITY:g} (structure {agreement.structure:.2f}, outline "
-            f"{agreement.outline:.2f}): sections of other tissue look like this"
-        )
     return ""
+
+
+def _reason_against(fixed: Structure, moving: Structure, matrix: Matrix, agreement: Agreement, known: bool) -> str:
+    """Why a pair is not to be used; empty if it is."""
+    shape = _reason_of_shape(fixed, moving, matrix, known)
+    if shape or agreement.quality >= MIN_QUALITY:
+        return shape
+    return (
+        f"quality {agreement.quality:.2f} is below {MIN_QUALITY:g} (structure {agreement.structure:.2f}, outline "
+        f"{agreement.outline:.2f}): sections of other tissue look like this"
+    )

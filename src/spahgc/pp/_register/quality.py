@@ -30,6 +30,8 @@ class Agreement:
     largest one at any other place within 240 um; mean over windows before the largest is taken. 0 is what chance gives."""
     outline: float
     """Dice overlap of the tissues, where both pictures show whether there is tissue, 0 to 1."""
+    correlation: float
+    """Correlation of the structure at the registered place, mean over windows."""
     n_windows: int
 
     @property
@@ -53,18 +55,18 @@ def find_agreement(fixed: Structure, moving: Structure, matrix: Matrix, bend: Be
     matches = match_windows(fixed, moving, matrix, bend, reach_um=REACH_UM, spacing_um=SPACING_UM)
     outline = find_overlap(fixed, moving, matrix)
     if len(matches) < MIN_WINDOWS:
-        return Agreement(0.0, outline, len(matches))
+        return Agreement(0.0, outline, 0.0, len(matches))
     mean = matches.correlation.clip(-1, 1)
     mean = np.where(mean > -1, mean, 0).mean(0)
     reach = matches.reach
     off = np.arange(-reach, reach + 1) * matches.pixel_um
     elsewhere = np.hypot(off[:, None], off) > ELSEWHERE_UM
     here = mean[reach - 1 : reach + 2, reach - 1 : reach + 2].max()
-    return Agreement(float(here - mean[elsewhere].max()), outline, len(matches))
+    return Agreement(float(here - mean[elsewhere].max()), outline, float(here), len(matches))
 
 
-def find_overlap(fixed: Structure, moving: Structure, matrix: Matrix) -> float:
-    """Dice overlap of two tissues where both are known."""
+def find_overlap(fixed: Structure, moving: Structure, matrix: Matrix, *, everywhere: bool = False) -> float:
+    """Dice overlap of two tissues where both are known, or everywhere, as if there were none beyond the pictures."""
     wide = np.eye(3)
     wide[:2, 2] = fixed.margin
     narrow = np.eye(3)
@@ -73,7 +75,7 @@ def find_overlap(fixed: Structure, moving: Structure, matrix: Matrix) -> float:
     (tissue_there,) = lay([moving.tissue], wide @ matrix, tissue_here.shape) > 0.5
     # What lies beyond the moving picture's own frame is as far from its tissue as can be.
     (unknown_there,) = lay([1 - moving.around], wide @ matrix @ narrow, tissue_here.shape) > 0.5
-    both = (fixed.around > 0.5) & ~unknown_there
+    both = everywhere | ((fixed.around > 0.5) & ~unknown_there)
     here, there = tissue_here & both, tissue_there & both
     total = int(here.sum()) + int(there.sum())
     return 2 * int((here & there).sum()) / total if total else 0.0

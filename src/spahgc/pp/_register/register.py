@@ -113,7 +113,7 @@ def register(
     --------
     >>> import numpy as np
     >>> import spahgc as sp
-    >>> target, other = sp.datasets.simulated(2, n_patients=1, n_spots=60, n_genes=20)
+    >>> target, other = sp.datasets.simulated(2, n_patients=1, n_spots=200, n_genes=20)
     >>> moved = target.copy()
     >>> moved.obs["slide"] = "turned"
     >>> library = moved.uns["spatial"].pop("P1S1")

@@ -32,8 +32,8 @@ STRUCTURE_WEIGHT = 0.5
 """Weight of the structure beside the tissue's outline while angles are tried."""
 BRIGHTEST = 99.5
 """Percentile at which density is cut: ink and folds."""
-MIN_TISSUE_UM2 = 500_000.0
-"""Tissue below which nothing can be registered: a piece of .7 by .7 mm, about 25 windows."""
+MIN_TISSUE_UM2 = 300_000.0
+"""Tissue below which nothing can be registered: a piece of .55 by .55 mm, the size of one window."""
 MIN_CONTRAST = 0.01
 """Standard deviation of the optical density inside the tissue below which it shows no structure: half a grey level."""
 
