@@ -276,3 +276,110 @@ def test_the_figure_says_what_is_used(cohort):
 def test_the_figure_asks_for_a_registration(cohort):
     with pytest.raises(KeyError, match=r"Run spahgc.pp.register\(target, refs\) first"):
         sp.pl.registration(cohort[0], cohort[1])
+
+
+def in_spatialdata(slide: AnnData, *, places: bool = True):
+    """The slide as a SpatialData; its image is the hires image, and "aligned" puts it where `slide.uns["aligned"]` says."""
+    sd = pytest.importorskip("spatialdata")
+    geopandas = pytest.importorskip("geopandas")
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Affine, Identity, Scale, Sequence
+
+    name = name_of(slide)
+    library = slide.uns["spatial"][name]
+    grow = 1 / library["scalefactors"]["tissue_hires_scalef"]
+    to_full = Scale([grow, grow], axes=("x", "y"))
+    aligned = Affine(slide.uns["aligned"], input_axes=("x", "y"), output_axes=("x", "y"))
+    image = Image2DModel.parse(
+        library["images"]["hires"],
+        dims=("y", "x", "c"),
+        transformations={"global": to_full, "aligned": Sequence([to_full, aligned])},
+    )
+    xy = slide.obsm["spatial"]
+    shapes = geopandas.GeoDataFrame({"geometry": geopandas.points_from_xy(*xy.T), "radius": 30.0})
+    table = slide.copy()
+    table.uns = {}
+    if not places:
+        del table.obsm["spatial"]
+    table.obs["region"] = np.array(["spots"] * table.n_obs)
+    table.obs["region"] = table.obs["region"].astype("category")
+    table.obs["instance"] = np.arange(table.n_obs)
+    table = TableModel.parse(table, region="spots", region_key="region", instance_key="instance")
+    shapes = ShapesModel.parse(shapes, transformations={"global": Identity()})
+    return sd.SpatialData(images={"he": image}, shapes={"spots": shapes}, tables={"table": table})
+
+
+@pytest.fixture
+def pair_of_spatialdata(cohort):
+    target, other = cohort[0].copy(), turned(cohort[0], "turned")
+    back = np.diag([-1.0, -1.0, 1.0])
+    back[:2, 2] = (target.obsm["spatial"] + other.obsm["spatial"])[0]
+    target.uns["aligned"], other.uns["aligned"] = np.eye(3), back
+    return target, other
+
+
+@pytest.mark.parametrize("places", [True, False])
+def test_spatialdata_are_registered_on_their_images(pair_of_spatialdata, places):
+    target, other = (in_spatialdata(slide, places=places) for slide in pair_of_spatialdata)
+    sp.pp.register(target, other)
+    pair = registered(target["table"])["turned"]
+    assert pair.used
+    xy = pair.to_fixed(other["table"].obsm["spatial"]) if places else None
+    if places:
+        assert np.abs(xy - target["table"].obsm["spatial"]).max() * MPP < HALF_SPOT_UM
+
+
+@pytest.mark.parametrize("places", [True, False])
+def test_a_coordinate_system_is_taken_instead(pair_of_spatialdata, places):
+    from spahgc._slides.split import placed_table
+
+    target, other = (in_spatialdata(slide, places=places) for slide in pair_of_spatialdata)
+    sp.pp.register(target, other, coordinate_system="aligned")
+    pair = registered(target["table"])["turned"]
+    xy = placed_table(other, None, "other").obsm["spatial"]
+    assert pair.method == "coordinate system" and pair.quality > 0.5
+    assert np.allclose(pair.to_fixed(xy), placed_table(target, None, "target").obsm["spatial"])
+
+
+def test_a_coordinate_system_that_is_not_there_is_named(pair_of_spatialdata):
+    target, other = (in_spatialdata(slide) for slide in pair_of_spatialdata)
+    with pytest.raises(KeyError, match='is not in coordinate_system="elsewhere"'):
+        sp.pp.register(target, other, coordinate_system="elsewhere")
+
+
+@pytest.mark.data
+def test_sections_of_one_patient_are_used_and_those_of_another_are_not(her2st):
+    names = ("C2", "C3", "C4", "B4")
+    files = {
+        name: (her2st / f"{name}.tsv.gz", her2st / f"{name}_selection.tsv", her2st / f"{name}.jpg") for name in names
+    }
+    pictures = {name: picture_of(sp.io.st(*paths)) for name, paths in files.items()}
+    pairs = [(one, other) for i, one in enumerate(names) for other in names[:i]]
+    for (one, other), pair in register_pairs(pictures, pairs).items():
+        assert pair.used == (one[0] == other[0]), (one, other, pair.quality)
+        # Which of the two is laid over the other does not decide.
+    for (one, other), pair in register_pairs(pictures, [("C2", "B4"), ("C2", "C4")]).items():
+        assert pair.used == (one[0] == other[0]), (one, other, pair.quality)
+
+
+@pytest.mark.data
+def test_spinal_cords_of_other_mice_are_never_used(her2st):
+    import pandas as pd
+
+    from spahgc.image import open_image, thumbnail
+
+    folder = her2st.parent / "als_spinal_cord"
+    if not folder.exists():
+        pytest.skip("no spinal cords")
+    mice = {"CN52_C2_1": 765, "CN52_C2_2": 794, "CN62_E2": 652, "CN63_C1": 652}
+    pictures = {}
+    for name in mice:
+        image = folder / f"{name}.jpg"
+        spots = pd.read_csv(folder / f"{name}_selection.tsv", sep="\t")[["pixel_x", "pixel_y"]].to_numpy(float)
+        with open_image(image if image.exists() else folder / f"{name[:-2]}.jpg") as opened:
+            rgb, scale = thumbnail(opened, 1000)
+        pictures[name] = cut_picture(rgb, 1 / scale, spots, mpp=0.69)
+    names = list(mice)
+    pairs = [(one, other) for i, one in enumerate(names) for other in names[:i]]
+    for (one, other), pair in register_pairs(pictures, pairs).items():
+        assert pair.used == (mice[one] == mice[other]), (one, other, pair.quality)

@@ -17,8 +17,11 @@ from spahgc.pp._register.quality import Agreement, find_agreement, find_overlap
 from spahgc.pp._register.search import SCALES, search_placements
 from spahgc.pp._register.structure import NoTissueError, Structure, find_structure
 
-MIN_QUALITY = 0.18
-"""Quality (structure times outline, 0 to 1) below which two sections are not used for each other."""
+MIN_QUALITY = 0.13
+"""Quality (structure times outline, 0 to 1) below which two sections are not used for each other.
+
+Measured: sections of one block 0.16 to 0.3 (breast, spinal cord, olfactory bulb), other patients, other mice and other tissues
+at most 0.11. ``benchmarks/registration.py --real`` prints them."""
 MAX_STRETCH = 1.35
 """Longer over shorter axis of a circle once it was laid over the other section, beyond which no cut can have done it."""
 MAX_SCALE = 1.25
@@ -131,7 +134,8 @@ def register_structures(fixed: Structure, moving: Structure) -> PairRegistration
     if bend is not None:
         bent = find_agreement(fixed, moving, matrix, bend)
         if bent.correlation >= agreement.correlation + MIN_GAIN:
-            agreement = bent
+            # A bend gains something on any tissue: half of the proof is what the affine transformation alone shows.
+            agreement = replace(bent, structure=(agreement.structure + bent.structure) / 2)
         else:
             bend = None
     why = _reason_against(fixed, moving, matrix, agreement, known)
