@@ -42,6 +42,8 @@ BLOCKS = {
     **dict.fromkeys(("B1", "C1", "D1"), "organoids"),
 }
 FAMILY = {name: block.split()[0] for name, block in BLOCKS.items()}
+FRAGMENTS = ("CN51_C2_1", "CN51_C2_2", "CN52_C2_2", "L6CN51_E1_2")
+"""Sections of which the border of the image cuts off a third and more; what is made of them is counted apart."""
 N_SIMULATED = 6
 """Simulated slides beside the real ones."""
 
@@ -125,24 +127,14 @@ def real_pairs(slides: dict[str, Slide]) -> None:
     print(table.round(3).to_string(index=False), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SPAHGC_TEST_DATA"))
-    parser.add_argument("--sections", type=int, default=100)
-    parser.add_argument("--wrong", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--real", action="store_true", help="real pairs as well")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    slides = read_slides(Path(arguments.data))
-    if arguments.real:
-        real_pairs(slides)
-    names = list(slides)
-    errors, used, seconds, sections = [], [], [], []
-    for number in range(arguments.sections):
+def simulate(
+    slides: dict[str, Slide], names: list[str], n_sections: int, seed: int, sections: list[tuple[str, Structure]]
+) -> None:
+    """Serial sections of slides in turn; their structures are appended to `sections`."""
+    errors, used, seconds = [], [], []
+    for number in range(n_sections):
         slide = slides[names[number % len(names)]]
-        rng = np.random.default_rng([arguments.seed, number])
-        section = serial_section(slide.source, rng, mirrored=number % 2 == 0)
+        section = serial_section(slide.source, np.random.default_rng([seed, number]), mirrored=number % 2 == 0)
         start = time.process_time()
         pair, structure, error = register_section(slide, section)
         seconds.append(time.process_time() - start)
@@ -155,9 +147,32 @@ def main() -> None:
             )
     found = np.array(used) & (np.array(errors) <= HALF_SPOT_UM)
     print(
-        f"serial sections found to {HALF_SPOT_UM:g} um: {found.sum()} of {len(found)}, median {np.median(errors):.0f} um"
+        f"serial sections found to {HALF_SPOT_UM:g} um: {found.sum()} of {len(found)}, used {np.sum(used)}, median "
+        f"{np.median(errors):.0f} um; CPU seconds a pair: mean {np.mean(seconds):.2f}, largest {np.max(seconds):.2f}",
+        flush=True,
     )
-    print(f"CPU seconds a pair: mean {np.mean(seconds):.2f}, largest {np.max(seconds):.2f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("SPAHGC_TEST_DATA"))
+    parser.add_argument("--sections", type=int, default=100)
+    parser.add_argument("--wrong", type=int, default=50)
+    parser.add_argument("--fragments", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--real", action="store_true", help="real pairs as well")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    slides = read_slides(Path(arguments.data))
+    if arguments.real:
+        real_pairs(slides)
+    names = list(slides)
+    sections: list[tuple[str, Structure]] = []
+    whole = [name for name in names if name not in FRAGMENTS]
+    simulate(slides, whole, arguments.sections, arguments.seed, sections)
+    if arguments.fragments:
+        print("fragments, of which a third and more is cut off:")
+        simulate(slides, list(FRAGMENTS), arguments.fragments, arguments.seed + 1, sections)
     rng, wrong, best = np.random.default_rng(arguments.seed), [], 0.0
     related = [
         p for p in itertools.combinations(BLOCKS, 2) if FAMILY[p[0]] == FAMILY[p[1]] and BLOCKS[p[0]] != BLOCKS[p[1]]

@@ -34,7 +34,7 @@ class Matches:
     places: NDArray[np.int64]
     """Centres (x, y) on the fixed picture, windows x 2."""
     correlation: Floats
-    """Windows x shifts in y x shifts in x; mean over both channels, -1 where too little tissue is compared."""
+    """Windows x shifts in y x shifts in x; mean over the channels, -1 where too little tissue is compared."""
     pixel_um: float
 
     def __len__(self) -> int:
@@ -64,6 +64,7 @@ def match_windows(
     reach_um: float,
     spacing_um: float,
     outline: bool = False,
+    n_channels: int | None = None,
 ) -> Matches:
     """Correlate windows of the fixed section with the moving one, laid over it by `matrix`.
 
@@ -81,13 +82,15 @@ def match_windows(
         Distance of the windows.
     outline
         Add the correlation of the tissues' edges, where there is one in a window, to that of what is inside.
+    n_channels
+        How many channels of the structure are compared; ``None`` for all.
     """
     um = fixed.pixel_um
     half = int(np.clip(round(WINDOW_UM / um), 3, MAX_WINDOW_PX))
     reach = int(np.clip(round(reach_um / um), 2, MAX_REACH_PX))
     spacing = max(2, round(spacing_um / um))
     height, width = fixed.tissue.shape
-    laid = lay([moving.tissue, moving.known, moving.outline, *moving.bands], matrix, (height, width), bend)
+    laid = lay([moving.tissue, moving.known, moving.outline, *moving.bands[:n_channels]], matrix, (height, width), bend)
     tissue = laid[0].clip(0, 1)
     rows, columns = (axis.ravel() for axis in np.mgrid[spacing // 2 : height : spacing, spacing // 2 : width : spacing])
     overlap = ndimage.uniform_filter(fixed.tissue * tissue, 2 * half + 1, mode="constant")
@@ -98,7 +101,7 @@ def match_windows(
     if not len(places):
         return Matches(places, np.zeros((0, n_shifts, n_shifts), dtype=np.float32), um)
     windows = _Windows((rows, columns), half, reach)
-    correlation = windows.correlate(fixed.bands, laid[3:], fixed.tissue, tissue)
+    correlation = windows.correlate(fixed.bands[:n_channels], laid[3:], fixed.tissue, tissue)
     if outline:
         correlation += windows.correlate(fixed.outline[None], laid[2:3], fixed.known, laid[1].clip(0, 1)).clip(-1, 1)
     return Matches(places, correlation, um)

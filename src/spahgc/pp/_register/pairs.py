@@ -15,19 +15,22 @@ from spahgc.pp._register.matching import match_windows
 from spahgc.pp._register.picture import Matrix, Picture
 from spahgc.pp._register.quality import Agreement, find_agreement, find_overlap
 from spahgc.pp._register.search import SCALES, search_placements
-from spahgc.pp._register.structure import NoTissueError, Structure, find_structure
+from spahgc.pp._register.structure import N_PROOF, NoTissueError, Structure, find_structure
 
-MIN_QUALITY = 0.13
+MIN_QUALITY = 0.125
 """Quality (structure times outline, 0 to 1) below which two sections are not used for each other.
 
-Measured: sections of one block 0.16 to 0.3 (breast, spinal cord, olfactory bulb), other patients, other mice and other tissues
+Measured: sections of one block 0.14 to 0.3 (breast, spinal cord, olfactory bulb), other patients, other mice and other tissues
 at most 0.11. ``benchmarks/registration.py --real`` prints them."""
 MAX_STRETCH = 1.35
 """Longer over shorter axis of a circle once it was laid over the other section, beyond which no cut can have done it."""
 MAX_SCALE = 1.25
 """The same of the size, where both resolutions are known."""
 N_CANDIDATES = 8
-"""Placements of the search that are refined."""
+"""Placements of the search that are refined roughly."""
+N_FINALISTS, CLOSE_SCORE = 2, 0.75
+"""Of these, how many are refined to the end, and the share of the best one's score that they need: symmetrical tissue fits
+nearly as well the wrong way round."""
 ROUGH_SPACING_UM, SPACING_UM = 300.0, 200.0
 """Distance of the windows while candidates are compared, and afterwards."""
 MIN_GAIN = 0.02
@@ -126,29 +129,45 @@ def register_pairs(
 def register_structures(fixed: Structure, moving: Structure) -> PairRegistration:
     """Lay one section over another."""
     known = fixed.picture.mpp is not None and moving.picture.mpp is not None
-    start = _best_candidate(fixed, moving, known)
-    if start is None:
+    finalists = [_refined(fixed, moving, matrix) for matrix in _rough_matrices(fixed, moving, known)]
+    if not finalists:
         return PairRegistration(np.eye(3), 0.0, False, FAILED, "no part of one fits onto the other", 0.0, 0.0)
-    matrix = refine_affine(fixed, moving, start, spacing_um=SPACING_UM, n_rounds=3)
-    agreement, bend = find_agreement(fixed, moving, matrix), find_bend(fixed, moving, matrix)
-    if bend is not None:
-        bent = find_agreement(fixed, moving, matrix, bend)
-        if bent.correlation >= agreement.correlation + MIN_GAIN:
-            # A bend gains something on any tissue: half of the proof is what the affine transformation alone shows.
-            agreement = replace(bent, structure=(agreement.structure + bent.structure) / 2)
-        else:
-            bend = None
-    why = _reason_against(fixed, moving, matrix, agreement, known)
+    possible = [found for found in finalists if not _reason_of_shape(fixed, moving, found.matrix, known)]
+    best = max(possible or finalists, key=lambda found: found.agreement.correlation * found.agreement.outline)
+    why = _reason_against(fixed, moving, best.matrix, best.agreement, known)
     return PairRegistration(
-        matrix=fixed.picture.to_full @ matrix @ np.linalg.inv(moving.picture.to_full),
-        quality=agreement.quality,
+        matrix=fixed.picture.to_full @ best.matrix @ np.linalg.inv(moving.picture.to_full),
+        quality=best.agreement.quality,
         used=not why,
-        method=SEARCHED if bend is None else BENT,
+        method=SEARCHED if best.bend is None else BENT,
         why=why,
-        structure=agreement.structure,
-        outline=agreement.outline,
-        bend=None if bend is None else in_full_pixels(bend, fixed.picture),
+        structure=best.agreement.structure,
+        outline=best.agreement.outline,
+        bend=None if best.bend is None else in_full_pixels(best.bend, fixed.picture),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Refined:
+    """A placement refined to the end, in pixels of the pictures."""
+
+    matrix: Matrix
+    bend: Bend | None
+    agreement: Agreement
+
+
+def _refined(fixed: Structure, moving: Structure, matrix: Matrix) -> _Refined:
+    """Refine a placement, with a bend where that makes the structure agree better."""
+    matrix = refine_affine(fixed, moving, matrix, spacing_um=SPACING_UM, n_rounds=3)
+    agreement, bend = find_agreement(fixed, moving, matrix), find_bend(fixed, moving, matrix)
+    if bend is None:
+        return _Refined(matrix, None, agreement)
+    bent = find_agreement(fixed, moving, matrix, bend)
+    if bent.correlation < agreement.correlation + MIN_GAIN:
+        return _Refined(matrix, None, agreement)
+    # A bend gains something on any tissue: half of the proof is what the affine transformation alone shows.
+    proof = replace(bent, structure=(agreement.structure + bent.structure) / 2)
+    return _Refined(matrix, bend, proof)
 
 
 def judge_structures(fixed: Structure, moving: Structure, matrix: Matrix) -> Agreement:
@@ -167,24 +186,29 @@ def in_full_pixels(bend: Bend, picture: Picture) -> Bend:
     )
 
 
-def _best_candidate(fixed: Structure, moving: Structure, known: bool) -> Matrix | None:
-    """Refine the best placements roughly, and take the one under which most of the tissue fits best."""
-    best, best_score = None, 0.0
-    scales = (1.0,) if known else SCALES
-    n_full = min(_n_windows(fixed), _n_windows(moving))
-    for placement in search_placements(fixed, moving, scales=scales, n_best=N_CANDIDATES):
+def _rough_matrices(fixed: Structure, moving: Structure, known: bool) -> list[Matrix]:
+    """Affine transformations, roughly refined, under which most of the tissue fits best."""
+    rough = []
+    for placement in search_placements(fixed, moving, scales=(1.0,) if known else SCALES, n_best=N_CANDIDATES):
         matrix = refine_affine(fixed, moving, placement.matrix, spacing_um=ROUGH_SPACING_UM, n_rounds=2)
-        if _reason_of_shape(fixed, moving, matrix, known):
-            continue
-        matches = match_windows(fixed, moving, matrix, reach_um=2 * fixed.pixel_um, spacing_um=ROUGH_SPACING_UM)
-        if not len(matches):
-            continue
-        correlation = matches.correlation.clip(0).mean(0).max()
-        covered = min(len(matches) / max(n_full, 1.0), 1.0)
-        score = float(correlation) * covered * find_overlap(fixed, moving, matrix, everywhere=True)
-        if score > best_score:
-            best, best_score = matrix, score
-    return best
+        rough.append((_fit(fixed, moving, matrix, known), matrix))
+    rough.sort(key=lambda pair: -pair[0])
+    least = CLOSE_SCORE * rough[0][0] if rough else 0.0
+    return [matrix for score, matrix in rough[:N_FINALISTS] if score > 0 and score >= least]
+
+
+def _fit(fixed: Structure, moving: Structure, matrix: Matrix, known: bool) -> float:
+    """Correlation of the structure, times the share of the smaller section that is covered, times the overlap."""
+    if _reason_of_shape(fixed, moving, matrix, known):
+        return 0.0
+    matches = match_windows(
+        fixed, moving, matrix, reach_um=2 * fixed.pixel_um, spacing_um=ROUGH_SPACING_UM, n_channels=N_PROOF
+    )
+    if not len(matches):
+        return 0.0
+    correlation = float(matches.correlation.clip(0).mean(0).max())
+    covered = len(matches) / max(min(_n_windows(fixed), _n_windows(moving)), 1.0)
+    return correlation * min(covered, 1.0) * find_overlap(fixed, moving, matrix)
 
 
 def _n_windows(section: Structure) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from spahgc.pp._register.laying import Bend, lay
 from spahgc.pp._register.matching import match_windows
 from spahgc.pp._register.picture import Matrix
-from spahgc.pp._register.structure import Structure
+from spahgc.pp._register.structure import N_PROOF, Structure
 
 REACH_UM = 240.0
 """Largest shift at which windows are compared."""
@@ -17,6 +17,8 @@ ELSEWHERE_UM = 110.0
 """Shifts beyond this are another place: correlation of structure of 50 um and more has fallen by then."""
 SPACING_UM = 200.0
 """Distance of the windows."""
+MARGIN_SHARE = 0.4
+"""Width of the frame around a section in which another one is looked at, as a share of its longer side."""
 MIN_WINDOWS = 6
 """Windows below which nothing is said of the structure."""
 
@@ -29,7 +31,7 @@ class Agreement:
     """Correlation of the structure inside the tissue, free of outline, stain and trend, at the registered place, minus the
     largest one at any other place within 240 um; mean over windows before the largest is taken. 0 is what chance gives."""
     outline: float
-    """Dice overlap of the tissues, where both pictures show whether there is tissue, 0 to 1."""
+    """Intersection of the tissues over their union, 0 to 1."""
     correlation: float
     """Correlation of the structure at the registered place, mean over windows."""
     n_windows: int
@@ -52,7 +54,7 @@ def find_agreement(fixed: Structure, moving: Structure, matrix: Matrix, bend: Be
     bend
         What bends it there.
     """
-    matches = match_windows(fixed, moving, matrix, bend, reach_um=REACH_UM, spacing_um=SPACING_UM)
+    matches = match_windows(fixed, moving, matrix, bend, reach_um=REACH_UM, spacing_um=SPACING_UM, n_channels=N_PROOF)
     outline = find_overlap(fixed, moving, matrix)
     if len(matches) < MIN_WINDOWS:
         return Agreement(0.0, outline, 0.0, len(matches))
@@ -65,17 +67,13 @@ def find_agreement(fixed: Structure, moving: Structure, matrix: Matrix, bend: Be
     return Agreement(float(here - mean[elsewhere].max()), outline, float(here), len(matches))
 
 
-def find_overlap(fixed: Structure, moving: Structure, matrix: Matrix, *, everywhere: bool = False) -> float:
-    """Dice overlap of two tissues where both are known, or everywhere, as if there were none beyond the pictures."""
+def find_overlap(fixed: Structure, moving: Structure, matrix: Matrix) -> float:
+    """Area that is tissue of both sections over the area that is tissue of either."""
     wide = np.eye(3)
-    wide[:2, 2] = fixed.margin
-    narrow = np.eye(3)
-    narrow[:2, 2] = -moving.margin
-    tissue_here = np.pad(fixed.tissue, fixed.margin) > 0.5
-    (tissue_there,) = lay([moving.tissue], wide @ matrix, tissue_here.shape) > 0.5
-    # What lies beyond the moving picture's own frame is as far from its tissue as can be.
-    (unknown_there,) = lay([1 - moving.around], wide @ matrix @ narrow, tissue_here.shape) > 0.5
-    both = everywhere | ((fixed.around > 0.5) & ~unknown_there)
-    here, there = tissue_here & both, tissue_there & both
-    total = int(here.sum()) + int(there.sum())
-    return 2 * int((here & there).sum()) / total if total else 0.0
+    wide[:2, 2] = margin = int(np.ceil(MARGIN_SHARE * max(fixed.tissue.shape)))
+    here = np.pad(fixed.tissue, margin) > 0.5
+    (there,) = lay([moving.tissue], wide @ matrix, here.shape) > 0.5
+    # What reaches past the frame counts as not shared.
+    area = float(moving.tissue.sum()) * abs(float(np.linalg.det(matrix[:2, :2])))
+    shared = float((here & there).sum())
+    return shared / max(float(here.sum()) + area - shared, 1.0)

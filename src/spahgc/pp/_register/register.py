@@ -47,7 +47,8 @@ def register(
     a smooth bend where that makes the structure agree better. Counts are not looked at.
 
     Sections that do not belong together are recognised: the quality is how much better the structure inside the tissue
-    agrees at the registered place than at any other nearby (mean of before and after the bend), times the overlap of the tissues (Dice). Below 0.13, or where
+    agrees at the registered place than at any other nearby (mean of before and after the bend), times the overlap of
+    the tissues (intersection over union). Below 0.125, or where
     one section would have to be stretched by more than a third, a pair is not used.
 
     Parameters
@@ -106,7 +107,7 @@ def register(
 
     Notes
     -----
-    The limit of the quality was set in view of four cohorts: sections of one block gave 0.16 and more, sections of other
+    The limit of the quality was set in view of four cohorts: sections of one block gave 0.14 and more, sections of other
     patients, other animals and other tissues at most 0.11.
 
     Examples
