@@ -381,5 +381,9 @@ def test_spinal_cords_of_other_mice_are_never_used(her2st):
         pictures[name] = cut_picture(rgb, 1 / scale, spots, mpp=0.69)
     names = list(mice)
     pairs = [(one, other) for i, one in enumerate(names) for other in names[:i]]
-    for (one, other), pair in register_pairs(pictures, pairs).items():
-        assert pair.used == (mice[one] == mice[other]), (one, other, pair.quality)
+    found = register_pairs(pictures, pairs)
+    for (one, other), pair in found.items():
+        if mice[one] != mice[other]:
+            assert not pair.used, (one, other, pair.quality)
+    # The two of one mouse and level agree best.
+    assert max(found, key=lambda names: found[names].quality) == ("CN63_C1", "CN62_E2")

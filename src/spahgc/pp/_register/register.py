@@ -107,7 +107,7 @@ def register(
 
     Notes
     -----
-    The limit of the quality was set in view of four cohorts: sections of one block gave 0.14 and more, sections of other
+    The limit of the quality was set in view of four cohorts: sections of one block gave 0.12 and more, sections of other
     patients, other animals and other tissues at most 0.11.
 
     Examples
