@@ -102,6 +102,13 @@ def test_a_visium_run_is_predicted(slides: list[AnnData]) -> None:
     assert Path("genes.png").stat().st_size > 0 and Path("predicted.h5ad").exists()
 
 
+def test_sections_are_laid_over_each_other() -> None:
+    target, *refs = sp.datasets.simulated(3, n_patients=3, n_spots=100, n_genes=20)
+    with pytest.warns(UserWarning, match="2 of 2 references are not used"):
+        run("serial_sections.md", target=target, refs=refs)
+    assert target.uns["spahgc"]["registration"]["references"] == ["P2S1", "P3S1"]
+
+
 def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     target, *refs = slides
     tifffile.imwrite(

@@ -195,6 +195,8 @@ class Uns:
     """Of a slide that ``embed_many`` or ``predict_many`` wrote: fingerprints of what it was made from, by operation."""
     cohort = "cohort"
     """Of a slide of a published cohort: name, citation, licence, source."""
+    registration = "registration"
+    """Of a target: how each reference lies on it, by their images or as the user said."""
     domains = "domains"
     """One record of a clustering for each prediction key, or name that was given to it."""
     enrichment = "enrichment"
