@@ -16,12 +16,14 @@ from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_
 from spahgc._linear.trust import Trust, held_out_trust, trust_of
 from spahgc._parameters import GRAPH, LINE, Parameters, find_preset
 from spahgc._reading import check_sparse, reading
-from spahgc._settings import limited_threads, resolve_device, versions
+from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
+from spahgc._slides.spot_names import positions_on_tissue
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
+from spahgc._training.contributions import Contributions, Trained, parts_of
 from spahgc._training.experts import Experts, Proof, fit_experts, prove_experts, target_graph
 from spahgc._training.graphs import (
     bank_spots,
@@ -39,7 +41,7 @@ from spahgc._training.networks import (
     predict_networks,
     train_networks,
 )
-from spahgc._validate import encoder_records, user_path
+from spahgc._validate import encoder_records, quoted, user_path
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
+
+BYTES_PER_GB = 1e9
 
 PRODUCTS_PER_LAYER = 6
 """Products of a state with a square matrix of weights in a layer, a spot."""
@@ -278,6 +282,117 @@ class SpaHGC:
             raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
         spots, rows = self._placed_spots(target, table_key, check=cross is None)
         return rows.in_place(predict_spots(self, spots, cross=rows.only(cross), device=device).attention)
+
+    def contributions(
+        self,
+        target: AnnData | SpatialData,
+        spots: Sequence[str | int] | np.ndarray | None = None,
+        genes: Sequence[str] | None = None,
+        *,
+        cross: csr_matrix | None = None,
+        device: str | None = None,
+        table_key: str | None = None,
+    ) -> Contributions:
+        """What every reference spot adds to the prediction of some spots and genes, exactly.
+
+        Line, kernels and retrieval are linear in what the references express: each is a sum over reference spots of a weight
+        times the spot's own components of the transcriptome. These parts, the gene's mean, and what the other experts say as
+        one remainder add up to what :meth:`predict` returns.
+
+        Parameters
+        ----------
+        target
+            The slide, AnnData or SpatialData. Nothing is written.
+        spots
+            Names of spots, or positions from 0; ``None`` for all.
+        genes
+            Genes of the panel; ``None`` for all.
+        cross, device, table_key
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        Arrays of spots x reference spots x genes, one an expert, in the units of the prediction, and what is left over.
+
+        Raises
+        ------
+        KeyError
+            If there is no such spot, or a gene is outside the panel.
+        ValueError
+            If a spot lies off the tissue, if no expert of the model is linear (``preset="paper"``), if the result would take
+            more than ``spahgc.settings.max_dense_gb``, or if the references are no longer those of the fit.
+
+        See Also
+        --------
+        spahgc.tl.attribution : the same of one spot and gene as a table.
+
+        Examples
+        --------
+        >>> import spahgc as sp
+        >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=40, n_genes=30)
+        >>> for slide in [target, *refs]:
+        ...     sp.pp.embed(slide, encoder="efficientnet_lite0")
+        >>> model = sp.tl.fit(refs, preset=sp.Parameters.preset("default", experts=("kernel",)))
+        >>> parts = model.contributions(target, spots=[0, 1], genes=model.genes[:1])
+        >>> parts.total.shape
+        (2, 80, 1)
+        >>> added = parts.mean + parts.total.sum(axis=1) + parts.remainder
+        >>> bool(abs(added - parts.prediction).max() < 1e-4)
+        True
+        """
+        trained = Trained(
+            self.node_features, self.networks, self.experts, self.parameters, self._bank_spots, self._reference_graph
+        )
+        if not trained.linear:
+            raise ValueError(
+                f"no part of this model (preset={self.preset!r}, experts: {', '.join(trained.weights)}) is linear in what the "
+                "references express, so nothing can be said of what a reference spot adds. model.attention(target) says "
+                'which ones its network attends to; preset="default" has parts that add up.'
+            )
+        data = placed_table(target, table_key, "the target")
+        placed, on_tissue = self._placed_spots(data, check=cross is None)
+        names, rows = positions_on_tissue(data, spots, on_tissue)
+        columns = self._positions_in_panel(genes)
+        n_numbers = len(trained.linear) * len(rows) * self.bank.n_obs * len(columns)
+        _check_contributions_fit(n_numbers, len(rows), self.bank.n_obs, len(columns))
+        where = resolve_device(device)
+        with limited_threads(step_products(len(placed), self.bank, self.parameters)):
+            used = self._used_columns(placed)
+            if self.networks and cross is None:
+                features, _ = self.node_features.transform(used)
+                cross = on_tissue.in_place(self._nearest(features, where).graph)
+            edges = csr_matrix((len(placed), self.bank.n_obs)) if cross is None else csr_matrix(on_tissue.only(cross))
+            parts = parts_of(trained, used, rows, columns, edges, where)
+        return Contributions(
+            names,
+            [self.genes[column] for column in columns],
+            [str(name) for name in self.bank.obs_names],
+            self.bank.obs[Obs.slide].astype(str).to_numpy(),
+            parts.by_expert,
+            parts.mean,
+            parts.remainder,
+            parts.prediction,
+            trained.weights,
+        )
+
+    def _positions_in_panel(self, genes: Sequence[str] | None) -> np.ndarray:
+        if genes is None:
+            return np.arange(self.bank.n_vars)
+        names = [genes] if isinstance(genes, str) else list(genes)
+        found = self.bank.var_names.get_indexer(names)
+        if not names or (found < 0).any():
+            absent = [name for name, place in zip(names, found, strict=True) if place < 0]
+            raise KeyError(
+                f"genes {quoted(absent)} not found in the panel of the model, which holds {quoted(self.genes)}. "
+                "Pass one or more of model.genes."
+            )
+        return np.asarray(found)
+
+    def _bank_spots(self) -> Spots:
+        return self._used_columns(bank_spots(self.bank, dense=False))
+
+    def _reference_graph(self) -> csr_matrix:
+        return csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
 
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
@@ -537,6 +652,16 @@ def predict_spots(
         expression = model.node_features.decode(outputs)
         _check_finite(expression)
         return Prediction(expression, neighbors.graph, attention, covered, neighbors.record)
+
+
+def _check_contributions_fit(n_numbers: int, n_spots: int, n_references: int, n_genes: int) -> None:
+    size_gb = n_numbers * np.dtype(np.float32).itemsize / BYTES_PER_GB
+    if size_gb > settings.max_dense_gb:
+        raise ValueError(
+            f"the contributions of {n_references} reference spots to {n_genes} genes at {n_spots} spots would take "
+            f"{size_gb:.1f} GB. Pass fewer spots= or genes=, or raise spahgc.settings.max_dense_gb, now "
+            f"{settings.max_dense_gb}."
+        )
 
 
 def _check_finite(expression: np.ndarray) -> None:

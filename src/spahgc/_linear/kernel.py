@@ -182,7 +182,11 @@ def decompose(x: np.ndarray, y: np.ndarray, kernel: Kernel, landmarks: np.ndarra
     if landmarks is None:
         values, vectors = np.linalg.eigh(kernel(x, x))
         return Decomposed(x, vectors, np.maximum(values, 0), vectors.T @ y)
-    known = x[landmarks]
+    return decompose_through(x, y, kernel, x[landmarks])
+
+
+def decompose_through(x: np.ndarray, y: np.ndarray, kernel: Kernel, known: np.ndarray) -> Decomposed:
+    """Of all spots through the kernel to landmarks, whose features are ``known``."""
     values, vectors = np.linalg.eigh(kernel(known, known))
     kept = values > MIN_VALUE * values[-1]
     whitened = vectors[:, kept] / np.sqrt(values[kept])

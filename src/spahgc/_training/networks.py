@@ -17,7 +17,16 @@ from spahgc._spots.plane import spatial_blocks
 from spahgc._spots.rows import read
 from spahgc._training.graphs import training_tasks
 from spahgc._training.processes import ProcessGroup, joined_processes, warn_of_idle
-from spahgc.nn import WHOLE, Blocks, LossRecord, SpaHGCNetwork, Task, predict_and_attend, train
+from spahgc.nn import (
+    WHOLE,
+    Blocks,
+    LossRecord,
+    SpaHGCNetwork,
+    Task,
+    predict_and_attend,
+    retrieval_weights,
+    train,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,6 +233,16 @@ def predict_networks(
         attention.append(by_layer.mean(0).cpu().numpy())
     mean = np.asarray(np.mean(attention, axis=0, dtype=np.float64), dtype=np.float32)
     return np.asarray(np.mean(outputs, axis=0)), mean
+
+
+def retrieve_networks(
+    networks: Sequence[SpaHGCNetwork], graph: HeteroGraph, parameters: Parameters, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over networks with retrieval of the factors on the CS edges, edges x outputs, and of the offset, outputs."""
+    weights = [retrieval_weights(_on(network, device), graph, parameters).cpu().numpy() for network in networks]
+    offsets = [network.retrieval.offset.detach().numpy() for network in networks if network.retrieval is not None]
+    mean = [np.asarray(np.mean(parts, axis=0, dtype=np.float64)) for parts in (weights, offsets)]
+    return mean[0], mean[1]
 
 
 def _on(network: SpaHGCNetwork, device: str) -> SpaHGCNetwork:

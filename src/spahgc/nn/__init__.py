@@ -27,6 +27,7 @@ from spahgc.nn._train import (
     masked_views,
     predict_and_attend,
     predict_expression,
+    retrieval_weights,
     train,
 )
 
@@ -55,5 +56,6 @@ __all__ = [
     "masked_views",
     "predict_and_attend",
     "predict_expression",
+    "retrieval_weights",
     "train",
 ]

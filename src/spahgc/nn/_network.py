@@ -353,6 +353,14 @@ class SpaHGCNetwork(nn.Module):
         )
         return predicted + self.head(own) if self.layers else predicted, weights
 
+    def retrieval_weights(self, graph: HeteroGraph) -> Tensor:
+        """Factor of a source's expression in the retrieval of each CS edge, CS edges x genes; sums over the heads."""
+        if self.retrieval is None:
+            raise ValueError("the network has no retrieval: what travels along its edges is states, not expression.")
+        cs = graph.edges["cs"]
+        _, weights = self.retrieval(*(graph.visible(name) for name in ("target", "reference", "expression")), cs)
+        return weights @ self.retrieval.weight
+
     def _needed_references(self, graph: HeteroGraph, blocks: Blocks) -> list[Blocks]:
         """Reference nodes whose states are needed at the entry and after every layer: of a whole graph all of them.
 

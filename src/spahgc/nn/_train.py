@@ -294,3 +294,22 @@ def predict_and_attend(
     network.eval()
     hidden = parameters.target_hidden, parameters.reference_hidden, parameters.expression_hidden
     return network.attend(expected_view(graph, *hidden), blocks)
+
+
+@torch.no_grad()
+def retrieval_weights(network: SpaHGCNetwork, graph: HeteroGraph, parameters: Parameters) -> Tensor:
+    """Factor of every source's expression in the retrieval at the end of its edge, CS edges x genes.
+
+    The prediction of a network without layers is the sum of expression times factor over the edges of a target spot, and
+    the offset of the retrieval.
+
+    Parameters
+    ----------
+    network
+        With retrieval, on the device of the graph.
+    graph, parameters
+        As in :func:`predict_and_attend`.
+    """
+    network.eval()
+    hidden = parameters.target_hidden, parameters.reference_hidden, parameters.expression_hidden
+    return network.retrieval_weights(expected_view(graph, *hidden))

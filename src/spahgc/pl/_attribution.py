@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._slides.split import placed_table
+from spahgc._slides.spot_names import spot_position
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._patches import (
     cut_patches,
@@ -35,7 +36,7 @@ from spahgc.pl._spot_panels import (
 from spahgc.pl._style import RC, TEXT_PT, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._embed.slide_image import SlideImage, Source
-from spahgc.tl._attribution import attended_record, check_predicted_spot, spot_position
+from spahgc.tl._attribution import attended_record, check_predicted_spot
 from spahgc.tl._attribution import attribution as attribution_table
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix, issparse
 from spahgc._keys import UNS, Obs, Obsm, Uns
 from spahgc._parameters import NETWORK
 from spahgc._slides.matrix import in_memory
+from spahgc._slides.spot_names import spot_position
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.tl._prediction import reference_spots
@@ -110,22 +111,6 @@ def attribution(
     table = table.sort_values(["attention", "similarity"], ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
-
-
-def spot_position(adata: AnnData, spot: str | int) -> int:
-    """Position of a spot that is given by its name, or by this position."""
-    if isinstance(spot, int | np.integer) and not isinstance(spot, bool):
-        if not 0 <= spot < adata.n_obs:
-            raise KeyError(f"spot {spot} not found: the slide has {adata.n_obs} spots, 0 to {adata.n_obs - 1}.")
-        return int(spot)
-    if not isinstance(spot, str):
-        raise TypeError(f"spot must be a name or a position, found {type(spot).__name__}.")
-    if spot not in adata.obs_names:
-        raise KeyError(
-            f'spot "{spot}" not found in the slide, its spots are {quoted(adata.obs_names)}. Pass one of these names, '
-            "or a position as a number."
-        )
-    return int(adata.obs_names.get_loc(spot))
 
 
 def check_predicted_spot(adata: AnnData, row: int, key: str) -> None:
