@@ -350,6 +350,8 @@ class SpaHGC:
                 'which ones its network attends to; preset="default" has parts that add up.'
             )
         data = placed_table(target, table_key, "the target")
+        if cross is not None:
+            _check_cross(cross, data.n_obs, self.bank.n_obs)
         placed, on_tissue = self._placed_spots(data, check=cross is None)
         names, rows = positions_on_tissue(data, spots, on_tissue)
         columns = self._positions_in_panel(genes)
@@ -639,12 +641,7 @@ def predict_spots(
     """
     where = resolve_device(device)
     if cross is not None:
-        check_sparse(cross, "cross=")
-        if cross.shape != (len(spots), model.bank.n_obs):
-            raise ValueError(
-                f"cross= must be {len(spots)} target spots x {model.bank.n_obs} spots of the bank, found shape "
-                f"{cross.shape}. Take what model.cross_graph(target) returns."
-            )
+        _check_cross(cross, len(spots), model.bank.n_obs)
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
         outputs, neighbors, attention = model._outputs(used, cross, where)
@@ -652,6 +649,15 @@ def predict_spots(
         expression = model.node_features.decode(outputs)
         _check_finite(expression)
         return Prediction(expression, neighbors.graph, attention, covered, neighbors.record)
+
+
+def _check_cross(cross: csr_matrix, n_spots: int, n_bank: int) -> None:
+    check_sparse(cross, "cross=")
+    if cross.shape != (n_spots, n_bank):
+        raise ValueError(
+            f"cross= must be {n_spots} target spots x {n_bank} spots of the bank, found shape "
+            f"{cross.shape}. Take what model.cross_graph(target) returns."
+        )
 
 
 def _check_contributions_fit(n_numbers: int, n_spots: int, n_references: int, n_genes: int) -> None:
