@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import Obs, Obsp, Uns
+from spahgc._keys import Obsp, Uns
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
 from spahgc._linear.trust import Trust, held_out_trust, trust_of
 from spahgc._parameters import GRAPH, LINE, Parameters, find_preset
@@ -39,10 +39,13 @@ from spahgc._training.networks import (
     predict_networks,
     train_networks,
 )
+from spahgc._training.placed import placed_scores, places_on
 from spahgc._validate import encoder_records, user_path
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
+    bank_patients,
+    bank_pictures,
     bank_record,
     check_target,
     embedding_blocks,
@@ -51,6 +54,7 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.pp._edge_types import CS, Nodes, n_neighbors
+from spahgc.pp._register.lays import Lays, free_name, lays_of_references, lays_of_target
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -221,7 +225,7 @@ class SpaHGC:
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
         """What line and networks predict of a target, its CS graph, and the attention on it; features live here alone."""
         if self.experts is not None:
             return self._blended(self.experts, spots, cross, device)
@@ -230,17 +234,18 @@ class SpaHGC:
         if not self.networks:
             if line is None:
                 raise ValueError("the model has neither a line nor networks: nothing predicts. Fit it again.")
-            return line, neighbors, None
+            return line, neighbors, None, {}
         graph = self.graph(features, spots.xy, neighbors.graph, device)
         outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
         share = self.parameters.graph_share
         outputs = outputs if line is None else share * outputs + (1 - share) * line
         edges = neighbors.graph
-        return outputs, neighbors, csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        return outputs, neighbors, attention, {}
 
     def _blended(
         self, experts: Experts, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
         """The same where experts are averaged."""
         nodes = self.node_features
         if not isinstance(nodes, LowRankFeatures) or nodes.ridge is None:
@@ -259,7 +264,27 @@ class SpaHGC:
             outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
-        return experts.blend(views, known) / size, neighbors, attention
+        by_place, place = self._by_place(experts, nodes, spots, by_slide)
+        blended = experts.blend(views, known | by_place, placed=bool(by_place))
+        return blended / size, neighbors, attention, place
+
+    def _by_place(
+        self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What the experts of place say where references lie on the target, and what is to be told of it."""
+        if not experts.placed or (spots.picture is None and spots.own_reference is None):
+            return {}, {}
+        others = bank_pictures(self.bank)
+        others.pop(spots.own_reference or "", None)  # it lies where it is
+        name = free_name("target", others)
+        lays = Lays() if spots.picture is None else lays_of_target(name, spots.picture, others)
+        known = bank_spots(self.bank, dense=False)
+        found = places_on(replace(spots, slide=np.full(len(spots), name)), known, lays)
+        if found is None:
+            return {}, {**lays.record(), "known": False}
+        xy, places = found
+        said = placed_scores(features, xy, np.asarray(nodes.features[:]), places, nodes.components.scores, known)
+        return said, {**lays.record(), "known": True, "weights": dict(experts.placed)}
 
     def attention(
         self,
@@ -497,8 +522,12 @@ def prove_experts_of(
     """Weights of the experts that the parameters name, from references held out in turn; ``None`` where they name none."""
     if not parameters.experts or not isinstance(node_features, LowRankFeatures):
         return None
-    patients = bank.obs[Obs.patient].astype(str).to_numpy() if Obs.patient in bank.obs else None
-    return prove_experts(spots, blocks, node_features, parameters, patients=patients, seed=seed, device=device)
+    by_slide = bank_patients(bank)
+    patients = np.array([by_slide[name] for name in spots.slide]) if by_slide else None
+    lays = lays_of_references(bank_pictures(bank), by_slide) if parameters.place else None
+    return prove_experts(
+        spots, blocks, node_features, parameters, patients=patients, lays=lays, seed=seed, device=device
+    )
 
 
 def predict_spots(
@@ -532,11 +561,11 @@ def predict_spots(
             )
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
-        outputs, neighbors, attention = model._outputs(used, cross, where)
+        outputs, neighbors, attention, place = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
         expression = model.node_features.decode(outputs)
         _check_finite(expression)
-        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record)
+        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record, place)
 
 
 def _check_finite(expression: np.ndarray) -> None:

@@ -217,6 +217,7 @@ def predict(
             "method": method,
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,
+            **({Uns.place: prediction.place} if prediction.place else {}),
             Uns.pieces: describe_pieces(spots.xy),
         }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
@@ -305,6 +306,7 @@ def _spots_and_bank(
         key = bank_embedding(bank)
         spots = target_spots(shown, key)
     own = None if part is None else part.slide.name
+    spots = replace(spots, own_reference=own)
     check_target(spots, encoder_records(target).get(key, {}), bank, *padded, own=own)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
     return spots, bank, part
