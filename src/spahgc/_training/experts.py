@@ -15,7 +15,7 @@ from spahgc._linear.kernel import KernelRidge, fit_kernel_ridge
 from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
 from spahgc._linear.ridge import fit_ridge
-from spahgc._linear.weights import prove_weights
+from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
 from spahgc._parameters import GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
 from spahgc._settings import progress_bar
 from spahgc._spots.rows import Spots, slide_or_half
@@ -235,7 +235,8 @@ def prove_experts(
     weights = prove_weights({name: said[name] for name in parameters.experts}, components.scores)
     of_placed: dict[str, float] = {}
     if placed.any():
-        of_placed = prove_weights({name: part[placed] for name, part in said.items()}, components.scores[placed])
+        of_spots = {name: part[placed] for name, part in said.items()}
+        of_placed = prove_weights(of_spots, components.scores[placed], shrinkage=PLACED_SHRINKAGE)
     elif lays is not None:
         of_placed = unproven_weights(weights)
     blended = weighted_sum(weights, said)
