@@ -54,7 +54,7 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.pp._edge_types import CS, Nodes, n_neighbors
-from spahgc.pp._register.lays import Lays, free_name, lays_of_references, lays_of_target
+from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_target
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -272,12 +272,12 @@ class SpaHGC:
         self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """What the experts of place say where references lie on the target, and what is to be told of it."""
-        if not experts.placed or (spots.picture is None and spots.own_reference is None):
+        if not experts.placed or (spots.picture is None and not spots.own_reference and not spots.registration):
             return {}, {}
         others = bank_pictures(self.bank)
         others.pop(spots.own_reference or "", None)  # it lies where it is
         name = free_name("target", others)
-        lays = Lays() if spots.picture is None else lays_of_target(name, spots.picture, others)
+        lays = lays_of_target(name, spots.picture, others, spots.registration)
         known = bank_spots(self.bank, dense=False)
         found = places_on(replace(spots, slide=np.full(len(spots), name)), known, lays)
         if found is None:
@@ -485,7 +485,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         networks, history = train_networks(
             spots,
             node_features,
-            parameters if trained else replace(parameters, experts=(), epochs=0),
+            parameters if trained else replace(parameters, experts=(), place=False, epochs=0),
             seed=seed,
             device=device,
             rs_graph=spare,

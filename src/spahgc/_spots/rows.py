@@ -729,6 +729,8 @@ class Spots:
         Of a target, the small picture of its tissue by which it is laid on other slides; ``None`` where there is none.
     own_reference
         Of a target that was measured in part, the name under which its measured part stands among the references.
+    registration
+        Of a target, how references lie on it by name, where that was found or given before.
     """
 
     z: Any
@@ -738,6 +740,7 @@ class Spots:
     transcriptome: Any
     picture: Any = None
     own_reference: str | None = None
+    registration: Any = None
 
     def __getitem__(self, chosen: np.ndarray) -> Spots:
         return Spots(self.z[chosen], self.xy[chosen], self.slide[chosen], self.y[chosen], self.transcriptome[chosen])

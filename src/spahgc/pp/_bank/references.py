@@ -38,6 +38,7 @@ from spahgc.pp._bank.identity import Look, overlap, overlaps
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
 from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
 from spahgc.pp._register.picture import Picture
+from spahgc.pp._register.record import pairs_of_record
 from spahgc.pp._register.slides import measured_picture, stored_picture
 from spahgc.pp._search.neighbors import search_neighbors
 
@@ -662,7 +663,9 @@ def target_spots(target: AnnData, key: str) -> Spots:
     xy = check_coordinates(target, "the target")
     check_single_slide(target, "the target")
     z = in_float(embedding_matrix(target, key, "the target"))
-    return Spots.without_expression(z, xy, picture=stored_picture(target, xy, "the target"))
+    spots = Spots.without_expression(z, xy, picture=stored_picture(target, xy, "the target"))
+    made = target.uns.get(UNS, {}).get(Uns.registration)
+    return spots if made is None else replace(spots, registration=pairs_of_record(made))
 
 
 def check_target(

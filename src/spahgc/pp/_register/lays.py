@@ -72,9 +72,18 @@ def lays_of_references(pictures: Mapping[str, Picture], patients: Mapping[str, s
     return _registered(pictures, pairs)
 
 
-def lays_of_target(name: str, picture: Picture, references: Mapping[str, Picture]) -> Lays:
-    """Register a target with every reference."""
-    return _registered({**references, name: picture}, [(name, other) for other in references if other != name])
+def lays_of_target(
+    name: str,
+    picture: Picture | None,
+    references: Mapping[str, Picture],
+    given: Mapping[str, PairRegistration] | None = None,
+) -> Lays:
+    """Register a target with every reference for which nothing is given; without a picture what is given is all."""
+    known = {(name, reference): pair for reference, pair in (given or {}).items()}
+    if picture is None:
+        return Lays(known)
+    searched = [(name, other) for other in references if (name, other) not in known]
+    return Lays({**known, **_registered({**references, name: picture}, searched).pairs})
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:
