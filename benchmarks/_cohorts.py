@@ -34,6 +34,8 @@ from spahgc.pp._embed.context import DEFAULT_CONTEXT
 
 ENCODER = "efficientnet_lite0"
 CACHE = Path.home() / ".cache" / "spahgc-benchmarks"
+KEPT_IMAGE = "hires"
+"""The only image of an embedded slide that is kept."""
 EMBEDDING_SECONDS = "seconds_of_embedding"
 """``uns`` of an embedded slide: what its embedding took."""
 CAVEAT = (
@@ -188,7 +190,7 @@ def _embedded(name: str, content: bytes, cache: Path, make: Callable[[], AnnData
     """
     record = sp.encoders.describe_encoder(ENCODER)
     assert record is not None
-    how = json.dumps([record.to_uns(), str(DEFAULT_CONTEXT), sp.__version__], sort_keys=True).encode()
+    how = json.dumps([record.to_uns(), str(DEFAULT_CONTEXT), sp.__version__, KEPT_IMAGE], sort_keys=True).encode()
     path = check_writable_folder(cache) / f"{name}-{digest(content, how)}.h5ad"
     if path.is_file():
         log(f"{name}: read from {path}")
@@ -199,7 +201,8 @@ def _embedded(name: str, content: bytes, cache: Path, make: Callable[[], AnnData
     sp.pp.embed(slide, encoder=ENCODER, resume=cache / "parts")
     slide.uns[EMBEDDING_SECONDS] = time.perf_counter() - started
     log(f"{name}: embedded in {slide.uns[EMBEDDING_SECONDS]:.0f} s")
-    slide.uns.pop(SPATIAL, None)  # the images, which nothing needs from here on
+    for library in slide.uns.get(SPATIAL, {}).values():  # by it sections are laid over each other
+        library["images"] = {KEPT_IMAGE: library["images"][KEPT_IMAGE]}
     write_h5ad(slide, path)
     return slide
 

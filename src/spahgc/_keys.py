@@ -211,6 +211,9 @@ class Uns:
     measured = "measured"
     """In the record of a prediction of a slide that was measured in part: the ``column`` that names its measured spots, their
     name as a ``reference``, how many served as one (``n_measured``) and how many spots were predicted (``n_predicted``)."""
+    place = "place"
+    """In the record of a prediction whose target stores an image: ``quality`` of its registration with each reference and
+    whether it is ``used``, whether a place is ``known``, and the ``weights`` of all experts if so."""
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""

@@ -41,10 +41,13 @@ from spahgc._training.networks import (
     predict_networks,
     train_networks,
 )
+from spahgc._training.placed import PlacedExpert, fit_placed, placed_scores, places_on
 from spahgc._validate import encoder_records, quoted, user_path
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
+    bank_patients,
+    bank_pictures,
     bank_record,
     check_target,
     embedding_blocks,
@@ -53,6 +56,7 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.pp._edge_types import CS, Nodes, n_neighbors
+from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_target
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spahgc._linear.node_features import NodeFeatures
+    from spahgc._linear.place import Places
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
 
 BYTES_PER_GB = 1e9
@@ -225,7 +230,7 @@ class SpaHGC:
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
         """What line and networks predict of a target, its CS graph, and the attention on it; features live here alone."""
         if self.experts is not None:
             return self._blended(self.experts, spots, cross, device)
@@ -234,17 +239,18 @@ class SpaHGC:
         if not self.networks:
             if line is None:
                 raise ValueError("the model has neither a line nor networks: nothing predicts. Fit it again.")
-            return line, neighbors, None
+            return line, neighbors, None, {}
         graph = self.graph(features, spots.xy, neighbors.graph, device)
         outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
         share = self.parameters.graph_share
         outputs = outputs if line is None else share * outputs + (1 - share) * line
         edges = neighbors.graph
-        return outputs, neighbors, csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        return outputs, neighbors, attention, {}
 
     def _blended(
         self, experts: Experts, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
         """The same where experts are averaged."""
         nodes = self.node_features
         if not isinstance(nodes, LowRankFeatures) or nodes.ridge is None:
@@ -263,7 +269,34 @@ class SpaHGC:
             outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
-        return experts.blend(views, known) / size, neighbors, attention
+        by_place, place = self._by_place(experts, nodes, spots, by_slide)
+        blended = experts.blend(views, known | by_place, placed=bool(by_place))
+        return blended / size, neighbors, attention, place
+
+    def _by_place(
+        self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What the experts of place say where references lie on the target, and what is to be told of it."""
+        found, record = self._places(experts, spots)
+        if found is None:
+            return {}, record
+        xy, places, known = found
+        said = placed_scores(features, xy, np.asarray(nodes.features[:]), places, nodes.components.scores, known)
+        return said, record
+
+    def _places(self, experts: Experts, spots: Spots) -> tuple[tuple[np.ndarray, Places, Spots] | None, dict[str, Any]]:
+        """Places of a target's spots and of the references, with these; ``None`` where none lies on the target."""
+        if not experts.placed or (spots.picture is None and not spots.own_reference and not spots.registration):
+            return None, {}
+        others = bank_pictures(self.bank)
+        others.pop(spots.own_reference or "", None)  # it lies where it is
+        name = free_name("target", others)
+        lays = lays_of_target(name, spots.picture, others, spots.registration)
+        known = bank_spots(self.bank, dense=False)
+        found = places_on(replace(spots, slide=np.full(len(spots), name)), known, lays)
+        if found is None:
+            return None, {**lays.record(), "known": False}
+        return (*found, known), {**lays.record(), "known": True, "weights": dict(experts.placed)}
 
     def attention(
         self,
@@ -290,12 +323,13 @@ class SpaHGC:
         genes: Sequence[str] | None = None,
         *,
         cross: csr_matrix | None = None,
+        place: bool = True,
         device: str | None = None,
         table_key: str | None = None,
     ) -> Contributions:
         """What every reference spot adds to the prediction of some spots and genes, exactly.
 
-        Line, kernels and retrieval are linear in what the references express: each is a sum over reference spots of a weight
+        Line, kernels (those of place too) and retrieval are linear in what the references express: each is a sum over reference spots of a weight
         times the spot's own components of the transcriptome. These parts, the gene's mean, and what the other experts say as
         one remainder add up to what :meth:`predict` returns.
 
@@ -309,6 +343,8 @@ class SpaHGC:
             Genes of the panel; ``None`` for all.
         cross, device, table_key
             As in :meth:`predict`.
+        place
+            Let references that lie on the target have their part, as :meth:`predict` does.
 
         Returns
         -------
@@ -340,26 +376,19 @@ class SpaHGC:
         >>> bool(abs(added - parts.prediction).max() < 1e-4)
         True
         """
-        trained = Trained(
-            self.node_features, self.networks, self.experts, self.parameters, self._bank_spots, self._reference_graph
-        )
-        if not trained.linear:
-            raise ValueError(
-                f"no part of this model (preset={self.preset!r}, experts: {', '.join(trained.weights)}) is linear in what the "
-                "references express, so nothing can be said of what a reference spot adds. model.attention(target) says "
-                'which ones its network attends to; preset="default" has parts that add up.'
-            )
         data = placed_table(target, table_key, "the target")
         if cross is not None:
             _check_cross(cross, data.n_obs, self.bank.n_obs)
         placed, on_tissue = self._placed_spots(data, check=cross is None)
+        if not place:
+            placed = replace(placed, picture=None, registration=None, own_reference=None)
         names, rows = positions_on_tissue(data, spots, on_tissue)
         columns = self._positions_in_panel(genes)
-        n_numbers = len(trained.linear) * len(rows) * self.bank.n_obs * len(columns)
-        _check_contributions_fit(n_numbers, len(rows), self.bank.n_obs, len(columns))
         where = resolve_device(device)
         with limited_threads(step_products(len(placed), self.bank, self.parameters)):
             used = self._used_columns(placed)
+            trained = self._trained(used)
+            _check_contributions_fit(len(trained.linear), len(rows), self.bank.n_obs, len(columns))
             if self.networks and cross is None:
                 features, _ = self.node_features.transform(used)
                 cross = on_tissue.in_place(self._nearest(features, where).graph)
@@ -376,6 +405,26 @@ class SpaHGC:
             parts.prediction,
             trained.weights,
         )
+
+    def _trained(self, spots: Spots) -> Trained:
+        """All that the prediction of these spots comes from; refuses a model of which nothing adds up."""
+        experts, nodes = self.experts, self.node_features
+        placed: dict[str, PlacedExpert] = {}
+        found = None if experts is None else self._places(experts, spots)[0]
+        if found is not None and isinstance(nodes, LowRankFeatures):
+            seen, features = nodes.image_axes.transform(spots), np.asarray(nodes.features[:])
+            xy, places, known = found
+            placed = fit_placed(seen, xy, features, places, nodes.components.scores, known)
+        trained = Trained(
+            nodes, self.networks, experts, self.parameters, placed, self._bank_spots, self._reference_graph
+        )
+        if not trained.linear:
+            raise ValueError(
+                f"no part of this model (preset={self.preset!r}, experts: {', '.join(trained.weights)}) is linear in what the "
+                "references express, so nothing can be said of what a reference spot adds. model.attention(target) says "
+                'which ones its network attends to; preset="default" has parts that add up.'
+            )
+        return trained
 
     def _positions_in_panel(self, genes: Sequence[str] | None) -> np.ndarray:
         if genes is None:
@@ -577,7 +626,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         networks, history = train_networks(
             spots,
             node_features,
-            parameters if trained else replace(parameters, experts=(), epochs=0),
+            parameters if trained else replace(parameters, experts=(), place=False, epochs=0),
             seed=seed,
             device=device,
             rs_graph=spare,
@@ -614,8 +663,12 @@ def prove_experts_of(
     """Weights of the experts that the parameters name, from references held out in turn; ``None`` where they name none."""
     if not parameters.experts or not isinstance(node_features, LowRankFeatures):
         return None
-    patients = bank.obs[Obs.patient].astype(str).to_numpy() if Obs.patient in bank.obs else None
-    return prove_experts(spots, blocks, node_features, parameters, patients=patients, seed=seed, device=device)
+    by_slide = bank_patients(bank)
+    patients = np.array([by_slide[name] for name in spots.slide]) if by_slide else None
+    lays = lays_of_references(bank_pictures(bank), by_slide) if parameters.place else None
+    return prove_experts(
+        spots, blocks, node_features, parameters, patients=patients, lays=lays, seed=seed, device=device
+    )
 
 
 def predict_spots(
@@ -644,11 +697,11 @@ def predict_spots(
         _check_cross(cross, len(spots), model.bank.n_obs)
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
-        outputs, neighbors, attention = model._outputs(used, cross, where)
+        outputs, neighbors, attention, place = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
         expression = model.node_features.decode(outputs)
         _check_finite(expression)
-        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record)
+        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record, place)
 
 
 def _check_cross(cross: csr_matrix, n_spots: int, n_bank: int) -> None:
@@ -660,8 +713,8 @@ def _check_cross(cross: csr_matrix, n_spots: int, n_bank: int) -> None:
         )
 
 
-def _check_contributions_fit(n_numbers: int, n_spots: int, n_references: int, n_genes: int) -> None:
-    size_gb = n_numbers * np.dtype(np.float32).itemsize / BYTES_PER_GB
+def _check_contributions_fit(n_experts: int, n_spots: int, n_references: int, n_genes: int) -> None:
+    size_gb = n_experts * n_spots * n_references * n_genes * np.dtype(np.float32).itemsize / BYTES_PER_GB
     if size_gb > settings.max_dense_gb:
         raise ValueError(
             f"the contributions of {n_references} reference spots to {n_genes} genes at {n_spots} spots would take "

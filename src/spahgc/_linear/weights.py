@@ -10,11 +10,16 @@ from scipy.optimize import nnls
 SHRINKAGE = 0.3
 """Penalty on what the weights differ by from equal shares, as a share of the mean sum of squares of an expert's prediction."""
 
+PLACED_SHRINKAGE = 0.05
+"""The same where place is among them: it is worth much or nothing, which sections of one block tell more surely."""
+
 MIN_SHARE = 0.05
 """Share of all weights below which an expert earns nothing: it is left out, and the others are weighed again."""
 
 
-def prove_weights(predicted: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+def prove_weights(
+    predicted: Mapping[str, np.ndarray], truth: np.ndarray, *, shrinkage: float = SHRINKAGE
+) -> dict[str, float]:
     """Non-negative weights of experts, from predictions of references held out; their sum is 1.
 
     The squared error of the weighted sum over all components is minimised, with a penalty on the distance from equal
@@ -27,6 +32,8 @@ def prove_weights(predicted: Mapping[str, np.ndarray], truth: np.ndarray) -> dic
         Scores of spots that were held out, spots x components, by name of the expert.
     truth
         Their own scores, spots x components.
+    shrinkage
+        How much is shrunk towards equal shares.
 
     Returns
     -------
@@ -34,7 +41,7 @@ def prove_weights(predicted: Mapping[str, np.ndarray], truth: np.ndarray) -> dic
     """
     names = list(predicted)
     while True:
-        weights = _weights([predicted[name] for name in names], truth)
+        weights = _weights([predicted[name] for name in names], truth, shrinkage)
         weakest = int(weights.argmin())
         if weights[weakest] >= MIN_SHARE or len(names) == 1:
             break
@@ -43,7 +50,7 @@ def prove_weights(predicted: Mapping[str, np.ndarray], truth: np.ndarray) -> dic
     return {name: found.get(name, 0.0) for name in predicted}
 
 
-def _weights(predicted: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
+def _weights(predicted: list[np.ndarray], truth: np.ndarray, shrinkage: float) -> np.ndarray:
     n = len(predicted)
     products = np.array([[float((a * b).sum()) for b in predicted] for a in predicted])
     with_truth = np.array([float((a * truth).sum()) for a in predicted])
@@ -51,6 +58,6 @@ def _weights(predicted: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
     if size == 0:
         return equal
     slope = max(equal @ with_truth / (equal @ products @ equal), 0.0)
-    root = np.linalg.cholesky(products + SHRINKAGE * size * np.eye(n))
-    weights, _ = nnls(root.T, np.linalg.solve(root, with_truth + SHRINKAGE * size * slope * equal))
+    root = np.linalg.cholesky(products + shrinkage * size * np.eye(n))
+    weights, _ = nnls(root.T, np.linalg.solve(root, with_truth + shrinkage * size * slope * equal))
     return weights / weights.sum() if weights.sum() > 0 else equal

@@ -11,12 +11,13 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._linear.dual import kernel_dual, ridge_dual
-from spahgc._linear.kernel import KernelRidge
+from spahgc._linear.kernel import Kernel, KernelRidge, arc_cosine
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures
 from spahgc._parameters import EXPERTS, GRAPH, LINE, Parameters
 from spahgc._training.experts import SEE_OVERALL, Experts, Views, target_graph
 from spahgc._training.networks import predict_networks, retrieve_networks
 from spahgc._training.perceptron import PerceptronExpert
+from spahgc._training.placed import PLACE_EXPERTS, PlacedExpert
 
 if TYPE_CHECKING:
     from spahgc._linear.node_features import ImageRidge, NodeFeatures
@@ -98,6 +99,8 @@ class Trained:
         What is averaged; ``None`` where the parameters name no experts.
     parameters
         All numbers of the fit.
+    placed
+        Experts of place that were fitted for the target; empty where no reference lies on it.
     bank
         Reads the spots of the references, with the columns of their embedding that are looked at.
     rs_graph
@@ -108,6 +111,7 @@ class Trained:
     networks: Sequence[SpaHGCNetwork]
     experts: Experts | None
     parameters: Parameters
+    placed: Mapping[str, PlacedExpert]
     bank: Callable[[], Spots]
     rs_graph: Callable[[], csr_matrix]
 
@@ -115,7 +119,8 @@ class Trained:
     def weights(self) -> dict[str, float]:
         """Of what is averaged."""
         if self.experts is not None:
-            return {name: self.experts.weights[name] for name in EXPERTS if self.experts.uses(name)}
+            weights = self.experts.placed if self.placed else self.experts.weights
+            return {name: weights[name] for name in (*EXPERTS, *PLACE_EXPERTS) if weights.get(name)}
         share = self.parameters.graph_share if self.networks else 0.0
         if not self.parameters.line:
             share = 1.0
@@ -129,10 +134,16 @@ class Trained:
         return self.nodes.ridge
 
     def expert(self, name: str) -> Ridge | KernelRidge | PerceptronExpert:
-        """An expert that sees a view of a spot."""
+        """An expert that sees a view of a spot, or where it lies as well."""
+        if name in self.placed:
+            return self.placed[name].fitted
         if name == LINE or self.experts is None:
             return self.line.ridge
         return self.experts.fitted[name]
+
+    def kernel(self, name: str) -> Kernel:
+        """The kernel of an expert that has one."""
+        return self.placed[name].kernel if name in self.placed else arc_cosine
 
     @property
     def linear(self) -> list[str]:
@@ -221,26 +232,33 @@ def parts_of(
                 mean += of_graph.offset
                 by_expert[name] = of_graph.parts
             continue
-        expert, x = model.expert(name), seen.target(name)
-        of_expert = expert.predict(x) @ weighed.loadings
+        expert, x, kernel = model.expert(name), seen.target(name), model.kernel(name)
+        scores = expert.predict(x, kernel) if isinstance(expert, KernelRidge) else expert.predict(x)
+        of_expert = scores @ weighed.loadings
         said += of_expert
         if isinstance(expert, PerceptronExpert):
             remainder += of_expert
         else:
-            by_expert[name] = _of_linear(expert, seen.references(name), x, weighed)
+            by_expert[name] = _of_linear(expert, seen.references(name), x, weighed, kernel)
     parts = Parts(by_expert, mean, remainder, read_out.mean + said)
     _check_sum(parts, read_out.spread)
     return parts
 
 
-def _of_linear(expert: Ridge | KernelRidge, known: np.ndarray, x: np.ndarray, read_out: ReadOut) -> np.ndarray:
+def _of_linear(
+    expert: Ridge | KernelRidge, known: np.ndarray, x: np.ndarray, read_out: ReadOut, kernel: Kernel
+) -> np.ndarray:
     """Parts of a line or a kernel, spots x references x genes, float32; a block of spots at a time."""
     n_known, n_genes = len(known), read_out.loadings.shape[1]
     parts = np.zeros((len(x), n_known, n_genes), dtype=np.float32)
     step = max(1, BLOCK_NUMBERS // (n_known * n_genes))
     for rows in (slice(start, start + step) for start in range(0, len(x), step)):
         seen = x[rows]
-        dual = kernel_dual(expert, known, seen) if isinstance(expert, KernelRidge) else ridge_dual(expert, known, seen)
+        dual = (
+            kernel_dual(expert, known, seen, kernel)
+            if isinstance(expert, KernelRidge)
+            else ridge_dual(expert, known, seen)
+        )
         for responses, slopes, weights in dual:
             of_known = (read_out.scores[:, responses] * slopes) @ read_out.loadings[responses]
             parts[rows] += weights[:, :, None] * of_known
@@ -281,10 +299,14 @@ class Seen:
 
     def target(self, expert: str) -> np.ndarray:
         """What an expert sees of the spots in question."""
+        if expert in self.model.placed:
+            return self.model.placed[expert].seen[self.rows]
         return self._views.of(expert)[self.rows]
 
     def references(self, expert: str) -> np.ndarray:
         """What it saw of the reference spots, on which it was fitted."""
+        if expert in self.model.placed:
+            return self.model.placed[expert].known
         overall = expert in SEE_OVERALL
         if overall not in self._of_references:
             self._of_references[overall] = self._overall_references(expert) if overall else self._references_by_slide()

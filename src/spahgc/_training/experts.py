@@ -15,20 +15,22 @@ from spahgc._linear.kernel import KernelRidge, fit_kernel_ridge
 from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
 from spahgc._linear.ridge import fit_ridge
-from spahgc._linear.weights import prove_weights
+from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
 from spahgc._parameters import GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
 from spahgc._settings import progress_bar
-from spahgc._spots.rows import slide_or_half
+from spahgc._spots.rows import Spots, slide_or_half
 from spahgc._training.graphs import hetero_graph, needed_references
 from spahgc._training.networks import predict_networks, train_networks
 from spahgc._training.perceptron import PerceptronExpert, fit_perceptron, new_perceptron
+from spahgc._training.placed import PLACE_EXPERTS, placed_scores, places_on, unproven_weights
 from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges, n_neighbors
 
 if TYPE_CHECKING:
     from spahgc._linear.node_features import NodeFeatures
-    from spahgc._spots.rows import Rows, Spots
+    from spahgc._spots.rows import Rows
     from spahgc.nn import HeteroGraph
+    from spahgc.pp._register.lays import Lays
 
 N_PENALTY_COMPONENTS = 4
 """Largest components by whose error the penalty of the line is chosen: smaller ones are mostly noise, and would raise it."""
@@ -83,11 +85,14 @@ class Experts:
         Of every expert; their sum is 1.
     axes
         To features that are standardised over all references; ``None`` where no expert looks at them.
+    placed
+        Weights of all experts, those of place among them, for a target on which a reference lies.
     """
 
     fitted: Mapping[str, KernelRidge | PerceptronExpert]
     weights: Mapping[str, float]
     axes: ImageAxes | None
+    placed: Mapping[str, float]
 
     def views(self, spots: Spots, by_slide: np.ndarray) -> Views:
         """What the experts see of a target's spots, of which features by slide are known."""
@@ -95,16 +100,17 @@ class Experts:
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
-        return self.weights.get(expert, 0.0) > 0
+        return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
 
-    def blend(self, views: Views, known: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Weighted sum of what all experts say, spots x components; line and graph are ``known``."""
+    def blend(self, views: Views, known: Mapping[str, np.ndarray], *, placed: bool = False) -> np.ndarray:
+        """Weighted sum of what all experts say, spots x components; line, graph and experts of place are ``known``."""
         said = {name: expert.predict(views.of(name)) for name, expert in self.fitted.items()} | dict(known)
-        return weighted_sum(self.weights, said)
+        return weighted_sum(self.placed if placed else self.weights, said)
 
     def to_arrays(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """Plain arrays by name, without the features of the nodes where a kernel has these as its landmarks."""
         arrays = {f"weights.{name}": np.array(weight) for name, weight in self.weights.items()}
+        arrays |= {f"placed.{name}": np.array(weight) for name, weight in self.placed.items()}
         for name, expert in self.fitted.items():
             arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items() if array is not features}
         if self.axes is not None:
@@ -122,7 +128,8 @@ class Experts:
                 is_network = name in (PERCEPTRON, PERCEPTRON_OVERALL)
                 fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**{"landmarks": features, **parts})
         axes = arrays_with_prefix("axes.", arrays)
-        return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None)
+        placed = {name: weight.item() for name, weight in arrays_with_prefix("placed.", arrays).items()}
+        return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None, placed)
 
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -160,7 +167,7 @@ class Proof:
         What the weighted experts predict of every reference without having seen it, spots x panel, float32.
     views
         What the experts see of the references.
-    axes
+    axes, placed
         See :class:`Experts`.
     """
 
@@ -168,10 +175,11 @@ class Proof:
     panel: np.ndarray
     views: Views
     axes: ImageAxes | None
+    placed: dict[str, float]
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
-        return self.weights.get(expert, 0.0) > 0
+        return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
 
 
 def prove_experts(
@@ -181,6 +189,7 @@ def prove_experts(
     parameters: Parameters,
     *,
     patients: np.ndarray | None,
+    lays: Lays | None,
     seed: int,
     device: str,
 ) -> Proof:
@@ -198,7 +207,9 @@ def prove_experts(
     parameters
         Which experts there are, and how they are trained.
     patients
-        Patient of every spot, if each slide names one: what is held out together.
+        Patient of every spot, if each slide names one: what is held out together, unless sections lie on each other.
+    lays
+        How the references lie on each other; ``None`` where place has no part in it.
     seed
         Of networks.
     device
@@ -206,22 +217,50 @@ def prove_experts(
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
     components = node_features.components
-    said = {name: np.zeros(components.scores.shape) for name in parameters.experts}
-    groups, folds = groups_of(spots, patients), []
+    names = [*parameters.experts, *(PLACE_EXPERTS if lays is not None else ())]
+    said, placed = {name: np.zeros(components.scores.shape) for name in names}, np.zeros(len(spots), dtype=bool)
+    # What place is worth shows where a section of the same block stays among the others.
+    on_each_other = lays is not None and any(pair.used for pair in lays.pairs.values())
+    groups, folds = groups_of(spots, None if on_each_other else patients), []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
         for fold in hold_out_each(spots, components, parameters, groups):
             for name in parameters.experts:
                 said[name][fold.rows] = _held_out_scores(
                     name, fold, spots, views, node_features, parameters, seed, device
                 )
+            if lays is not None:
+                _say_by_place(said, placed, fold, spots, views.by_slide, lays)
             folds.append((fold.rows, fold.components))
             bar.update()
-    weights = prove_weights(said, components.scores)
+    weights = prove_weights({name: said[name] for name in parameters.experts}, components.scores)
+    of_placed: dict[str, float] = {}
+    if placed.any():
+        of_spots = {name: part[placed] for name, part in said.items()}
+        of_placed = prove_weights(of_spots, components.scores[placed], shrinkage=PLACED_SHRINKAGE)
+    elif lays is not None:
+        of_placed = unproven_weights(weights)
     blended = weighted_sum(weights, said)
     panel = np.empty(spots.y.shape, dtype=np.float32)
     for rows, known in folds:
         panel[rows] = known.panel(blended[rows])
-    return Proof(weights, panel, views, axes)
+    return Proof(weights, panel, views, axes, of_placed)
+
+
+def _say_by_place(
+    said: dict[str, np.ndarray], placed: np.ndarray, fold: Fold, spots: Spots, features: np.ndarray, lays: Lays
+) -> None:
+    """Let the experts of place say something of each slide that is held out and on which another one lies."""
+    for name in np.unique(spots.slide[fold.rows]):
+        rows = fold.rows[spots.slide[fold.rows] == name]
+        held_out = Spots.without_expression(features[rows], spots.xy[rows], str(name))
+        found = places_on(held_out, fold.spots, lays)
+        if found is None:
+            continue
+        xy, places = found
+        known = features[fold.others], places, fold.components.scores, fold.spots
+        for expert, scores in placed_scores(features[rows], xy, *known).items():
+            said[expert][rows] = scores
+        placed[rows] = True
 
 
 def _held_out_scores(
@@ -273,9 +312,10 @@ def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: i
     if not isinstance(node_features, LowRankFeatures):
         raise TypeError(f"experts predict components, found {type(node_features).__name__}.")
     views = proof.views
-    names = [name for name in proof.weights if proof.uses(name) and name not in (LINE, GRAPH)]
+    apart = (LINE, GRAPH, *PLACE_EXPERTS)
+    names = [name for name in {**proof.weights, **proof.placed} if proof.uses(name) and name not in apart]
     fitted = {name: fit_expert(name, views.of(name), node_features.components, spots, seed) for name in names}
-    return Experts(fitted, proof.weights, proof.axes)
+    return Experts(fitted, proof.weights, proof.axes, proof.placed)
 
 
 def _graph_scores(

@@ -77,7 +77,7 @@ def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Te
 
 def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
     """Models that average line and graph by their share, predict from states, and see all references in every step."""
-    new = {"experts": [], "n_retrieved": 0, "step_references": 0}
+    new = {"experts": [], "n_retrieved": 0, "step_references": 0, "place": False}
     return description | {"parameters": {**description["parameters"], **new}}, tensors
 
 

@@ -38,7 +38,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
-    r"experts\.weights\.\w+": (1,),
+    r"experts\.(weights|placed)\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),
     r"experts\.kernel_overall\.landmarks": ("landmarks overall", "any"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -180,6 +180,9 @@ class Prediction:
         How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so.
     search
         How the CS graph was found: exactly, or with which recall. Empty where it was given.
+    place
+        Quality of every pair of target and reference, whether it is used, and the weights of the experts. Empty where the
+        target has no place among the references.
     """
 
     expression: np.ndarray
@@ -187,6 +190,7 @@ class Prediction:
     attention: csr_matrix | None
     support: np.ndarray | None
     search: Mapping[str, str | float]
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 def empty_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:

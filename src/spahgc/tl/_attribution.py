@@ -80,8 +80,8 @@ def attribution(
     - ``rank``: from 1;
     - ``slide``, ``spot``: names of the reference and of its spot;
     - ``contribution``: what it adds, in the units of the prediction; the sum of the columns after it;
-    - ``line``, ``kernel``, ``kernel_overall``, ``graph``: what it adds through each of these experts, as far as the model has
-      them, times the weight of the expert.
+    - ``line``, ``kernel``, ``kernel_overall``, ``graph``, ``kernel_plus_place``, ``kernel_times_place``: what it adds through
+      each of these experts, as far as they have a part in the prediction, times the weight of the expert.
 
     ``attrs`` holds ``spot``, ``gene``, ``units``, ``mean`` (what is predicted whatever the spot looks like), ``remainder``,
     ``prediction``, ``slides`` (sum of the contributions of each reference slide) and ``experts`` (their weights).
@@ -203,7 +203,8 @@ def contributions_of(
     changed = f'the layer or obsm["{Obsm.cross(key)}"] was changed since'
     if cross is not None and cross.shape[1] != model.bank.n_obs:
         raise ValueError(f"{other}, or {changed}. {remedy}")
-    parts = model.contributions(adata, rows, genes, cross=cross)
+    place = bool(record.get(Uns.place, {}).get("known", False))
+    parts = model.contributions(adata, rows, genes, cross=cross, place=place)
     columns = adata.var_names.get_indexer(genes)
     stored = np.asarray(in_memory(adata.layers[key][rows][:, columns[columns >= 0]]), dtype=np.float64)
     predicted = parts.prediction[:, columns >= 0]

@@ -28,6 +28,7 @@ from spahgc.model import SpaHGC, fit_bank, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
+    bank_pictures,
     bank_record,
     check_target,
     check_target_apart,
@@ -37,6 +38,7 @@ from spahgc.pp._bank.references import (
     target_look,
     target_spots,
 )
+from spahgc.pp._register.lays import free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
@@ -60,6 +62,7 @@ def predict(
     layer: str | None = None,
     units: str | None = None,
     measured: str | None = None,
+    place: bool | str = "auto",
     preset: str | Parameters = "default",
     key_added: str = "spahgc",
     seed: int = 0,
@@ -115,6 +118,10 @@ def predict(
         Boolean column of the target's ``obs``, True where the slide was measured: a corner, some of the sections on it. These
         spots, at least 20, are a reference at their own place, with counts as in the references (``layer``, ``units``), and the
         others alone are predicted. ``None``: nothing of the target is measured.
+    place
+        ``"auto"``: references whose section lies on the target, told by the images that the slides store or by
+        :func:`spahgc.pp.register`, say what they measured at its place, as far as references held out prove that
+        (``preset="default"``). ``False`` leaves it out; ``True`` refuses a target on which no reference lies.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
@@ -182,7 +189,7 @@ def predict(
     spots are standardised by themselves, as a slide of their own, both what they look like and what they express: a corner of
     tumour says how its spots differ from each other, not how tumour differs from the rest of the slide.
     """
-    _check_arguments(refs, model, method, key_added, measured)
+    _check_arguments(refs, model, method, key_added, measured, place)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
@@ -203,12 +210,18 @@ def predict(
         shown = rows.only(target)
         record = encoder_records(target).get(model.embedding, {})
         check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
+        if place is True:
+            _check_place(spots, model.bank, model.parameters, method)
     else:
         spots, bank, part = _spots_and_bank(
             target, rows, refs, measured, genes, embedding, layer, units, parameters, method
         )
+        if place is True:
+            _check_place(spots, bank, parameters, method)
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
+    if place is False:
+        spots = replace(spots, picture=None, registration=None, own_reference=None)
     target = target.copy() if copy else target
     if model is not None:
         prediction = in_place(predict_spots(model, spots, device=device, support=True), rows)
@@ -217,6 +230,7 @@ def predict(
             "method": method,
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,
+            **({Uns.place: prediction.place} if prediction.place else {}),
             Uns.pieces: describe_pieces(spots.xy),
         }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
@@ -233,7 +247,9 @@ def predict(
     return with_table(data, target, table_key) if copy else None
 
 
-def _check_arguments(refs: Any, model: Any, method: str, key_added: str, measured: str | None) -> None:
+def _check_arguments(
+    refs: Any, model: Any, method: str, key_added: str, measured: str | None, place: bool | str
+) -> None:
     if method not in METHODS:
         raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(METHODS)}.')
     if measured is not None and model is not None:
@@ -249,8 +265,25 @@ def _check_arguments(refs: Any, model: Any, method: str, key_added: str, measure
         raise TypeError(f"model= must be a SpaHGC, found {type(model).__name__}. Load one with SpaHGC.load(folder).")
     if model is not None and method != NETWORK:
         raise ValueError(f'a model predicts with method="{NETWORK}"; pass refs= to use method="{method}".')
+    if place not in (True, False, "auto"):
+        raise ValueError(f'place={place!r} is not known. Pass "auto", True or False.')
     if not key_added or "/" in key_added:
         raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
+
+
+def _check_place(spots: Spots, bank: AnnData, parameters: Parameters, method: str) -> None:
+    """Refuse a target on which no reference lies, before anything is trained."""
+    if not parameters.place or method != NETWORK:
+        raise ValueError('place=True has no part in this prediction: pass preset="default" and method="spahgc".')
+    name, others = free_name("target", bank_pictures(bank)), bank_pictures(bank)
+    lays = lays_of_target(name, spots.picture, others, spots.registration)
+    if not spots.own_reference and not any(pair.used for pair in lays.pairs.values()):
+        reasons = "; ".join(f"{reference}: {pair.why}" for (_, reference), pair in lays.pairs.items())
+        detail = reasons or "the slides store no images to tell by"
+        raise ValueError(
+            f"place=True, but no reference lies on the target ({detail}). Pass a transform that you know to spahgc.pp.register "
+            'first, or place="auto".'
+        )
 
 
 def _outside(prediction: Prediction, part: MeasuredPart) -> Prediction:
@@ -305,6 +338,7 @@ def _spots_and_bank(
         key = bank_embedding(bank)
         spots = target_spots(shown, key)
     own = None if part is None else part.slide.name
+    spots = replace(spots, own_reference=own)
     check_target(spots, encoder_records(target).get(key, {}), bank, *padded, own=own)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
     return spots, bank, part

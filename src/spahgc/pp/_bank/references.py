@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides.matrix import column_sums, in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
+from spahgc._slides.patients import patients_of
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.totals import warn_of_other_genes
 from spahgc._slides.units import TRANSFORMED
@@ -36,6 +37,9 @@ from spahgc.encoders._record import plain_columns, plain_embedding
 from spahgc.pp._bank.identity import Look, overlap, overlaps
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
 from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
+from spahgc.pp._register.picture import Picture
+from spahgc.pp._register.record import pairs_of_record
+from spahgc.pp._register.slides import measured_picture, stored_picture
 from spahgc.pp._search.neighbors import search_neighbors
 
 if TYPE_CHECKING:
@@ -55,6 +59,9 @@ makes its own, of what the nodes of its graph carry."""
 
 GENE_SELECTION = "gene_selection"
 """Entry of a bank's record: what ranked the genes of a slide, for slides on which it was not what ranks those of most."""
+
+PICTURES = "pictures"
+"""Entry of a bank's record: small pictures of its slides, by their number among ``slides``."""
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""
@@ -191,7 +198,35 @@ def _bank_in_memory(slides: Mapping[str, MeasuredSlide], plan: _Plan, *, rs_grap
         graph, found = _rs_graph_of_bank(bank.obsm[plan.key], bank.X, plan)
         bank.obsp[Obsp.reference_connectivities] = graph
     bank.uns[UNS] = plan.uns(list(slides), units, found)
+    _add_places(bank, slides)
     return bank
+
+
+def _add_places(bank: AnnData, slides: Mapping[str, MeasuredSlide]) -> None:
+    """What tells where references lie: their pictures, and their patients where every slide names one."""
+    pictures = {name: measured_picture(slide) for name, slide in slides.items()}
+    known = {f"{i}": picture.to_record() for i, picture in enumerate(pictures.values()) if picture is not None}
+    if known:
+        bank.uns[UNS][Uns.bank][PICTURES] = known
+    patients = {name: patients_of(slide.adata) for name, slide in slides.items()}
+    if all(len(found) == 1 for found in patients.values()):
+        by_slide = {name: next(iter(found)) for name, found in patients.items()}
+        bank.obs[Obs.patient] = pd.Categorical(bank.obs[Obs.slide].astype(str).map(by_slide))
+
+
+def bank_pictures(bank: AnnData) -> dict[str, Picture]:
+    """Pictures of the references, as far as they brought one, by name."""
+    made = bank.uns[UNS][Uns.bank]
+    names = [str(name) for name in made["slides"]]
+    return {names[int(i)]: Picture.from_record(record) for i, record in made.get(PICTURES, {}).items()}
+
+
+def bank_patients(bank: AnnData) -> dict[str, str]:
+    """Patient of every reference, if each of them names one."""
+    if Obs.patient not in bank.obs:
+        return {}
+    slides = bank.obs[[Obs.slide, Obs.patient]].astype(str).drop_duplicates()
+    return dict(zip(slides[Obs.slide], slides[Obs.patient], strict=True))
 
 
 @dataclass(frozen=True)
@@ -627,7 +662,10 @@ def target_spots(target: AnnData, key: str) -> Spots:
     check_anndata(target, "the target")
     xy = check_coordinates(target, "the target")
     check_single_slide(target, "the target")
-    return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
+    z = in_float(embedding_matrix(target, key, "the target"))
+    spots = Spots.without_expression(z, xy, picture=stored_picture(target, xy, "the target"))
+    made = target.uns.get(UNS, {}).get(Uns.registration)
+    return spots if made is None else replace(spots, registration=pairs_of_record(made))
 
 
 def check_target(

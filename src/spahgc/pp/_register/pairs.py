@@ -20,8 +20,10 @@ from spahgc.pp._register.structure import N_PROOF, NoTissueError, Structure, fin
 MIN_QUALITY = 0.125
 """Quality (structure times outline, 0 to 1) below which two sections are not used for each other.
 
-Measured: sections of one block 0.14 to 0.29 (breast, olfactory bulb), the one pair of spinal cords of one mouse that match
-0.12 to 0.14, other patients, other mice and other tissues at most 0.11. ``benchmarks/registration.py --real`` prints them."""
+Measured: sections of one block 0.14 to 0.29 (breast, olfactory bulb); of seven pairs of spinal cords of one mouse one with
+0.12 to 0.14 and the others, of other levels or cut off, at most 0.10; other patients, mice and tissues at most 0.11. It was
+set in view of all of these.
+``benchmarks/registration.py --real`` prints them."""
 MAX_STRETCH = 1.35
 """Longer over shorter axis of a circle once it was laid over the other section, beyond which no cut can have done it."""
 MAX_SCALE = 1.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL
 from spahgc._slides.library import HIRES_SCALE, Library, find_library
+from spahgc._slides.measured import MeasuredSlide
 from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.tables import is_spatialdata
@@ -99,6 +101,31 @@ def slide_picture(slide: SlideToRegister, image: Source | None = None) -> Pictur
         f'and names no file. Pass image={{"{slide.name}": ...}} with its path (JPEG, PNG, TIFF) or a uint8 array of '
         "height x width x 3."
     )
+
+
+def measured_picture(slide: MeasuredSlide) -> Picture | None:
+    """The picture of a measured slide, which is taken once and then kept with it."""
+    if not slide.picture_taken:
+        slide.picture, slide.picture_taken = stored_picture(slide.adata, slide.xy, slide.label), True
+    picture: Picture | None = slide.picture
+    return picture
+
+
+def stored_picture(adata: AnnData, xy: NDArray[np.float64], label: str) -> Picture | None:
+    """The picture on the reduced image that a slide stores; ``None`` where it stores none.
+
+    Warns
+    -----
+    UserWarning
+        If its image or scale factor is broken, or the spots lie outside it: the slide then has no place.
+    """
+    try:
+        library = find_library(adata)
+        stored = None if library is None else stored_image(library, label)
+        return None if stored is None else cut_picture(stored[0], 1 / stored[1], xy, mpp=slide_mpp(adata))
+    except ValueError as error:
+        warnings.warn(f"{label} is not laid on other slides: {error}", stacklevel=2)
+        return None
 
 
 def stored_image(library: Library, label: str) -> tuple[Pixels, float] | None:
