@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import UNS, Obs, Obsm, Uns
-from spahgc._parameters import GRAPH, NETWORK
+from spahgc._parameters import GRAPH, NETWORK, Parameters
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.spot_names import spot_position
 from spahgc._slides.tables import table_of
@@ -198,6 +198,9 @@ def contributions_of(
     remedy = "Pass the model that did, or predict again with spahgc.tl.predict(adata, model=model)."
     if list(record.get(Uns.bank_spots, model.bank.obs_names)) != list(model.bank.obs_names):
         raise ValueError(f"{other}: its reference spots are others. {remedy}")
+    parameters = Parameters.from_dict(record["parameters"]) if "parameters" in record else model.parameters
+    if parameters != model.parameters or int(record.get("seed", model.seed)) != model.seed:
+        raise ValueError(f"{other}: its parameters or its seed are others. {remedy}")
     # What was retrieved then, so that nothing is searched again.
     cross = sorted_graph(adata.obsm[Obsm.cross(key)]) if Obsm.cross(key) in adata.obsm else None
     changed = f'the layer or obsm["{Obsm.cross(key)}"] was changed since'
