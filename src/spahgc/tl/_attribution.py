@@ -188,7 +188,7 @@ def contribution_table(adata: AnnData, row: int, gene: str, model: SpaHGC, key: 
 
 
 def contributions_of(
-    adata: AnnData, rows: Sequence[int], genes: Sequence[str], model: SpaHGC, key: str
+    adata: AnnData, rows: Sequence[int] | np.ndarray, genes: Sequence[str], model: SpaHGC, key: str
 ) -> Contributions:
     """Contributions to a prediction that stands in the slide, of spots by position; refuses a model that did not make it."""
     record = network_record(adata, key)

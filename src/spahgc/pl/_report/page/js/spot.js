@@ -26,9 +26,9 @@ function drawSpot() {
   if (added !== null) cards.push(...added.spots.map((each) => addingCard(each, added.spots[0])));
   else if (content.retrieved !== null) cards.push(...retrievedFor(spot).map(referenceCard));
   part.replaceChildren(make("ol", { class: "cards" }, ...cards));
-  if (added !== null) part.append(make("p", { class: "sums" }, sumOf(added)));
-  if (added !== null) part.append(make("p", { class: "quiet" }, content.added.note));
-  if (content.retrieved !== null) part.append(make("p", { class: "quiet" }, content.retrieved.note));
+  if (added !== null) {
+    part.append(make("p", { class: "sums" }, sumOf(added)), make("p", { class: "quiet" }, content.added.note));
+  } else if (content.retrieved !== null) part.append(make("p", { class: "quiet" }, content.retrieved.note));
 }
 
 function ownCard(spot) {
