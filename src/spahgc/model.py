@@ -341,10 +341,14 @@ class SpaHGC:
             Names of spots, or positions from 0; ``None`` for all.
         genes
             Genes of the panel; ``None`` for all.
-        cross, device, table_key
-            As in :meth:`predict`.
+        cross
+            The target's CS graph, if :meth:`cross_graph` was called before; ``None`` searches it.
         place
             Let references that lie on the target have their part, as :meth:`predict` does.
+        device
+            Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+        table_key
+            Key of the table of a SpatialData; ``None`` takes the only one.
 
         Returns
         -------
