@@ -16,7 +16,7 @@ from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
 from spahgc._linear.ridge import fit_ridge
 from spahgc._linear.weights import prove_weights
-from spahgc._parameters import GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
+from spahgc._parameters import EXPERTS, GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
 from spahgc._settings import progress_bar
 from spahgc._spots.rows import slide_or_half
 from spahgc._training.graphs import hetero_graph, needed_references
@@ -114,7 +114,7 @@ class Experts:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Experts:
         """The inverse of :meth:`to_arrays`."""
-        weights = {name: float(weight) for name, weight in arrays_with_prefix("weights.", arrays).items()}
+        weights = {name: weight.item() for name, weight in arrays_with_prefix("weights.", arrays).items()}
         fitted: dict[str, KernelRidge | PerceptronExpert] = {}
         for name in weights:
             parts = arrays_with_prefix(f"{name}.", arrays)
@@ -126,8 +126,8 @@ class Experts:
 
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Sum of what experts with a weight say, times their weights."""
-    return np.sum([weight * said[name] for name, weight in weights.items() if weight], axis=0)
+    """Sum of what experts with a weight say, times their weights; in one order, so that it is the same to the last bit."""
+    return np.sum([weights[name] * said[name] for name in EXPERTS if weights.get(name)], axis=0)
 
 
 def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:
@@ -138,7 +138,7 @@ def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:
 
 
 def _perceptron_of(parts: dict[str, np.ndarray]) -> PerceptronExpert:
-    size = float(parts.pop("size"))
+    size = parts.pop("size").item()
     state = {name: torch.from_numpy(np.array(part)) for name, part in parts.items()}
     first, *_, last = (part for part in state.values() if part.dim() == 2)
     with torch.device("meta"):
@@ -193,8 +193,8 @@ def prove_experts(
     blocks
         Columns of the embedding that belong together.
     node_features
-        Axes and components of all references; for these components weights are found. The expression of the references has
-        no part in the axes.
+        Axes and components of all references. Their expression has no part in the axes, which the folds share; each fold
+        has components of its own.
     parameters
         Which experts there are, and how they are trained.
     patients
@@ -205,22 +205,22 @@ def prove_experts(
         Torch device of the graph.
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
-    components = node_features.components
-    said = {name: np.zeros(components.scores.shape) for name in parameters.experts}
+    shape = node_features.components.scores.shape
+    said, truth = {name: np.zeros(shape) for name in parameters.experts}, np.zeros(shape)
     groups, folds = groups_of(spots, patients), []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
-        for fold in hold_out_each(spots, components, parameters, groups):
+        for fold in hold_out_each(spots, parameters, groups):
+            place = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # few spots have fewer components
+            truth[place] = fold.truth
             for name in parameters.experts:
-                said[name][fold.rows] = _held_out_scores(
-                    name, fold, spots, views, node_features, parameters, seed, device
-                )
-            folds.append((fold.rows, fold.components))
+                said[name][place] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
+            folds.append((place, fold.components))
             bar.update()
-    weights = prove_weights(said, components.scores)
+    weights = prove_weights(said, truth)
     blended = weighted_sum(weights, said)
     panel = np.empty(spots.y.shape, dtype=np.float32)
-    for rows, known in folds:
-        panel[rows] = known.panel(blended[rows])
+    for place, known in folds:
+        panel[place[0][:, 0]] = known.panel(blended[place])
     return Proof(weights, panel, views, axes)
 
 
