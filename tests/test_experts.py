@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc import Parameters, SpaHGC
-from spahgc._linear.held_out import groups_of, hold_out_each
+from spahgc._linear.held_out import hold_out_each
 from spahgc._linear.node_features import fit_node_features
 from spahgc._parameters import EXPERTS, PRESETS
 from spahgc._reading import UnreadableError
