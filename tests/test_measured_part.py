@@ -371,7 +371,7 @@ def test_glass_alone_is_no_measured_part(partly, refs):
 
 
 def test_a_model_and_a_bank_are_refused_with_advice(partly, refs, quick_default):
-    model = sp.tl.fit(refs, preset=Parameters.preset("default", epochs=0))
+    model = sp.tl.fit(refs, preset=Parameters.preset("default", experts=("line",)))
     with pytest.raises(ValueError, match="model= was trained without it. Pass refs="):
         sp.tl.predict(partly, model=model, measured=COLUMN)
     with pytest.raises(ValueError, match="refs= is a bank, whose genes were chosen without it"):

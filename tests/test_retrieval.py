@@ -407,6 +407,7 @@ def as_format_3(folder: Path) -> None:
     """A model without retrieval, as the format before described it."""
     path = folder / "model.json"
     description = json.loads(path.read_text())
+    assert description["parameters"].pop("experts") == []
     for name in ("n_retrieved", "step_references"):
         assert description["parameters"].pop(name) == 0
     path.write_text(json.dumps(description | {"format": 3}))

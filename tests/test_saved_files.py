@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +100,8 @@ def test_a_bank_predicts_what_it_predicted_when_it_was_written(version, bank, sl
     np.testing.assert_allclose(ridge.layers["spahgc"], expected["bank.ridge"], **CLOSE)
 
 
-def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, bank, slide, expected):
-    of_that_time = {
-        "n_retrieved": 0, "step_references": 0, "layers": 2, "by_slide": False, "target_hidden": 0.8, "reference_hidden": 0.9
-    }  # fmt: skip
-    parameters = sp.Parameters.preset("default", width=16, epochs=3, **of_that_time)
+def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, bank, slide, expected, line_and_graph):
+    parameters = replace(line_and_graph, width=16)
     predicted = sp.tl.predict(slide, bank, preset=parameters, device="cpu", copy=True)
     np.testing.assert_allclose(predicted.layers["spahgc"], expected["bank.expression"], **CLOSE)
 

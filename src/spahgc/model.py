@@ -312,7 +312,12 @@ class SpaHGC:
         with ``n_retrieved`` over networks and heads, and the weights are those of which the network's prediction is made.
         """
         if not self.networks:
-            raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
+            if self.experts is None:
+                raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
+            raise ValueError(
+                "the model has no network, so nothing attends to its references: the graph is not among its experts, or "
+                'earned no weight on references held out. Fit with experts=("graph",) to see one.'
+            )
         spots, rows = self._placed_spots(target, table_key, check=cross is None)
         return rows.in_place(predict_spots(self, spots, cross=rows.only(cross), device=device).attention)
 

@@ -1,16 +1,16 @@
-"""References held out in turn: what is learned from the others, in terms that the folds share."""
+"""References held out in turn: what is learned from the others, and what they would say of those held out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from spahgc._linear.low_rank import GeneComponents, loadings_of
+from spahgc._linear.low_rank import GeneComponents
 from spahgc._linear.node_features import fit_components
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import Spots, StandardizedRows, slide_or_half
+from spahgc._spots.rows import Spots, slide_or_half
 
 MAX_GROUPS = 5
 """Groups of references that are held out, so that the work does not grow with the square of their number."""
@@ -21,7 +21,7 @@ class Fold:
     """Some references held out, and the components of the others.
 
     Nothing of the expression of those held out has a part in the components, in what is read off them, or in
-    the scores of the others: these are their own components, turned to those of all references as far as the others tell.
+    the scores of the others. So each fold has components of its own.
 
     Parameters
     ----------
@@ -30,18 +30,19 @@ class Fold:
     spots
         The others.
     components
-        Of the others; their scores stand for the components of all references.
+        Of the others.
+    truth
+        Scores that the spots held out have on these components, spots x components; to be compared with, and no more.
     """
 
     rows: np.ndarray
     others: np.ndarray
     spots: Spots
     components: GeneComponents
+    truth: np.ndarray
 
 
-def hold_out_each(
-    spots: Spots, components: GeneComponents, parameters: Parameters, groups: np.ndarray
-) -> Iterator[Fold]:
+def hold_out_each(spots: Spots, parameters: Parameters, groups: np.ndarray) -> Iterator[Fold]:
     """Hold out every group of references once: one after another, or in five where there are more.
 
     Those held out together are of neighbouring names, which are often sections of one patient. Each fold is made when it
@@ -51,8 +52,6 @@ def hold_out_each(
     ----------
     spots
         Spots of all references.
-    components
-        Of all references.
     parameters
         How components are made.
     groups
@@ -63,9 +62,8 @@ def hold_out_each(
         inside = np.isin(groups, chosen)
         rows, others = np.flatnonzero(inside), np.flatnonzero(~inside)
         known = spots.part(others)
-        own = fit_components(known, parameters)
-        turn = np.linalg.lstsq(own.scores, components.scores[others], rcond=None)[0]
-        yield Fold(rows, others, known, _turned(own, own.scores @ turn, known))
+        components = fit_components(known, parameters)
+        yield Fold(rows, others, known, components, components.scores_of(spots.part(rows)))
 
 
 def groups_of(spots: Spots, patients: np.ndarray | None) -> np.ndarray:
@@ -73,13 +71,3 @@ def groups_of(spots: Spots, patients: np.ndarray | None) -> np.ndarray:
     if patients is not None and len(np.unique(patients)) > 1:
         return patients
     return slide_or_half(spots)
-
-
-def _turned(components: GeneComponents, scores: np.ndarray, spots: Spots) -> GeneComponents:
-    """The same genes, read off other scores."""
-    return replace(
-        components,
-        scores=scores,
-        loadings=loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
-        training_loadings=loadings_of(scores, components.training_target),
-    )

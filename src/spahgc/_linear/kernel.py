@@ -103,8 +103,8 @@ class Decomposed(NamedTuple):
 
     @property
     def penalty_unit(self) -> float:
-        """What a penalty of 1 adds to the eigenvalues."""
-        return max(float(self.values.mean()), np.finfo(np.float64).tiny)
+        """What a penalty of 1 adds to the eigenvalues; 1 where all spots look the same and the kernel is zero."""
+        return float(self.values.mean()) if self.values.any() else 1.0
 
     def solve(self, penalties: np.ndarray) -> np.ndarray:
         """Coefficients of the kernel to the landmarks, landmarks x responses, with a penalty for each response."""

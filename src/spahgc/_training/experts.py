@@ -16,7 +16,7 @@ from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
 from spahgc._linear.ridge import fit_ridge
 from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
-from spahgc._parameters import GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
+from spahgc._parameters import EXPERTS, GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
 from spahgc._settings import progress_bar
 from spahgc._spots.rows import Spots, slide_or_half
 from spahgc._training.graphs import hetero_graph, needed_references
@@ -133,8 +133,8 @@ class Experts:
 
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Sum of what experts with a weight say, times their weights."""
-    return np.sum([weight * said[name] for name, weight in weights.items() if weight], axis=0)
+    """Sum of what experts with a weight say, times their weights; in one order, so that it is the same to the last bit."""
+    return np.sum([weights[name] * said[name] for name in (*EXPERTS, *PLACE_EXPERTS) if weights.get(name)], axis=0)
 
 
 def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:
@@ -202,8 +202,8 @@ def prove_experts(
     blocks
         Columns of the embedding that belong together.
     node_features
-        Axes and components of all references; for these components weights are found. The expression of the references has
-        no part in the axes.
+        Axes and components of all references. Their expression has no part in the axes, which the folds share; each fold
+        has components of its own.
     parameters
         Which experts there are, and how they are trained.
     patients
@@ -216,33 +216,33 @@ def prove_experts(
         Torch device of the graph.
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
-    components = node_features.components
+    shape = node_features.components.scores.shape
     names = [*parameters.experts, *(PLACE_EXPERTS if lays is not None else ())]
-    said, placed = {name: np.zeros(components.scores.shape) for name in names}, np.zeros(len(spots), dtype=bool)
+    said, truth, placed = {name: np.zeros(shape) for name in names}, np.zeros(shape), np.zeros(len(spots), dtype=bool)
     # What place is worth shows where a section of the same block stays among the others.
     on_each_other = lays is not None and any(pair.used for pair in lays.pairs.values())
     groups, folds = groups_of(spots, None if on_each_other else patients), []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
-        for fold in hold_out_each(spots, components, parameters, groups):
+        for fold in hold_out_each(spots, parameters, groups):
+            cells = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # few spots have fewer components
+            truth[cells] = fold.truth
             for name in parameters.experts:
-                said[name][fold.rows] = _held_out_scores(
-                    name, fold, spots, views, node_features, parameters, seed, device
-                )
+                said[name][cells] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
             if lays is not None:
                 _say_by_place(said, placed, fold, spots, views.by_slide, lays)
-            folds.append((fold.rows, fold.components))
+            folds.append((cells, fold.components))
             bar.update()
-    weights = prove_weights({name: said[name] for name in parameters.experts}, components.scores)
+    weights = prove_weights({name: said[name] for name in parameters.experts}, truth)
     of_placed: dict[str, float] = {}
     if placed.any():
         of_spots = {name: part[placed] for name, part in said.items()}
-        of_placed = prove_weights(of_spots, components.scores[placed], shrinkage=PLACED_SHRINKAGE)
+        of_placed = prove_weights(of_spots, truth[placed], shrinkage=PLACED_SHRINKAGE)
     elif lays is not None:
         of_placed = unproven_weights(weights)
     blended = weighted_sum(weights, said)
     panel = np.empty(spots.y.shape, dtype=np.float32)
-    for rows, known in folds:
-        panel[rows] = known.panel(blended[rows])
+    for cells, known in folds:
+        panel[cells[0][:, 0]] = known.panel(blended[cells])
     return Proof(weights, panel, views, axes, of_placed)
 
 
@@ -259,7 +259,7 @@ def _say_by_place(
         xy, places = found
         known = features[fold.others], places, fold.components.scores, fold.spots
         for expert, scores in placed_scores(features[rows], xy, *known).items():
-            said[expert][rows] = scores
+            said[expert][np.ix_(rows, np.arange(scores.shape[1]))] = scores
         placed[rows] = True
 
 

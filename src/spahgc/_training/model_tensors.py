@@ -115,7 +115,7 @@ def _broken_values(name: str, array: np.ndarray) -> str | None:
         return "has NaN or infinite numbers"
     if whole and array.size and array.min() < 0:
         return "has negative numbers"
-    if name.endswith("image_axes.size") and array.item() <= 0:
+    if name.endswith(".size") and array.item() <= 0:
         return f"is {array.item():g}, expected is a positive number"
     return None
 
@@ -125,6 +125,7 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
     for prefix, total in (
         (f"{NODE_FEATURES}image_axes.", "features"),
         (f"{NODE_FEATURES}ridge.image_axes.", "line features"),
+        (f"{EXPERTS}axes.", "overall features"),
     ):
         if f"{prefix}n_around" not in arrays:
             continue
@@ -133,7 +134,7 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
             return (
                 f'"{prefix}axes" are of {len(views)} views of a spot, n_around is {arrays[f"{prefix}n_around"].item()}'
             )
-        lacking = [name for name in views if name.replace(".axes.", ".mean.") not in arrays]
+        lacking = [name for name in views if f"{prefix}mean.{name.removeprefix(f'{prefix}axes.')}" not in arrays]
         if lacking:
             return f'the mean to "{lacking[0]}" is missing'
         n_axes = sum(arrays[name].shape[1] for name in views)

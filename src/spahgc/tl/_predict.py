@@ -143,12 +143,13 @@ def predict(
     - ``layers["spahgc"]``: spots x genes, float32, ``log1p`` counts per 10,000; NaN in genes outside the panel;
     - ``var["spahgc_panel"]``: which genes are inside;
     - ``obsm["spahgc_cs"]``: the CS graph that the network used, target spots x bank spots, CSR, cosine similarity;
-    - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1;
+    - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1; not where the network has no weight;
     - ``layers["spahgc_std"]``: standard deviation of what a value may be off by, same shape and units;
     - ``var["spahgc_cv_pcc"]``, ``var["spahgc_cv_pcc_low"]``, ``var["spahgc_cv_pcc_high"]``: the gene's PCC over references
       held out in turn, and its 95 % interval;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
-    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it;
+    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it; ``"experts"`` in it are the weights of what
+      was averaged, whose sum is 1;
     - with ``measured``: ``obs["spahgc_measured"]``, True for the spots that were a reference: their rows in all of the above
       are NaN or empty. ``uns["spahgc"]["predictions"]["spahgc"]["measured"]`` says how many they are, and the name of that
       reference, which is the target's own or ``"target"``;
@@ -178,8 +179,8 @@ def predict(
 
     Notes
     -----
-    Graph and attention come from the network alone; spread, PCC and support from the line of ``preset="default"``, with
-    each reference held out in turn. A baseline writes none of them, ``preset="paper"`` only graph and attention.
+    Graph and attention come from the network alone; spread and PCC from what ``preset="default"`` predicts of references that
+    are held out in turn. A baseline writes none of them and no support, ``preset="paper"`` only graph and attention.
 
     Sub-spots are columns of the embedding: the encoder's output for the patch, `dim` of them, then that for each of its
     parts, such as the nine of a grid of three by three. An encoder record with ``"context": "subspots 9"`` says so, see
