@@ -39,10 +39,9 @@ KEPT_IMAGE = "hires"
 EMBEDDING_SECONDS = "seconds_of_embedding"
 """``uns`` of an embedded slide: what its embedding took."""
 CAVEAT = (
-    "The settings of the default are one set for all slides. They were found with the four slides B4, C2, C3 and C4 of the\n"
-    "HER2-positive cohort (`her2st`) in view, in part by references held out of three training slides at a time, in part by\n"
-    "the score on the slide held out; what `pp.embed` looks at by default was chosen with `her2st`, `als_spinal_cord`,\n"
-    "`mob_st` and `kidney_organoid` in view (`benchmarks/NOTES.md`). On slides that were in view a method looks better than it\n"
+    "The settings of the default are one set for all slides. They were found with the slides of `her2st`, `als_spinal_cord`,\n"
+    "`mob_st` and `kidney_organoid` in view, in part by references held out, in part by the score on the slide held out; so was\n"
+    "what `pp.embed` looks at by default (`benchmarks/NOTES.md`). On slides that were in view a method looks better than it\n"
     "will on others."
 )
 """What has to be said wherever results on the measured slides are shown."""

@@ -267,8 +267,12 @@ def change_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], objec
 @pytest.mark.parametrize(
     ("name", "change", "found"),
     [
-        ("kernel.landmarks", lambda part: part[:-1], '"experts.kernel.coefficients" is|"experts.kernel.landmarks" is'),
-        ("kernel.landmarks", lambda part: part[:, :-1], 'the expert "kernel" has "landmarks" of 210 x'),
+        (
+            "kernel_overall.landmarks",
+            lambda part: part[:-1],
+            '"experts.kernel_overall.coefficients" is|"experts.kernel_overall.landmarks" is',
+        ),
+        ("kernel_overall.landmarks", lambda part: part[:, :-1], 'the expert "kernel_overall" has "landmarks" of 210 x'),
         ("kernel.coefficients", lambda part: part[:, :-1], '"experts.kernel.penalties" is 30, expected is 29'),
         (
             "kernel.coefficients",

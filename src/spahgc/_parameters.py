@@ -84,7 +84,8 @@ class Parameters:
     ``graph_share``. Needs ``line``, on whose axes they stand."""
     place: bool = False
     """Lay the references on each other and on the target by their images, where they store one, and let those that lie on the
-    target say what they measured there, as far as references held out prove it. Needs ``experts`` and ``by_slide``."""
+    target say what they measured there, as far as references held out prove it. Of no effect without ``experts`` and
+    ``by_slide``."""
     n_networks: int = 1
     """Networks that are trained from different initial weights; their predictions are averaged."""
     width: int = 256
@@ -142,8 +143,6 @@ class Parameters:
             raise ValueError(
                 "experts= predict components of the transcriptome. Pass line=True and n_components= as well."
             )
-        if self.place and not (self.experts and self.by_slide):
-            raise ValueError("place= adds experts of place to others. Pass experts= and by_slide=True as well.")
         if GRAPH in self.experts and not self.epochs:
             raise ValueError('epochs=0 trains no graph. Leave "graph" out of experts=, or pass epochs=.')
         if not 0 <= self.graph_share <= 1:

@@ -674,7 +674,8 @@ def prove_experts_of(
         return None
     by_slide = bank_patients(bank)
     patients = np.array([by_slide[name] for name in spots.slide]) if by_slide else None
-    lays = lays_of_references(bank_pictures(bank), by_slide) if parameters.place else None
+    placed = parameters.place and parameters.by_slide
+    lays = lays_of_references(bank_pictures(bank), by_slide) if placed else None
     return prove_experts(
         spots, blocks, node_features, parameters, patients=patients, lays=lays, seed=seed, device=device
     )

@@ -189,7 +189,7 @@ def prove_experts(
     parameters: Parameters,
     *,
     patients: np.ndarray | None,
-    lays: Lays | None,
+    lays: Lays | None = None,
     seed: int,
     device: str,
 ) -> Proof:
