@@ -205,12 +205,13 @@ def prove_experts(
         Torch device of the graph.
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
-    shape = node_features.components.scores.shape
+    wanted = parameters.n_components
+    shape = len(spots), max(wanted) if isinstance(wanted, tuple) else wanted
     said, truth = {name: np.zeros(shape) for name in parameters.experts}, np.zeros(shape)
     groups, folds = groups_of(spots, patients), []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
         for fold in hold_out_each(spots, parameters, groups):
-            place = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # few spots have fewer components
+            place = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # there may be fewer components, in each fold
             truth[place] = fold.truth
             for name in parameters.experts:
                 said[name][place] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
