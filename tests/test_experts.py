@@ -222,6 +222,18 @@ def test_the_truth_of_a_fold_is_the_expression_on_the_components_of_the_others(c
     assert spread[0] > 0.3 * fold.components.scores[:, 0].std() and spread[0] > spread[-1]
 
 
+def test_a_fold_may_have_more_components_than_all_references(cohort, quick_default):
+    parameters = replace(quick_default, experts=("kernel", "graph"))
+    spots, blocks = proof_spots(cohort, parameters)
+    rng = np.random.default_rng(0)
+    # Without order in space, about half of the genes have no weight, other ones in each fold.
+    noise = replace(spots, transcriptome=csr_matrix(rng.permuted(spots.transcriptome.toarray()[:, :20], axis=0)))
+    n_of_all = fit_node_features(noise, blocks, parameters).components.scores.shape[1]
+    folds = hold_out_each(noise, parameters, noise.slide)
+    assert max(fold.components.scores.shape[1] for fold in folds) > n_of_all
+    assert np.isfinite(held_out_panel(noise, blocks, parameters)).all()
+
+
 def test_spread_and_pcc_come_from_the_experts_and_not_from_a_line(target, refs, quick_default):
     models = [sp.tl.fit(refs, preset=replace(quick_default, experts=experts)) for experts in (("line",), ("kernel",))]
     assert not np.allclose(*(model.trust.correlation.pcc for model in models), equal_nan=True)

@@ -216,7 +216,8 @@ def prove_experts(
         Torch device of the graph.
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
-    shape = node_features.components.scores.shape
+    wanted = parameters.n_components
+    shape = len(spots), max(wanted) if isinstance(wanted, tuple) else wanted
     names = [*parameters.experts, *(PLACE_EXPERTS if lays is not None else ())]
     said, truth, placed = {name: np.zeros(shape) for name in names}, np.zeros(shape), np.zeros(len(spots), dtype=bool)
     # What place is worth shows where a section of the same block stays among the others.
