@@ -524,7 +524,8 @@ class SpaHGC:
         Parameters
         ----------
         folder
-            Folder to be made. It holds the references' embeddings and their expression of the panel, and no pixels.
+            Folder to be made. It holds the references' embeddings, their expression of the panel, names of slides and patients,
+            and of slides that store their image a picture of 20 um a pixel or coarser, by which targets are laid on them.
         overwrite
             Replace a model that lies there already. A process that is killed leaves the old model or the new one; so does
             one that loads it meanwhile find one of the two.

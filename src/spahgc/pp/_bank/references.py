@@ -122,13 +122,14 @@ def reference_bank(
     spots does not matter:
 
     - ``X``: ``log1p`` counts per 10,000, CSR, float32;
-    - ``obs["slide"]``; spots are called ``slide:spot``;
+    - ``obs["slide"]``; spots are called ``slide:spot``; and ``obs["patient"]`` where every slide names one;
     - ``obsm[embedding]``: image embedding, spots x dim, float32; ``obsm["spatial"]``: spot centres ``(x, y)``, pixels;
     - ``obsm["spahgc_transcriptome"]``: expression of the best-covered genes, CSR, spots x genes, float32, units of
       ``X``; ``uns["spahgc"]["bank"]["transcriptome"]`` names the genes;
     - ``obsp["spahgc_rs_connectivities"]``: CSR, cosine similarity of ``[embedding ; expression]`` to the
       ``n_neighbors`` most similar spots, within and across slides;
-    - ``uns["spahgc"]``: encoder record, names of the slides, parameters.
+    - ``uns["spahgc"]``: encoder record, names of the slides, parameters; in memory also a picture of every slide that stores
+      its image, 20 um a pixel or coarser, by which sections are laid over each other.
 
     Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
     slides that were appended follow those before them, which for a training is as another seed; and there is an RS graph up
