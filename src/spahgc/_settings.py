@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,9 +184,25 @@ def resolve_device(device: str | None) -> str:
 
 def progress_bar(**options: Any) -> tqdm:
     """A bar of :mod:`tqdm`, silent where ``settings.progress`` is false."""
+    return _bar_class()(disable=not settings.progress, **options)
+
+
+@cache
+def _bar_class() -> type[tqdm]:
+    """Bars of :mod:`tqdm` with a lock of this process alone.
+
+    That of tqdm is shared with the processes that are forked from this one: where one of them is killed while it holds it, all
+    others would wait for it forever, also with bars that are silent.
+    """
     from tqdm.auto import tqdm
 
-    return tqdm(disable=not settings.progress, **options)
+    class Bar(tqdm):  # type: ignore[misc]
+        pass
+
+    Bar.set_lock(threading.RLock())
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+        os.register_at_fork(after_in_child=lambda: Bar.set_lock(threading.RLock()))
+    return Bar
 
 
 PACKAGES = ("spahgc", "anndata", "numpy", "scipy", "scanpy", "torch", "torch-geometric")
