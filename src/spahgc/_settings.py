@@ -196,7 +196,7 @@ def _bar_class() -> type[tqdm]:
     """
     from tqdm.auto import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         pass
 
     Bar.set_lock(threading.RLock())
