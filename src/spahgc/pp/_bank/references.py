@@ -34,6 +34,7 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_columns, plain_embedding
+from spahgc.pp._bank.content import joined_obs
 from spahgc.pp._bank.identity import Look, overlap, overlaps
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
 from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
@@ -128,8 +129,8 @@ def reference_bank(
       ``X``; ``uns["spahgc"]["bank"]["transcriptome"]`` names the genes;
     - ``obsp["spahgc_rs_connectivities"]``: CSR, cosine similarity of ``[embedding ; expression]`` to the
       ``n_neighbors`` most similar spots, within and across slides;
-    - ``uns["spahgc"]``: encoder record, names of the slides, parameters; in memory also a picture of every slide that stores
-      its image, 20 um a pixel or coarser, by which sections are laid over each other.
+    - ``uns["spahgc"]``: encoder record, names of the slides, parameters, and a picture of every slide that stores its
+      image, 20 um a pixel or coarser, by which sections are laid over each other.
 
     Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
     slides that were appended follow those before them, which for a training is as another seed; and there is an RS graph up
@@ -199,20 +200,13 @@ def _bank_in_memory(slides: Mapping[str, MeasuredSlide], plan: _Plan, *, rs_grap
         graph, found = _rs_graph_of_bank(bank.obsm[plan.key], bank.X, plan)
         bank.obsp[Obsp.reference_connectivities] = graph
     bank.uns[UNS] = plan.uns(list(slides), units, found)
-    _add_places(bank, slides)
     return bank
 
 
-def _add_places(bank: AnnData, slides: Mapping[str, MeasuredSlide]) -> None:
-    """What tells where references lie: their pictures, and their patients where every slide names one."""
-    pictures = {name: measured_picture(slide) for name, slide in slides.items()}
-    known = {f"{i}": picture.to_record() for i, picture in enumerate(pictures.values()) if picture is not None}
-    if known:
-        bank.uns[UNS][Uns.bank][PICTURES] = known
-    patients = {name: patients_of(slide.adata) for name, slide in slides.items()}
-    if all(len(found) == 1 for found in patients.values()):
-        by_slide = {name: next(iter(found)) for name, found in patients.items()}
-        bank.obs[Obs.patient] = pd.Categorical(bank.obs[Obs.slide].astype(str).map(by_slide))
+def _pictures(slides: Mapping[str, MeasuredSlide]) -> dict[str, Picture]:
+    """Pictures of the slides that bring one."""
+    taken = {name: measured_picture(slide) for name, slide in slides.items()}
+    return {name: picture for name, picture in taken.items() if picture is not None}
 
 
 def bank_pictures(bank: AnnData) -> dict[str, Picture]:
@@ -246,6 +240,8 @@ class _Plan:
     """Genes of the reference that was measured in fewest, as far as that is known."""
     gene_selection: Mapping[str, str] = field(default_factory=dict)
     """What ranked the genes of slides on which it was something else than on most."""
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    """Pictures of the slides that bring one, by name; also of those that are in the bank already."""
 
     def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
@@ -266,6 +262,9 @@ class _Plan:
         }
         if self.n_genes_measured is not None:
             record[Uns.n_genes_measured] = self.n_genes_measured
+        if self.pictures:
+            seen = {f"{i}": self.pictures.get(name) for i, name in enumerate(slides)}
+            record[PICTURES] = {i: picture.to_record() for i, picture in seen.items() if picture is not None}
         return {
             Uns.embeddings: {self.key: self.record} if self.record else {},
             Uns.bank: record | ({Uns.search: found} if "recall" in found else {}),
@@ -302,6 +301,7 @@ def _plan(
         int(n_neighbors),
         n_genes_measured=fewest,
         gene_selection=selection,
+        pictures=_pictures(slides),
     )
 
 
@@ -359,8 +359,15 @@ def _plan_of_bank(
     _check_same_genes(slides)
     of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
     fewest = min([int(made.get(Uns.n_genes_measured, 0)), *(len(slide.var_names) for slide in slides.values())])
-    selection = made.get(GENE_SELECTION, {})
-    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank, fewest or None, gene_selection=selection)
+    return _Plan(
+        key,
+        encoder_records(bank).get(key, {}),
+        panel,
+        *of_bank,
+        n_genes_measured=fewest or None,
+        gene_selection=made.get(GENE_SELECTION, {}),
+        pictures={**bank_pictures(bank), **_pictures(slides)},
+    )
 
 
 def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
@@ -493,9 +500,12 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
     order = canonical_order(xy, z)
     order = order[~empty[order]]
     expression = expression[order]
+    patients = patients_of(slide.adata)
+    of_patient = {Obs.patient: next(iter(patients))} if len(patients) == 1 else {}
+    names = [f"{slide.name}:{spot}" for spot in slide.obs_names[order]]
     return AnnData(
         expression[:, slide.var_names.get_indexer(panel)],
-        obs=pd.DataFrame({Obs.slide: slide.name}, index=[f"{slide.name}:{spot}" for spot in slide.obs_names[order]]),
+        obs=pd.DataFrame({Obs.slide: slide.name, **of_patient}, index=names),
         var=pd.DataFrame(index=panel),
         obsm={
             key: z[order],
@@ -530,7 +540,7 @@ def _join(parts: list[AnnData]) -> AnnData:
     """One object of all, which takes the arrays in ``obsm`` away from them: none is held twice."""
     joined = AnnData(
         csr_matrix(vstack([part.X for part in parts])),
-        obs=pd.concat([part.obs for part in parts]).astype({Obs.slide: "category"}),
+        obs=joined_obs([part.obs for part in parts]),
         var=parts[0].var.copy(),
     )
     for key in list(parts[0].obsm):
