@@ -36,7 +36,7 @@ from anndata import AnnData
 
 import spahgc as sp
 from spahgc._keys import UNS, Obs, Uns
-from spahgc._parameters import PRESETS
+from spahgc._parameters import GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, PRESETS
 from spahgc._validate import embedding_matrix, encoder_records, find_embedding
 from spahgc.encoders._record import PATCH_CONTEXT, plain_embedding
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
@@ -85,17 +85,29 @@ def changed(plain: bool = False, **changes: Any) -> Row:
     return Row(changes, plain)
 
 
+def without(*experts: str) -> tuple[str, ...]:
+    """The experts of the default but for some."""
+    return tuple(name for name in PRESETS["default"].experts if name not in experts)
+
+
 ROWS: dict[str, Row] = {
     DEFAULT: Row({}),
-    "without the graph": changed(epochs=0),
-    "without the line": changed(line=False),
-    "graph on features standardised by slide": changed(by_slide=True),
+    "without the graph": changed(experts=without(GRAPH)),
+    "without the kernels": changed(experts=without(KERNEL, KERNEL_OVERALL)),
+    "without the small networks": changed(experts=without(PERCEPTRON, PERCEPTRON_OVERALL)),
+    "without what is standardised over all references": changed(experts=without(KERNEL_OVERALL, PERCEPTRON_OVERALL)),
+    "with the line": changed(experts=(LINE, *PRESETS["default"].experts)),
+    "the graph alone": changed(experts=(GRAPH,)),
+    "the line alone": changed(experts=(LINE,)),
+    "graph on features standardised over all references": changed(by_slide=False),
+    "the article's network for a graph": changed(n_retrieved=0, layers=2, target_hidden=0.8, reference_hidden=0.9),
+    "seven reference spots a spot": changed(n_retrieved=7),
+    "two layers over the graph as well": changed(layers=2),
     "4 components alone": changed(n_components=4),
     "20 components alone": changed(n_components=20),
     "components not weighted": changed(weigh_genes=False),
-    "genes instead of components": changed(n_components=0, weigh_genes=False),
     "without surroundings": changed(n_around=0),
-    "with alignment": changed(alignment=1.0),
+    "two layers, with alignment": changed(layers=2, alignment=1.0),
     "three networks": changed(n_networks=3),
     "plain patch alone": changed(plain=True),
 }

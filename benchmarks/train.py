@@ -9,7 +9,12 @@ each preset. Slides are those of ``benchmarks/accuracy.py``, which tells what th
 
 times the fold alone, as it is and beside ten processes that never rest, and prints how many times longer it then takes.
 
-Without it printed are, for every preset, the seconds of each phase of the fold; the milliseconds of a training step beside its
+    python benchmarks/train.py --growth 10 --growth 40 --preset default --threads 1
+
+fits so many simulated references of 300 spots, and prints the seconds of each phase and how many times those of the first
+number they are; ``--data`` is not needed.
+
+Otherwise printed are, for every preset, the seconds of each phase of the fold; the milliseconds of a training step beside its
 floor, which is the matrix products of the network's linear maps alone, forward and backward, in the same run; and the
 operators that a step spends its time in. Seconds are those of the wall and those of this process on all its threads
 (CPU). Where other programs share the machine, only the latter can be compared. All of it runs on the CPU:
@@ -38,6 +43,7 @@ import pandas as pd
 import torch
 from _cohorts import Cohort, add_arguments, command, log, made_with, markdown, prepare, read_cohorts
 from _products import bare_products, linear_products
+from anndata import AnnData
 
 import spahgc as sp
 from spahgc import nn
@@ -51,13 +57,18 @@ PHASES = {
     "axes of appearance": "spahgc._linear.low_rank:ImageAxes.fit",
     "components": "spahgc._linear.node_features:fit_components",
     "line": "spahgc._linear.node_features:ImageRidge.fit",
-    "trust": "spahgc.model:held_out_trust",
+    "experts held out": "spahgc.model:prove_experts",
+    "experts": "spahgc.model:fit_experts",
+    "trust": "spahgc.model:trust_of",
     "graphs of the training": "spahgc._training.networks:training_tasks",
     "training": "spahgc._training.networks:train",
     "RS graph of the bank": "spahgc.model:make_rs_graph",
 }
 """What is timed as a phase of the fit: its name, and the function that is this phase. What one calls belongs to it."""
 PREDICTION, REST = "prediction", "rest"
+
+GROWTH_SPOTS, GROWTH_GENES, GROWTH_DIM = 300, 400, 1_280
+"""Spots, genes and columns of the embedding of each simulated reference of ``--growth``."""
 
 N_BUSY = 10
 """Processes that never rest, beside which a crowded fold is timed."""
@@ -115,7 +126,11 @@ def main() -> None:
     sp.settings.progress = False
     warm_up()
     numbers = {}
-    for cohort in read_cohorts(arguments):
+    for name in arguments.preset if arguments.growth else ():
+        parts, found = growth(PRESETS[name], arguments)
+        print(f"## References of {GROWTH_SPOTS} spots: preset {name}", *parts, sep="\n\n", end="\n\n", flush=True)
+        numbers[f"growth, {name}"] = found
+    for cohort in () if arguments.growth else read_cohorts(arguments):
         for name in arguments.preset:
             parameters = PRESETS[name]
             if arguments.epochs is not None:
@@ -138,6 +153,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hold-out", metavar="SLIDE", help="the slide that is predicted (default: the first)")
     parser.add_argument("--epochs", type=int, help="of a quick try (default: those of the preset)")
     parser.add_argument("--crowded", action="store_true", help=f"beside {N_BUSY} busy processes, and alone")
+    parser.add_argument("--growth", type=int, action="append", metavar="N", help="fit so many references; repeat")
     parser.set_defaults(page=None)
     arguments = parser.parse_args()
     arguments.preset = list(dict.fromkeys(arguments.preset or sorted(PRESETS)))
@@ -145,6 +161,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--checkpoint: times are measured anew in every run")
     if arguments.epochs is not None and arguments.epochs < 1:
         parser.error(f"--epochs {arguments.epochs}: pass a positive number")
+    if arguments.growth and (arguments.data or arguments.embedded or min(arguments.growth) < 2):
+        parser.error("--growth simulates its references: pass numbers of at least 2, and no slides")
+    arguments.simulated = arguments.simulated or bool(arguments.growth)
     prepare(parser, arguments)
     return arguments
 
@@ -196,6 +215,45 @@ def profile_fold(
         "operators": operators.reset_index().to_dict("records"),
     }
     return heading, parts, numbers
+
+
+def growth(parameters: Parameters, arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+    """Table and numbers of fits of more and more references."""
+    if arguments.epochs is not None:
+        parameters = replace(parameters, epochs=arguments.epochs)
+    seconds = {}
+    for n in arguments.growth:
+        log(f"growth: {n} references")
+        slides, clock = growth_slides(n), Clock()
+        cpu = time.process_time()
+        with timed_phases(clock, Seen()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            sp.SpaHGC.fit(slides, embedding="X_growth", preset=parameters, seed=arguments.seed, device=DEVICE)
+        seconds[n] = clock.cpu | {"whole fit": time.process_time() - cpu}
+    table = pd.DataFrame(seconds).rename_axis("phase, CPU s")
+    shown = pd.DataFrame(
+        {
+            f"{n} references": [
+                f"{s:.1f} ({s / first:.1f}x)" for s, first in zip(table[n], table.iloc[:, 0], strict=True)
+            ]
+            for n in table
+        },
+        index=table.index,
+    )
+    return [markdown(shown)], {str(n): of_phase for n, of_phase in seconds.items()}
+
+
+def growth_slides(n: int) -> list[AnnData]:
+    """Simulated slides whose embedding follows their domains."""
+    slides = sp.datasets.simulated(
+        n_slides=n, n_patients=max(1, n // 4), n_spots=GROWTH_SPOTS, n_genes=GROWTH_GENES, seed=0
+    )
+    rng = np.random.default_rng(0)
+    of_domains = rng.normal(size=(slides[0].obsm["truth_domains"].shape[1], GROWTH_DIM))
+    for slide in slides:
+        noise = rng.normal(size=(slide.n_obs, GROWTH_DIM))
+        slide.obsm["X_growth"] = (slide.obsm["truth_domains"] @ of_domains + noise).astype(np.float32)
+    return slides
 
 
 def crowded_fold(
@@ -347,6 +405,7 @@ def repeat_command(arguments: argparse.Namespace) -> str:
         value = getattr(arguments, name)
         more += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     more += ["--crowded"] if arguments.crowded else []
+    more += [word for n in arguments.growth or () for word in ("--growth", str(n))]
     return command("train.py", arguments, *more)
 
 

@@ -17,7 +17,7 @@ import pytest
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._parameters import PRESETS, Parameters
+from spahgc._parameters import EXPERTS, PRESETS, Parameters
 
 EMBEDDING = "X_sim"
 RECORD = {
@@ -103,8 +103,32 @@ def quick() -> Parameters:
 
 @pytest.fixture(scope="session")
 def quick_default() -> Parameters:
-    """The default with a smaller network and hardly any training."""
-    return replace(PRESETS["default"], width=32, epochs=3)
+    """The default with a smaller network, hardly any training, and without the experts that take seconds."""
+    return replace(PRESETS["default"], experts=("kernel", "kernel_overall", "graph"), width=32, epochs=3)
+
+
+@pytest.fixture(scope="session")
+def every_expert() -> Parameters:
+    """The default with all experts that there are, and hardly any training of the graph."""
+    return replace(PRESETS["default"], experts=EXPERTS, width=32, epochs=3)
+
+
+@pytest.fixture(scope="session")
+def line_and_graph() -> Parameters:
+    """A line and a small network that sends states along the edges, averaged by a fixed share."""
+    return replace(
+        PRESETS["default"],
+        n_components=(2, 3, 4, 5, 6, 8, 12, 20),
+        by_slide=False,
+        experts=(),
+        n_retrieved=0,
+        width=32,
+        layers=2,
+        target_hidden=0.8,
+        reference_hidden=0.9,
+        epochs=3,
+        step_references=0,
+    )
 
 
 @pytest.fixture

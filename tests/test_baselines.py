@@ -17,10 +17,10 @@ from torch.nn import functional as F
 import spahgc as sp
 from spahgc._linear.ridge import PENALTIES, fit_ridge
 from spahgc._spots.rows import Spots
+from spahgc._training.early_stopping import train_early_stopped
 from spahgc._training.graphs import bank_spots
 from spahgc.nn._baselines import BatchSettings, JointSpace, Perceptron, contrastive_loss, in_blocks, train_in_batches
 from spahgc.tl._baselines import BASELINES
-from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.ridge import N_COMPONENTS, tissue_features
 
 EMBEDDING = "X_sim"
@@ -249,10 +249,8 @@ def test_epochs_are_chosen_on_a_reference_that_was_not_trained_on(monkeypatch, s
         return real(network, x, y, settings, score=score, generator=generator)
 
     script = iter([0.1, 0.5, 0.4, 0.3, 0.2])
-    monkeypatch.setattr("spahgc.tl._baselines.early_stopping.train_in_batches", spy)
-    monkeypatch.setattr(
-        "spahgc.tl._baselines.early_stopping.gene_correlations", lambda *a: torch.tensor([next(script)])
-    )
+    monkeypatch.setattr("spahgc._training.early_stopping.train_in_batches", spy)
+    monkeypatch.setattr("spahgc._training.early_stopping.gene_correlations", lambda *a: torch.tensor([next(script)]))
     asked: list[tuple[int, int]] = []
 
     def output(network, x, bank):

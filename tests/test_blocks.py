@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 import spahgc as sp
 from spahgc import Parameters, SpaHGC
+from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.node_features import LowRankFeatures
 from spahgc._linear.trust import held_out_trust
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
@@ -169,7 +170,7 @@ def test_a_reference_spot_that_all_target_spots_retrieve_is_heard_in_parts(netwo
 
 @pytest.fixture(scope="module")
 def model(_cohort: list[AnnData], quick_default: Parameters) -> SpaHGC:
-    return sp.tl.fit(_cohort[1:], preset=replace(quick_default, n_networks=2), device="cpu")
+    return sp.tl.fit(_cohort[1:], preset=replace(quick_default, n_networks=2, n_retrieved=2), device="cpu")
 
 
 def test_slides_beyond_the_documented_size_are_predicted_in_blocks_by_themselves(target, model, monkeypatch):
@@ -370,9 +371,9 @@ def test_the_loss_of_a_block_is_that_of_its_own_spots(graph):
 
 
 def test_a_model_trained_in_blocks_is_much_like_one_trained_on_whole_slides(
-    target, refs, quick_default, tiny, monkeypatch
+    target, refs, line_and_graph, tiny, monkeypatch
 ):
-    parameters = replace(quick_default, line=False, epochs=20, graph_share=1.0)
+    parameters = replace(line_and_graph, line=False, epochs=20, graph_share=1.0)
     blocks = sp.tl.fit(refs, preset=parameters, device="cpu")
     monkeypatch.undo()
     sp.settings.progress = False
@@ -456,12 +457,14 @@ def test_rows_are_read_from_the_array_when_they_are_asked_for():
 
 
 def test_a_prediction_places_the_target_once(target, model, monkeypatch):
-    calls: list[str] = []
-    place, nearest_spots = LowRankFeatures.transform, SpaHGC._nearest
-    monkeypatch.setattr(LowRankFeatures, "transform", lambda *inputs: calls.append("place") or place(*inputs))
+    calls: list[int | str] = []
+    place, nearest_spots = ImageAxes.transform, SpaHGC._nearest
+    monkeypatch.setattr(ImageAxes, "transform", lambda axes, spots: calls.append(id(axes)) or place(axes, spots))
     monkeypatch.setattr(SpaHGC, "_nearest", lambda *inputs: calls.append("search") or nearest_spots(*inputs))
     done = sp.tl.predict(target, model=model, copy=True, device="cpu")
-    assert calls == ["place", "search"]
+    # On the axes by slide, and on those over all references that an expert sees.
+    axes = id(model.node_features.image_axes), id(model.experts.axes)
+    assert sorted(map(str, calls)) == sorted(map(str, (*axes, "search")))
     monkeypatch.undo()
     said = model.predict_in_full(target, device="cpu")
     np.testing.assert_array_equal(said.expression, model.predict(target, device="cpu"))
@@ -472,11 +475,14 @@ def test_a_prediction_places_the_target_once(target, model, monkeypatch):
     np.testing.assert_array_equal(done.obs["spahgc_support"], said.support)
 
 
-def test_a_fit_searches_the_peers_of_its_bank_once(refs, quick_default, monkeypatch):
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_fit_searches_the_peers_of_its_bank_once(refs, quick_default, monkeypatch, layers):
+    preset = replace(quick_default, experts=(), layers=layers)
     searched: list[int] = []
     search = _bank._search_rs_graph
     monkeypatch.setattr(_bank, "_search_rs_graph", lambda *inputs: searched.append(len(inputs[0])) or search(*inputs))
     sp.pp.reference_bank(refs)
     assert searched == [210]
-    sp.tl.fit(refs, preset=quick_default, device="cpu")
-    assert searched == [210, 140, 140, 140, 210]  # of a slide's bank in turn, then of all
+    sp.tl.fit(refs, preset=preset, device="cpu")
+    # Of a slide's bank in turn, where a network runs along these edges, then of all.
+    assert searched == [210, *([140, 140, 140] if layers else []), 210]

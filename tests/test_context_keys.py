@@ -383,7 +383,7 @@ def test_many_slides_are_embedded_with_the_default(slide, tmp_path):
 
 def test_predictions_of_many_slides_take_both(wide, tmp_path):
     target, *refs = wide
-    linear = replace(PRESETS["default"], epochs=0)
+    linear = replace(PRESETS["default"], experts=("line",))
     sp.tl.fit(refs, preset=linear).save(tmp_path / "model")
     target.write_h5ad(tmp_path / "target.h5ad")
     sp.tl.predict_many([tmp_path / "target.h5ad"], tmp_path / "predicted", model=tmp_path / "model")

@@ -102,6 +102,13 @@ def test_a_visium_run_is_predicted(slides: list[AnnData]) -> None:
     assert Path("genes.png").stat().st_size > 0 and Path("predicted.h5ad").exists()
 
 
+def test_sections_are_laid_over_each_other() -> None:
+    target, *refs = sp.datasets.simulated(3, n_patients=3, n_spots=100, n_genes=20)
+    with pytest.warns(UserWarning, match="2 of 2 references are not used"):
+        run("serial_sections.md", target=target, refs=refs)
+    assert target.uns["spahgc"]["registration"]["references"] == ["P2S1", "P3S1"]
+
+
 def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     target, *refs = slides
     tifffile.imwrite(
@@ -112,6 +119,22 @@ def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     tiled = run("plain_slide.md", refs=refs, table=table)
     assert tiled["target"].n_obs == len(table), "the last block reads the spots of the table"
     assert tiled["target"].n_vars == 0
+
+
+def test_the_rest_of_a_slide_is_predicted(
+    quick_default: sp.Parameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sp.settings, "device", "cpu")
+    monkeypatch.setitem(PRESETS, "default", quick_default)
+    target, *refs = sp.datasets.simulated(2, n_patients=2, n_spots=60, n_genes=20, n_domains=2, seed=1)
+    for slide in (target, *refs):
+        slide.var_names = [*GENES, *slide.var_names[len(GENES) :]]
+    names = run("measured_in_part.md", target=target, refs=refs)
+    measured = target.obs["was_measured"].to_numpy()
+    check(target[~measured])
+    assert np.isnan(target.layers["spahgc"][measured]).all()
+    assert names["scores"].attrs["n_spots_reference"] == measured.sum() >= 20
 
 
 def test_a_spatialdata_is_predicted(slides: list[AnnData]) -> None:

@@ -117,6 +117,18 @@ def set_obs(column: str, values: np.ndarray) -> Callable[[Slides], None]:
 
 SPOT = 30
 CROP, STRIP = (20, 110, 20, 110), (10, 130, 20, 80)
+
+
+def registered(slides: Slides) -> AnnData:
+    """The target with two references laid over it by hand."""
+    shifts = ([[1, 0, 3], [0, 1, 2], [0, 0, 1]], [[0.96, -0.28, 30], [0.28, 0.96, -15], [0, 0, 1]])
+    names = [slide.obs[Obs.slide].iloc[0] for slide in slides.refs[:2]]
+    sp.pp.register(slides.target, slides.refs[:2], transforms=dict(zip(names, shifts, strict=True)))
+    record = slides.target.uns[UNS][Uns.registration]
+    record["quality"], record["used"] = np.array([0.31, 0.09]), np.array([True, False])
+    return slides.target
+
+
 CASES = {
     "spatial_genes": Case(lambda s: sp.pl.spatial_genes(s.target, GENES[12], return_fig=True), change_prediction),
     "spatial_genes-spread": Case(
@@ -152,6 +164,10 @@ CASES = {
         lambda s: sp.pl.graph(s.target, s.refs, kind=["TS", "CS"], spot=SPOT, n=3, return_fig=True), change_edges
     ),
     "graph-TS": Case(lambda s: sp.pl.graph(s.target, kind="TS", return_fig=True), move_a_spot),
+    "registration": Case(
+        lambda s: sp.pl.registration(registered(s), s.refs[:2], return_fig=True),
+        lambda s: s.refs[0].obsm.update({SPATIAL: s.refs[0].obsm[SPATIAL] * 0.9}),
+    ),
     "attribution": Case(lambda s: sp.pl.attribution(s.target, SPOT, s.refs, n=4, return_fig=True), change_edges),
 }
 

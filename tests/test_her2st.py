@@ -32,7 +32,7 @@ def test_the_main_job_runs_on_measured_slides_as_printed(her2st: Path, tmp_path:
     trusted = scores.index.isin(sp.tl.trusted_genes(target))
     assert scores["pearson"][trusted].mean() > scores["pearson"][~trusted].mean() + 0.05, "the trust is misplaced"
     assert target.obs["spahgc_support"].between(0, 1).all()
-    assert len(sp.tl.attribution(target, 0)) == 7
+    assert len(sp.tl.attribution(target, 0)) == sp.Parameters.preset("default").n_sources
     axes = sp.pl.spatial_genes(target, ["ERBB2", "CD74"], show=False, save=tmp_path / "genes.png")
     assert len(axes) == 4
     assert (tmp_path / "genes.png").stat().st_size > 10_000

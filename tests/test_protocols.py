@@ -18,8 +18,9 @@ from sklearn.preprocessing import StandardScaler
 import spahgc as sp
 from spahgc._linear.ridge import PENALTIES
 from spahgc._spots.rows import Spots
+from spahgc._training import early_stopping
 from spahgc.nn._deep_sets import DeepSets, SpotSets
-from spahgc.tl._baselines import BASELINES, deepspot, early_stopping
+from spahgc.tl._baselines import BASELINES, deepspot
 from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._baselines.deepspot import _neighbours, predict_deepspot
 from spahgc.tl._baselines.hest import hest_features, predict_hest, predict_hest_tuned

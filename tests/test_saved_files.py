@@ -100,8 +100,8 @@ def test_a_bank_predicts_what_it_predicted_when_it_was_written(version, bank, sl
     np.testing.assert_allclose(ridge.layers["spahgc"], expected["bank.ridge"], **CLOSE)
 
 
-def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, bank, slide, expected):
-    parameters = replace(sp.Parameters.preset("default"), width=16, epochs=3)
+def test_a_bank_trains_the_model_that_it_trained_when_it_was_written(version, bank, slide, expected, line_and_graph):
+    parameters = replace(line_and_graph, width=16)
     predicted = sp.tl.predict(slide, bank, preset=parameters, device="cpu", copy=True)
     np.testing.assert_allclose(predicted.layers["spahgc"], expected["bank.expression"], **CLOSE)
 

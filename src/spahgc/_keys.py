@@ -69,6 +69,11 @@ class Obs:
         """How well the references cover what a spot looks like, 0 to 1."""
         return f"{key}_support"
 
+    @staticmethod
+    def measured(key: str) -> str:
+        """True for the spots of a target that was measured in part which were a reference of this prediction, boolean."""
+        return f"{key}_measured"
+
 
 class Layers:
     """Keys of ``layers``; the prediction itself lies under its own key."""
@@ -182,12 +187,16 @@ class Uns:
     own, and in the record of a bank of its RS graph, if approximately."""
     predictions = "predictions"
     """One record for each prediction key."""
+    n_spots_reference = "n_spots_reference"
+    """In the summary of an evaluation: measured spots that were a reference of the prediction, and so are not scored."""
     evaluations = "evaluations"
     """One summary for each prediction key."""
     made_with = "made_with"
     """Of a slide that ``embed_many`` or ``predict_many`` wrote: fingerprints of what it was made from, by operation."""
     cohort = "cohort"
     """Of a slide of a published cohort: name, citation, licence, source."""
+    registration = "registration"
+    """Of a target: how each reference lies on it, by their images or as the user said."""
     domains = "domains"
     """One record of a clustering for each prediction key, or name that was given to it."""
     enrichment = "enrichment"
@@ -197,6 +206,16 @@ class Uns:
     pieces = "pieces"
     """In the record of a prediction by networks: pieces of tissue with a gap between them, ``n_pieces``, and spots without a
     neighbour, ``n_isolated``, which are predicted from their references alone."""
+    experts = "experts"
+    """In the record of a prediction: what it is averaged of, with the weights that references held out proved."""
+    experts_proven = "experts_proven"
+    """Beside them: whether references proved them; with a single one nothing can be held out, and the shares are constants."""
+    measured = "measured"
+    """In the record of a prediction of a slide that was measured in part: the ``column`` that names its measured spots, their
+    name as a ``reference``, how many served as one (``n_measured``) and how many spots were predicted (``n_predicted``)."""
+    place = "place"
+    """In the record of a prediction whose target stores an image: ``quality`` of its registration with each reference and
+    whether it is ``used``, whether a place is ``known``, and the ``weights`` of all experts if so."""
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""

@@ -11,28 +11,29 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import Obsp, Uns
+from spahgc._keys import Obs, Obsp, Uns
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
-from spahgc._linear.trust import Trust, held_out_trust
-from spahgc._parameters import Parameters, find_preset
+from spahgc._linear.trust import Trust, held_out_trust, trust_of
+from spahgc._parameters import GRAPH, LINE, Parameters, find_preset
 from spahgc._reading import check_sparse, reading
-from spahgc._settings import limited_threads, resolve_device, versions
+from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.split import placed_table, placed_tables
+from spahgc._slides.spot_names import positions_on_tissue
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
+from spahgc._training.contributions import Contributions, Trained, parts_of
+from spahgc._training.experts import Experts, Proof, fit_experts, prove_experts, target_graph
 from spahgc._training.graphs import (
     bank_spots,
     check_sizes,
-    hetero_graph,
     most_similar,
-    needed_references,
     spare_rs_graph,
     trains_in_blocks,
 )
 from spahgc._training.model_files import FORMAT, LABEL, REMEDY, read_folder, write_folder
-from spahgc._training.model_tensors import NETWORKS, NODE_FEATURES, TRUST, make_networks
+from spahgc._training.model_tensors import EXPERTS, NETWORKS, NODE_FEATURES, TRUST, make_networks
 from spahgc._training.networks import (
     Prediction,
     loss_columns,
@@ -40,10 +41,13 @@ from spahgc._training.networks import (
     predict_networks,
     train_networks,
 )
-from spahgc._validate import encoder_records, user_path
+from spahgc._training.placed import PlacedExpert, fit_placed, placed_scores, places_on
+from spahgc._validate import encoder_records, quoted, user_path
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
+    bank_patients,
+    bank_pictures,
     bank_record,
     check_target,
     embedding_blocks,
@@ -51,7 +55,8 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
-from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges
+from spahgc.pp._edge_types import CS, Nodes, n_neighbors
+from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_target
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -59,7 +64,10 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spahgc._linear.node_features import NodeFeatures
+    from spahgc._linear.place import Places
     from spahgc.nn import HeteroGraph, LossRecord, SpaHGCNetwork
+
+BYTES_PER_GB = 1e9
 
 PRODUCTS_PER_LAYER = 6
 """Products of a state with a square matrix of weights in a layer, a spot."""
@@ -80,6 +88,8 @@ class SpaHGC:
         The trained networks, on the CPU; their predictions are averaged.
     trust
         What the references say of the trust that a prediction deserves; ``None`` where the parameters have no line.
+    experts
+        What is averaged, and the weights that the references prove; ``None`` where the parameters name no experts.
     parameters
         All numbers of the fit.
     preset
@@ -104,6 +114,7 @@ class SpaHGC:
         seed: int,
         history: list[LossRecord],
         versions: dict[str, str],
+        experts: Experts | None = None,
     ) -> None:
         self.bank = bank
         self.node_features = node_features
@@ -114,6 +125,7 @@ class SpaHGC:
         self.seed = seed
         self.history = history
         self.versions = versions
+        self.experts = experts
 
     def __repr__(self) -> str:
         return (
@@ -218,20 +230,73 @@ class SpaHGC:
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None]:
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
         """What line and networks predict of a target, its CS graph, and the attention on it; features live here alone."""
+        if self.experts is not None:
+            return self._blended(self.experts, spots, cross, device)
         features, line = self.node_features.transform(spots)
         neighbors = self._nearest(features, device) if cross is None else Neighbors(cross, {})
         if not self.networks:
             if line is None:
                 raise ValueError("the model has neither a line nor networks: nothing predicts. Fit it again.")
-            return line, neighbors, None
+            return line, neighbors, None, {}
         graph = self.graph(features, spots.xy, neighbors.graph, device)
         outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
         share = self.parameters.graph_share
         outputs = outputs if line is None else share * outputs + (1 - share) * line
         edges = neighbors.graph
-        return outputs, neighbors, csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        return outputs, neighbors, attention, {}
+
+    def _blended(
+        self, experts: Experts, spots: Spots, cross: csr_matrix | None, device: str
+    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
+        """The same where experts are averaged."""
+        nodes = self.node_features
+        if not isinstance(nodes, LowRankFeatures) or nodes.ridge is None:
+            raise ValueError("the model averages experts, and has no line. Fit it again.")
+        carried, size = nodes.image_axes.transform(spots), nodes.components.size
+        by_slide = carried if self.parameters.by_slide else nodes.ridge.image_axes.transform(spots)
+        views = experts.views(spots, by_slide)
+        neighbors = self._nearest(carried, device) if cross is None else Neighbors(cross, {})
+        known: dict[str, np.ndarray] = {}
+        attention = None
+        if experts.uses(LINE):
+            known[LINE] = nodes.ridge.ridge.predict(views.by_slide)
+        if self.networks:
+            edges = neighbors.graph
+            graph = self.graph(carried, spots.xy, edges, device)
+            outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
+            known[GRAPH] = outputs * size
+            attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
+        by_place, place = self._by_place(experts, nodes, spots, by_slide)
+        blended = experts.blend(views, known | by_place, placed=bool(by_place))
+        return blended / size, neighbors, attention, place
+
+    def _by_place(
+        self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What the experts of place say where references lie on the target, and what is to be told of it."""
+        found, record = self._places(experts, spots)
+        if found is None:
+            return {}, record
+        xy, places, known = found
+        said = placed_scores(features, xy, np.asarray(nodes.features[:]), places, nodes.components.scores, known)
+        return said, record
+
+    def _places(self, experts: Experts, spots: Spots) -> tuple[tuple[np.ndarray, Places, Spots] | None, dict[str, Any]]:
+        """Places of a target's spots and of the references, with these; ``None`` where none lies on the target."""
+        if not experts.placed or (spots.picture is None and not spots.own_reference and not spots.registration):
+            return None, {}
+        others = bank_pictures(self.bank)
+        others.pop(spots.own_reference or "", None)  # it lies where it is
+        name = free_name("target", others)
+        lays = lays_of_target(name, spots.picture, others, spots.registration)
+        known = bank_spots(self.bank, dense=False)
+        found = places_on(replace(spots, slide=np.full(len(spots), name)), known, lays)
+        if found is None:
+            return None, {**lays.record(), "known": False}
+        return (*found, known), {**lays.record(), "known": True, "weights": dict(experts.placed)}
 
     def attention(
         self,
@@ -243,26 +308,162 @@ class SpaHGC:
     ) -> csr_matrix:
         """Attention that a prediction pays to each reference spot: values on the edges of the CS graph, rows sum to 1.
 
-        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads.
+        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads;
+        with ``n_retrieved`` over networks and heads, and the weights are those of which the network's prediction is made.
         """
         if not self.networks:
-            raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
+            if self.experts is None:
+                raise ValueError("the model has no network (epochs=0), so nothing attends to its references. Fit one.")
+            raise ValueError(
+                "the model has no network, so nothing attends to its references: the graph is not among its experts, or "
+                'earned no weight on references held out. Fit with experts=("graph",) to see one.'
+            )
         spots, rows = self._placed_spots(target, table_key, check=cross is None)
         return rows.in_place(predict_spots(self, spots, cross=rows.only(cross), device=device).attention)
 
+    def contributions(
+        self,
+        target: AnnData | SpatialData,
+        spots: Sequence[str | int] | np.ndarray | None = None,
+        genes: Sequence[str] | None = None,
+        *,
+        cross: csr_matrix | None = None,
+        place: bool = True,
+        device: str | None = None,
+        table_key: str | None = None,
+    ) -> Contributions:
+        """What every reference spot adds to the prediction of some spots and genes, exactly.
+
+        Line, kernels (those of place too) and retrieval are linear in what the references express: each is a sum over reference spots of a weight
+        times the spot's own components of the transcriptome. These parts, the gene's mean, and what the other experts say as
+        one remainder add up to what :meth:`predict` returns.
+
+        Parameters
+        ----------
+        target
+            The slide, AnnData or SpatialData. Nothing is written.
+        spots
+            Names of spots, or positions from 0; ``None`` for all.
+        genes
+            Genes of the panel; ``None`` for all.
+        cross
+            The target's CS graph, if :meth:`cross_graph` was called before; ``None`` searches it.
+        place
+            Let references that lie on the target have their part, as :meth:`predict` does.
+        device
+            Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+        table_key
+            Key of the table of a SpatialData; ``None`` takes the only one.
+
+        Returns
+        -------
+        Arrays of spots x reference spots x genes, one an expert, in the units of the prediction, and what is left over.
+
+        Raises
+        ------
+        KeyError
+            If there is no such spot, or a gene is outside the panel.
+        ValueError
+            If a spot lies off the tissue, if no expert of the model is linear (``preset="paper"``), if the result would take
+            more than ``spahgc.settings.max_dense_gb``, or if the references are no longer those of the fit.
+
+        See Also
+        --------
+        spahgc.tl.attribution : the same of one spot and gene as a table.
+
+        Examples
+        --------
+        >>> import spahgc as sp
+        >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=40, n_genes=30)
+        >>> for slide in [target, *refs]:
+        ...     sp.pp.embed(slide, encoder="efficientnet_lite0")
+        >>> model = sp.tl.fit(refs, preset=sp.Parameters.preset("default", experts=("kernel",)))
+        >>> parts = model.contributions(target, spots=[0, 1], genes=model.genes[:1])
+        >>> parts.total.shape
+        (2, 80, 1)
+        >>> added = parts.mean + parts.total.sum(axis=1) + parts.remainder
+        >>> bool(abs(added - parts.prediction).max() < 1e-4)
+        True
+        """
+        data = placed_table(target, table_key, "the target")
+        if cross is not None:
+            _check_cross(cross, data.n_obs, self.bank.n_obs)
+        placed, on_tissue = self._placed_spots(data, check=cross is None)
+        if not place:
+            placed = replace(placed, picture=None, registration=None, own_reference=None)
+        names, rows = positions_on_tissue(data, spots, on_tissue)
+        columns = self._positions_in_panel(genes)
+        where = resolve_device(device)
+        with limited_threads(step_products(len(placed), self.bank, self.parameters)):
+            used = self._used_columns(placed)
+            trained = self._trained(used)
+            _check_contributions_fit(len(trained.linear), len(rows), self.bank.n_obs, len(columns))
+            if self.networks and cross is None:
+                features, _ = self.node_features.transform(used)
+                cross = on_tissue.in_place(self._nearest(features, where).graph)
+            edges = csr_matrix((len(placed), self.bank.n_obs)) if cross is None else csr_matrix(on_tissue.only(cross))
+            parts = parts_of(trained, used, rows, columns, edges, where)
+        return Contributions(
+            names,
+            [self.genes[column] for column in columns],
+            [str(name) for name in self.bank.obs_names],
+            self.bank.obs[Obs.slide].astype(str).to_numpy(),
+            parts.by_expert,
+            parts.mean,
+            parts.remainder,
+            parts.prediction,
+            trained.weights,
+        )
+
+    def _trained(self, spots: Spots) -> Trained:
+        """All that the prediction of these spots comes from; refuses a model of which nothing adds up."""
+        experts, nodes = self.experts, self.node_features
+        placed: dict[str, PlacedExpert] = {}
+        found = None if experts is None else self._places(experts, spots)[0]
+        if found is not None and isinstance(nodes, LowRankFeatures):
+            seen, features = nodes.image_axes.transform(spots), np.asarray(nodes.features[:])
+            xy, places, known = found
+            placed = fit_placed(seen, xy, features, places, nodes.components.scores, known)
+        trained = Trained(
+            nodes, self.networks, experts, self.parameters, placed, self._bank_spots, self._reference_graph
+        )
+        if not trained.linear:
+            raise ValueError(
+                f"no part of this model (preset={self.preset!r}, experts: {', '.join(trained.weights)}) is linear in what the "
+                "references express, so nothing can be said of what a reference spot adds. model.attention(target) says "
+                'which ones its network attends to; preset="default" has parts that add up.'
+            )
+        return trained
+
+    def _positions_in_panel(self, genes: Sequence[str] | None) -> np.ndarray:
+        if genes is None:
+            return np.arange(self.bank.n_vars)
+        names = [genes] if isinstance(genes, str) else list(genes)
+        found = self.bank.var_names.get_indexer(names)
+        if not names or (found < 0).any():
+            absent = [name for name, place in zip(names, found, strict=True) if place < 0]
+            raise KeyError(
+                f"genes {quoted(absent)} not found in the panel of the model, which holds {quoted(self.genes)}. "
+                "Pass one or more of model.genes."
+            )
+        return np.asarray(found)
+
+    def _bank_spots(self) -> Spots:
+        return self._used_columns(bank_spots(self.bank, dense=False))
+
+    def _reference_graph(self) -> csr_matrix:
+        return csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
+
     def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
-        known = {CS.name: cross, RS.name: csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))}
-        nodes = {
-            TARGET: Nodes(features, xy),
-            REFERENCE: Nodes(self.node_features.features, expression=self.node_features.expression),
-        }
-        graphs = build_edges(nodes, self.parameters, known=known)
-        return hetero_graph(*needed_references(nodes, graphs, self.parameters.layers), device)
+        references = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
+        known = self.node_features.features, self.node_features.expression
+        return target_graph(*known, features, xy, cross, references, self.parameters, device)
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
-        return CS.build(Nodes(self.node_features.features), Nodes(features), self.parameters.n_cross, where)
+        bank = Nodes(self.node_features.features)
+        return CS.build(bank, Nodes(features), n_neighbors(CS, bank, self.parameters), where)
 
     def _target_spots(
         self, target: AnnData | SpatialData, table_key: str | None = None, *, check: bool = True
@@ -314,7 +515,12 @@ class SpaHGC:
                 "versions": self.versions,
             }
             | ({Uns.losses: loss_columns(self.history)} if self.history else {})
+            | ({} if self.experts is None else self._record_of_experts(self.experts))
         )
+
+    def _record_of_experts(self, experts: Experts) -> dict[str, Any]:
+        n_references = self.bank.obs[Obs.slide].nunique()
+        return {Uns.experts: dict(experts.weights), Uns.experts_proven: n_references > 1}
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the model: ``network.safetensors``, ``model.json`` and ``bank.h5ad``, all or nothing.
@@ -322,7 +528,8 @@ class SpaHGC:
         Parameters
         ----------
         folder
-            Folder to be made. It holds the references' embeddings and their expression of the panel, and no pixels.
+            Folder to be made. It holds the references' embeddings, their expression of the panel, names of slides and patients,
+            and of slides that store their image a picture of 20 um a pixel or coarser, by which targets are laid on them.
         overwrite
             Replace a model that lies there already. A process that is killed leaves the old model or the new one; so does
             one that loads it meanwhile find one of the two.
@@ -348,6 +555,11 @@ class SpaHGC:
         arrays = {f"{NODE_FEATURES}{name}": array for name, array in arrays.items()}
         if self.trust is not None:
             arrays |= {f"{TRUST}{name}": array for name, array in self.trust.to_arrays().items()}
+        if self.experts is not None:
+            arrays |= {
+                f"{EXPERTS}{name}": array
+                for name, array in self.experts.to_arrays(np.asarray(self.node_features.features)).items()
+            }
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
             f"{NETWORKS}{name}": part for name, part in torch.nn.ModuleList(self.networks).state_dict().items()
         }
@@ -388,7 +600,12 @@ class SpaHGC:
                 node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
             trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
             sizes = node_features.features.shape[1], node_features.expression.shape[1]
-            networks = make_networks(tensors, parameters, *sizes)
+            experts = None
+            if parameters.experts:
+                features = np.asarray(node_features.features[:])
+                experts = Experts.from_arrays(arrays_with_prefix(EXPERTS, tensors), features)
+            trained = experts is None or experts.uses(GRAPH)
+            networks = make_networks(tensors, parameters, *sizes) if trained else []
         return cls(
             bank,
             node_features,
@@ -399,6 +616,7 @@ class SpaHGC:
             seed=description["seed"],
             history=loss_records(description["history"]),
             versions=description["versions"],
+            experts=experts,
         )
 
 
@@ -409,11 +627,25 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
-        trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
         node_features = fit_node_features(spots, blocks, parameters)
+        proof = prove_experts_of(bank, spots, blocks, node_features, parameters, seed, device)
+        if proof is not None:
+            trust: Trust | None = trust_of(spots, blocks, proof.panel)
+        else:
+            trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
+        trained = parameters.epochs and (proof is None or proof.uses(GRAPH))
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
-        spare = spare_rs_graph(node_features, parameters) if parameters.epochs and trains_in_blocks(spots) else None
-        networks, history = train_networks(spots, node_features, parameters, seed=seed, device=device, rs_graph=spare)
+        searched = trained and parameters.layers and trains_in_blocks(spots)
+        spare = spare_rs_graph(node_features, parameters) if searched else None
+        networks, history = train_networks(
+            spots,
+            node_features,
+            parameters if trained else replace(parameters, experts=(), place=False, epochs=0),
+            seed=seed,
+            device=device,
+            rs_graph=spare,
+        )
+        experts = None if proof is None else fit_experts(proof, spots, node_features, seed)
         bank.obsp[Obsp.reference_connectivities] = (
             make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
             if spare is None
@@ -429,7 +661,29 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
             seed=int(seed),
             history=history,
             versions=versions(),
+            experts=experts,
         )
+
+
+def prove_experts_of(
+    bank: AnnData,
+    spots: Spots,
+    blocks: tuple[tuple[int, int], ...],
+    node_features: NodeFeatures,
+    parameters: Parameters,
+    seed: int,
+    device: str,
+) -> Proof | None:
+    """Weights of the experts that the parameters name, from references held out in turn; ``None`` where they name none."""
+    if not parameters.experts or not isinstance(node_features, LowRankFeatures):
+        return None
+    by_slide = bank_patients(bank)
+    patients = np.array([by_slide[name] for name in spots.slide]) if by_slide else None
+    placed = parameters.place and parameters.by_slide
+    lays = lays_of_references(bank_pictures(bank), by_slide) if placed else None
+    return prove_experts(
+        spots, blocks, node_features, parameters, patients=patients, lays=lays, seed=seed, device=device
+    )
 
 
 def predict_spots(
@@ -455,19 +709,33 @@ def predict_spots(
     """
     where = resolve_device(device)
     if cross is not None:
-        check_sparse(cross, "cross=")
-        if cross.shape != (len(spots), model.bank.n_obs):
-            raise ValueError(
-                f"cross= must be {len(spots)} target spots x {model.bank.n_obs} spots of the bank, found shape "
-                f"{cross.shape}. Take what model.cross_graph(target) returns."
-            )
+        _check_cross(cross, len(spots), model.bank.n_obs)
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
-        outputs, neighbors, attention = model._outputs(used, cross, where)
+        outputs, neighbors, attention, place = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
         expression = model.node_features.decode(outputs)
         _check_finite(expression)
-        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record)
+        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record, place)
+
+
+def _check_cross(cross: csr_matrix, n_spots: int, n_bank: int) -> None:
+    check_sparse(cross, "cross=")
+    if cross.shape != (n_spots, n_bank):
+        raise ValueError(
+            f"cross= must be {n_spots} target spots x {n_bank} spots of the bank, found shape "
+            f"{cross.shape}. Take what model.cross_graph(target) returns."
+        )
+
+
+def _check_contributions_fit(n_experts: int, n_spots: int, n_references: int, n_genes: int) -> None:
+    size_gb = n_experts * n_spots * n_references * n_genes * np.dtype(np.float32).itemsize / BYTES_PER_GB
+    if size_gb > settings.max_dense_gb:
+        raise ValueError(
+            f"the contributions of {n_references} reference spots to {n_genes} genes at {n_spots} spots would take "
+            f"{size_gb:.1f} GB. Pass fewer spots= or genes=, or raise spahgc.settings.max_dense_gb, now "
+            f"{settings.max_dense_gb}."
+        )
 
 
 def _check_finite(expression: np.ndarray) -> None:

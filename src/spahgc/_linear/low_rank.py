@@ -137,6 +137,9 @@ class GeneComponents:
         The genes of most spatial structure, standardised by slide, spots x at most 300, float32; dense where read.
     training_loadings
         The same as ``loadings`` for these genes.
+    axes
+        From the transcriptome, standardised by slide, to the scores, genes x components; ``None`` where the components are
+        genes of the panel, and in a model that was loaded.
     """
 
     scores: np.ndarray
@@ -144,6 +147,7 @@ class GeneComponents:
     scale: SlideScale
     training_target: Rows
     training_loadings: np.ndarray
+    axes: np.ndarray | None = None
 
     @classmethod
     def fit(cls, spots: Spots, n: int, *, weigh: bool = False) -> GeneComponents:
@@ -176,14 +180,16 @@ class GeneComponents:
         chosen = np.sort(np.argsort(-structure, kind="stable")[:N_TRAINING_GENES])
         # Where no gene has any structure, all weights would be zero.
         weighted = replace(genes, weight=structure.astype(np.float32)) if weigh and structure.any() else genes
-        scores = project(weighted, np.zeros(weighted.shape[1]), principal_axes(weighted, n))
+        axes = principal_axes(weighted, n)
+        scores = project(weighted, np.zeros(weighted.shape[1]), axes)
         training_target = genes.some(chosen)
         return cls(
             scores,
-            _loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
+            loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
             SlideScale.fit(spots.y, spots.slide),
             training_target,
-            _loadings_of(scores, training_target),
+            loadings_of(scores, training_target),
+            weighted.weight[:, None] * axes,
         )
 
     @classmethod
@@ -207,6 +213,13 @@ class GeneComponents:
         included = np.mean([np.arange(len(self.loadings)) < count for count in counts], axis=0)
         return replace(self, loadings=included[:, None] * self.loadings)
 
+    def scores_of(self, spots: Spots) -> np.ndarray:
+        """Scores of other spots that were measured, spots x components, float64; their slides must be complete."""
+        if self.axes is None:
+            raise ValueError("these components are no longer joined to a transcriptome. Fit them again.")
+        genes = StandardizedRows.fit(dense(spots.transcriptome), spots.slide)
+        return project(genes, np.zeros(genes.shape[1]), self.axes)
+
     def decode(self, scores: np.ndarray) -> np.ndarray:
         """The panel at spots of these scores (spots x components), spots x panel, ``log1p`` counts per 10,000."""
         return self.scale.inverse_transform(scores @ self.loadings)
@@ -219,7 +232,7 @@ class GeneComponents:
         return out
 
 
-def _loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:
+def loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:
     """Least squares of ``y`` on the scores, with a penalty too small to matter where the scores vary."""
     products = scores.T @ scores
     penalty = max(LOADINGS_PENALTY * np.trace(products) / len(products), MIN_SPREAD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -116,7 +116,8 @@ class LowRankFeatures:
             spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around, by_slide=parameters.by_slide
         )
         components = fit_components(spots, parameters)
-        ridge = ImageRidge.fit(spots, blocks, components, parameters) if parameters.line else None
+        seen = (image_axes, features) if parameters.by_slide else None
+        ridge = ImageRidge.fit(spots, blocks, components, parameters, seen) if parameters.line else None
         return cls(image_axes, components, ridge, features)
 
     @cached_property
@@ -155,7 +156,8 @@ class LowRankFeatures:
         }
         if self.ridge is not None:
             parts |= {f"ridge.{name}": np.asarray(part) for name, part in self.ridge.ridge._asdict().items()}
-            parts |= {f"ridge.image_axes.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
+            if self.ridge.image_axes is not self.image_axes:
+                parts |= {f"ridge.image_axes.{name}": part for name, part in self.ridge.image_axes.to_arrays().items()}
         return {name: np.ascontiguousarray(part) for name, part in parts.items()}
 
     @classmethod
@@ -169,14 +171,14 @@ class LowRankFeatures:
             training_target=np.empty((len(scores), 0), dtype=np.float32),
             training_loadings=np.empty((scores.shape[1], 0)),
         )
+        image_axes = ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays))
         ridge = None
         if "ridge.coefficients" in arrays:
             coefficients, feature_mean, response_mean, penalty = (arrays[f"ridge.{name}"] for name in Ridge._fields)
-            image_axes = ImageAxes.from_arrays(arrays_with_prefix("ridge.image_axes.", arrays))
-            ridge = ImageRidge(image_axes, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
-        return cls(
-            ImageAxes.from_arrays(arrays_with_prefix("image_axes.", arrays)), components, ridge, arrays["features"]
-        )
+            own = arrays_with_prefix("ridge.image_axes.", arrays)
+            of_ridge = ImageAxes.from_arrays(own) if own else image_axes
+            ridge = ImageRidge(of_ridge, Ridge(coefficients, feature_mean, response_mean, penalty.item()))
+        return cls(image_axes, components, ridge, arrays["features"])
 
 
 def fit_components(spots: Spots, parameters: Parameters) -> GeneComponents:
@@ -210,18 +212,29 @@ class ImageRidge:
         From embeddings, standardised by slide, to features.
     ridge
         From features to scores.
+    features
+        Of the reference spots, spots x features; empty in a model that was loaded.
     """
 
     image_axes: ImageAxes
     ridge: Ridge
+    features: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
 
     @classmethod
     def fit(
-        cls, spots: Spots, blocks: tuple[tuple[int, int], ...], components: GeneComponents, parameters: Parameters
+        cls,
+        spots: Spots,
+        blocks: tuple[tuple[int, int], ...],
+        components: GeneComponents,
+        parameters: Parameters,
+        seen: tuple[ImageAxes, np.ndarray] | None = None,
     ) -> ImageRidge:
-        """From reference spots and their components."""
-        image_axes, features = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
-        return cls(image_axes, fit_ridge(features, components.scores, spots.slide, n_scored=N_PENALTY_COMPONENTS))
+        """From reference spots and their components; axes by slide and the spots' features on them may be known."""
+        if seen is None:
+            seen = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around)
+        image_axes, features = seen
+        ridge = fit_ridge(features, components.scores, spots.slide, n_scored=N_PENALTY_COMPONENTS)
+        return cls(image_axes, ridge, features)
 
     def predict(self, spots: Spots) -> np.ndarray:
         """Scores of the components, spots x components."""

@@ -52,7 +52,7 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, slide: np.ndarray, *, n_scored: int 
     if len(names) == 1:
         errors = _errors_of_left_out_spots(x, y[:, :n_scored])
     else:
-        errors = sum((_errors_on(x, y[:, :n_scored], slide == name) for name in names), np.zeros(len(PENALTIES)))
+        errors = _errors_of_left_out_slides(x, y[:, :n_scored], [np.flatnonzero(slide == name) for name in names])
     penalty = PENALTIES[int(np.argmin(errors))]
     whole = _Decomposed.fit(x, y, everything)
     return Ridge(whole.vectors @ whole.solve(penalty), whole.feature_mean, whole.response_mean, penalty)
@@ -70,7 +70,13 @@ class _Decomposed(NamedTuple):
     @classmethod
     def fit(cls, x: np.ndarray, y: np.ndarray, spots: np.ndarray) -> _Decomposed:
         """From some spots, by number, of which a block at a time is held in double precision."""
-        feature_mean, response_mean, squares, products = centred_products(x, y, spots)
+        return cls.of(*centred_products(x, y, spots))
+
+    @classmethod
+    def of(
+        cls, feature_mean: np.ndarray, response_mean: np.ndarray, squares: np.ndarray, products: np.ndarray
+    ) -> _Decomposed:
+        """From means, and sums of squares and products about them."""
         values, vectors = np.linalg.eigh(squares)
         return cls(feature_mean, response_mean, np.maximum(values, 0), vectors, vectors.T @ products)
 
@@ -82,11 +88,36 @@ class _Decomposed(NamedTuple):
         return self.products / self.denominators(penalty)[:, None]
 
 
-def _errors_on(x: np.ndarray, y: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """Summed squared error on the spots left out, one number a penalty."""
-    known = _Decomposed.fit(x, y, np.flatnonzero(~left_out))
+def _errors_of_left_out_slides(x: np.ndarray, y: np.ndarray, slides: list[np.ndarray]) -> np.ndarray:
+    """Summed squared error over slides left out in turn, one number a penalty.
+
+    Sums of squares and products of all slides but one are those of all less its own, so that the time does not grow with the
+    square of the number of slides.
+    """
+    n = np.array([len(spots) for spots in slides], dtype=np.float64)
+    means_x, means_y, squares, products = zip(*(centred_products(x, y, spots) for spots in slides), strict=True)
+    centre_x, centre_y = (np.average(means, axis=0, weights=n) for means in (means_x, means_y))
+    apart_x, apart_y = np.array(means_x) - centre_x, np.array(means_y) - centre_y
+    all_squares = sum(squares) + (n[:, None] * apart_x).T @ apart_x
+    all_products = sum(products) + (n[:, None] * apart_x).T @ apart_y
+    errors = np.zeros(len(PENALTIES))
+    for i, spots in enumerate(slides):
+        rest = n.sum() - n[i]
+        off_x, off_y = (-n[i] * apart[i] / rest for apart in (apart_x, apart_y))  # mean of the others, from that of all
+        known = _Decomposed.of(
+            centre_x + off_x,
+            centre_y + off_y,
+            all_squares - squares[i] - n[i] * np.outer(apart_x[i], apart_x[i]) - rest * np.outer(off_x, off_x),
+            all_products - products[i] - n[i] * np.outer(apart_x[i], apart_y[i]) - rest * np.outer(off_x, off_y),
+        )
+        errors += _errors_on(known, x, y, spots)
+    return errors
+
+
+def _errors_on(known: _Decomposed, x: np.ndarray, y: np.ndarray, spots: np.ndarray) -> np.ndarray:
+    """Summed squared error on spots left out, by number, one number a penalty."""
     solutions = [known.solve(penalty) for penalty in PENALTIES]
-    errors, spots = np.zeros(len(PENALTIES)), np.flatnonzero(left_out)
+    errors = np.zeros(len(PENALTIES))
     for block in blocks_of(len(spots)):
         scores = (x[spots[block]] - known.feature_mean) @ known.vectors
         rest = y[spots[block]] - known.response_mean

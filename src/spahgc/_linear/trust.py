@@ -359,7 +359,11 @@ def held_out_trust(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters
     parameters
         Those of the fit.
     """
-    predicted = held_out_predictions(spots, blocks, parameters)
+    return trust_of(spots, blocks, held_out_predictions(spots, blocks, parameters))
+
+
+def trust_of(spots: Spots, blocks: tuple[tuple[int, int], ...], predicted: np.ndarray) -> Trust:
+    """Trust that predictions of references held out show; ``predicted`` is spots x panel, ``log1p`` units."""
     known = spots.y, predicted, slide_or_half(spots)
     return Trust(Correlation.fit(*known), Spread.fit(*known), Support.fit(spots, blocks))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -158,6 +158,9 @@ class MeasuredSlide:
         self.obs_names = adata.obs_names
         self.gene_selection = ""
         """What ranked its genes, if that was not what ranks those of most slides."""
+        self.picture: Any = None
+        """Small picture of its tissue, and whether it was looked for: see :mod:`spahgc.pp._register`."""
+        self.picture_taken = False
         self._embeddings: dict[str, np.ndarray] = {}
         self._rankings: dict[tuple[object, ...], object] = {}
         self._reading: Reading | None = None
@@ -247,7 +250,8 @@ class MeasuredSlide:
         table = AnnData(
             counts,
             obs=pd.DataFrame(
-                {Obs.patch_padded: self.padded, Obs.context_padded: self.padded_around}, index=self.obs_names
+                {Obs.patch_padded: self.padded, Obs.context_padded: self.padded_around, **self._patient},
+                index=self.obs_names,
             ),
             var=pd.DataFrame(index=genes),
             obsm={**self._embeddings, SPATIAL: self.xy},
@@ -255,11 +259,17 @@ class MeasuredSlide:
         )
         slide = MeasuredSlide(table, self.name, role=self.role, hold=self.hold)
         slide._embeddings = dict(self._embeddings)
+        slide.picture, slide.picture_taken = self.picture, self.picture_taken
         slide._reading = self._found_reading().of_given_counts()
         slide.__dict__["totals"] = totals
         if self.hold:
             slide.__dict__["_held_counts"] = counts
         return slide
+
+    @property
+    def _patient(self) -> dict[str, np.ndarray]:
+        """The column that names the patient, if there is one."""
+        return {Obs.patient: self.adata.obs[Obs.patient].to_numpy()} if Obs.patient in self.adata.obs else {}
 
     def __getstate__(self) -> dict[str, object]:
         """What travels to another process, which reads the counts again rather than receiving them twice."""

@@ -725,6 +725,12 @@ class Spots:
         Expression of the panel, spots x genes, ``log1p`` counts per 10,000: an array, or :class:`Rows`.
     transcriptome
         Expression of the genes that the references cover best, spots x covered genes, same units: CSR, or dense rows.
+    picture
+        Of a target, the small picture of its tissue by which it is laid on other slides; ``None`` where there is none.
+    own_reference
+        Of a target that was measured in part, the name under which its measured part stands among the references.
+    registration
+        Of a target, how references lie on it by name, where that was found or given before.
     """
 
     z: Any
@@ -732,6 +738,9 @@ class Spots:
     slide: np.ndarray
     y: Any
     transcriptome: Any
+    picture: Any = None
+    own_reference: str | None = None
+    registration: Any = None
 
     def __getitem__(self, chosen: np.ndarray) -> Spots:
         return Spots(self.z[chosen], self.xy[chosen], self.slide[chosen], self.y[chosen], self.transcriptome[chosen])
@@ -745,11 +754,11 @@ class Spots:
         return Spots(z, self.xy[chosen], self.slide[chosen], y, transcriptome)
 
     @classmethod
-    def without_expression(cls, z: Rows, xy: np.ndarray, name: str = "target") -> Spots:
+    def without_expression(cls, z: Rows, xy: np.ndarray, name: str = "target", picture: Any = None) -> Spots:
         """Spots of a slide of which only image and positions are known."""
         n = len(xy)
         nothing = np.empty((n, 0), dtype=np.float32)
-        return cls(z, xy, np.full(n, name), nothing, csr_matrix(nothing))
+        return cls(z, xy, np.full(n, name), nothing, csr_matrix(nothing), picture)
 
 
 def slide_or_half(spots: Spots) -> np.ndarray:

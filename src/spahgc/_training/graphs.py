@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from spahgc._spots.plane import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import DenseRows, Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
 from spahgc.nn import Edges, HeteroGraph, Task
 from spahgc.pp._bank.references import make_rs_graph
-from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, RS, TARGET, Nodes, build_edges
+from spahgc.pp._edge_types import CS, EDGE_TYPES, REFERENCE, RS, TARGET, TS, Nodes, build_edges
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,6 +36,9 @@ MAX_TASK_BANK = 50_000
 
 TASK_BLOCK_SPOTS = 2_048
 """Spots of a block, at most, its halo not counted."""
+
+SAMPLE_STREAM = 1
+"""Tells the stream of samples of a bank from that of the order of the blocks, which has the same seed."""
 
 SPARE_NEIGHBORS = 2
 """RS neighbours that are looked for, over those that are wanted: some lie on the slide that plays the target."""
@@ -94,9 +97,13 @@ def training_task(
 
 def judged_task(graph: HeteroGraph, node_features: NodeFeatures, spots: np.ndarray, device: str) -> Task:
     """A task of a graph whose first target nodes are some spots, by number."""
+    return Task(graph, *judged(node_features, spots, device))
+
+
+def judged(node_features: NodeFeatures, spots: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a prediction of some spots, by number, is compared with, and the way there from the network's outputs."""
     loadings = node_features.gene_loadings
-    return Task(
-        graph,
+    return (
         as_tensor(read(node_features.training_target, spots), device),
         None if loadings is None else as_tensor(loadings, device),
     )
@@ -108,7 +115,7 @@ def hetero_graph(nodes: Mapping[str, Nodes], graphs: Mapping[str, csr_matrix], d
         as_tensor(nodes[TARGET].features, device),
         as_tensor(nodes[REFERENCE].features, device),
         as_tensor(nodes[REFERENCE].expression, device),
-        {name: _edges(graph, device) for name, graph in graphs.items()},
+        {name: _edges(graph, device, is_similarity=name == CS.name) for name, graph in graphs.items()},
     )
 
 
@@ -130,9 +137,15 @@ def needed_references(
     references = nodes[REFERENCE]
     if references.features.shape[0] <= SMALL_BANK:
         return dict(nodes), dict(graphs)
-    chosen = reached(joined(graphs, REFERENCE, TARGET).indices, joined(graphs, REFERENCE, REFERENCE), hops)
+    chosen = _with_peers(graphs, joined(graphs, REFERENCE, TARGET).indices, hops)
     some = Nodes(read(references.features, chosen), expression=references.expression[chosen])
     return {**nodes, REFERENCE: some}, subgraphs(graphs, {REFERENCE: chosen})
+
+
+def _with_peers(graphs: Mapping[str, csr_matrix], retrieved: np.ndarray, hops: int) -> np.ndarray:
+    """Reference spots and those from which so many edges lead to them, ascending."""
+    peers = joined(graphs, REFERENCE, REFERENCE) if hops else csr_matrix((0, 0))  # a network without layers has none
+    return reached(retrieved, peers, hops)
 
 
 def joined(graphs: Mapping[str, csr_matrix], source: str, receiver: str) -> csr_matrix:
@@ -163,11 +176,12 @@ def among(graph: csr_matrix, nodes: np.ndarray) -> csr_matrix:
     return csr_matrix((graph.data[is_inside], columns[is_inside], ends), shape=(graph.shape[0], len(nodes)))
 
 
-def _edges(graph: csr_matrix, device: str) -> Edges:
+def _edges(graph: csr_matrix, device: str, *, is_similarity: bool) -> Edges:
     """A row of the matrix receives from its columns."""
     coo = graph.tocoo()
     source, receiver = (torch.from_numpy(index.astype(np.int64)).to(device) for index in (coo.col, coo.row))
-    return Edges(source, receiver, n_source=graph.shape[1], n_receiver=graph.shape[0])
+    similarity = as_tensor(coo.data, device) if is_similarity else None
+    return Edges(source, receiver, n_source=graph.shape[1], n_receiver=graph.shape[0], similarity=similarity)
 
 
 def as_tensor(x: Rows, device: str) -> torch.Tensor:
@@ -190,6 +204,9 @@ def training_tasks(
     spots together. A larger slide is cut into blocks of neighbouring spots. A task is then a block with the halo in the
     plane that its states depend on; the loss is that of the block's own spots. Its reference nodes are those that its
     spots retrieve, with their RS neighbours.
+
+    With ``step_references`` and more reference spots than that, a position holds an iterator as well: of the slide, or of a
+    block of it, with another sample of its bank in every epoch, among which its spots retrieve.
 
     An epoch takes 10,000 spots of a large slide: a few blocks, and others in the next epoch, in an order that the seed
     draws. The time of a training thus does not grow with the size of a slide beyond that. At such a position stands an
@@ -214,14 +231,20 @@ def training_tasks(
     """
     tasks: list[Task | Iterator[Task]] = []
     for number, (target, bank) in enumerate(leave_one_out(spots)):
-        if not _is_large(target, bank):
+        is_sampled = 0 < parameters.step_references < len(bank)
+        if not is_sampled and not _is_large(target, bank):
             tasks.append(training_task(spots, node_features, target, bank, parameters, device))
             continue
-        rs_graph = spare_rs_graph(node_features, parameters) if rs_graph is None else rs_graph
-        slide = SlideTask.of(spots, node_features, target, bank, rs_graph, parameters, device)
         blocks = spatial_blocks(spots.xy[target], TASK_BLOCK_SPOTS if len(target) > MAX_TASK_SPOTS else MAX_TASK_SPOTS)
         np.random.default_rng([seed, number]).shuffle(blocks)
         turns = max(1, min(len(blocks), round(MAX_TASK_SPOTS * len(blocks) / len(target))))
+        if is_sampled:
+            sampled = SampledTask.of(spots, node_features, target, bank, parameters, device)
+            tasks += [sampled.tasks(blocks[first::turns], [seed, number, first]) for first in range(turns)]
+            continue
+        if parameters.layers and rs_graph is None:
+            rs_graph = spare_rs_graph(node_features, parameters)
+        slide = SlideTask.of(spots, node_features, target, bank, rs_graph, parameters, device)
         tasks += [map(slide.task, cycle(blocks[first::turns])) for first in range(turns)]
     return tasks
 
@@ -284,26 +307,27 @@ class SlideTask:
         node_features: NodeFeatures,
         target: np.ndarray,
         bank: np.ndarray,
-        rs_graph: csr_matrix,
+        rs_graph: csr_matrix | None,
         parameters: Parameters,
         device: str,
     ) -> SlideTask:
-        """The graphs as a whole, which are small beside what the nodes carry."""
+        """The graphs as a whole, which are small beside what the nodes carry; RS edges where there are any."""
         features = node_features.features
         nodes = {
             TARGET: Nodes(SomeRows(features, target), spots.xy[target]),
             REFERENCE: Nodes(SomeRows(features, bank), spots.xy[bank], SomeRows(node_features.expression, bank)),
         }
-        peers = most_similar(among(rs_graph[bank], bank), parameters.n_reference)
-        where = device if device.startswith("cuda") else "cpu"
-        graphs = build_edges(nodes, parameters, known={RS.name: peers}, device=where)
+        known = {}
+        if rs_graph is not None:
+            known[RS.name] = most_similar(among(rs_graph[bank], bank), parameters.n_reference)
+        graphs = build_edges(nodes, parameters, known=known, device=search_device(device))
         return cls(node_features, target, bank, graphs, parameters.layers, device)
 
     def task(self, block: np.ndarray) -> Task:
         """A block of the target's spots, by number; the graph holds them first and their halo after them."""
-        shown = with_halo(block, joined(self.graphs, TARGET, TARGET), self.layers)
+        shown = with_halo(block, joined(self.graphs, TARGET, TARGET), self.layers) if self.layers else block
         retrieved = joined(self.graphs, REFERENCE, TARGET)[shown].indices
-        known = reached(retrieved, joined(self.graphs, REFERENCE, REFERENCE), 1)
+        known = _with_peers(self.graphs, retrieved, min(self.layers, 1))
         references, features = self.bank[known], self.node_features.features
         nodes = {
             TARGET: Nodes(read(features, self.target[shown])),
@@ -311,3 +335,81 @@ class SlideTask:
         }
         graph = hetero_graph(nodes, subgraphs(self.graphs, {TARGET: shown, REFERENCE: known}), self.device)
         return judged_task(graph, self.node_features, self.target[block], self.device)
+
+
+@dataclass(frozen=True)
+class SampledTask:
+    """A slide in the role of the target, of whose bank every step sees another sample.
+
+    So a step takes the same time however many references there are. Edges are searched among the sampled spots: the
+    nearest of them lie further off than those of the whole bank, and attention learns to tell how near a spot is, not how
+    dense the bank.
+
+    Parameters
+    ----------
+    node_features
+        What the nodes carry, of all references.
+    target, bank
+        Numbers of the spots in either role.
+    xy
+        Centres of the target's spots.
+    near
+        TS graph of the target's spots; ``None`` for a network without layers.
+    parameters
+        All numbers of the fit.
+    device
+        Torch device.
+    """
+
+    node_features: NodeFeatures
+    target: np.ndarray
+    bank: np.ndarray
+    xy: np.ndarray
+    near: csr_matrix | None
+    parameters: Parameters
+    device: str
+
+    @classmethod
+    def of(
+        cls,
+        spots: Spots,
+        node_features: NodeFeatures,
+        target: np.ndarray,
+        bank: np.ndarray,
+        parameters: Parameters,
+        device: str,
+    ) -> SampledTask:
+        """With the neighbours in the plane, which are the same in every step."""
+        xy = spots.xy[target]
+        nodes = Nodes(xy=xy)
+        near = TS.build(nodes, nodes, parameters.n_spatial, "cpu").graph if parameters.layers else None
+        return cls(node_features, target, bank, xy, near, parameters, device)
+
+    def tasks(self, blocks: Sequence[np.ndarray], seed: Sequence[int]) -> Iterator[Task]:
+        """One block of the target's spots after the other, without end, each with a sample of the bank of its own."""
+        rng = np.random.default_rng([*seed, SAMPLE_STREAM])
+        measured = [judged(self.node_features, self.target[blocks[0]], self.device)] if len(blocks) == 1 else None
+        for block in cycle(blocks):
+            some = np.sort(rng.choice(self.bank, self.parameters.step_references, replace=False))
+            known = judged(self.node_features, self.target[block], self.device) if measured is None else measured[0]
+            yield Task(self.graph(block, some), *known)
+
+    def graph(self, block: np.ndarray, references: np.ndarray) -> HeteroGraph:
+        """Graph of a block, whose spots come first and their halo after them, and of some reference spots."""
+        known = {}
+        shown = block
+        if self.near is not None:
+            shown = with_halo(block, self.near, self.parameters.layers)
+            known = subgraphs({TS.name: self.near}, {TARGET: shown})
+        features = self.node_features.features
+        nodes = {
+            TARGET: Nodes(read(features, self.target[shown]), self.xy[shown]),
+            REFERENCE: Nodes(read(features, references), expression=self.node_features.expression[references]),
+        }
+        edges = build_edges(nodes, self.parameters, known=known, device=search_device(self.device))
+        return hetero_graph(nodes, edges, self.device)
+
+
+def search_device(device: str) -> str:
+    """Where neighbours are searched for a computation on a device: there if CUDA is, on the CPU otherwise."""
+    return device if device.startswith("cuda") else "cpu"

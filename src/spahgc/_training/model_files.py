@@ -23,6 +23,7 @@ from spahgc._files import folder_written_whole, is_being_replaced, remove_leftov
 from spahgc._keys import UNS, Obsp, Uns
 from spahgc._parameters import Parameters
 from spahgc._reading import UnreadableError, read_h5ad, reading
+from spahgc._training.expert_tensors import broken_experts
 from spahgc._training.model_tensors import broken_parameters, broken_tensors
 from spahgc._validate import quoted
 from spahgc.pp._bank.content import broken_bank
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, Tensor]
     Migration = Callable[[Description, Tensors], tuple[Description, Tensors]]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 FILES = DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 ENTRIES: dict[str, type | tuple[type, ...]] = {
@@ -75,7 +76,13 @@ def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Te
     return description | {"history": history}, {renamed(name): tensor for name, tensor in tensors.items()}
 
 
-MIGRATIONS: dict[int, Migration] = {2: _from_2}
+def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """Models that average line and graph by their share, predict from states, and see all references in every step."""
+    new = {"experts": [], "n_retrieved": 0, "step_references": 0, "place": False}
+    return description | {"parameters": {**description["parameters"], **new}}, tensors
+
+
+MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3}
 """From each older format that is read to the one after it."""
 
 
@@ -216,10 +223,21 @@ def write_folder(folder: Path, tensors: Tensors, bank: AnnData, description: Des
     check_model_folder(folder, f'"{folder}"', "overwrite=True", overwrite=overwrite)
     n_bytes = sum(part.nbytes for part in tensors.values()) + bank.__sizeof__()
     with folder_written_whole(folder, overwrite=overwrite, n_bytes=n_bytes) as part:
-        save_file(tensors, part / WEIGHTS_FILE)
+        save_file(_apart(tensors), part / WEIGHTS_FILE)
         write_hdf5(bank, part / BANK_FILE)
         description = description | {"sha256": checksums(part)}
         (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
+def _apart(tensors: Tensors) -> Tensors:
+    """Tensors that share no memory, as their file wants it; those that did are copied."""
+    found, seen = dict(tensors), set()
+    for name, part in tensors.items():
+        place = part.untyped_storage().data_ptr()
+        if place in seen:
+            found[name] = part.clone()
+        seen.add(place)
+    return found
 
 
 def read_folder(folder: Path) -> tuple[Tensors, AnnData, Description]:
@@ -304,5 +322,6 @@ def _check_content(tensors: Tensors, bank: AnnData, description: Description) ->
     if too_many:
         raise ValueError(f"{too_many[0]} = {parameters[too_many[0]]} is more than the {bank.n_obs} spots of the bank")
     problem = broken_tensors(tensors, n_spots=bank.n_obs, n_genes=bank.n_vars, dim=bank.obsm[embedding].shape[1])
+    problem = problem or broken_experts(tensors, parameters["experts"])
     if problem is not None:
         raise ValueError(f"of {WEIGHTS_FILE}, {problem}")

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from spahgc.nn import SpaHGCNetwork
 
-NODE_FEATURES, NETWORKS, TRUST = "node_features.", "networks.", "trust."
+NODE_FEATURES, NETWORKS, TRUST, EXPERTS = "node_features.", "networks.", "trust.", "experts."
 """First parts of the names of tensors in the weights file."""
 
-_AXES = r"node_features\.(?:ridge\.)?image_axes\."
+_AXES = r"(?:node_features\.(?:ridge\.)?image_axes|experts\.axes)\."
 SHAPES: dict[str, tuple[str | int, ...]] = {
     r"node_features\.features": ("spots", "features"),
     r"node_features\.components\.scores": ("spots", "components"),
@@ -38,6 +38,15 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
+    r"experts\.(weights|placed)\.\w+": (1,),
+    r"experts\.kernel\.landmarks": ("landmarks", "any"),
+    r"experts\.kernel\.coefficients": ("landmarks", "components"),
+    r"experts\.kernel_overall\.landmarks": ("landmarks overall", "any"),
+    r"experts\.kernel_overall\.coefficients": ("landmarks overall", "components"),
+    r"experts\.kernel(_overall)?\.(penalties|slopes)": ("components",),
+    r"experts\.perceptron(_overall)?\.size": (1,),
+    r"experts\.perceptron(_overall)?\.\d\.weight": ("any", "any"),
+    r"experts\.perceptron(_overall)?\.\d\.bias": ("any",),
 }
 """Names of the tensors beside those of the networks, and their shapes; equal words are equal numbers, "any" is any."""
 WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
@@ -45,7 +54,7 @@ WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
 MAY_BE_NAN = r"trust\."
 """Tensors in which NaN stands for what no reference could tell."""
 
-POSITIVE = ("n_spatial", "n_cross", "n_reference", "n_networks", "width", "layers", "heads", "tasks_per_step")
+POSITIVE = ("n_spatial", "n_cross", "n_reference", "n_networks", "width", "heads", "tasks_per_step")
 """Parameters that are whole numbers of at least 1; other numbers are at least 0."""
 
 
@@ -54,7 +63,9 @@ def broken_parameters(values: Mapping[str, object]) -> str | None:
     for name, default in Parameters().to_dict().items():
         value = values[name]
         kinds: Any = int | float if isinstance(default, float) else type(default)
-        if name == "n_components" and isinstance(value, list):
+        if name == "experts":
+            kinds, parts = str, value if isinstance(value, list) else [value]
+        elif name == "n_components" and isinstance(value, list):
             parts = value
         else:
             parts = [value]
@@ -104,7 +115,7 @@ def _broken_values(name: str, array: np.ndarray) -> str | None:
         return "has NaN or infinite numbers"
     if whole and array.size and array.min() < 0:
         return "has negative numbers"
-    if name.endswith("image_axes.size") and array.item() <= 0:
+    if name.endswith(".size") and array.item() <= 0:
         return f"is {array.item():g}, expected is a positive number"
     return None
 
@@ -114,6 +125,7 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
     for prefix, total in (
         (f"{NODE_FEATURES}image_axes.", "features"),
         (f"{NODE_FEATURES}ridge.image_axes.", "line features"),
+        (f"{EXPERTS}axes.", "overall features"),
     ):
         if f"{prefix}n_around" not in arrays:
             continue
@@ -122,7 +134,7 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
             return (
                 f'"{prefix}axes" are of {len(views)} views of a spot, n_around is {arrays[f"{prefix}n_around"].item()}'
             )
-        lacking = [name for name in views if name.replace(".axes.", ".mean.") not in arrays]
+        lacking = [name for name in views if f"{prefix}mean.{name.removeprefix(f'{prefix}axes.')}" not in arrays]
         if lacking:
             return f'the mean to "{lacking[0]}" is missing'
         n_axes = sum(arrays[name].shape[1] for name in views)
@@ -131,6 +143,11 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
         blocks = arrays[f"{prefix}blocks"]
         if (blocks[:, 0] > blocks[:, 1]).any() or blocks.max(initial=0) > sizes["dim"]:
             return f'"{prefix}blocks" do not lie within {sizes["dim"]} columns'
+    kernel = f"{EXPERTS}kernel."
+    if f"{kernel}coefficients" in arrays and f"{kernel}landmarks" not in arrays:  # they are the features of all spots
+        found = len(arrays[f"{kernel}coefficients"])
+        if found != sizes["spots"]:
+            return f'"{kernel}coefficients" are of {found} spots, expected are {sizes["spots"]}'
     anchors = arrays.get(f"{TRUST}support.anchors")
     if anchors is not None and anchors.max(initial=0) >= sizes["spots"]:
         return f'"{TRUST}support.anchors" reach to spot {anchors.max()} of {sizes["spots"]}'

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,16 @@ from spahgc._spots.plane import spatial_blocks
 from spahgc._spots.rows import read
 from spahgc._training.graphs import training_tasks
 from spahgc._training.processes import ProcessGroup, joined_processes, warn_of_idle
-from spahgc.nn import WHOLE, Blocks, LossRecord, SpaHGCNetwork, Task, predict_and_attend, train
+from spahgc.nn import (
+    WHOLE,
+    Blocks,
+    LossRecord,
+    SpaHGCNetwork,
+    Task,
+    predict_and_attend,
+    retrieval_weights,
+    train,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +154,14 @@ def _train(
 
 def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
     """A network of the size that the parameters ask for."""
-    return SpaHGCNetwork(feature_dim, outputs, width=parameters.width, layers=parameters.layers, heads=parameters.heads)
+    return SpaHGCNetwork(
+        feature_dim,
+        outputs,
+        width=parameters.width,
+        layers=parameters.layers,
+        heads=parameters.heads,
+        retrieval=bool(parameters.n_retrieved),
+    )
 
 
 @dataclass(frozen=True)
@@ -164,6 +180,9 @@ class Prediction:
         How well the references cover what each spot looks like, 0 to 1; ``None`` where nothing says so.
     search
         How the CS graph was found: exactly, or with which recall. Empty where it was given.
+    place
+        Quality of every pair of target and reference, whether it is used, and the weights of the experts. Empty where the
+        target has no place among the references.
     """
 
     expression: np.ndarray
@@ -171,6 +190,7 @@ class Prediction:
     attention: csr_matrix | None
     support: np.ndarray | None
     search: Mapping[str, str | float]
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 def empty_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
@@ -204,8 +224,8 @@ def predict_networks(
 
     Returns
     -------
-    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, in
-    the order of ``graph.cs``, float32.
+    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, or of
+    retrieval over its heads, in the order of ``graph.cs``, float32.
     """
     blocks: Blocks = WHOLE
     if len(xy) > MAX_WHOLE_SPOTS:
@@ -217,6 +237,16 @@ def predict_networks(
         attention.append(by_layer.mean(0).cpu().numpy())
     mean = np.asarray(np.mean(attention, axis=0, dtype=np.float64), dtype=np.float32)
     return np.asarray(np.mean(outputs, axis=0)), mean
+
+
+def retrieve_networks(
+    networks: Sequence[SpaHGCNetwork], graph: HeteroGraph, parameters: Parameters, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over networks with retrieval of the factors on the CS edges, edges x outputs, and of the offset, outputs."""
+    weights = [retrieval_weights(_on(network, device), graph, parameters).cpu().numpy() for network in networks]
+    offsets = [network.retrieval.offset.detach().numpy() for network in networks if network.retrieval is not None]
+    mean = [np.asarray(np.mean(parts, axis=0, dtype=np.float64)) for parts in (weights, offsets)]
+    return mean[0], mean[1]
 
 
 def _on(network: SpaHGCNetwork, device: str) -> SpaHGCNetwork:

@@ -43,6 +43,10 @@ def predict(
     context: MissingContext = None,
     layer: ReferenceLayer = None,
     units: UnitsOption = None,
+    measured: Annotated[
+        str | None,
+        typer.Option(help="Column of the target's obs, true where it was measured: these spots become a reference."),
+    ] = None,
     table_key: TableKey = None,
     preset: Preset = "default",
     key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
@@ -58,9 +62,10 @@ def predict(
     Example:
       spahgc predict --target T.h5ad --reference A.h5ad --reference B.h5ad --output OUT.h5ad
       spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad
+      spahgc predict --target T.h5ad --measured was_measured --reference A.h5ad --output OUT.h5ad
     """
     import spahgc as sp
-    from spahgc._keys import Var
+    from spahgc._keys import Uns, Var
     from spahgc._slides.tables import table_of
     from spahgc.cli._slide_files import (
         SLIDE_ENDINGS,
@@ -71,6 +76,7 @@ def predict(
         read_slide,
         write_slide,
     )
+    from spahgc.tl._prediction import prediction_record
 
     check_output(output, SLIDE_ENDINGS, overwrite=overwrite)
     trained = sp.SpaHGC.load(model) if model is not None else None
@@ -89,6 +95,7 @@ def predict(
         embedding=embedding,
         layer=layer,
         units=units,
+        measured=measured,
         preset=preset,
         key_added=key_added,
         seed=seed,
@@ -98,6 +105,10 @@ def predict(
     write_slide(slide, output)
     table = table_of(slide, table_key, "the target")
     n_genes = int(table.var[Var.panel(key_added)].sum())
-    text = f'{output}: {n_genes} genes predicted at {table.n_obs} spots, in layers["{key_added}"]'
-    values = {"output": output, "key": key_added, "method": method, "genes": n_genes, "spots": table.n_obs}
+    part = prediction_record(table, key_added).get(Uns.measured, {})
+    n_spots = int(part.get("n_predicted", table.n_obs))
+    beside = f", {int(part['n_measured'])} measured ones used as reference" if part else ""
+    text = f'{output}: {n_genes} genes predicted at {n_spots} spots, in layers["{key_added}"]{beside}'
+    values = {"output": output, "key": key_added, "method": method, "genes": n_genes, "spots": n_spots}
+    values |= {"measured": int(part["n_measured"])} if part else {}
     return result(text, values, as_json)

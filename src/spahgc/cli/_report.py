@@ -21,6 +21,10 @@ def report(
         list[Path] | None,
         typer.Option(help="A reference of the prediction, whose patches the page shows; repeat for several."),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the model that predicted; the page then says what reference spots add."),
+    ] = None,
     key: Key = "spahgc",
     gene: Annotated[
         list[str] | None, typer.Option(help="A gene of the page, repeat; those of the prediction if left out.")
@@ -53,6 +57,7 @@ def report(
         data,
         output,
         refs=refs or None,
+        model=None if model is None else sp.SpaHGC.load(model),
         key=key,
         genes=gene,
         title=title,

@@ -1,8 +1,8 @@
 """The network of SpaHGC in plain torch: graph, layers, masks, losses, training. Knows no AnnData.
 
-``_edges.py`` is what runs along edges, ``_network.py`` the layers on a graph, ``_losses.py`` the one list of loss terms,
-``_train.py`` steps and epochs; ``_baselines.py`` and ``_deep_sets.py`` have the networks without a graph. May import torch, numpy
-and, for types, ``_parameters``.
+``_edges.py`` is what runs along edges, ``_network.py`` the layers on a graph, ``_retrieval.py`` the prediction from the expression
+at their sources, ``_losses.py`` the one list of loss terms, ``_train.py`` steps and epochs; ``_baselines.py`` and
+``_deep_sets.py`` have the networks without a graph. May import torch, numpy and, for types, ``_parameters``.
 """
 
 from spahgc.nn._edges import Edges
@@ -18,6 +18,7 @@ from spahgc.nn._network import (
     SpaHGCLayer,
     SpaHGCNetwork,
 )
+from spahgc.nn._retrieval import ExpressionRetrieval
 from spahgc.nn._train import (
     LossRecord,
     Task,
@@ -26,6 +27,7 @@ from spahgc.nn._train import (
     masked_views,
     predict_and_attend,
     predict_expression,
+    retrieval_weights,
     train,
 )
 
@@ -37,6 +39,7 @@ __all__ = [
     "CrossNodeAttentionPooling",
     "CrossNodeDualAttention",
     "Edges",
+    "ExpressionRetrieval",
     "HeteroGraph",
     "LossRecord",
     "LossTerm",
@@ -53,5 +56,6 @@ __all__ = [
     "masked_views",
     "predict_and_attend",
     "predict_expression",
+    "retrieval_weights",
     "train",
 ]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
+MIN_SPREAD = 1e-6
+"""Standard deviation of a similarity below which all sources of a receiver are as good as equally alike."""
+
 
 class Attended(NamedTuple):
     """What an attention gathers at its receiving nodes.
@@ -50,17 +53,20 @@ class Edges:
         Numbers of the nodes that each edge joins.
     n_source, n_receiver
         How many nodes there are on either side.
+    similarity
+        How alike the two nodes of each edge are; ``None`` where it is not known.
     """
 
     source: Tensor
     receiver: Tensor
     n_source: int
     n_receiver: int
+    similarity: Tensor | None = None
 
     @cached_property
     def reversed(self) -> Edges:
         """The same edges, running the other way."""
-        return Edges(self.receiver, self.source, self.n_receiver, self.n_source)
+        return Edges(self.receiver, self.source, self.n_receiver, self.n_source, self.similarity)
 
     @cached_property
     def joined_sources(self) -> Tensor:
@@ -71,7 +77,23 @@ class Edges:
     def between_joined(self) -> Edges:
         """The same edges, with the sources numbered by their position in :attr:`joined_sources`."""
         position = torch.searchsorted(self.joined_sources, self.source.contiguous())
-        return Edges(position, self.receiver, len(self.joined_sources), self.n_receiver)
+        return Edges(position, self.receiver, len(self.joined_sources), self.n_receiver, self.similarity)
+
+    @cached_property
+    def standard_similarity(self) -> Tensor:
+        """Similarity in standard deviations from its mean over the sources of the receiver; 0 where all are alike."""
+        if self.similarity is None:
+            raise ValueError("the edges do not say how alike their nodes are. Pass similarity= with a number an edge.")
+        degrees = self.similarity.new_zeros(self.n_receiver).index_add_(
+            0, self.receiver, torch.ones_like(self.similarity)
+        )
+
+        def mean(x: Tensor) -> Tensor:
+            total = x.new_zeros(self.n_receiver).index_add_(0, self.receiver, x)
+            return (total / degrees).index_select(0, self.receiver)
+
+        apart = self.similarity - mean(self.similarity)
+        return apart / (mean(apart.square()).sqrt() + MIN_SPREAD)
 
     @cached_property
     def sorted(self) -> SortedEdges:
@@ -116,27 +138,35 @@ class Edges:
         position = torch.arange(len(receivers), device=receivers.device).repeat_interleave(degrees)
         within = torch.arange(len(position), device=receivers.device) - (degrees.cumsum(0) - degrees)[position]
         edges = order[ends[receivers][position] + within]
-        return Edges(self.source[edges], position, self.n_source, len(receivers)), edges
+        similarity = None if self.similarity is None else self.similarity[edges]
+        return Edges(self.source[edges], position, self.n_source, len(receivers), similarity), edges
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean of ``x`` (sources x width) over the sources of each receiver, receivers x width; 0 without a source."""
         return self.sorted.sum(1 / self._degrees.to(x.dtype), x)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Attended:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Attended:
         r"""Multi-head attention of the receivers over their sources, scaled by :math:`1 / \sqrt{\text{width of a head}}`.
 
         Parameters
         ----------
         query
             Receivers x width, divided among the heads.
-        key, value
+        key
             Sources x width.
+        value
+            Sources x width, or another width that the heads divide.
         heads
             Number of heads.
+        bias
+            Added to the scores, edges x heads.
         """
         edges, width = self.per_head(heads), query.size(1) // heads
-        q, k, v = (x.reshape(-1, width) for x in (query, key, value))  # every head of a node is a node of its own
-        weights, highest, total = edges.softmax(edges.edge_dot(q, k) / math.sqrt(width))
+        # Every head of a node is a node of its own.
+        q, k, v = (x.reshape(-1, x.size(1) // heads) for x in (query, key, value))
+        scores = edges.edge_dot(q, k) / math.sqrt(width)
+        scores = scores if bias is None else scores + bias.flatten().index_select(0, edges.order)
+        weights, highest, total = edges.softmax(scores)
         out = edges.sum(weights, v).view(len(query), -1)
         looked_at = weights.detach()
         given = torch.empty_like(looked_at).index_copy_(0, edges.order, looked_at)

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from spahgc.nn._retrieval import ExpressionRetrieval
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -256,15 +258,31 @@ class SpaHGCNetwork(nn.Module):
         Size of the panel.
     width, layers, heads
         Width of the states, number of layers, heads of every attention.
+    retrieval
+        Predict by :class:`ExpressionRetrieval` in place of CNAP. What the layers make of a target spot, if there are any,
+        is added through the head.
     """
 
-    def __init__(self, feature_dim: int, n_genes: int, *, width: int = 256, layers: int = 4, heads: int = 4) -> None:
+    def __init__(
+        self,
+        feature_dim: int,
+        n_genes: int,
+        *,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        retrieval: bool = False,
+    ) -> None:
         super().__init__()
-        self.target_entry = nn.Linear(feature_dim, width)
-        self.reference_entry = nn.Linear(feature_dim + n_genes, width)
+        if layers:
+            self.target_entry = nn.Linear(feature_dim, width)
+            self.reference_entry = nn.Linear(feature_dim + n_genes, width)
         self.layers = nn.ModuleList([SpaHGCLayer(n_genes, width, heads) for _ in range(layers)])
-        self.pooling = CrossNodeAttentionPooling(width, heads)
-        self.head = nn.Linear(width, n_genes)
+        if not retrieval:
+            self.pooling = CrossNodeAttentionPooling(width, heads)
+        if layers:
+            self.head = nn.Linear(width, n_genes)
+        self.retrieval = ExpressionRetrieval(feature_dim, n_genes, width, heads) if retrieval else None
 
     def forward(self, graph: HeteroGraph) -> Tensor:
         """Expression of the target spots, spots x genes."""
@@ -283,14 +301,19 @@ class SpaHGCNetwork(nn.Module):
         Returns
         -------
         Spots x genes; and (layers + 1) x CS edges, in the order of the edges, means over the heads: CNDA towards the
-        target of every layer, then CNAP. In each row the weights of a target spot sum to 1.
+        target of every layer, then CNAP. With retrieval 1 x CS edges: its own weights, of which the expression is made. In
+        each row the weights of a target spot sum to 1.
         """
         states, by_layer = self.encode(graph, blocks)
-        expression, of_pooling = self.decode(*states, graph.edges["cs"], blocks)
-        return expression, torch.stack([*by_layer, of_pooling])
+        expression, of_pooling = self.decode(states, graph, blocks)
+        return expression, torch.stack([of_pooling] if self.retrieval is not None else [*by_layer, of_pooling])
 
     def encode(self, graph: HeteroGraph, blocks: Blocks = WHOLE) -> tuple[States, list[Tensor]]:
-        """States after the last layer, and the attention on the CS edges in each of them."""
+        """States after the last layer, and the attention on the CS edges in each of them; no numbers without layers."""
+        if not self.layers:
+            return States(
+                graph.target.new_empty(len(graph.target), 0), graph.target.new_empty(len(graph.reference), 0)
+            ), []
         first, *later = self._needed_references(graph, blocks)
 
         def enter_reference(rows: Tensor | None) -> Tensor:
@@ -305,16 +328,38 @@ class SpaHGCNetwork(nn.Module):
             by_layer.append(attention)
         return States(target, reference), by_layer
 
-    def decode(self, target: Tensor, reference: Tensor, cs: Edges, blocks: Blocks = WHOLE) -> tuple[Tensor, Tensor]:
+    def decode(self, states: States, graph: HeteroGraph, blocks: Blocks = WHOLE) -> tuple[Tensor, Tensor]:
         """Expression of the target spots, spots x genes, from the states, and the attention of the pooling on the CS edges."""
-        expression, attention = Assembled(len(target)), Assembled(len(cs.source))
+        cs = graph.edges["cs"]
+        expression, attention = Assembled(len(graph.target)), Assembled(len(cs.source))
         for rows in blocks:
             edges, numbers = _into(cs, rows)
-            retrieved = reference.index_select(0, edges.joined_sources)
-            pooled, weights = self.pooling(_rows(target, rows), retrieved, edges.between_joined)
-            expression.put(rows, self.head(pooled))
+            predicted, weights = self._pool(states, graph, rows, edges)
+            expression.put(rows, predicted)
             attention.put(numbers, weights.mean(dim=1))
         return expression.all, attention.all
+
+    def _pool(self, states: States, graph: HeteroGraph, rows: Tensor | None, cs: Edges) -> tuple[Tensor, Tensor]:
+        """Expression of a block of target spots, from CNAP or by retrieval, and the weights of its edges."""
+        own, retrieved = _rows(states.target, rows), cs.joined_sources
+        if self.retrieval is None:
+            pooled, weights = self.pooling(own, states.reference.index_select(0, retrieved), cs.between_joined)
+            return self.head(pooled), weights
+        predicted, weights = self.retrieval(
+            graph.visible("target", rows),
+            graph.visible("reference", retrieved),
+            graph.visible("expression", retrieved),
+            cs.between_joined,
+        )
+        return predicted + self.head(own) if self.layers else predicted, weights
+
+    def retrieval_weights(self, graph: HeteroGraph) -> Tensor:
+        """Factor of a source's expression in the retrieval of each CS edge, CS edges x genes; sums over the heads."""
+        if self.retrieval is None:
+            raise ValueError("the network has no retrieval: what travels along its edges is states, not expression.")
+        cs = graph.edges["cs"]
+        _, weights = self.retrieval(*(graph.visible(name) for name in ("target", "reference", "expression")), cs)
+        return weights @ self.retrieval.weight
 
     def _needed_references(self, graph: HeteroGraph, blocks: Blocks) -> list[Blocks]:
         """Reference nodes whose states are needed at the entry and after every layer: of a whole graph all of them.

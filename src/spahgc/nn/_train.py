@@ -44,26 +44,36 @@ def complementary_masks(like: Tensor, hidden: float, rng: np.random.Generator) -
 
 
 def masked_views(
-    graph: HeteroGraph, target_hidden: float, reference_hidden: float, rng: np.random.Generator
+    graph: HeteroGraph,
+    target_hidden: float,
+    reference_hidden: float,
+    rng: np.random.Generator,
+    expression_hidden: float | None = None,
 ) -> Iterator[HeteroGraph]:
     """Two views of one graph, one after the other: same edges, complementary entries of image features and expression.
 
-    All masks are drawn with the first view; the second is made only where it is asked for.
+    All masks are drawn with the first view; the second is made only where it is asked for. Of expression the share of a
+    reference's other entries is hidden, unless another is passed.
     """
-    shares = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
+    shares = _hidden(target_hidden, reference_hidden, expression_hidden)
     masks = {name: complementary_masks(getattr(graph, name), hidden, rng) for name, hidden in shares.items()}
     for view in range(2):
         yield replace(graph, **{name: getattr(graph, name) * both[view] for name, both in masks.items()})
 
 
-def expected_view(graph: HeteroGraph, target_hidden: float, reference_hidden: float) -> HeteroGraph:
+def _hidden(target: float, reference: float, expression: float | None) -> dict[str, float]:
+    return {"target": target, "reference": reference, "expression": reference if expression is None else expression}
+
+
+def expected_view(
+    graph: HeteroGraph, target_hidden: float, reference_hidden: float, expression_hidden: float | None = None
+) -> HeteroGraph:
     """View 1 as it is on average over all masks: every entry times the probability that it is kept.
 
     The network learned to predict from view 1. Its expectation is to it what unmasked features are to a network
     trained with dropout: nothing is hidden, nothing is random, and sums keep the size that the weights know.
     """
-    hidden = {"target": target_hidden, "reference": reference_hidden, "expression": reference_hidden}
-    return replace(graph, hidden=hidden)
+    return replace(graph, hidden=_hidden(target_hidden, reference_hidden, expression_hidden))
 
 
 class Task(NamedTuple):
@@ -221,7 +231,9 @@ def _add_up_gradients(network: SpaHGCNetwork, processes: Processes) -> None:
 
 def _loss_terms(network: SpaHGCNetwork, task: Task, parameters: Parameters, rng: np.random.Generator) -> Tensor:
     """The weighted terms of the loss, in the order of the registry."""
-    views = masked_views(task.graph, parameters.target_hidden, parameters.reference_hidden, rng)
+    views = masked_views(
+        task.graph, parameters.target_hidden, parameters.reference_hidden, rng, parameters.expression_hidden
+    )
     exact, judged = task.measured.dtype, slice(len(task.measured))
 
     def as_exact(states: States) -> States:
@@ -234,8 +246,9 @@ def _loss_terms(network: SpaHGCNetwork, task: Task, parameters: Parameters, rng:
             return as_exact(network.encode(next(views))[0])
 
     with _precision(parameters, task.measured.device):
-        states, _ = network.encode(next(views))
-        predicted = network.decode(*states, task.graph.edges["cs"])[0][judged].to(exact)
+        view = next(views)
+        states, _ = network.encode(view)
+        predicted = network.decode(states, view)[0][judged].to(exact)
     predicted = predicted if task.gene_loadings is None else predicted @ task.gene_loadings
     step = StepOutputs(predicted, task.measured, as_exact(states), encode_view_2)
     terms = []
@@ -279,4 +292,24 @@ def predict_and_attend(
     Expression and attention, as :meth:`SpaHGCNetwork.attend` returns them.
     """
     network.eval()
-    return network.attend(expected_view(graph, parameters.target_hidden, parameters.reference_hidden), blocks)
+    hidden = parameters.target_hidden, parameters.reference_hidden, parameters.expression_hidden
+    return network.attend(expected_view(graph, *hidden), blocks)
+
+
+@torch.no_grad()
+def retrieval_weights(network: SpaHGCNetwork, graph: HeteroGraph, parameters: Parameters) -> Tensor:
+    """Factor of every source's expression in the retrieval at the end of its edge, CS edges x genes.
+
+    The prediction of a network without layers is the sum of expression times factor over the edges of a target spot, and
+    the offset of the retrieval.
+
+    Parameters
+    ----------
+    network
+        With retrieval, on the device of the graph.
+    graph, parameters
+        As in :func:`predict_and_attend`.
+    """
+    network.eval()
+    hidden = parameters.target_hidden, parameters.reference_hidden, parameters.expression_hidden
+    return network.retrieval_weights(expected_view(graph, *hidden))

@@ -10,6 +10,7 @@ from spahgc.pl._domains import domains
 from spahgc.pl._gene_scores import gene_scores
 from spahgc.pl._graph import graph
 from spahgc.pl._history import history
+from spahgc.pl._registration import registration
 from spahgc.pl._report import report
 from spahgc.pl._score_vs_abundance import score_vs_abundance
 from spahgc.pl._spatial_genes import spatial_genes
@@ -22,6 +23,7 @@ __all__ = [
     "gene_scores",
     "graph",
     "history",
+    "registration",
     "report",
     "score_vs_abundance",
     "spatial_genes",

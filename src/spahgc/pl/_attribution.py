@@ -1,4 +1,4 @@
-"""The reference spots to which the prediction of a spot attended, as patches of their slides."""
+"""The reference spots of which the prediction of a spot is made, as patches of their slides."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from spahgc._slides.split import placed_table
+from spahgc._slides.spot_names import spot_position
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._patches import (
     cut_patches,
@@ -35,23 +36,29 @@ from spahgc.pl._spot_panels import (
 from spahgc.pl._style import RC, TEXT_PT, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._embed.slide_image import SlideImage, Source
-from spahgc.tl._attribution import attended_record, spot_position
 from spahgc.tl._attribution import attribution as attribution_table
+from spahgc.tl._attribution import check_predicted_spot, network_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+    from spahgc.model import SpaHGC
+
 TISSUE_IN, PATCH_IN, ROW_IN, MARGIN_IN = 2.15, 1.15, 1.75, 0.15
 """Widths of the tissue and of a patch, height of a row of patches with their titles, and room around all."""
 MAX_BARS = 7
 """Reference slides that have a bar of their own."""
+MIN_SPAN = 1e-6
+"""Half width of the bars where nothing adds anything, in the units of the prediction."""
+GREY = "0.6"
+"""Colour of what comes from no reference slide."""
 
 
 @dataclass(frozen=True)
 class Attended:
-    """The spot in question and the reference spots to which its prediction attended."""
+    """The spot in question and the reference spots that add most to its prediction, or to which its graph attended."""
 
     tissue: Tissue
     position: int
@@ -64,14 +71,19 @@ class Attended:
     """Their patches, uint8; ``None`` without an image."""
     notes: list[str]
     """On the stain of each; mostly empty."""
-    slides: pd.DataFrame
-    """Reference slides with a retrieved spot, as :func:`spahgc.tl.attribution` lists them."""
+    slides: pd.Series
+    """Of the reference slides, most first, what each adds, or its attention."""
     all_references: list[str]
 
     @property
     def colours(self) -> dict[str, str]:
         """One colour a reference slide."""
-        return slide_colours(self.slides["slide"], self.all_references)
+        return slide_colours(self.slides.index, self.all_references)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether contributions are shown, and not attention."""
+        return "contribution" in self.references
 
 
 def attribution(
@@ -79,6 +91,8 @@ def attribution(
     spot: str | int,
     refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None = None,
     *,
+    gene: str | None = None,
+    model: SpaHGC | None = None,
     key: str = "spahgc",
     n: int = 6,
     image: Source | None = None,
@@ -91,21 +105,26 @@ def attribution(
     save: str | Path | bool | None = None,
     return_fig: bool = False,
 ) -> list[Axes] | Figure | None:
-    """Draw a target spot and the reference spots to which its prediction attended.
+    """Draw a target spot and the reference spots that its prediction is made of.
 
-    On the left the target's tissue with the spot in a ring; then the patch of the spot, and below it the attention of
-    every reference slide; then the patches of the reference spots of most attention, in order, framed in the colour of
-    their slide's bar. Attention is the mean over networks, layers, pooling and heads, and sums to 1 over all retrieved
-    spots, of which there may be more than are drawn; similarity is the cosine by which they were retrieved.
+    On the left the target's tissue with the spot in a ring; then the patch of the spot, and below it a bar for every
+    reference slide; then the patches of the reference spots that matter most, in order, framed in the colour of their slide's
+    bar.
+
+    With a gene and the model that predicted, bars and titles say exactly what is added to the prediction of that gene, in its
+    units: above the bars stand the prediction and the gene's mean, a bar is the sum over the spots of a slide, and the grey one
+    what comes from experts that cannot be told by reference spots. The mean and all bars add up to the prediction; of the
+    spots the strongest are drawn, of either sign, and there are many more.
+
+    Without them they show the attention of the graph, which is one expert among several (:func:`spahgc.tl.attribution` says
+    its share). Attention is the mean over networks, layers, pooling and heads, and sums to 1 over all retrieved spots, of
+    which there may be more than are drawn; similarity is the cosine by which they were retrieved. Attention is no explanation
+    of the values. Where all weights are near one over the number of retrieved spots, the networks hardly tell these apart, and
+    the retrieval is what has chosen.
 
     The patches are what the encoder saw. Where their stain was normalised by one of the package's methods, they are
     drawn with it, and the title of the spot's patch names the method. A function of your own is not kept with the
     embedding: then the patches are drawn without it, and their titles say "as scanned".
-
-    The weights say which reference spots the graph listened to, and attention is no explanation of the values. In
-    ``preset="default"`` moreover a linear path from the image carries most of the prediction; the graph adds to it.
-    Where all weights are near one over the number of retrieved spots, the networks hardly tell these spread_labels, and the
-    retrieval is what has chosen.
 
     Parameters
     ----------
@@ -118,10 +137,12 @@ def attribution(
         the file that ``uns["spatial"]`` names, or its hires image where that is the full-resolution one; of a
         SpatialData its image, the finest if there are several. A reference
         without an image, or one that is not passed, leaves empty frames with the words "no image".
+    gene, model
+        As in :func:`spahgc.tl.attribution`; ``None`` draws the attention of the graph.
     key
         Key of the prediction.
     n
-        Reference spots to draw, if as many were retrieved.
+        Reference spots to draw, if there are as many.
     image
         Full-resolution image of `adata`, for spots at ``obsm["spatial"]``; ``None`` finds it as `spahgc.pp.embed` does.
     patch_um
@@ -151,11 +172,11 @@ def attribution(
     Raises
     ------
     KeyError
-        If the spot or the prediction is not there, or if a reference has lost a spot that was retrieved.
+        If the spot, the gene or the prediction is not there, or if a reference has lost a spot that was retrieved.
     FileNotFoundError
         If the image of `adata` is not where ``uns["spatial"]`` says.
     ValueError
-        If the prediction has no graph, no image of `adata` is known, no reference of the prediction is among `refs`,
+        If the prediction has no graph or the model did not make it, no image of `adata` is known, no reference of the prediction is among `refs`,
         the width of the patches is not known, or the number of axes is wrong.
     OSError
         If the file cannot be written.
@@ -177,7 +198,7 @@ def attribution(
     """
     n = check_count("n", n, "reference spots, at least 1")
     check_positive("patch_um", patch_um, "number of microns")
-    references = attribution_table(adata, spot, key=key, table_key=table_key).head(n)
+    references = attribution_table(adata, spot, gene=gene, model=model, key=key, table_key=table_key).head(n)
     meaning = f"tissue, the spot's patch, bars, {len(references)} reference spots"
     given = given_axes(ax, 1, len(references) + 3, meaning)
     path = save_path(save, "attribution")
@@ -201,9 +222,10 @@ def _content(
 ) -> Attended:
     """Collect all that is drawn; after it nothing can fail."""
     adata = placed_table(data, keys.table_key, "the slide")
-    record = attended_record(adata, key)
+    record = network_record(adata, key)
     embedding = str(record["embedding"])
     position = spot_position(adata, spot)
+    check_predicted_spot(adata, position, key)
     slides = reference_slides(refs, record["references"], keys.table_key)
     target = slide_image(data, adata, image, keys)
     patches = reference_patches(references, slides, embedding, patch_um)
@@ -216,9 +238,16 @@ def _content(
         references=references,
         patches=patches,
         notes=unrepeated_stains(references, patches, slides, embedding),
-        slides=attribution_table(adata, spot, key=key, by="slide"),
+        slides=_slide_sums(adata, spot, key, references),
         all_references=[str(name) for name in record["references"]],
     )
+
+
+def _slide_sums(adata: AnnData, spot: str | int, key: str, references: pd.DataFrame) -> pd.Series:
+    if "contribution" not in references:
+        return attribution_table(adata, spot, key=key, by="slide").set_index("slide")["attention"]
+    sums = pd.Series(references.attrs["slides"])
+    return sums.loc[sums.abs().sort_values(ascending=False, kind="stable").index]
 
 
 def _patch_title(target: SlideImage, spot: str, embedding: str, patch_um: float | None) -> str:
@@ -248,24 +277,42 @@ def _draw(axes: list[Axes], content: Attended) -> None:
     colours = content.colours
     shown = zip(references, content.references.itertuples(), content.patches, content.notes, strict=True)
     for ax, row, patch, note in shown:
-        title = (
-            f"{row.rank}. {short_name(str(row.slide))}\nattention {row.attention:.3f}\nsimilarity {row.similarity:.2f}"
-        )
+        title = "\n".join([f"{row.rank}. {short_name(str(row.slide))}", *_weight_lines(row)])
         draw_patch(ax, patch, f"{title}\n{note}" if note else title, colours[str(row.slide)])
 
 
+def _weight_lines(row: Any) -> list[str]:
+    if hasattr(row, "contribution"):
+        return [short_name(str(row.spot)), f"adds {row.contribution:+.3f}"]
+    return [f"attention {row.attention:.3f}", f"similarity {row.similarity:.2f}"]
+
+
 def _draw_bars(ax: Axes, content: Attended) -> None:
-    """Attention of every reference slide, the names on the bars."""
-    weights = content.slides.set_index("slide")["attention"]
+    """What every reference slide adds, or its attention, the names on the bars."""
+    weights, said = content.slides, content.references.attrs
     if len(weights) > MAX_BARS:
         rest = weights.iloc[MAX_BARS - 1 :]
         weights = pd.concat([weights.iloc[: MAX_BARS - 1], pd.Series({f"{len(rest)} others": rest.sum()})])
     colours = [content.colours.get(str(name), COLOURS[-1]) for name in weights.index]
+    labels = [
+        f"{short_name(str(name))} {value:{'+.2f' if content.adds_up else '.2f'}}" for name, value in weights.items()
+    ]
+    values, limits, title = weights.to_list(), (0.0, 1.0), "attention by slide"
+    if content.adds_up:
+        if said["remainder"]:
+            values.append(said["remainder"])
+            labels.append(f"other {said['remainder']:+.2f}")
+            colours.append(GREY)
+        span = max(max(map(abs, values)), MIN_SPAN)
+        limits = (-span if min(values) < 0 else 0.0, span if max(values) > 0 else 0.0)
+        title = f"{short_name(said['gene'])} {said['prediction']:.2f}\n= mean {said['mean']:.2f} and"
     # Bars under their names, so that no long name pushes the patch above out of its place.
-    ax.barh(np.arange(len(weights)) + 0.25, weights.to_numpy(), height=0.3, color=colours)
-    for row, (name, weight) in enumerate(weights.items()):
-        ax.text(0, row, f"{short_name(str(name))} {weight:.2f}", ha="left", va="bottom")
-    ax.set(xlim=(0, 1), xticks=[], yticks=[])
-    ax.set_ylim(max(len(weights), 4) - 0.5, -0.5)
-    ax.set_title("attention by slide", fontsize=TEXT_PT)
+    ax.barh(np.arange(len(values)) + 0.25, values, height=0.3, color=colours)
+    for row, label in enumerate(labels):
+        ax.text(limits[0], row, label, ha="left", va="bottom")
+    if limits[0] < 0 < limits[1]:
+        ax.axvline(0, color=GREY, linewidth=0.5)
+    ax.set(xlim=limits, xticks=[], yticks=[])
+    ax.set_ylim(max(len(values), 4) - 0.5, -0.5)
+    ax.set_title(title, fontsize=TEXT_PT)
     ax.spines[:].set_visible(False)

@@ -15,6 +15,7 @@ from anndata import AnnData
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import quoted
 from spahgc.pl._figure_slides import figure_slides, figure_tissues
+from spahgc.pl._measured_part import draw_measured
 from spahgc.pl._output import finish, given_axes, new_axes, save_path
 from spahgc.pl._style import (
     COLUMN_IN,
@@ -33,6 +34,7 @@ from spahgc.pl._style import (
     text_colour,
 )
 from spahgc.pl._tissue import SpatialKeys, Tissue, draw_scale_bar, draw_tissue
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +87,8 @@ def domains(
 
     A category of the annotation has the colour of the domain that shares most of its spots, one category a domain, so
     that what agrees looks alike; what is left over has further colours. The pairs serve the eye, they say nothing of
-    what a domain is. Up to eight colours are told apart by colour-blind readers.
+    what a domain is. Up to eight colours are told apart by colour-blind readers. Of a slide that was measured in part the
+    measured spots, which were a reference and have no domain, are grey.
 
     Parameters
     ----------
@@ -171,6 +174,7 @@ def domains(
         axes = _new_axes(panels, tissue) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)
+        draw_measured(axes[0], tissue, reference_spots(slides[0].table, key), legend=True, right=True)
         draw_scale_bar(axes[0], tissue, spot=True)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 

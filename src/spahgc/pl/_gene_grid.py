@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spahgc.pl._gene_values import GeneValues
+from spahgc.pl._measured_part import draw_measured
 from spahgc.pl._style import (
     COLOUR_BAR_IN,
     ROW_ROOM_IN,
@@ -165,7 +166,7 @@ def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: S
             if kinds:
                 panels = [[row[grid.kinds.index(kind)] for kind in kinds] for row in block]
                 _draw_group(panels, kinds, gene, maps, style)
-        _draw_edges([row[0] for row in block], gene, grid, maps)
+        _draw_edges(block, gene, grid, maps)
     return [ax for row in rows for ax in row]
 
 
@@ -188,27 +189,31 @@ def _draw_group(panels: list[list[Axes]], kinds: Sequence[str], gene: int, maps:
     present = [column for row in values for column in row if column is not None]
     low, high, extend = shared_limits(present, *((None, None) if is_spread else (style.vmin, style.vmax)))
     cmap = style.spread_cmap if is_spread else style.cmap
-    for row, columns, tissue in zip(panels, values, maps.tissues, strict=True):
-        for ax, column in zip(row, columns, strict=True):
+    for row, columns, tissue, one in zip(panels, values, maps.tissues, maps.values, strict=True):
+        for ax, column, kind in zip(row, columns, kinds, strict=True):
             shown = np.full(len(tissue.xy), np.nan) if column is None else column
             spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=style.img_alpha)
             if column is None:
                 draw_note(ax, "not measured")
+            if kind != "measured":
+                draw_measured(ax, tissue, one.was_reference)
     flat = [ax for row in panels for ax in row]
     draw_colour_bar(flat, spots, label=maps.units, extend=extend, n_rows=len(panels))
 
 
-def _draw_edges(first: list[Axes], gene: int, grid: Grid, maps: GeneMaps) -> None:
-    """Write the names of the slides beside the first panels of a row, and scale bars below those of the last genes."""
+def _draw_edges(block: list[list[Axes]], gene: int, grid: Grid, maps: GeneMaps) -> None:
+    """Write the names of the slides beside the first panels of a row, scale bars and legends below those of the last genes."""
     if gene % grid.ncols:
         return
     is_last = gene // grid.ncols == (grid.n_genes - 1) // grid.ncols
-    for ax, name, tissue in zip(first, maps.names, maps.tissues, strict=True):
+    predicted = grid.kinds.index("predicted")
+    for row, name, tissue, one in zip(block, maps.names, maps.tissues, maps.values, strict=True):
         if name:
-            draw_side_name(ax, name)
+            draw_side_name(row[0], name)
         # The panels of a slide have one scale; below the last row of genes there is nothing that a bar could touch.
         if is_last:
-            draw_scale_bar(ax, tissue, spot=True)
+            draw_scale_bar(row[0], tissue, spot=True)
+            draw_measured(row[predicted], tissue, one.was_reference, legend=True, right=not predicted)
 
 
 def _column(values: GeneValues, kind: str, gene: int) -> np.ndarray | None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from spahgc._keys import Uns
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import quoted
 from spahgc.pl._labels import label_column, label_width
+from spahgc.pl._measured_part import measured_note
 from spahgc.pl._output import finish_single, given_axes, new_axes, save_path, whole_figure
 from spahgc.pl._scores import (
     MARKS,
@@ -29,6 +31,7 @@ from spahgc.pl._scores import (
 )
 from spahgc.pl._style import COLUMN_IN, PAGE_IN, check_count, rc_context, shorten, text_colour
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -141,7 +144,7 @@ def gene_scores(
         width = AXIS_IN + len(by_method) * (VIOLIN_IN + label_width(letters))
         axes = new_axes(float(np.clip(width, COLUMN_IN, PAGE_IN)), height=HEIGHT_IN) if given is None else given
         _draw(axes[0], by_method, shown, n_label, letters)
-        axes[0].set_ylabel(shown.label + _over_slides(scores))
+        axes[0].set_ylabel(shown.label + _over_slides(scores) + _beside_references(scores, key, table_key))
         return finish_single(axes[0], path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
@@ -209,6 +212,22 @@ def _over_slides(scores: object) -> str:
     table = scores.scores if isinstance(scores, CrossValidation) else scores
     n_slides = table["slide"].nunique() if isinstance(table, pd.DataFrame) and "slide" in table else 1
     return f"\nmean over {n_slides} slides" if n_slides > 1 else ""
+
+
+def _beside_references(scores: object, key: str | Sequence[str], table_key: str | None) -> str:
+    """What the label adds where measured spots were a reference of a prediction, and so are not scored."""
+    if isinstance(scores, CrossValidation):
+        return ""
+    if isinstance(scores, pd.DataFrame):
+        found = [scores.attrs.get(Uns.n_spots_reference, 0)]
+    elif isinstance(scores, Mapping) and not is_spatialdata(scores):
+        found = [table.attrs.get(Uns.n_spots_reference, 0) for table in scores.values()]
+    else:
+        adata = table_of(scores, table_key, SLIDE)
+        found = [reference_spots(adata, one).sum() for one in ([key] if isinstance(key, str) else key)]
+    # Of several predictions each may have had its own part.
+    notes = dict.fromkeys(measured_note(int(n)) for n in found if n)
+    return "".join(f"\n{note}" for note in notes)
 
 
 def _extremes(values: pd.Series, n: int) -> list[str]:

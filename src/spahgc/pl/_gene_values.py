@@ -17,7 +17,7 @@ from spahgc._slides.tissue import spots_on_tissue
 from spahgc._slides.totals import warn_of_few_genes
 from spahgc._validate import check_anndata, check_genes, quoted
 from spahgc.pl._figure_slides import FigureSlide
-from spahgc.tl._prediction import prediction_record
+from spahgc.tl._prediction import prediction_record, reference_spots
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class GeneValues:
     scores: list[float | None]
     """NaN where a constant gene has none, ``None`` where nothing is known."""
     units: str
+    was_reference: np.ndarray
+    """Spots that were measured and served as a reference of the prediction, boolean."""
 
 
 def gene_list(genes: str | Sequence[str]) -> list[str]:
@@ -73,6 +75,7 @@ def gene_values(
         spread=spreads,
         scores=_scores(adata, names, key, predicted, measured),
         units=units_of(adata, key),
+        was_reference=reference_spots(adata, key),
     )
 
 
@@ -145,6 +148,13 @@ def measured_expression(
     key: str,
 ) -> np.ndarray | None:
     """Measured expression, spots x genes, NaN in empty spots and off the tissue; ``None`` where nothing was measured."""
+    part = reference_spots(adata, key)
+    if part.any() and _has_gaps(adata, ~part, layer):
+        # Nothing was measured but the part that served as a reference.
+        of_part = measured_expression(adata[part], genes, layer, label, units=units, key=key)
+        values = np.full((adata.n_obs, len(genes)), np.nan, dtype=np.float32)
+        values[part] = np.nan if of_part is None else of_part
+        return values
     if layer is None and not _has_measurement(adata.X, label):
         return None
     # Every spot's total is over all genes, so the columns are taken afterwards.
@@ -158,6 +168,15 @@ def measured_expression(
     # Where no gene was seen, a zero is no measurement of this one.
     values[empty] = np.nan
     return values
+
+
+def _has_gaps(adata: AnnData, spots: np.ndarray, layer: str | None) -> bool:
+    """Whether any value of some spots is NaN."""
+    values = adata.X if layer is None else adata.layers.get(layer)
+    if values is None or not spots.any():
+        return False
+    some = in_memory(values)[spots]
+    return bool(np.isnan(some.data if issparse(some) else np.asarray(some)).any())
 
 
 def _has_measurement(x: object, label: str) -> bool:
@@ -187,7 +206,9 @@ def _scores(
     if measured is None:
         return [float(score) if np.isfinite(score) else None for score in known]
     complete = np.isfinite(measured).all(axis=1) & np.isfinite(predicted).all(axis=1)
-    if np.isnan(known).any() and complete.any():
+    if not complete.any():
+        return [float(score) if np.isfinite(score) else None for score in known]
+    if np.isnan(known).any():
         from spahgc.tl._evaluate import gene_scores
 
         drawn = gene_scores(predicted[complete], measured[complete], genes)["pearson"].to_numpy(dtype=np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._slides.split import placed_table
+from spahgc._slides.spot_names import spot_position
 from spahgc._validate import check_anndata, quoted
 from spahgc.pl._graph_content import EgoGraph, GraphRequest, SpatialGraph, graph_panels
 from spahgc.pl._graph_figure import draw_ego_graph, draw_spatial_graph, new_axes
@@ -18,7 +19,6 @@ from spahgc.pl._style import RC, check_count, check_positive, rc_context
 from spahgc.pl._tissue import SpatialKeys
 from spahgc.pp._bank.references import check_bank, is_bank
 from spahgc.pp._embed.slide_image import Source
-from spahgc.tl._attribution import spot_position
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

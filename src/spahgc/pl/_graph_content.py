@@ -26,7 +26,7 @@ from spahgc.pl._spot_panels import reference_tissue, short_name, target_tissue
 from spahgc.pl._tissue import SpatialKeys, Tissue
 from spahgc.pp._bank.references import bank_embedding, is_bank
 from spahgc.pp._embed.slide_image import SlideImage, Source
-from spahgc.tl._attribution import reference_names, sorted_graph, stored_edges
+from spahgc.tl._attribution import check_predicted_spot, reference_names, sorted_graph, stored_edges
 from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:
@@ -263,6 +263,8 @@ def cross_edges(adata: AnnData, row: int, key: str, bank: AnnData | None) -> pd.
     bank
         Names the columns of the graph; ``None`` takes the record of the prediction.
     """
+    if bank is None:
+        check_predicted_spot(adata, row, key)
     name = Obsm.cross(key)
     if name not in adata.obsm:
         raise KeyError(f'obsm["{name}"] not found in the slide, obsm has {quoted(adata.obsm)}. {MAKE_CROSS}')

@@ -10,6 +10,7 @@ import numpy as np
 from spahgc._slides.tables import table_of
 from spahgc.pl._gene_values import units_of
 from spahgc.pl._labels import mark_points
+from spahgc.pl._measured_part import measured_note
 from spahgc.pl._output import finish_single, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
     PLOT_RC,
@@ -25,6 +26,7 @@ from spahgc.pl._scores import (
     plain_numbers,
 )
 from spahgc.pl._style import COLUMN_IN, TEXT_PT, check_count, rc_context, text_colour
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -130,14 +132,16 @@ def score_vs_abundance(
         )
     path = save_path(save, "score_vs_abundance")
     given = given_axes(ax, 1, 1, "scores against abundance")
-    expression, spots = measured_spots(adata, layer, units)
+    expression, spots = measured_spots(adata, layer, units, key)
+    note = measured_note(int(reference_spots(adata, key).sum()))
     abundance = np.asarray(expression[spots].mean(axis=0)).ravel()
     drawn = defined & (abundance > 0)
     points = np.column_stack([abundance, scores])[drawn]
     with rc_context(PLOT_RC):
         axes = new_axes(COLUMN_IN) if given is None else given
         axes[0].set_xlabel(f"mean measured expression ({units_of(adata, key)})")
-        axes[0].set_title(_description(inside, defined, drawn), fontsize=TEXT_PT)
+        title = _description(inside, defined, drawn) + (f"\n{note}" if note else "")
+        axes[0].set_title(title, fontsize=TEXT_PT)
         _draw(axes[0], points, adata.var_names[drawn].astype(str).tolist(), label, n_label)
         return finish_single(axes[0], path, show=show, return_fig=return_fig, own_figure=given is None)
 

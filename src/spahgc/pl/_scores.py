@@ -13,6 +13,7 @@ from spahgc._slides.tissue import spots_on_tissue
 from spahgc._validate import check_anndata
 from spahgc.pl._gene_values import check_predicted
 from spahgc.pl._style import CATEGORY_COLOURS, RC
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -97,13 +98,22 @@ def panel_of(adata: AnnData, key: str, scores: np.ndarray) -> np.ndarray:
     return adata.var[column].to_numpy(dtype=bool) if column in adata.var else np.isfinite(scores)
 
 
-def measured_spots(adata: AnnData, layer: str | None, units: str | None) -> tuple[csr_matrix, np.ndarray]:
-    """Measured expression, spots x genes, and the numbers of the spots on the tissue that have counts; refuses a slide without any."""
+def measured_spots(adata: AnnData, layer: str | None, units: str | None, key: str) -> tuple[csr_matrix, np.ndarray]:
+    """Measured expression, spots x genes, and the numbers of the spots with which a prediction is compared.
+
+    These lie on the tissue, have counts and were no reference of it; a slide without any is refused.
+    """
     expression = log_expression(adata, layer=layer, units=units, label=SLIDE)
     on_tissue = spots_on_tissue(adata, SLIDE)
     spots = np.flatnonzero(~zero_spots(expression) & (True if on_tissue is None else on_tissue))
     if not len(spots):
         raise ValueError(f"{SLIDE} holds no counts: nothing was measured on it. Pass layer= if they are not in X.")
+    spots = spots[~reference_spots(adata, key)[spots]]
+    if not len(spots):
+        raise ValueError(
+            f'no spot of {SLIDE} was both measured and predicted under the key "{key}": all that have counts were a '
+            "reference. There is nothing to compare."
+        )
     return expression, spots
 
 

@@ -54,8 +54,9 @@ def spatial_genes(
     the title of the prediction gives the gene's Pearson correlation (PCC) with the measurement of the slide. With
     `spread` a further panel shows by how much each value may be off, on a scale of its own. Where nothing was measured,
     the prediction stands alone, or beside a note if another slide was. The spots are circles of their true size. Below
-    the last gene of a slide stand a scale bar and the size of a spot, where the resolution is known. Nothing is written
-    into `adata`.
+    the last gene of a slide stand a scale bar and the size of a spot, where the resolution is known. Of a slide that was
+    measured in part the measured spots, which were a reference and are not predicted, are grey beside the predicted ones,
+    and a legend says how many they are. Nothing is written into `adata`.
 
     Parameters
     ----------

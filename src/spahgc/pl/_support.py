@@ -12,6 +12,7 @@ import numpy as np
 from spahgc._keys import Obs
 from spahgc._validate import quoted
 from spahgc.pl._figure_slides import FigureSlide, figure_slides, figure_tissues
+from spahgc.pl._measured_part import draw_measured
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import (
     COLOUR_BAR_IN,
@@ -30,6 +31,7 @@ from spahgc.pl._style import (
     text_colour,
 )
 from spahgc.pl._tissue import SpatialKeys, Tissue, draw_rings, draw_scale_bar, draw_tissue
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,7 +70,7 @@ def support(
     The support of a spot is the share of reference spots that are at least as far from the other reference slides, in
     the space of the image embedding, as this spot is from the references. Below 0.05 it looks stranger than all but a
     twentieth of the reference spots; folds, ink and tissues that no reference has are found there. It speaks of the
-    image alone, not of a gene.
+    image alone, not of a gene. Of a slide that was measured in part the measured spots, which were a reference, are grey.
 
     Parameters
     ----------
@@ -152,8 +154,9 @@ def support(
     with rc_context(RC):
         axes = _new_axes(tissues, titles) if given is None else given
         low, high, extend = shared_limits(values, vmin, vmax)
-        for ax, title, value, tissue in zip(axes, titles, values, tissues, strict=True):
+        for ax, title, value, tissue, slide in zip(axes, titles, values, tissues, slides, strict=True):
             spots = draw_tissue(ax, tissue, value, cmap=cmap, norm=Normalize(low, high), img_alpha=img_alpha)
+            draw_measured(ax, tissue, reference_spots(slide.table, key), legend=True, right=True)
             if threshold is not None:
                 draw_rings(ax, tissue, value < threshold)
             ax.set_title(title, color=text_colour(ax))
@@ -177,7 +180,7 @@ def _title(slide: FigureSlide, values: np.ndarray, threshold: float | None) -> s
     """Name of the slide where there are several, and how many spots are below the threshold."""
     lines = [shorten(slide.name)] if slide.name else []
     if threshold is not None:
-        lines.append(f"{int((values < threshold).sum())} of {len(values)} spots below {threshold:g}")
+        lines.append(f"{int((values < threshold).sum())} of {int(np.isfinite(values).sum())} spots below {threshold:g}")
     return "\n".join(lines)
 
 

@@ -335,6 +335,11 @@ def draw_rings(ax: Axes, tissue: Tissue, ringed: np.ndarray) -> None:
     _circles(ax, tissue, ringed & tissue.in_view, facecolors="none", edgecolors=RING_COLOUR, linewidths=RING_PT)
 
 
+def draw_filled(ax: Axes, tissue: Tissue, chosen: np.ndarray, **style: Any) -> None:
+    """Draw some spots of a panel in a style of their own, over those that have a value; `chosen` is True for these."""
+    _circles(ax, tissue, chosen & tissue.in_view, **style)
+
+
 def _circles(ax: Axes, tissue: Tissue, chosen: np.ndarray, **style: Any) -> EllipseCollection:
     """Draw circles of true size at some spots."""
     from matplotlib.collections import EllipseCollection

@@ -16,6 +16,7 @@ from spahgc._slides.tables import table_of
 from spahgc._spots.rows import blocks_of
 from spahgc.pl._gene_values import check_predicted, dense, units_of
 from spahgc.pl._labels import mark_points
+from spahgc.pl._measured_part import measured_note
 from spahgc.pl._output import finish, given_axes, new_axes, save_path
 from spahgc.pl._scores import (
     MAX_VECTOR_POINTS,
@@ -31,6 +32,7 @@ from spahgc.pl._scores import (
     panel_of,
 )
 from spahgc.pl._style import check_count, rc_context
+from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -216,6 +218,9 @@ def trust(
         else:
             _draw_shares(axes[1], share_by_expected(values), values.n)
         _draw_pcc(axes[0], pcc, n_label)
+        note = measured_note(int(reference_spots(adata, key).sum()))
+        if note:
+            axes[1].set_title(f"{axes[1].get_title()}\n{note}")
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
@@ -246,7 +251,7 @@ def _gene_pcc(adata: AnnData, key: str) -> GenePCC:
 
 def _values(adata: AnnData, key: str, layer: str | None, units: str | None) -> ValuesWithSpread:
     """Measured and predicted values of the panel, over the spots that have counts."""
-    measured, spots = measured_spots(adata, layer, units)
+    measured, spots = measured_spots(adata, layer, units, key)
     spread = dense(adata.layers[Layers.spread(key)])
     return ValuesWithSpread(
         measured=measured,

@@ -1,7 +1,7 @@
 """Preprocessing: tiles of a plain image, embeddings, gene panel, references, the three graphs.
 
 What needs more than a file has a room of its own: ``_embed`` for patches and embeddings, ``_bank`` for the references,
-``_search`` for similar spots; ``_edge_types.py`` registers the edges of the graph. May import ``_many``, ``io``,
+``_search`` for similar spots, ``_register`` for sections laid over each other; ``_edge_types.py`` registers the edges of the graph. May import ``_many``, ``io``,
 ``encoders``, ``image``, ``_spots``, ``_slides`` and the files at the root.
 """
 
@@ -13,6 +13,7 @@ from spahgc.pp._embed.embed import embed
 from spahgc.pp._embed.many import embed_many
 from spahgc.pp._genes import select_genes
 from spahgc.pp._hetero_data import hetero_data
+from spahgc.pp._register.register import register
 from spahgc.pp._spatial_graph import spatial_graph
 from spahgc.pp._tile import tile
 from spahgc.pp._use_embedding import use_embedding
@@ -25,6 +26,7 @@ __all__ = [
     "hetero_data",
     "open_bank",
     "reference_bank",
+    "register",
     "select_genes",
     "spatial_graph",
     "tile",

@@ -94,7 +94,7 @@ def _peers(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Nei
 MADE_BY = "spahgc.pp.spatial_graph(target)", "spahgc.pp.cross_graph(target, bank)", "spahgc.pp.reference_bank(refs)"
 TS = EdgeType("ts", TARGET, TARGET, "n_spatial", _nearest_in_piece, "obsp", Obsp.spatial_distances, MADE_BY[0])
 """Target slice: the nearest spots of the same piece of tissue; values are distances in pixels."""
-CS = EdgeType("cs", REFERENCE, TARGET, "n_cross", _most_similar, "obsm", Obsm.cross_graph, MADE_BY[1])
+CS = EdgeType("cs", REFERENCE, TARGET, "n_sources", _most_similar, "obsm", Obsm.cross_graph, MADE_BY[1])
 """Cross slice: the reference spots of highest cosine similarity of the features."""
 RS = EdgeType("rs", REFERENCE, REFERENCE, "n_reference", _peers, "obsp", Obsp.reference_connectivities, MADE_BY[2])
 """Reference slice: the peers of highest cosine similarity of features and expression together."""
@@ -110,7 +110,9 @@ def build_edges(
     known: Mapping[str, csr_matrix] | None = None,
     device: str = "cpu",
 ) -> dict[str, csr_matrix]:
-    """Graphs of all types of edges between some nodes, by name.
+    """Graphs of all types of edges between some nodes that the network runs along, by name.
+
+    A network without layers runs along CS edges alone; the others are made only if they are known.
 
     Parameters
     ----------
@@ -125,7 +127,13 @@ def build_edges(
     """
     graphs = dict(known or {})
     for name, kind in EDGE_TYPES.items():
-        if name not in graphs:
-            n_neighbors = getattr(parameters, kind.n_neighbors)
-            graphs[name] = kind.build(nodes[kind.source], nodes[kind.receiver], n_neighbors, device).graph
+        if name not in graphs and (parameters.layers or kind is CS):
+            source = nodes[kind.source]
+            graphs[name] = kind.build(source, nodes[kind.receiver], n_neighbors(kind, source, parameters), device).graph
     return graphs
+
+
+def n_neighbors(kind: EdgeType, source: Nodes, parameters: Parameters) -> int:
+    """Sources of a receiver; with ``n_retrieved`` a target spot has all reference spots where they are fewer."""
+    wanted: int = getattr(parameters, kind.n_neighbors)
+    return min(wanted, source.features.shape[0]) if kind is CS and parameters.n_retrieved else wanted

@@ -14,7 +14,7 @@ from spahgc._keys import UNS, Obs, Uns
 from spahgc._settings import versions
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import quoted
-from spahgc.tl._prediction import check_new_key, predicted_expression
+from spahgc.tl._prediction import check_new_key, predicted_expression, reference_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -79,7 +79,8 @@ def domains(
     -------
     ``None``, or the copy. Written are
 
-    - ``obs["spahgc_domain"]``: categorical, ``"0"`` is the largest domain, ``"1"`` the next, and so on;
+    - ``obs["spahgc_domain"]``: categorical, ``"0"`` is the largest domain, ``"1"`` the next, and so on; missing in measured
+      spots that were a reference of the prediction;
     - ``uns["spahgc"]["domains"]["spahgc"]``: method, parameters, seed, number of domains and, where a label was named,
       the adjusted Rand index against it (``adjusted_rand_index``: 1 where both divide the spots alike, around 0 where
       they agree by chance) and how many spots it rests on. With ``key_added`` the record goes by that name.
@@ -108,7 +109,8 @@ def domains(
     written = check_new_key(Obs.domain(key) if key_added is None else key_added, "obs")
     data, adata = adata, table_of(adata, table_key, "the slide")
     expression, genes = predicted_expression(adata, key)
-    annotation = None if label is None else _annotation(adata, label, written)
+    predicted = ~reference_spots(adata, key)
+    annotation = None if label is None else _annotation(adata[predicted], label, written)
     # What a seeded start does depends on the order of its rows. In an order that follows from their contents alone the
     # same spots give the same domains, however the object is sorted.
     order = _canonical_order(expression)
@@ -118,7 +120,7 @@ def domains(
     if method == LEIDEN:
         _require_igraph()
     components = _principal_components(ordered, n_components, seed)
-    clusters = np.empty(adata.n_obs, dtype=np.int64)
+    clusters = np.empty(len(expression), dtype=np.int64)
     if n_domains is None:
         clusters[order] = _largest_first(_leiden(components, n_neighbors, resolution, seed))
     else:
@@ -139,7 +141,9 @@ def domains(
         record |= {"label": label} | _agreement(clusters, annotation)
     adata = adata.copy() if copy else adata
     names = [str(number) for number in range(record["n_domains"])]
-    adata.obs[written] = pd.Categorical(clusters.astype(str), categories=names)
+    of_spots = np.full(adata.n_obs, None, dtype=object)
+    of_spots[predicted] = clusters.astype(str)
+    adata.obs[written] = pd.Categorical(of_spots, categories=names)
     uns = adata.uns.setdefault(UNS, {})
     uns[Uns.domains] = {**uns.get(Uns.domains, {}), key if key_added is None else key_added: record}
     return with_table(data, adata, table_key) if copy else None

@@ -17,7 +17,7 @@ from spahgc._settings import progress_bar, versions
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import quoted
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, gene_sets
-from spahgc.tl._prediction import check_new_key, predicted_expression
+from spahgc.tl._prediction import check_new_key, predicted_expression, reference_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -138,7 +138,8 @@ def enrich(
     expression, genes = predicted_expression(adata, key)
     if center:
         expression -= expression.mean(axis=0)
-    _check_spread(expression, adata, center)
+    predicted = ~reference_spots(adata, key)
+    _check_spread(expression, adata[predicted], center)
     net = gene_sets(net)
     weights, sizes, left_out = _weight_matrix(net, genes, min_genes)
     if method == MLM:
@@ -162,7 +163,9 @@ def enrich(
         "versions": versions() | {"decoupler": version("decoupler")},
     }
     adata = adata.copy() if copy else adata
-    adata.obsm[written] = pd.DataFrame(scores, index=adata.obs_names, columns=list(weights.columns))
+    of_all = np.full((adata.n_obs, scores.shape[1]), np.nan)
+    of_all[predicted] = scores
+    adata.obsm[written] = pd.DataFrame(of_all, index=adata.obs_names, columns=list(weights.columns))
     uns = adata.uns.setdefault(UNS, {})
     uns[Uns.enrichment] = {**uns.get(Uns.enrichment, {}), key if key_added is None else key_added: record}
     return with_table(data, adata, table_key) if copy else None

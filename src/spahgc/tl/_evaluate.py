@@ -21,7 +21,7 @@ from spahgc._slides.tissue import spots_on_tissue, warn_of_glass
 from spahgc._slides.totals import warn_of_few_genes
 from spahgc._validate import check_anndata, check_coordinates, quoted
 from spahgc.tl._gene_sets import gene_sets as read_gene_sets
-from spahgc.tl._prediction import prediction_and_panel
+from spahgc.tl._prediction import prediction_and_panel, reference_spots
 from spahgc.tl._structure.neighbours import neighbour_graph
 from spahgc.tl._structure.pathways import check_pathways
 from spahgc.tl._structure.scores import pathway_structure, slide_structure, structure_scores
@@ -82,7 +82,9 @@ def evaluate(
       ``pathway_correlation``, the mean over pathways, and ``pathways``, a table with a row a pathway: ``pearson``,
       ``n_genes`` (that counted), ``n_genes_in_set``.
 
-    Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning.
+    Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning. So are the
+    measured spots of a target that was measured in part, which were a reference of its prediction
+    (``obs["spahgc_measured"]``): ``n_spots_reference``, in the summary and in ``attrs`` of the table, says how many.
 
     Raises
     ------
@@ -138,10 +140,16 @@ def evaluate(
         warn_of_glass(on_tissue, SLIDE, "are left out of the evaluation")
         expression, values = expression[on_tissue], values[on_tissue]
     rows = np.arange(adata.n_obs) if on_tissue is None else np.flatnonzero(on_tissue)
+    # A spot that was a reference has no prediction of which anything could be said.
+    was_reference = reference_spots(adata, key)[rows]
+    expression, values, rows = expression[~was_reference], values[~was_reference], rows[~was_reference]
     empty = zero_spots(expression)
     if (~empty).sum() < MIN_SPOTS:
+        beside = (
+            f" that were predicted, beside {int(was_reference.sum())} measured ones," if was_reference.any() else ""
+        )
         raise ValueError(
-            f"only {int((~empty).sum())} of {len(empty)} spots have counts: there is nothing to compare with. "
+            f"only {int((~empty).sum())} of {len(empty)} spots{beside} have counts: there is nothing to compare with. "
             "Pass layer= if the counts are not in X."
         )
     near = _neighbours(adata, rows[~empty])
@@ -159,6 +167,9 @@ def evaluate(
         adata.var[Var.score(key, name)] = column
     summary = _summary(scores, int(empty.sum())) | slide_structure(predicted, measured)
     summary |= pathway_structure(predicted, measured, genes, net)
+    if was_reference.any():
+        summary[Uns.n_spots_reference] = int(was_reference.sum())
+        scores.attrs[Uns.n_spots_reference] = int(was_reference.sum())
     record = adata.uns.setdefault(UNS, {})
     record[Uns.evaluations] = record.get(Uns.evaluations, {}) | {key: summary}
     return scores

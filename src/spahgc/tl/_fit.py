@@ -74,8 +74,9 @@ def fit(
     Notes
     -----
     ``preset="paper"``: SpaHGC, CVPR 2026 (arXiv 2603.22821), section 3. ``preset="default"`` predicts components of the
-    transcriptome, three quarters by ridge regression and one quarter by the article's network on the same components, and
-    reads the panel off them. No state of a network is chosen: the last one is kept.
+    transcriptome as a weighted average of experts (kernel ridge regression, small networks, and a graph that retrieves the
+    expression of references), and reads the panel off them. The weights are those of non-negative least squares on references
+    held out in turn, shrunk to equal shares; their sum is 1. Of the graph's states none is chosen: the last one is kept.
     """
     return SpaHGC.fit(
         refs,

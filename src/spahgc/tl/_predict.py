@@ -14,6 +14,7 @@ from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
+from spahgc._slides.measured_part import MeasuredPart, measured_part
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
@@ -21,20 +22,26 @@ from spahgc._slides.totals import remember_library_sizes
 from spahgc._spots.pieces import describe_pieces
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
+from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
+    bank_pictures,
     bank_record,
     check_target,
+    check_target_apart,
     is_bank,
     open_references,
+    slide_look,
+    target_look,
     target_spots,
 )
+from spahgc.pp._register.lays import free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
-from spahgc.tl._prediction import write_attention, write_prediction, write_trust
+from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -54,6 +61,8 @@ def predict(
     embedding: str | None = None,
     layer: str | None = None,
     units: str | None = None,
+    measured: str | None = None,
+    place: bool | str = "auto",
     preset: str | Parameters = "default",
     key_added: str = "spahgc",
     seed: int = 0,
@@ -67,10 +76,11 @@ def predict(
     ----------
     target
         The slide, with embedding and ``obsm["spatial"]``: an AnnData, or a SpatialData with such a table. Its counts are
-        not looked at. An object without genes gets those of the panel.
+        not looked at, but for those of the spots that ``measured`` names. An object without genes gets those of the panel.
     refs
         Measured slides with the same embedding, AnnData or SpatialData, or a bank from
-        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk.
+        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk. With ``measured``
+        slides only, or none.
     model
         A trained model, instead of ``refs``.
     method
@@ -81,6 +91,9 @@ def predict(
         - ``"ridge"``: ridge regression on the embedding;
         - ``"ridge_neighbours"``: the same on features standardised by slide, and their means over six neighbours;
         - ``"ridge_components"``: the same features, onto 20 components of the transcriptome;
+        - ``"kernel"``: kernel ridge regression with the arc-cosine kernel (Cho and Saul 2009) on those features, onto 30
+          components, each with a penalty and a slope from references held out in turn; exact up to 3,000 reference spots,
+          beyond that through 1,500 landmarks among them;
         - ``"mlp"``: a network of two hidden layers on those features;
         - ``"bleep"``: contrastive retrieval after BLEEP (Xie et al., NeurIPS 2023);
         - ``"deepspot"``: five deep-set networks after DeepSpot (Nonchev et al., medRxiv 2025): the spot, the sum over its
@@ -101,6 +114,14 @@ def predict(
         ``"normalized"``, scaled counts without the logarithm; ``"transformed"``, values that are taken as they are, in whose
         units the prediction is then. ``None`` finds out and warns of what it assumes, or refuses
         where nothing tells.
+    measured
+        Boolean column of the target's ``obs``, True where the slide was measured: a corner, some of the sections on it. These
+        spots, at least 20, are a reference at their own place, with counts as in the references (``layer``, ``units``), and the
+        others alone are predicted. ``None``: nothing of the target is measured.
+    place
+        ``"auto"``: references whose section lies on the target, told by the images that the slides store or by
+        :func:`spahgc.pp.register`, say what they measured at its place, as far as references held out prove that
+        (``preset="default"``). ``False`` leaves it out; ``True`` refuses a target on which no reference lies.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
@@ -122,12 +143,16 @@ def predict(
     - ``layers["spahgc"]``: spots x genes, float32, ``log1p`` counts per 10,000; NaN in genes outside the panel;
     - ``var["spahgc_panel"]``: which genes are inside;
     - ``obsm["spahgc_cs"]``: the CS graph that the network used, target spots x bank spots, CSR, cosine similarity;
-    - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1;
+    - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1; not where the network has no weight;
     - ``layers["spahgc_std"]``: standard deviation of what a value may be off by, same shape and units;
     - ``var["spahgc_cv_pcc"]``, ``var["spahgc_cv_pcc_low"]``, ``var["spahgc_cv_pcc_high"]``: the gene's PCC over references
       held out in turn, and its 95 % interval;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
-    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it;
+    - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it; ``"experts"`` in it are the weights of what
+      was averaged, whose sum is 1;
+    - with ``measured``: ``obs["spahgc_measured"]``, True for the spots that were a reference: their rows in all of the above
+      are NaN or empty. ``uns["spahgc"]["predictions"]["spahgc"]["measured"]`` says how many they are, and the name of that
+      reference, which is the target's own or ``"target"``;
     - ``obs["spahgc_total_counts"]`` where ``X`` holds counts: the spots' totals over all genes, by which
       :func:`spahgc.tl.evaluate` scales them also after genes were taken away. They have no part in the prediction;
     - ``obsm["spatial"]`` where the table of a SpatialData has none: centres of the shapes that it annotates, in pixels
@@ -140,10 +165,11 @@ def predict(
     Raises
     ------
     KeyError
-        If an embedding, positions or genes are missing.
+        If an embedding, positions, genes or the column of measured spots are missing.
     ValueError
-        If target and references do not fit together, if the target is among the references, if there are none, or if
-        the layers together would take more than ``spahgc.settings.max_dense_gb``.
+        If target and references do not fit together, if the target is among the references, if there are none, if
+        the layers together would take more than ``spahgc.settings.max_dense_gb``, or if ``measured`` names all spots, fewer
+        than 20 with counts, or counts that are NaN.
 
     See Also
     --------
@@ -153,40 +179,59 @@ def predict(
 
     Notes
     -----
-    Graph and attention come from the network alone; spread, PCC and support from the line of ``preset="default"``, with
-    each reference held out in turn. A baseline writes none of them, ``preset="paper"`` only graph and attention.
+    Graph and attention come from the network alone; spread and PCC from what ``preset="default"`` predicts of references that
+    are held out in turn. A baseline writes none of them and no support, ``preset="paper"`` only graph and attention.
 
     Sub-spots are columns of the embedding: the encoder's output for the patch, `dim` of them, then that for each of its
     parts, such as the nine of a grid of three by three. An encoder record with ``"context": "subspots 9"`` says so, see
     :func:`spahgc.pp.use_embedding`. Without them ``"deepspot"`` goes by the spot and its neighbours.
+
+    With ``measured`` the prediction still sees how all spots of the target look, measured ones as neighbours too. The measured
+    spots are standardised by themselves, as a slide of their own, both what they look like and what they express: a corner of
+    tumour says how its spots differ from each other, not how tumour differs from the rest of the slide.
     """
-    _check_arguments(refs, model, method, key_added)
+    _check_arguments(refs, model, method, key_added, measured, place)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
         )
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
     refs = placed_tables(open_references(refs), table_key, "reference")
+    if measured is not None and is_bank(refs):
+        raise ValueError(
+            "measured= adds a slide to the references, and refs= is a bank, whose genes were chosen without it. Pass the slides "
+            "of the bank themselves."
+        )
     check_anndata(target, "the target")
     parameters = find_preset(preset)
-    rows = TissueRows.of(target, "the target")
+    rows, part = TissueRows.of(target, "the target"), None
     if model is not None:
         spots = target_spots(rows.only(target), model.embedding)
         _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
         shown = rows.only(target)
         record = encoder_records(target).get(model.embedding, {})
         check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
+        if place is True:
+            _check_place(spots, model.bank, model.parameters, method)
     else:
-        spots, bank = _spots_and_bank(target, rows, refs, genes, embedding, layer, units, parameters, method)
+        spots, bank, part = _spots_and_bank(
+            target, rows, refs, measured, genes, embedding, layer, units, parameters, method
+        )
+        if place is True:
+            _check_place(spots, bank, parameters, method)
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
+    if place is False:
+        spots = replace(spots, picture=None, registration=None, own_reference=None)
     target = target.copy() if copy else target
     if model is not None:
         prediction = in_place(predict_spots(model, spots, device=device, support=True), rows)
+        prediction = prediction if part is None else _outside(prediction, part)
         record = model.record() | {
             "method": method,
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,
+            **({Uns.place: prediction.place} if prediction.place else {}),
             Uns.pieces: describe_pieces(spots.xy),
         }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
@@ -194,16 +239,26 @@ def predict(
         write_trust(target, model, key_added, prediction.support)
     else:
         predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
+        predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
+    if part is not None:
+        write_measured(target, part, key_added)
     remember_library_sizes(target)
     return with_table(data, target, table_key) if copy else None
 
 
-def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None:
+def _check_arguments(
+    refs: Any, model: Any, method: str, key_added: str, measured: str | None, place: bool | str
+) -> None:
     if method not in METHODS:
         raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(METHODS)}.')
-    if refs is None and model is None:
+    if measured is not None and model is not None:
+        raise ValueError(
+            "measured= makes a reference of a part of the target, and model= was trained without it. Pass refs= with the "
+            "slides instead of the model, so that a new one is trained."
+        )
+    if refs is None and model is None and measured is None:
         raise ValueError("no reference was given. Pass refs= with measured slides, or model= with a trained model.")
     if refs is not None and model is not None:
         raise ValueError("both refs= and model= were given. A model brings its references: pass one of the two.")
@@ -211,41 +266,83 @@ def _check_arguments(refs: Any, model: Any, method: str, key_added: str) -> None
         raise TypeError(f"model= must be a SpaHGC, found {type(model).__name__}. Load one with SpaHGC.load(folder).")
     if model is not None and method != NETWORK:
         raise ValueError(f'a model predicts with method="{NETWORK}"; pass refs= to use method="{method}".')
+    if place not in (True, False, "auto"):
+        raise ValueError(f'place={place!r} is not known. Pass "auto", True or False.')
     if not key_added or "/" in key_added:
         raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
+
+
+def _check_place(spots: Spots, bank: AnnData, parameters: Parameters, method: str) -> None:
+    """Refuse a target on which no reference lies, before anything is trained."""
+    if not parameters.place or method != NETWORK:
+        raise ValueError('place=True has no part in this prediction: pass preset="default" and method="spahgc".')
+    name, others = free_name("target", bank_pictures(bank)), bank_pictures(bank)
+    lays = lays_of_target(name, spots.picture, others, spots.registration)
+    if not spots.own_reference and not any(pair.used for pair in lays.pairs.values()):
+        reasons = "; ".join(f"{reference}: {pair.why}" for (_, reference), pair in lays.pairs.items())
+        detail = reasons or "the slides store no images to tell by"
+        raise ValueError(
+            f"place=True, but no reference lies on the target ({detail}). Pass a transform that you know to spahgc.pp.register "
+            'first, or place="auto".'
+        )
+
+
+def _outside(prediction: Prediction, part: MeasuredPart) -> Prediction:
+    """A prediction of all spots of the target without what it says of the measured ones."""
+    return replace(
+        prediction,
+        expression=part.outside(prediction.expression),
+        cross=part.outside(prediction.cross),
+        attention=part.outside(prediction.attention),
+        support=part.outside(prediction.support),
+    )
 
 
 def _spots_and_bank(
     target: AnnData,
     rows: TissueRows,
     refs: Any,
+    measured: str | None,
     genes: Sequence[str] | str | None,
     embedding: str | None,
     layer: str | None,
     units: str | None,
     parameters: Parameters,
     method: str,
-) -> tuple[Spots, AnnData]:
-    """The target's spots, and the references as a bank, once everything that can be wrong with them has been looked at."""
+) -> tuple[Spots, AnnData, MeasuredPart | None]:
+    """The target's spots, the references as a bank, and the measured part, once everything that can be wrong was looked at."""
     check_coordinates(target, "the target")
+    shown, part = rows.only(target), None
+    padded = padded_spots(shown), padded_around(shown)
     if not is_bank(refs):
-        refs = measured_slides(refs, layer=layer, units=units)
-        first = next(iter(refs.values()))
-        key = find_embedding(first.adata, embedding, "the references")
-        for slide in refs.values():
+        slides = {} if refs is None else measured_slides(refs, layer=layer, units=units)
+        others = dict(slides)
+        if measured is not None:
+            hold = all(slide.hold for slide in slides.values())
+            part = measured_part(target, measured, rows, others=list(others), layer=layer, units=units, hold=hold)
+            slides = dict(sorted({**others, part.slide.name: part.slide}.items()))
+        first = next(iter((others or slides).values()))
+        key = find_embedding(first.adata, embedding, "the references" if others else "the target")
+        for slide in slides.values():
             slide.embedding(key)
-        spots = target_spots(rows.only(target), key)  # before the work of making a bank
+        spots = target_spots(shown, key)  # before the work of making a bank
+        if part is not None:
+            # Said of the target: beside its measured part its whole would be refused as a slide that stands there twice.
+            look = target_look(spots, encoder_records(target).get(key, {}), *padded)
+            check_target_apart(look, {name: slide_look(slide, key) for name, slide in others.items()})
+        refs = slides
     # No RS graph: a baseline has none, and a fit makes that of what its nodes carry.
     bank = as_bank(
         refs, genes=genes, embedding=embedding, layer=layer, units=units, parameters=parameters, rs_graph=False
     )
     if is_bank(refs):
         key = bank_embedding(bank)
-        spots = target_spots(rows.only(target), key)
-    shown = rows.only(target)
-    check_target(spots, encoder_records(target).get(key, {}), bank, padded_spots(shown), padded_around(shown))
+        spots = target_spots(shown, key)
+    own = None if part is None else part.slide.name
+    spots = replace(spots, own_reference=own)
+    check_target(spots, encoder_records(target).get(key, {}), bank, *padded, own=own)
     _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
-    return spots, bank
+    return spots, bank, part
 
 
 def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import SCORES, STRUCTURE_SCORES, UNS, Layers, Obs, Obsm, Uns, Var
 from spahgc._linear.trust import Trust
+from spahgc._slides.measured_part import MeasuredPart
 from spahgc._spots.rows import blocks_of
 from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
@@ -23,7 +24,7 @@ def prediction_record(adata: AnnData, key: str) -> dict[str, Any]:
 
 
 def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
-    """Prediction of the genes of the panel, and their names.
+    """Prediction of the genes of the panel at the spots that were predicted, and the names of the genes.
 
     Parameters
     ----------
@@ -35,7 +36,8 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
 
     Returns
     -------
-    Spots x genes, float64, a new array; and the genes.
+    Spots x genes, float64, a new array, without the measured spots that were a reference (:func:`reference_spots`); and
+    the genes.
 
     Raises
     ------
@@ -49,7 +51,8 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
     values, panel = prediction_and_panel(adata, key)
     if not panel.any():
         raise ValueError(f'the panel of layers["{key}"] is empty: no gene was predicted. Run spahgc.tl.predict again.')
-    expression, genes = values[:, panel].astype(np.float64), [str(gene) for gene in adata.var_names[panel]]
+    predicted = ~reference_spots(adata, key)
+    expression, genes = values[predicted][:, panel].astype(np.float64), [str(gene) for gene in adata.var_names[panel]]
     broken = ~np.isfinite(expression)
     if broken.any():
         raise ValueError(
@@ -59,7 +62,7 @@ def predicted_expression(adata: AnnData, key: str) -> tuple[np.ndarray, list[str
         )
     if not np.ptp(expression, axis=0).any():
         raise ValueError(
-            f'layers["{key}"] is the same in all {adata.n_obs} spots, so there is nothing to tell them apart '
+            f'layers["{key}"] is the same in all {len(expression)} spots, so there is nothing to tell them apart '
             '(method="mean" predicts so). Predict with another method.'
         )
     return expression, genes
@@ -76,6 +79,14 @@ def prediction_and_panel(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarr
     if Var.panel(key) in adata.var:
         return values, adata.var[Var.panel(key)].to_numpy(dtype=bool)
     return values, ~np.isnan(values).all(axis=0)
+
+
+def reference_spots(adata: AnnData, key: str) -> np.ndarray:
+    """Spots of a slide that were a reference of its own prediction and have no value in it, boolean, one entry a spot."""
+    column = adata.obs.get(Obs.measured(key))
+    if column is None or column.dtype != bool:
+        return np.zeros(adata.n_obs, dtype=bool)
+    return column.to_numpy()
 
 
 def check_new_key(name: str, where: str) -> str:
@@ -119,6 +130,13 @@ def write_prediction(
     _forget(target, key)
     uns = target.uns.setdefault(UNS, {})
     uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
+
+
+def write_measured(target: AnnData, part: MeasuredPart, key: str) -> None:
+    """Write which spots of the target were a reference of the prediction under this key, and the record of it."""
+    target.obs[Obs.measured(key)] = part.spots
+    records = target.uns[UNS][Uns.predictions]
+    records[key] = records[key] | {Uns.measured: part.record()}
 
 
 def write_trust(target: AnnData, model: SpaHGC, key: str, support: np.ndarray | None) -> None:
@@ -165,7 +183,8 @@ def _forget(target: AnnData, key: str) -> None:
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
-    target.obs = target.obs.drop(columns=[c for c in (Obs.support(key), Obs.domain(key)) if c in target.obs])
+    of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key))
+    target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])
     target.layers.pop(Layers.spread(key), None)
     for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
         target.obsm.pop(graph, None)

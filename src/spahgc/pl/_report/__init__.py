@@ -14,6 +14,7 @@ from spahgc._slides.split import placed_table
 from spahgc._validate import check_anndata, check_new_name, check_writable_file, encoder_records, user_path
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.pl._patches import patch_width_px, reference_slides
+from spahgc.pl._report._added import added
 from spahgc.pl._report._build import Sources, build
 from spahgc.pl._report._content import collect
 from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
@@ -25,6 +26,7 @@ from spahgc.tl._prediction import prediction_record
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from spahgc.model import SpaHGC
     from spahgc.pp._embed.slide_image import SlideImage, Source
 
 SUFFIXES = (".html", ".htm")
@@ -35,6 +37,7 @@ def report(
     path: str | Path,
     *,
     refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | None = None,
+    model: SpaHGC | None = None,
     key: str = "spahgc",
     genes: Sequence[str] | None = None,
     title: str | None = None,
@@ -68,6 +71,10 @@ def report(
     refs
         The references, as `spahgc.tl.predict` was given them, for the patches of the reference spots; their images are
         found as `spahgc.pl.attribution` finds them. Without them the page names the reference spots alone.
+    model
+        The model that predicted: for the first ten genes of the page it then says which reference spots add most to a
+        prediction, and what each reference slide adds, as `spahgc.tl.attribution` does; for the others, and without it, the page
+        shows the attention of the graph.
     key
         Key of the prediction.
     genes
@@ -103,7 +110,7 @@ def report(
     FileNotFoundError
         If the folder does not exist.
     ValueError
-        If a gene was not predicted, none of `refs` is a reference of the prediction, or `max_mb` is too small for the
+        If a gene was not predicted, `model` did not make the prediction or has no part that adds up, none of `refs` is a reference of the prediction, or `max_mb` is too small for the
         numbers and the coarsest picture.
     OSError
         If the file cannot be written.
@@ -143,6 +150,9 @@ def report(
     embedding = str(record.get("embedding", ""))
     spots = retrieved(table, key)
     # Patches are those of a graph; without one the references have nothing to show.
+    more = None
+    if model is not None:
+        spots, more = added(table, content.genes, model, key, spots)
     slides = {} if spots is None else reference_slides(refs, list(record["references"]), table_key)
     slide = full_image(adata, table, image, keys)
     sources = Sources(
@@ -153,6 +163,7 @@ def report(
         patches=cut_reference_patches(spots, slides, embedding, patch_um) if spots is not None and slides else None,
         pixels=read_pixels(slide, content.tissue),
         patch_width=_patch_width(slide, embedding, patch_um, content.tissue),
+        added=more,
     )
     write_text(path, build(sources, max_mb))
     return path

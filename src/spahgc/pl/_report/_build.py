@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
+from spahgc.pl._report._added import Added
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import TEXT_PER_BYTE, Block, Codes, bytes_block, number_block, plain, quantised
 from spahgc.pl._report._page import page
@@ -42,6 +43,8 @@ class Sources:
     pixels: Pixels | None
     patch_width: float | None
     """Width of a patch in units of the tissue."""
+    added: Added | None = None
+    """``None`` where no model was handed over."""
 
 
 def build(sources: Sources, max_mb: float) -> str:
@@ -52,7 +55,7 @@ def build(sources: Sources, max_mb: float) -> str:
     ValueError
         If the numbers alone take more, or leave no room for the coarsest picture.
     """
-    numbers = number_blocks(sources.content, sources.retrieved)
+    numbers = number_blocks(sources.content, sources.retrieved, sources.added)
     description = _description(sources, numbers)
     plain_page = page(sources.title, description, list(numbers.values()))
     room = max_mb * BYTES_PER_MB - len(plain_page.encode()) - NOTE_BYTES
@@ -73,7 +76,7 @@ def build(sources: Sources, max_mb: float) -> str:
     return page(sources.title, description | _pictures(description, picture, patches), blocks)
 
 
-def number_blocks(content: Content, retrieved: Retrieved | None) -> dict[str, Block]:
+def number_blocks(content: Content, retrieved: Retrieved | None, added: Added | None = None) -> dict[str, Block]:
     """All arrays of numbers by name."""
     blocks = {"places": number_block("places", content.tissue.xy.astype(np.float32))}
     for name, codes in _layers(content).items():
@@ -84,6 +87,9 @@ def number_blocks(content: Content, retrieved: Retrieved | None) -> dict[str, Bl
         blocks["domains"] = number_block("domains", np.asarray(content.domains.codes, dtype=np.int16))
     if retrieved is not None:
         arrays = {"edges": retrieved.edges, "similarity": retrieved.similarity, "attention": retrieved.attention}
+        blocks |= {name: number_block(name, values) for name, values in arrays.items()}
+    if added is not None:
+        arrays = {"adding": added.references, "added": added.values, "sums": added.sums, "rest": added.rest}
         blocks |= {name: number_block(name, values) for name, values in arrays.items()}
     return blocks
 
@@ -121,6 +127,7 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
         "hasSupport": content.support is not None,
         "domains": _domains(content),
         "retrieved": _references(sources.retrieved),
+        "added": _added(sources.added),
         "palettes": _palettes(),
         "slideColours": list(COLOURS),
         "view": {"left": left, "top": top, "right": right, "bottom": bottom},
@@ -129,7 +136,7 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
         "microns": tissue.microns,
         "patchWidth": sources.patch_width,
         "picture": None,
-        "notes": reading_notes(content),
+        "notes": reading_notes(content, record),
         "provenance": sections(sources.adata, content, record),
     }
 
@@ -175,6 +182,19 @@ def _references(retrieved: Retrieved | None) -> dict[str, object] | None:
         "patchBytes": [0] * len(retrieved.references),
         "note": "Reference spots to which the graph attended, most attention first. Attention is no explanation of the "
         "values. The page was written without the reference slides, so there are no patches.",
+    }
+
+
+def _added(added: Added | None) -> dict[str, object] | None:
+    if added is None:
+        return None
+    return {
+        "genes": added.genes,
+        "k": added.references.shape[2],
+        "slides": added.slides,
+        "mean": plain(np.array(added.mean)),
+        "note": "Reference spots that add most to this prediction, in its units, of either sign; many more add less. The sums "
+        "of the slides, the mean of the gene and what cannot be told by reference spots make the prediction.",
     }
 
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from spahgc import __version__
 from spahgc._keys import UNS, Uns
+from spahgc.pl._measured_part import measured_note, measured_sentence
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import STEPS
 from spahgc.pp._embed.slide_image import MAX_COARSENESS
@@ -63,6 +64,9 @@ def subtitle(content: Content, record: Record) -> str:
         parts.append(
             f"predicted from {', '.join(references) if len(references) <= 6 else f'{len(references)} references'}"
         )
+    part = record.get(Uns.measured)
+    if part:
+        parts.append(measured_note(int(part["n_measured"])))
     return " \u00b7 ".join(parts)
 
 
@@ -79,8 +83,9 @@ def sections(adata: AnnData, content: Content, record: Record) -> list[dict[str,
     return [{"folded": False} | section for section in listed if section["rows"]]
 
 
-def reading_notes(content: Content) -> list[str]:
+def reading_notes(content: Content, record: Record) -> list[str]:
     """How the page is read."""
+    part = record.get(Uns.measured)
     notes = [
         f"Expression is in {content.units}. "
         + ("Measured and predicted values" if content.measured is not None else "The values")
@@ -101,7 +106,12 @@ def reading_notes(content: Content) -> list[str]:
     if content.achieved is not None:
         notes.append(
             "\u201cPCC, here\u201d is the correlation with the measurement of this slide. It was computed afterwards: no "
-            "measurement of this slide is used for its prediction."
+            f"measurement of {'the spots that it compares' if part else 'this slide'} is used for "
+            f"{'their' if part else 'its'} prediction."
+        )
+    if part:
+        notes.append(
+            "Spots that stay blank under \u201cPredicted\u201d were measured and used as a reference for the others."
         )
     if content.measured is not None and np.isnan(content.measured).any():
         notes.append("Spots that stay blank under \u201cMeasured\u201d have no counts.")
@@ -124,6 +134,8 @@ def _prediction(content: Content, record: Record) -> list[list[str]]:
     references = _names(record.get("references", []))
     if references:
         rows.append([f"References ({len(references)})", _listed(references)])
+    if record.get(Uns.measured):
+        rows.append(["Measured part", measured_sentence(record)])
     pieces = record.get(Uns.pieces)
     if pieces and int(pieces["n_pieces"]) > 1:
         alone = _counted(int(pieces["n_isolated"]), "spot")
@@ -159,9 +171,10 @@ def _evaluation(adata: AnnData, content: Content, record: Record) -> list[list[s
         rows.append(["Held out", f"{of} in turn, predicted from the others; a gene's PCC is their mean"])
     scores = adata.uns.get(UNS, {}).get(Uns.evaluations, {}).get(content.key)
     if content.achieved is not None and scores:
+        spots = "predicted spots" if record.get(Uns.measured) else "spots"
         median, n_spots = float(scores["median_pearson"]), int(scores["n_spots"])
         rows.append(
-            ["On this slide", f"median PCC {median:.2f} over {int(scores['n_genes']):,} genes and {n_spots:,} spots"]
+            ["On this slide", f"median PCC {median:.2f} over {int(scores['n_genes']):,} genes and {n_spots:,} {spots}"]
         )
     return rows or [["Evaluation", "none"]]
 

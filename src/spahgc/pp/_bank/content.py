@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy.sparse import issparse
 
@@ -14,6 +15,14 @@ from spahgc._reading import broken_matrix
 
 RECORD = {"slides": list, "embedding": str, "n_neighbors": int, "units": str, "transcriptome": list}
 """Entries of the record of a bank; files make arrays of the lists."""
+
+
+def joined_obs(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """What is known of all spots of a bank: their slides, and their patients where every slide names one."""
+    obs = pd.concat(parts).astype({Obs.slide: str}).astype({Obs.slide: "category"})
+    if not all(Obs.patient in part for part in parts):
+        return obs.drop(columns=Obs.patient, errors="ignore")
+    return obs.astype({Obs.patient: str}).astype({Obs.patient: "category"})
 
 
 def broken_bank(bank: AnnData) -> str | None:

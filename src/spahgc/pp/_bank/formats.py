@@ -206,6 +206,6 @@ def _lists(value: Any) -> Any:
     """Arrays of one dimension, as which zarr keeps lists, as lists again."""
     if isinstance(value, dict):
         return {str(key): _lists(part) for key, part in value.items()}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.ndim == 1:
         return [str(part) for part in value] if value.dtype.kind in "TOUS" else value.tolist()
     return value.item() if isinstance(value, np.generic) else value

@@ -16,10 +16,11 @@ from scipy.sparse import csr_matrix, vstack
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._slides.matrix import column_sums, in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
+from spahgc._slides.patients import patients_of
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.totals import warn_of_other_genes
 from spahgc._slides.units import TRANSFORMED
-from spahgc._spots.rows import Joined, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
+from spahgc._spots.rows import Joined, Rows, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -33,9 +34,13 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_columns, plain_embedding
+from spahgc.pp._bank.content import joined_obs
 from spahgc.pp._bank.identity import Look, overlap, overlaps
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
 from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
+from spahgc.pp._register.picture import Picture
+from spahgc.pp._register.record import pairs_of_record
+from spahgc.pp._register.slides import measured_picture, stored_picture
 from spahgc.pp._search.neighbors import search_neighbors
 
 if TYPE_CHECKING:
@@ -55,6 +60,9 @@ makes its own, of what the nodes of its graph carry."""
 
 GENE_SELECTION = "gene_selection"
 """Entry of a bank's record: what ranked the genes of a slide, for slides on which it was not what ranks those of most."""
+
+PICTURES = "pictures"
+"""Entry of a bank's record: small pictures of its slides, by their number among ``slides``."""
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""
@@ -115,13 +123,14 @@ def reference_bank(
     spots does not matter:
 
     - ``X``: ``log1p`` counts per 10,000, CSR, float32;
-    - ``obs["slide"]``; spots are called ``slide:spot``;
+    - ``obs["slide"]``; spots are called ``slide:spot``; and ``obs["patient"]`` where every slide names one;
     - ``obsm[embedding]``: image embedding, spots x dim, float32; ``obsm["spatial"]``: spot centres ``(x, y)``, pixels;
     - ``obsm["spahgc_transcriptome"]``: expression of the best-covered genes, CSR, spots x genes, float32, units of
       ``X``; ``uns["spahgc"]["bank"]["transcriptome"]`` names the genes;
     - ``obsp["spahgc_rs_connectivities"]``: CSR, cosine similarity of ``[embedding ; expression]`` to the
       ``n_neighbors`` most similar spots, within and across slides;
-    - ``uns["spahgc"]``: encoder record, names of the slides, parameters.
+    - ``uns["spahgc"]``: encoder record, names of the slides, parameters, and a picture of every slide that stores its
+      image, 20 um a pixel or coarser, by which sections are laid over each other.
 
     Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
     slides that were appended follow those before them, which for a training is as another seed; and there is an RS graph up
@@ -194,6 +203,27 @@ def _bank_in_memory(slides: Mapping[str, MeasuredSlide], plan: _Plan, *, rs_grap
     return bank
 
 
+def _pictures(slides: Mapping[str, MeasuredSlide]) -> dict[str, Picture]:
+    """Pictures of the slides that bring one."""
+    taken = {name: measured_picture(slide) for name, slide in slides.items()}
+    return {name: picture for name, picture in taken.items() if picture is not None}
+
+
+def bank_pictures(bank: AnnData) -> dict[str, Picture]:
+    """Pictures of the references, as far as they brought one, by name."""
+    made = bank.uns[UNS][Uns.bank]
+    names = [str(name) for name in made["slides"]]
+    return {names[int(i)]: Picture.from_record(record) for i, record in made.get(PICTURES, {}).items()}
+
+
+def bank_patients(bank: AnnData) -> dict[str, str]:
+    """Patient of every reference, if each of them names one."""
+    if Obs.patient not in bank.obs:
+        return {}
+    slides = bank.obs[[Obs.slide, Obs.patient]].astype(str).drop_duplicates()
+    return dict(zip(slides[Obs.slide], slides[Obs.patient], strict=True))
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What all slides of a bank have in common."""
@@ -210,6 +240,8 @@ class _Plan:
     """Genes of the reference that was measured in fewest, as far as that is known."""
     gene_selection: Mapping[str, str] = field(default_factory=dict)
     """What ranked the genes of slides on which it was something else than on most."""
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    """Pictures of the slides that bring one, by name; also of those that are in the bank already."""
 
     def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
@@ -230,6 +262,9 @@ class _Plan:
         }
         if self.n_genes_measured is not None:
             record[Uns.n_genes_measured] = self.n_genes_measured
+        if self.pictures:
+            seen = {f"{i}": self.pictures.get(name) for i, name in enumerate(slides)}
+            record[PICTURES] = {i: picture.to_record() for i, picture in seen.items() if picture is not None}
         return {
             Uns.embeddings: {self.key: self.record} if self.record else {},
             Uns.bank: record | ({Uns.search: found} if "recall" in found else {}),
@@ -266,6 +301,7 @@ def _plan(
         int(n_neighbors),
         n_genes_measured=fewest,
         gene_selection=selection,
+        pictures=_pictures(slides),
     )
 
 
@@ -323,8 +359,15 @@ def _plan_of_bank(
     _check_same_genes(slides)
     of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
     fewest = min([int(made.get(Uns.n_genes_measured, 0)), *(len(slide.var_names) for slide in slides.values())])
-    selection = made.get(GENE_SELECTION, {})
-    return _Plan(key, encoder_records(bank).get(key, {}), panel, *of_bank, fewest or None, gene_selection=selection)
+    return _Plan(
+        key,
+        encoder_records(bank).get(key, {}),
+        panel,
+        *of_bank,
+        n_genes_measured=fewest or None,
+        gene_selection=made.get(GENE_SELECTION, {}),
+        pictures={**bank_pictures(bank), **_pictures(slides)},
+    )
 
 
 def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
@@ -457,9 +500,12 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
     order = canonical_order(xy, z)
     order = order[~empty[order]]
     expression = expression[order]
+    patients = patients_of(slide.adata)
+    of_patient = {Obs.patient: next(iter(patients))} if len(patients) == 1 else {}
+    names = [f"{slide.name}:{spot}" for spot in slide.obs_names[order]]
     return AnnData(
         expression[:, slide.var_names.get_indexer(panel)],
-        obs=pd.DataFrame({Obs.slide: slide.name}, index=[f"{slide.name}:{spot}" for spot in slide.obs_names[order]]),
+        obs=pd.DataFrame({Obs.slide: slide.name, **of_patient}, index=names),
         var=pd.DataFrame(index=panel),
         obsm={
             key: z[order],
@@ -494,7 +540,7 @@ def _join(parts: list[AnnData]) -> AnnData:
     """One object of all, which takes the arrays in ``obsm`` away from them: none is held twice."""
     joined = AnnData(
         csr_matrix(vstack([part.X for part in parts])),
-        obs=pd.concat([part.obs for part in parts]).astype({Obs.slide: "category"}),
+        obs=joined_obs([part.obs for part in parts]),
         var=parts[0].var.copy(),
     )
     for key in list(parts[0].obsm):
@@ -627,7 +673,10 @@ def target_spots(target: AnnData, key: str) -> Spots:
     check_anndata(target, "the target")
     xy = check_coordinates(target, "the target")
     check_single_slide(target, "the target")
-    return Spots.without_expression(in_float(embedding_matrix(target, key, "the target")), xy)
+    z = in_float(embedding_matrix(target, key, "the target"))
+    spots = Spots.without_expression(z, xy, picture=stored_picture(target, xy, "the target"))
+    made = target.uns.get(UNS, {}).get(Uns.registration)
+    return spots if made is None else replace(spots, registration=pairs_of_record(made))
 
 
 def check_target(
@@ -636,6 +685,8 @@ def check_target(
     bank: AnnData,
     padded: np.ndarray | None = None,
     around: np.ndarray | None = None,
+    *,
+    own: str | None = None,
 ) -> None:
     """Refuse a target that cannot be predicted from this bank.
 
@@ -651,6 +702,8 @@ def check_target(
         Which of its patches reach past the image, boolean; ``None`` where nobody knows.
     around
         Spots of which any patch of the context does, boolean; ``None`` where nobody knows.
+    own
+        Name of the reference that is the measured part of the target, the only one that may be of its slide.
     """
     key = bank_embedding(bank)
     check_same_encoder(dict(record), encoder_records(bank).get(key, {}), key, "the target", "the references")
@@ -660,25 +713,38 @@ def check_target(
             f'obsm["{key}"] has {z.shape[1]} columns in the target and {bank.obsm[key].shape[1]} in the references. '
             "Embed all slides with the same encoder."
         )
-    known = stored_rows(bank.obsm[key])
+    stored = stored_rows(bank.obsm[key])
+    known: Rows = np.asarray(bank.obsm[key]) if stored is None else stored
     if bank.obsm[key].dtype == np.float16:
         z = z.astype(np.float16).astype(np.float32)  # as it would stand there
-    shared = shared_spots(
-        spots.xy, z, np.asarray(bank.obsm[SPATIAL]), np.asarray(bank.obsm[key]) if known is None else known
-    )
+    slide = bank.obs[Obs.slide].astype(str).to_numpy()
+    others = np.flatnonzero(slide != own)
+    known = known if len(others) == len(slide) else SomeRows(known, others)
+    shared = others[shared_spots(spots.xy, z, np.asarray(bank.obsm[SPATIAL])[others], known)]
     if len(shared):
-        names = sorted(set(bank.obs[Obs.slide].astype(str).to_numpy()[shared]))
+        names = sorted(set(slide[shared]))
         raise ValueError(
             f"the target is also among the references: {len(shared)} of its spots stand in {quoted(names)}. Their own "
             "expression would reach their prediction. Leave that slide out of the references."
         )
-    for name, look in bank_looks(bank).items():
-        found = overlap(_look(np.asarray(spots.z), record, spots.xy, padded, around), look)
+    looks = {name: look for name, look in bank_looks(bank).items() if name != own}
+    check_target_apart(target_look(spots, record, padded, around), looks)
+    if len(spots) < 2:
+        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")
+
+
+def target_look(spots: Spots, record: Mapping[str, Any], padded: np.ndarray | None, around: np.ndarray | None) -> Look:
+    """What a target looks like; parameters as in :func:`check_target`."""
+    return _look(np.asarray(spots.z), record, spots.xy, padded, around)
+
+
+def check_target_apart(target: Look, others: Mapping[str, Look]) -> None:
+    """Refuse a target that looks like a slide, by name, from which it would be predicted."""
+    for name, look in others.items():
+        found = overlap(target, look)
         if found is not None:
             raise ValueError(
                 f'the target is also among the references, slightly changed: {found} look the same in "{name}", or lie '
                 "there in the same constellation. Their own expression would reach their prediction. Leave that slide out "
                 "of the references."
             )
-    if len(spots) < 2:
-        raise ValueError("the target has a single spot: it has no neighbour in the plane. Predict whole slides.")

@@ -21,6 +21,7 @@ from spahgc._files import errors_of_writing, folder_written_whole
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._spots.rows import DIGESTS, ZARR_FILE, StoredRows
 from spahgc._validate import error_of_path, user_path
+from spahgc.pp._bank.content import joined_obs
 from spahgc.pp._bank.formats import FORMAT, BankVersion, current_version, write_manifest
 from spahgc.pp._search.exact import BANK_BLOCK
 
@@ -192,8 +193,7 @@ class Version:
 
     def finish(self, uns: Mapping[str, object], peers: csr_matrix | None) -> None:
         """Write what is known of all spots together: their names, the records, the RS graph if there is one."""
-        obs = pd.concat(self._obs).astype({Obs.slide: str}).astype({Obs.slide: "category"})
-        for name, part in (("obs", obs), ("var", self._var), ("uns", uns)):
+        for name, part in (("obs", joined_obs(self._obs)), ("var", self._var), ("uns", uns)):
             _write(self._group, name, part)
         _write(self._group, f"obsm/{SPATIAL}", np.concatenate(self._xy))
         if peers is not None:

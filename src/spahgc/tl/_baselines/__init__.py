@@ -14,6 +14,7 @@ from spahgc._spots.rows import Spots
 from spahgc.tl._baselines.bleep import predict_bleep
 from spahgc.tl._baselines.deepspot import predict_deepspot
 from spahgc.tl._baselines.hest import predict_hest, predict_hest_tuned
+from spahgc.tl._baselines.kernel import predict_kernel
 from spahgc.tl._baselines.mean import predict_mean
 from spahgc.tl._baselines.mlp import predict_mlp
 from spahgc.tl._baselines.nearest import predict_nearest
@@ -27,6 +28,7 @@ _FUNCTIONS: tuple[Baseline, ...] = (
     predict_ridge,
     predict_ridge_neighbours,
     predict_ridge_components,
+    predict_kernel,
     predict_mlp,
     predict_bleep,
     predict_deepspot,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from spahgc._spots.rows import Spots, rescale, standardize
+from spahgc._training.early_stopping import train_early_stopped
 from spahgc._training.graphs import as_tensor
 from spahgc.nn._baselines import BatchSettings, JointSpace, in_blocks
-from spahgc.tl._baselines.early_stopping import train_early_stopped
 from spahgc.tl._baselines.nearest import mean_of_nearest
 
 WIDTH = 256

@@ -7,10 +7,10 @@ import torch
 
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import N_HEXAGONAL, SlideScale, Spots, rescale
+from spahgc._training.early_stopping import chosen_epochs, train_for
 from spahgc._training.graphs import as_tensor
 from spahgc.nn._baselines import BatchSettings, in_blocks
 from spahgc.nn._deep_sets import DeepSets, SpotSets
-from spahgc.tl._baselines.early_stopping import chosen_epochs, train_for
 
 N_NETWORKS = 5
 """Networks of other initial weights whose predictions are averaged."""

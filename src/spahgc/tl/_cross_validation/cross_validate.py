@@ -22,6 +22,7 @@ from spahgc._slides.split import placed_tables, shared_spots
 from spahgc.pp._bank.identity import overlap
 from spahgc.pp._bank.references import is_bank, slide_look
 from spahgc.pp._genes import common_genes
+from spahgc.pp._register.slides import measured_picture
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
 from spahgc.tl._cross_validation.checkpoint import (
     FOLD_SCORES,
@@ -374,6 +375,7 @@ def _unmeasured(
 
 def _without_the_rest(slide: MeasuredSlide) -> MeasuredSlide:
     """What the package needs of a slide and no more: counts, positions, embeddings and their records."""
+    measured_picture(slide)  # kept, while the image is let go
     slim = slide.with_counts(slide.counts(), slide.var_names, slide.totals)
     if slide.hold:
         slim.expression()

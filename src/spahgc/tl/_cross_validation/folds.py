@@ -22,6 +22,7 @@ from spahgc._spots.rows import Spots
 from spahgc._validate import quoted
 from spahgc.model import fit_bank, predict_spots
 from spahgc.pp._bank.references import as_bank
+from spahgc.pp._register.slides import measured_picture
 from spahgc.tl._cross_validation.checkpoint import FOLD_SCORES, Checkpoint
 from spahgc.tl._cross_validation.functions import predict_with, refuse_unread
 from spahgc.tl._cross_validation.scoring import score_fold
@@ -166,7 +167,11 @@ def make_folds(
         known = {name: slide for name, slide in (unmeasured or {}).items() if name in train | test}
         for label, spec in specs.items():
             targets = {
-                name: Spots.without_expression(slide.embedding(spec["embedding"]), slide.xy)
+                name: Spots.without_expression(
+                    slide.embedding(spec["embedding"]),
+                    slide.xy,
+                    picture=measured_picture(slide),
+                )
                 for name, slide in held_out.items()
             }
             folds.append(Fold(label, split.name, spec, references, targets, known if "function" in spec else {}))

@@ -15,14 +15,13 @@ from anndata import AnnData
 
 from spahgc._keys import Obs
 from spahgc._reading import reading
+from spahgc._slides.patients import patients_of
 from spahgc._validate import quoted, user_path
 
 SPLIT_FILE = re.compile(r"(train|test)_(.+)\.csv")
 """Names of the two files of a split."""
 SAMPLE = "sample_id"
 """Column of these files that names the slide."""
-NOT_NAMED = ("", "nan", "none", "na", "unknown")
-"""What stands, in lower case, in ``obs["patient"]`` of a slide whose patient nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def find_group_by(slides: Mapping[str, AnnData]) -> str:
     UserWarning
         If some slides name a patient and others do not, or if one names several.
     """
-    patients = {name: _patients(slide) for name, slide in slides.items()}
+    patients = {name: patients_of(slide) for name, slide in slides.items()}
     unnamed = [name for name, found in patients.items() if not found]
     several = [name for name, found in patients.items() if len(found) > 1]
     problem = ""
@@ -87,15 +86,6 @@ def find_group_by(slides: Mapping[str, AnnData]) -> str:
     if several or unnamed:
         return Obs.slide
     return Obs.patient if len({patient for found in patients.values() for patient in found}) > 1 else Obs.slide
-
-
-def _patients(slide: AnnData) -> set[str]:
-    """Patients that a slide names; none where any spot lacks one."""
-    if Obs.patient not in slide.obs:
-        return set()
-    column = slide.obs[Obs.patient]
-    names = set(column.astype(str).str.strip())
-    return set() if column.isna().any() or any(name.lower() in NOT_NAMED for name in names) else names
 
 
 def groups_by(slides: Mapping[str, AnnData], group_by: str) -> dict[str, str]:
@@ -239,7 +229,7 @@ def check_known(splits: Iterable[Split], slides: Mapping[str, AnnData]) -> None:
             f"splits= names {len(unknown)} slides that were not passed: {quoted(unknown, 20)}. The slides are "
             f'{quoted(slides, 20)}; obs["{Obs.slide}"] names them.'
         )
-    patients = {name: _patients(slides[name]) for name in named}
+    patients = {name: patients_of(slides[name]) for name in named}
     for split in splits:
         known, wanted = (set().union(*(patients[name] for name in side)) for side in (split.train, split.test))
         if known & wanted:

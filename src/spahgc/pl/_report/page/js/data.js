@@ -102,6 +102,24 @@ function retrievedFor(spot) {
 }
 
 /**
+ * What is added to the prediction of a gene at a spot, or nothing where the page does not say it.
+ * @returns {?{spots: Array<{reference: number, value: number}>, slides: Array<{slide: string, value: number}>,
+ *   mean: number, rest: number}} Spots and slides that add most first.
+ */
+function addedFor(spot, gene) {
+  const place = content.added === null ? -1 : content.added.genes.indexOf(gene);
+  if (place < 0) return null;
+  const { k, slides, mean } = content.added;
+  const at = place * content.nSpots + spot;
+  if (arrays.adding[at * k] < 0) return null;
+  const spots = [];
+  for (let i = at * k; i < (at + 1) * k; i += 1) spots.push({ reference: arrays.adding[i], value: arrays.added[i] });
+  const sums = slides.map((slide, i) => ({ slide, value: arrays.sums[at * slides.length + i] }));
+  sums.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+  return { spots, slides: sums, mean: mean[place], rest: arrays.rest[at] };
+}
+
+/**
  * Address of a reference spot's patch, or nothing where the page has none.
  * @param {number} reference
  */
@@ -120,6 +138,7 @@ const patches = { starts: [0], urls: {} };
 async function readFirst() {
   const names = ["places", "predicted", "measured", "support", "domains"];
   if (content.retrieved !== null) names.push("edges", "similarity", "attention", "patches");
+  if (content.added !== null) names.push("adding", "added", "sums", "rest");
   await Promise.all(names.map(readBlock));
   for (const length of content.retrieved?.patchBytes ?? []) patches.starts.push(patches.starts.at(-1) + length);
 }

@@ -22,9 +22,13 @@ function drawSpot() {
     return;
   }
   const cards = [ownCard(spot)];
-  if (content.retrieved !== null) cards.push(...retrievedFor(spot).map(referenceCard));
+  const added = addedFor(spot, state.gene);
+  if (added !== null) cards.push(...added.spots.map((each) => addingCard(each, added.spots[0])));
+  else if (content.retrieved !== null) cards.push(...retrievedFor(spot).map(referenceCard));
   part.replaceChildren(make("ol", { class: "cards" }, ...cards));
-  if (content.retrieved !== null) part.append(make("p", { class: "quiet" }, content.retrieved.note));
+  if (added !== null) {
+    part.append(make("p", { class: "sums" }, sumOf(added)), make("p", { class: "quiet" }, content.added.note));
+  } else if (content.retrieved !== null) part.append(make("p", { class: "quiet" }, content.retrieved.note));
 }
 
 function ownCard(spot) {
@@ -54,7 +58,32 @@ function pictureScale() {
   return picture.naturalWidth / (content.picture.right - content.picture.left);
 }
 
+/** The prediction as a sum: the mean of the gene, what each slide adds, and the rest. */
+function sumOf({ slides, mean, rest }) {
+  const parts = slides.map(({ slide, value }) => `${signed(value)} ${slide}`);
+  if (rest !== 0) parts.push(`${signed(rest)} other`);
+  const total = slides.reduce((sum, { value }) => sum + value, mean + rest);
+  return `Predicted ${formatted(total)} = mean ${formatted(mean)} ${parts.join(" ")}`;
+}
+
+/** A number with its sign. */
+function signed(value) {
+  const text = formatted(value);
+  return text.startsWith(MINUS) ? text : `+${text}`;
+}
+
+/** A reference spot with what it adds; the bar is a share of what the strongest adds. */
+function addingCard({ reference, value }, strongest) {
+  return cardOf(reference, Math.abs(value / strongest.value), [`adds ${signed(value)}`]);
+}
+
 function referenceCard({ reference, similarity, attention }) {
+  const lines = [`attention ${formatted(attention)}`, `similarity ${formatted(similarity)}`];
+  return cardOf(reference, attention, lines);
+}
+
+/** Patch, names, a bar and some lines of a reference spot. */
+function cardOf(reference, share, lines) {
   const { slides, slideOf, names } = content.retrieved;
   const slide = slides[slideOf[reference]];
   const url = patchUrl(reference);
@@ -64,15 +93,14 @@ function referenceCard({ reference, similarity, attention }) {
       : make("img", { class: "patch", src: url, alt: `Patch of reference spot ${names[reference]} of ${slide}` });
   image.style.borderColor = content.slideColours[slideOf[reference] % content.slideColours.length];
   const weight = make("span", { class: "weight", "aria-hidden": "true" }, make("span"));
-  weight.firstChild.style.width = `${100 * clamped(attention, 0, 1)}%`;
+  weight.firstChild.style.width = `${100 * clamped(share, 0, 1)}%`;
   const caption = make(
     "figcaption",
     {},
     make("b", { title: slide }, slide),
     make("span", { class: "name", title: names[reference] }, names[reference]),
     weight,
-    make("span", {}, `attention ${formatted(attention)}`),
-    make("span", {}, `similarity ${formatted(similarity)}`),
+    ...lines.map((line) => make("span", {}, line)),
   );
   return make("li", {}, make("figure", {}, image, caption));
 }

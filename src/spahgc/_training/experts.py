@@ -1,0 +1,378 @@
+"""The experts of a prediction, each trained on the references, and the weights that references held out prove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from spahgc._linear.held_out import Fold, groups_of, hold_out_each
+from spahgc._linear.kernel import KernelRidge, fit_kernel_ridge
+from spahgc._linear.low_rank import ImageAxes
+from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
+from spahgc._linear.ridge import fit_ridge
+from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
+from spahgc._parameters import EXPERTS, GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
+from spahgc._settings import progress_bar
+from spahgc._spots.rows import Spots, slide_or_half
+from spahgc._training.graphs import hetero_graph, needed_references
+from spahgc._training.networks import predict_networks, train_networks
+from spahgc._training.perceptron import PerceptronExpert, fit_perceptron, new_perceptron
+from spahgc._training.placed import PLACE_EXPERTS, placed_scores, places_on, unproven_weights
+from spahgc.pp._bank.references import make_rs_graph
+from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges, n_neighbors
+
+if TYPE_CHECKING:
+    from spahgc._linear.node_features import NodeFeatures
+    from spahgc._spots.rows import Rows
+    from spahgc.nn import HeteroGraph
+    from spahgc.pp._register.lays import Lays
+
+N_PENALTY_COMPONENTS = 4
+"""Largest components by whose error the penalty of the line is chosen: smaller ones are mostly noise, and would raise it."""
+
+
+SEE_OVERALL = (KERNEL_OVERALL, PERCEPTRON_OVERALL)
+"""Experts that see features standardised over all references; the others see them standardised by slide."""
+
+
+def unproven_shares(experts: Sequence[str]) -> dict[str, float]:
+    """Weights where a single reference leaves nothing to hold out: equal shares of what sees features by slide.
+
+    Two halves of one slide are more alike than two slides, and what is standardised over all references is there the same as
+    by slide. On spinal cords, olfactory bulbs and kidney organoids, each slide predicted from a single other one, equal shares of
+    these were ahead of weights that the halves prove (``benchmarks/NOTES.md``).
+    """
+    heard = [name for name in experts if name not in SEE_OVERALL] or list(experts)
+    return {name: 1 / len(heard) if name in heard else 0.0 for name in experts}
+
+
+class Expert(Protocol):
+    """What says something of spots by what they look like."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Scores of the components, spots x components, of spots x features."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What experts see of some spots, and their surroundings, on principal axes; spots x features, float32.
+
+    Parameters
+    ----------
+    by_slide
+        Standardised over the spots of each slide.
+    overall
+        Standardised over the spots of all references; ``None`` where no expert looks at it.
+    """
+
+    by_slide: np.ndarray
+    overall: np.ndarray | None
+
+    def of(self, expert: str) -> np.ndarray:
+        """The view of an expert."""
+        if expert not in SEE_OVERALL:
+            return self.by_slide
+        if self.overall is None:
+            raise ValueError(
+                f'expert "{expert}" sees features that are standardised over all references, and there are none.'
+            )
+        return self.overall
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Trained experts beside line and graph, and the weights of all.
+
+    Parameters
+    ----------
+    fitted
+        Those that see a view of a spot, by name; one whose weights are zero is not among them.
+    weights
+        Of every expert; their sum is 1.
+    axes
+        To features that are standardised over all references; ``None`` where no expert looks at them.
+    placed
+        Weights of all experts, those of place among them, for a target on which a reference lies.
+    """
+
+    fitted: Mapping[str, KernelRidge | PerceptronExpert]
+    weights: Mapping[str, float]
+    axes: ImageAxes | None
+    placed: Mapping[str, float]
+
+    def views(self, spots: Spots, by_slide: np.ndarray) -> Views:
+        """What the experts see of a target's spots, of which features by slide are known."""
+        return Views(by_slide, None if self.axes is None else self.axes.transform(spots))
+
+    def uses(self, expert: str) -> bool:
+        """Whether an expert has any weight."""
+        return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
+
+    def blend(self, views: Views, known: Mapping[str, np.ndarray], *, placed: bool = False) -> np.ndarray:
+        """Weighted sum of what all experts say, spots x components; line, graph and experts of place are ``known``."""
+        said = {name: expert.predict(views.of(name)) for name, expert in self.fitted.items()} | dict(known)
+        return weighted_sum(self.placed if placed else self.weights, said)
+
+    def to_arrays(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Plain arrays by name, without the features of the nodes where a kernel has these as its landmarks."""
+        arrays = {f"weights.{name}": np.array(weight) for name, weight in self.weights.items()}
+        arrays |= {f"placed.{name}": np.array(weight) for name, weight in self.placed.items()}
+        for name, expert in self.fitted.items():
+            arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items() if array is not features}
+        if self.axes is not None:
+            arrays |= {f"axes.{name}": array for name, array in self.axes.to_arrays().items()}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: np.ndarray) -> Experts:
+        """The inverse of :meth:`to_arrays`."""
+        weights = {name: weight.item() for name, weight in arrays_with_prefix("weights.", arrays).items()}
+        fitted: dict[str, KernelRidge | PerceptronExpert] = {}
+        for name in weights:
+            parts = arrays_with_prefix(f"{name}.", arrays)
+            if parts:
+                is_network = name in (PERCEPTRON, PERCEPTRON_OVERALL)
+                fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**{"landmarks": features, **parts})
+        axes = arrays_with_prefix("axes.", arrays)
+        placed = {name: weight.item() for name, weight in arrays_with_prefix("placed.", arrays).items()}
+        return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None, placed)
+
+
+def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Sum of what experts with a weight say, times their weights; in one order, so that it is the same to the last bit."""
+    return np.sum([weights[name] * said[name] for name in (*EXPERTS, *PLACE_EXPERTS) if weights.get(name)], axis=0)
+
+
+def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:
+    if isinstance(expert, PerceptronExpert):
+        state = {name: part.numpy() for name, part in expert.network.state_dict().items()}
+        return {"size": np.array(expert.size), **state}
+    return {name: getattr(expert, name) for name in ("landmarks", "coefficients", "penalties", "slopes")}
+
+
+def _perceptron_of(parts: dict[str, np.ndarray]) -> PerceptronExpert:
+    size = parts.pop("size").item()
+    state = {name: torch.from_numpy(np.array(part)) for name, part in parts.items()}
+    first, *_, last = (part for part in state.values() if part.dim() == 2)
+    with torch.device("meta"):
+        network = new_perceptron(first.shape[1], last.shape[0])
+    network = network.to_empty(device="cpu")
+    network.load_state_dict(state)
+    return PerceptronExpert(network.eval(), size)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What references held out in turn say of the experts.
+
+    Parameters
+    ----------
+    weights
+        See :class:`Experts`.
+    panel
+        What the weighted experts predict of every reference without having seen it, spots x panel, float32.
+    views
+        What the experts see of the references.
+    axes, placed
+        See :class:`Experts`.
+    """
+
+    weights: dict[str, float]
+    panel: np.ndarray
+    views: Views
+    axes: ImageAxes | None
+    placed: dict[str, float]
+
+    def uses(self, expert: str) -> bool:
+        """Whether an expert has any weight."""
+        return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
+
+
+def prove_experts(
+    spots: Spots,
+    blocks: tuple[tuple[int, int], ...],
+    node_features: LowRankFeatures,
+    parameters: Parameters,
+    *,
+    patients: np.ndarray | None,
+    lays: Lays | None = None,
+    seed: int,
+    device: str,
+) -> Proof:
+    """Train all experts without each group of references in turn, and weigh them by what they say of it.
+
+    Parameters
+    ----------
+    spots
+        Spots of all references.
+    blocks
+        Columns of the embedding that belong together.
+    node_features
+        Axes and components of all references. Their expression has no part in the axes, which the folds share; each fold
+        has components of its own.
+    parameters
+        Which experts there are, and how they are trained.
+    patients
+        Patient of every spot, if each slide names one: what is held out together, unless sections lie on each other.
+    lays
+        How the references lie on each other; ``None`` where place has no part in it.
+    seed
+        Of networks.
+    device
+        Torch device of the graph.
+    """
+    views, axes = views_of(spots, blocks, node_features, parameters)
+    wanted = parameters.n_components
+    shape = len(spots), max(wanted) if isinstance(wanted, tuple) else wanted
+    names = [*parameters.experts, *(PLACE_EXPERTS if lays is not None else ())]
+    said, truth, placed = {name: np.zeros(shape) for name in names}, np.zeros(shape), np.zeros(len(spots), dtype=bool)
+    # What place is worth shows where a section of the same block stays among the others.
+    on_each_other = lays is not None and any(pair.used for pair in lays.pairs.values())
+    groups, folds = groups_of(spots, None if on_each_other else patients), []
+    is_single = len(np.unique(spots.slide)) == 1
+    heard = [name for name in parameters.experts if not is_single or unproven_shares(parameters.experts)[name]]
+    with progress_bar(total=None, desc="references held out", unit="fold") as bar:
+        for fold in hold_out_each(spots, parameters, groups):
+            cells = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # few spots have fewer components
+            truth[cells] = fold.truth
+            for name in heard:
+                said[name][cells] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
+            if lays is not None:
+                _say_by_place(said, placed, fold, spots, views.by_slide, lays)
+            folds.append((cells, fold.components))
+            bar.update()
+    if is_single:
+        weights = unproven_shares(parameters.experts)
+    else:
+        weights = prove_weights({name: said[name] for name in parameters.experts}, truth)
+    of_placed: dict[str, float] = {}
+    if placed.any():
+        of_spots = {name: part[placed] for name, part in said.items()}
+        of_placed = prove_weights(of_spots, truth[placed], shrinkage=PLACED_SHRINKAGE)
+    elif lays is not None:
+        of_placed = unproven_weights(weights)
+    blended = weighted_sum(weights, said)
+    panel = np.empty(spots.y.shape, dtype=np.float32)
+    for cells, known in folds:
+        panel[cells[0][:, 0]] = known.panel(blended[cells])
+    return Proof(weights, panel, views, axes, of_placed)
+
+
+def _say_by_place(
+    said: dict[str, np.ndarray], placed: np.ndarray, fold: Fold, spots: Spots, features: np.ndarray, lays: Lays
+) -> None:
+    """Let the experts of place say something of each slide that is held out and on which another one lies."""
+    for name in np.unique(spots.slide[fold.rows]):
+        rows = fold.rows[spots.slide[fold.rows] == name]
+        held_out = Spots.without_expression(features[rows], spots.xy[rows], str(name))
+        found = places_on(held_out, fold.spots, lays)
+        if found is None:
+            continue
+        xy, places = found
+        known = features[fold.others], places, fold.components.scores, fold.spots
+        for expert, scores in placed_scores(features[rows], xy, *known).items():
+            said[expert][np.ix_(rows, np.arange(scores.shape[1]))] = scores
+        placed[rows] = True
+
+
+def _held_out_scores(
+    name: str,
+    fold: Fold,
+    spots: Spots,
+    views: Views,
+    node_features: LowRankFeatures,
+    parameters: Parameters,
+    seed: int,
+    device: str,
+) -> np.ndarray:
+    """What an expert that learned from the others says of the spots that are held out."""
+    if name == GRAPH:
+        carried = node_features.features
+        nodes = LowRankFeatures(node_features.image_axes, fold.components, None, carried[fold.others])
+        return _graph_scores(nodes, fold.spots, carried[fold.rows], spots.xy[fold.rows], parameters, seed, device)
+    seen = views.of(name)
+    return fit_expert(name, seen[fold.others], fold.components, fold.spots, seed).predict(seen[fold.rows])
+
+
+def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: int) -> Any:
+    """Train an expert that sees a view of a spot; ``components`` hold the scores of the spots."""
+    slide = slide_or_half(spots)
+    if name == LINE:
+        return fit_ridge(x, components.scores, slide, n_scored=N_PENALTY_COMPONENTS)
+    if name in (PERCEPTRON, PERCEPTRON_OVERALL):
+        return fit_perceptron(x, components, spots, seed)
+    if name in (KERNEL, KERNEL_OVERALL):
+        return fit_kernel_ridge(x, components.scores, slide)
+    raise ValueError(f'no expert is called "{name}".')
+
+
+def views_of(
+    spots: Spots, blocks: tuple[tuple[int, int], ...], node_features: LowRankFeatures, parameters: Parameters
+) -> tuple[Views, ImageAxes | None]:
+    """What experts see of the references, and the axes of what is standardised over all of them, if one looks at that."""
+    if node_features.ridge is None:
+        raise ValueError("experts stand on the axes of a line. Pass line=True.")
+    by_slide = node_features.ridge.features
+    if not set(parameters.experts) & set(SEE_OVERALL):
+        return Views(by_slide, None), None
+    axes, overall = ImageAxes.fit(spots, blocks, n_axes=parameters.n_axes, n_around=parameters.n_around, by_slide=False)
+    return Views(by_slide, overall), axes
+
+
+def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: int) -> Experts:
+    """Train on all references those experts beside line and graph that earned a weight."""
+    if not isinstance(node_features, LowRankFeatures):
+        raise TypeError(f"experts predict components, found {type(node_features).__name__}.")
+    views = proof.views
+    apart = (LINE, GRAPH, *PLACE_EXPERTS)
+    names = [name for name in {**proof.weights, **proof.placed} if proof.uses(name) and name not in apart]
+    fitted = {name: fit_expert(name, views.of(name), node_features.components, spots, seed) for name in names}
+    return Experts(fitted, proof.weights, proof.axes, proof.placed)
+
+
+def _graph_scores(
+    node_features: LowRankFeatures,
+    known: Spots,
+    features: np.ndarray,
+    xy: np.ndarray,
+    parameters: Parameters,
+    seed: int,
+    device: str,
+) -> np.ndarray:
+    """Scores that a graph of some references gives to other spots."""
+    networks, _ = train_networks(known, node_features, parameters, seed=seed, device=device)
+    known_features, known_expression = node_features.features, node_features.expression
+    reference_graph = (
+        make_rs_graph(known_features, known_expression, parameters.n_reference) if parameters.layers else None
+    )
+    bank = Nodes(known_features)
+    wanted = n_neighbors(CS, bank, parameters)
+    cross = CS.build(bank, Nodes(features), wanted, _search_device(device)).graph
+    graph = target_graph(known_features, known_expression, features, xy, cross, reference_graph, parameters, device)
+    return predict_networks(networks, graph, xy, parameters, device)[0] * node_features.components.size
+
+
+def target_graph(
+    reference_features: Rows,
+    expression: np.ndarray,
+    features: Rows,
+    xy: np.ndarray,
+    cross: csr_matrix,
+    reference_graph: csr_matrix | None,
+    parameters: Parameters,
+    device: str,
+) -> HeteroGraph:
+    """Graph of a target with what it needs of the references, on a device."""
+    known = {CS.name: cross} | ({} if reference_graph is None else {RS.name: csr_matrix(reference_graph)})
+    nodes = {TARGET: Nodes(features, xy), REFERENCE: Nodes(reference_features, expression=expression)}
+    graphs = build_edges(nodes, parameters, known=known)
+    return hetero_graph(*needed_references(nodes, graphs, parameters.layers), device)
+
+
+def _search_device(device: str) -> str:
+    return device if device.startswith("cuda") else "cpu"

@@ -1,0 +1,111 @@
+"""Experts of place: what reference spots say of the spots on which they lie, where sections were laid over each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spahgc._linear.kernel import Kernel, KernelRidge, fit_kernel_ridge
+from spahgc._linear.place import Places, look_plus_place, look_times_place
+from spahgc._spots.rows import slide_or_half
+from spahgc.pp._register.picture import spot_pitch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spahgc._spots.rows import Spots
+    from spahgc.pp._register.lays import Lays
+
+PLUS, TIMES = PLACE_EXPERTS = "kernel_plus_place", "kernel_times_place"
+"""Kernel ridge regressions on likeness plus nearness, and on likeness that counts more at the same place."""
+
+_KERNELS = {PLUS: look_plus_place, TIMES: look_times_place}
+
+UNPROVEN_SHARES = {PLUS: 0.3, TIMES: 0.1}
+"""Their shares where no two references lie on each other, so that nothing can be held out: about what four sections of an
+olfactory bulb and three of a breast tumour prove, and less than either."""
+
+
+def places_on(target: Spots, known: Spots, lays: Lays) -> tuple[np.ndarray, Places] | None:
+    """Places of a slide's spots and of references, in the frame of the slide; ``None`` where no reference lies on it.
+
+    Parameters
+    ----------
+    target
+        The slide; of a target that was measured in part, its measured part lies where it is.
+    known
+        Spots of the references.
+    lays
+        How the slides lie on each other.
+    """
+    name, pitch = str(target.slide[0]), spot_pitch(target.xy)
+    if pitch is None:
+        return None
+    xy, frame = np.zeros((len(known), 2)), np.zeros(len(known), dtype=np.int64)
+    for i, reference in enumerate(np.unique(known.slide)):
+        rows = np.flatnonzero(known.slide == reference)
+        own = known.xy[rows]
+        laid = own if reference == target.own_reference else lays.laid(name, str(reference), own)
+        if laid is None:
+            xy[rows], frame[rows] = own / (spot_pitch(own) or pitch), i + 1
+        else:
+            xy[rows] = laid / pitch
+    places = Places(xy, frame)
+    return (target.xy / pitch, places) if places.known else None
+
+
+@dataclass(frozen=True)
+class PlacedExpert:
+    """An expert of place that was fitted for a slide.
+
+    Parameters
+    ----------
+    fitted, kernel
+        The regression and its kernel.
+    known, seen
+        Features and places side by side, of the references and of the slide's spots.
+    """
+
+    fitted: KernelRidge
+    kernel: Kernel
+    known: np.ndarray
+    seen: np.ndarray
+
+
+def fit_placed(
+    x: np.ndarray, xy: np.ndarray, known_x: np.ndarray, places: Places, scores: np.ndarray, known: Spots
+) -> dict[str, PlacedExpert]:
+    """The experts of place of some spots.
+
+    Parameters
+    ----------
+    x, xy
+        Features of the spots, and their places.
+    known_x, places, scores
+        Features, places and scores of the references.
+    known
+        The references.
+    """
+    slide, size = slide_or_half(known), float(np.square(known_x, dtype=np.float64).sum(axis=1).mean()) or 1.0
+    seen, there = Places(xy, np.zeros(len(xy), dtype=np.int64)).beside(x), places.beside(known_x)
+    kernels = {name: make(size) for name, make in _KERNELS.items()}
+    return {
+        name: PlacedExpert(fit_kernel_ridge(there, scores, slide, kernel=kernel), kernel, there, seen)
+        for name, kernel in kernels.items()
+    }
+
+
+def placed_scores(
+    x: np.ndarray, xy: np.ndarray, known_x: np.ndarray, places: Places, scores: np.ndarray, known: Spots
+) -> dict[str, np.ndarray]:
+    """What each expert of place says of some spots, spots x components; parameters as in :func:`fit_placed`."""
+    experts = fit_placed(x, xy, known_x, places, scores, known)
+    return {name: expert.fitted.predict(expert.seen, expert.kernel) for name, expert in experts.items()}
+
+
+def unproven_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights of all experts where place is known and could not be proven."""
+    left = 1 - sum(UNPROVEN_SHARES.values())
+    return {**{name: left * weight for name, weight in weights.items()}, **UNPROVEN_SHARES}
