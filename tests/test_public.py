@@ -266,6 +266,7 @@ def test_a_name_that_is_only_written_about_is_not_used() -> None:
 SEVERAL_POSITIONAL = {
     "image.cut_patch": "an image and a place on it",
     "image.thumbnail": "an image and a size",
+    "io.cells": "counts, places and image of the cells",
     "io.hest": "HEST's folder and the sample in it",
     "io.st": "a slide of legacy ST is three files",
     "pl.attribution": "a slide, one of its spots, and the references that have the patches",
