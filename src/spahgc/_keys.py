@@ -105,7 +105,7 @@ class Obsm:
 
     @staticmethod
     def shares(column: str) -> str:
-        """Pooled spots: share of the pooled cells in each category of a column of ``obs``, spots x categories."""
+        """Pooled spots: share of the pooled cells in each category of a column of ``obs``, in their order."""
         return f"{column}_share"
 
     @staticmethod

@@ -33,6 +33,20 @@ class Feature:
     """As GeoJSON has them: nested lists of numbers, x before y."""
     properties: Mapping[str, Any]
 
+    @property
+    def label(self) -> str:
+        """What a person calls it: its ``name``, else its class, else its ``id``."""
+        named = self.properties.get("name")
+        return str(named) if named else self.classification or self.name
+
+    @property
+    def classification(self) -> str:
+        """Its class in QuPath, empty where it has none."""
+        found = self.properties.get("classification")
+        if isinstance(found, Mapping):
+            found = found.get("name") or ": ".join(map(str, found.get("names", [])))
+        return str(found) if found else ""
+
     def outline(self) -> NDArray[np.float64]:
         """The outer ring of a polygon, of several parts the largest; vertices x 2."""
         parts = self.coordinates if self.kind == "MultiPolygon" else [self.coordinates]
