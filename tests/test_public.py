@@ -277,6 +277,7 @@ SEVERAL_POSITIONAL = {
     "pp.cross_graph": "edges go from the slide to the bank",
     "pp.embed_many": "where from and where to",
     "pp.hetero_data": "a graph of two node types: the slide and the bank",
+    "pp.points": "an image and the points on it",
     "pp.register": "the slide and the references that are laid over it",
     "pp.use_embedding": "a slide and one of its keys",
     "tl.attribution": "a slide and one of its spots",

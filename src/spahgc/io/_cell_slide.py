@@ -159,8 +159,19 @@ def check_min_counts(min_counts: object) -> int:
     return int(min_counts)
 
 
-def check_outline_size(polygons: Polygons, mpp: float | None, label: str) -> None:
+def check_outline_size(polygons: Polygons, mpp: float | None, label: str, *, largest: bool = True) -> None:
     """Refuse outlines whose size is that of no cell, as where microns are taken for pixels.
+
+    Parameters
+    ----------
+    polygons
+        The outlines, pixels.
+    mpp
+        Microns per pixel; ``None``: not known, and nothing is checked.
+    label
+        How messages call them.
+    largest
+        Whether they may not be larger than cells either.
 
     Raises
     ------
@@ -177,7 +188,7 @@ def check_outline_size(polygons: Polygons, mpp: float | None, label: str) -> Non
             f"coordinates look like microns, in which they would be {pixels:.3g} um wide: divide them by {mpp:.4g}, since pixels of the "
             "full-resolution image are needed; or the resolution is wrong."
         )
-    if pixels * mpp > LARGEST_CELL_UM:
+    if largest and pixels * mpp > LARGEST_CELL_UM:
         raise ValueError(
             f"{label} are {pixels * mpp:.4g} um wide (median; {pixels:.4g} px of {mpp:.4g} um), larger than any cell. Are they "
             "regions, or is the resolution wrong?"
