@@ -283,6 +283,7 @@ SEVERAL_POSITIONAL = {
     "tl.attribution": "a slide and one of its spots",
     "tl.enrich": "a slide and the gene sets, as in decoupler",
     "tl.predict": "the slide and the references it is predicted from",
+    "tl.transfer": "the slide and the references whose labels it gets",
     "tl.predict_many": "where from and where to",
 }
 """Functions with more than one positional argument, and why it is read well without its name."""

@@ -184,6 +184,8 @@ class Uns:
     """Microns per pixel of the slide's full-resolution image."""
     tiles = "tiles"
     """How a grid of pseudo-spots was laid over the tissue of an image."""
+    transfers = "transfers"
+    """One record for each label or value that came from references, by its key."""
     pooled = "pooled"
     """Of a slide that was pooled: from what, how, and what was left out."""
     controls = "controls"
