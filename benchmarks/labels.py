@@ -33,7 +33,12 @@ LABEL = "label"
 CLUSTERS = "{}-cluster-annotation.tsv.gz"
 MAX_ITERATIONS = 500
 BASELINES = ("majority", "nearest", "nearest, patch", "logistic", "logistic, patch")
-SCORES = {"balanced_accuracy": "balanced accuracy", "log_loss": "log loss", "accuracy": "accuracy", "calibration_error": "calibration error"}
+SCORES = {
+    "balanced_accuracy": "balanced accuracy",
+    "log_loss": "log loss",
+    "accuracy": "accuracy",
+    "calibration_error": "calibration error",
+}
 
 
 def main() -> None:
@@ -83,7 +88,9 @@ def with_labels(slide: AnnData, folder: Path | None) -> AnnData | None:
     if found is None:
         return None
     table = pd.read_csv(found, sep="\t")
-    labels = {f"{round(x)}x{round(y)}": str(label) for x, y, label in zip(table["x"], table["y"], table["label"], strict=True)}
+    labels = {
+        f"{round(x)}x{round(y)}": str(label) for x, y, label in zip(table["x"], table["y"], table["label"], strict=True)
+    }
     slide.obs[LABEL] = pd.Series([labels.get(spot) for spot in slide.obs_names], index=slide.obs_names, dtype=object)
     return slide
 

@@ -83,7 +83,7 @@ def test_real_files_of_qupath_are_read(her2st: Path) -> None:
     folder = her2st.parent / "files" / "qupath"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    image = np.full((26000, 26000, 3), (200, 150, 190), dtype=np.uint8)[:, :]
+    image = np.broadcast_to(np.array([200, 150, 190], dtype=np.uint8), (26000, 26000, 3))
     for name, points in (
         ("demo_points.geojson", True),
         ("annotations-mixed_types.geojson", False),
