@@ -171,7 +171,7 @@ def test_names_that_differ_between_patients_are_told(slides: list[AnnData]) -> N
         if slide.obs["patient"].iloc[0] == "P2":
             slide.obs[KEY] = slide.obs[KEY].astype(str).replace({"tumour": "carcinoma"})
     with pytest.warns(
-        UserWarning, match='differ between patients .*"carcinoma", "tumour" do not occur in all of "P2", "P1"'
+        UserWarning, match='differ between patients .*"carcinoma", "tumour" do not occur in all of "P1", "P2"'
     ):
         sp.tl.transfer(bare(slides[0]), refs, keys=KEY)
 
@@ -268,4 +268,4 @@ def test_clusters_of_measured_sections_are_told_better_than_by_the_most_frequent
     own = label_scores(np.asarray(target.obsm["spahgc_cluster"], float)[truth.notna()], codes)
     majority = np.bincount(codes).max() / len(codes)
     assert own["accuracy"] > majority + 0.1
-    assert own["balanced_accuracy"] > 0.3
+    assert own["balanced_accuracy"] > 1 / len(record["labels"]) + 0.1
