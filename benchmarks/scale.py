@@ -1,10 +1,10 @@
-"""Time and peak memory of a prediction and of a fit against the number of spots of one slide.
+"""Time and peak memory of a prediction, of a fit and of a figure against the number of spots of one slide.
 
     python benchmarks/scale.py                                   # 5,000, 50,000 and 500,000 spots; hours, 8 GB
     python benchmarks/scale.py --spots 5000 20000 --threads 1
 
 Embeddings are given: 1,024 numbers a spot, made from smooth fields over the tissue, as are the counts of 200 genes,
-the panel. Every figure comes from a fresh process, whose largest resident size is its peak; that counts the
+the panel; drawn is one gene, measured and predicted, into a PNG file. Every number comes from a fresh process, whose largest resident size is its peak; that counts the
 embedding, the counts and all libraries. Beside each time stands a floor: the matrix products alone that it cannot do
 without, in the same process. Beside each peak stands what was there before the call.
 """
@@ -128,6 +128,26 @@ def fit(n: int, device: str, epochs: int | None) -> dict[str, float]:
     return {**taken, **floor, "before": before, "peak": peak}
 
 
+def figure(n: int) -> dict[str, float]:
+    import numpy as np
+
+    import spahgc as sp
+
+    slide = make_slide(n, 4, counts=True)
+    slide.layers["spahgc"] = np.log1p(np.asarray(slide.X.todense(), dtype=np.float32))
+    slide.var["spahgc_panel"] = True
+    del slide.obsm[KEY]
+    record = {"units": "log1p counts per 10,000", "genes": [str(gene) for gene in slide.var_names]}
+    slide.uns["spahgc"] = {"predictions": {"spahgc": record}}
+    with tempfile.TemporaryDirectory() as home:
+        # The first call loads libraries: once, whatever the size.
+        sp.pl.spatial_genes(slide[:500].copy(), slide.var_names[0], save=Path(home) / "first.png")
+        before, clock = peak_gb(), Clock()
+        sp.pl.spatial_genes(slide, slide.var_names[0], save=Path(home) / "genes.png")
+        taken = clock.read("seconds")
+    return {**taken, "floor": 0.0, "before": before, "peak": peak_gb()}
+
+
 def make_model(folder: Path, device: str) -> None:
     import spahgc as sp
 
@@ -149,6 +169,8 @@ def child(arguments: argparse.Namespace) -> None:
         return
     if label == "predict":
         print(json.dumps(predict(int(n), Path(folder), arguments.device)))
+    elif label == "figure":
+        print(json.dumps(figure(int(n))))
     else:
         print(json.dumps(fit(int(n), arguments.device, arguments.epochs)))
 
@@ -170,7 +192,7 @@ def measure(label: str, n: int, folder: str, arguments: argparse.Namespace) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spots", type=int, nargs="+", default=list(SPOTS))
-    parser.add_argument("--what", nargs="+", choices=["predict", "fit"], default=["predict", "fit"])
+    parser.add_argument("--what", nargs="+", choices=["predict", "fit", "figure"], default=["predict", "fit"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--epochs", type=int, help="of a fit; those of the default preset where it is left out")
@@ -189,9 +211,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as home:
         folder = str(Path(home) / "model")
-        if "predict" in arguments.label:
+        if "predict" in arguments.what:
             measure("model", 0, folder, arguments)
-        for label in arguments.label:
+        for label in arguments.what:
             smallest = None
             for n in sorted(arguments.spots):
                 got = measure(label, n, folder, arguments)

@@ -109,6 +109,18 @@ def test_sections_are_laid_over_each_other() -> None:
     assert target.uns["spahgc"]["registration"]["references"] == ["P2S1", "P3S1"]
 
 
+def test_cells_are_added_up_and_labelled(slides: list[AnnData]) -> None:
+    (cells,) = sp.datasets.simulated(1, n_patients=1, n_spots=24, n_genes=20, cells=True)
+    target, *refs = slides
+    for slide in slides:
+        slide.obs["cell_type"] = slide.obs["domain"]
+        sp.pp.embed(slide, encoder="efficientnet_lite0", context=False)
+    del target.obs["cell_type"]
+    names = run("cells.md", cells=cells, target=target, refs=refs)
+    assert names["tiles"].X.sum() == cells.X.sum() > names["spots"].X.sum()
+    assert target.obs["spahgc_cell_type"].notna().all()
+
+
 def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     target, *refs = slides
     tifffile.imwrite(

@@ -266,6 +266,7 @@ def test_a_name_that_is_only_written_about_is_not_used() -> None:
 SEVERAL_POSITIONAL = {
     "image.cut_patch": "an image and a place on it",
     "image.thumbnail": "an image and a size",
+    "io.cells": "counts, places and image of the cells",
     "io.hest": "HEST's folder and the sample in it",
     "io.st": "a slide of legacy ST is three files",
     "pl.attribution": "a slide, one of its spots, and the references that have the patches",
@@ -276,11 +277,13 @@ SEVERAL_POSITIONAL = {
     "pp.cross_graph": "edges go from the slide to the bank",
     "pp.embed_many": "where from and where to",
     "pp.hetero_data": "a graph of two node types: the slide and the bank",
+    "pp.points": "an image and the points on it",
     "pp.register": "the slide and the references that are laid over it",
     "pp.use_embedding": "a slide and one of its keys",
     "tl.attribution": "a slide and one of its spots",
     "tl.enrich": "a slide and the gene sets, as in decoupler",
     "tl.predict": "the slide and the references it is predicted from",
+    "tl.transfer": "the slide and the references whose labels it gets",
     "tl.predict_many": "where from and where to",
 }
 """Functions with more than one positional argument, and why it is read well without its name."""

@@ -356,7 +356,7 @@ def test_a_copy_shares_all_but_the_table(target):
     assert list(with_table(sdata, target, "other").tables) == ["table", "other"]
 
 
-PATHS = {"tile", "open_bank", "embed_many", "predict_many"}
+PATHS = {"tile", "points", "open_bank", "embed_many", "predict_many"}
 """Functions that take an image or files, and no slide in memory."""
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)

@@ -56,6 +56,12 @@ class Obs:
     """Tiles: variance of the Laplacian of the brightness (0 to 255) at 1 um per pixel; high is sharp."""
     patch_padded = "spahgc_patch_padded"
     """True where the patch of a spot reaches past the image and was padded."""
+    area = "area_um2"
+    """Area of a cell or region, square microns."""
+    few_counts = "few_counts"
+    """Cells: True where there are fewer counts than the reader's `min_counts`; they are kept."""
+    n_pooled = "n_pooled"
+    """Pooled spots: cells, bins or spots whose counts were added up in it."""
     context_padded = "spahgc_context_padded"
     """True where one of the patches of several sizes around a spot reaches past the image and was padded."""
 
@@ -91,6 +97,16 @@ class Obsm:
     """CSR, target spots x bank spots, values = cosine similarity."""
     transcriptome = "spahgc_transcriptome"
     """Bank: expression of the genes that the references cover best, CSR, spots x covered genes, float32."""
+
+    polygons = "polygons"
+    """Outlines of cells, CSR, float32: row i holds x0, y0, x1, y1, ... of cell i, pixels of the full-resolution image."""
+    controls = "controls"
+    """Counts of what is no gene (control probes, blank and unassigned codewords), a table of cells x kinds."""
+
+    @staticmethod
+    def shares(column: str) -> str:
+        """Pooled spots: share of the pooled cells in each category of a column of ``obs``, in their order."""
+        return f"{column}_share"
 
     @staticmethod
     def embedding(encoder: str) -> str:
@@ -168,6 +184,12 @@ class Uns:
     """Microns per pixel of the slide's full-resolution image."""
     tiles = "tiles"
     """How a grid of pseudo-spots was laid over the tissue of an image."""
+    transfers = "transfers"
+    """One record for each label or value that came from references, by its key."""
+    pooled = "pooled"
+    """Of a slide that was pooled: from what, how, and what was left out."""
+    controls = "controls"
+    """Of a slide of cells: names of the features that are no gene, by kind."""
     slide_image = "slide_image"
     """Key of the image of a SpatialData that these microns belong to."""
     patch_um = "patch_um"

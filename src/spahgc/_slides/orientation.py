@@ -101,7 +101,7 @@ def refuse_swapped(
     axes = array_axes(grid, xy)
     if axes is None or axes is Axes.TURNED:
         return
-    gain = None if image is None else _gain_by_swapping(image, xy * scale)
+    gain = None if image is None else gain_by_swapping(image, xy * scale)
     found = f"the columns of the array run along {'y' if axes is Axes.TRANSPOSED else 'x'}, and the array is mirrored"
     remedy = (
         'If they are, swap them: adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1], or exchange the columns of the '
@@ -120,7 +120,7 @@ def refuse_swapped(
         )
 
 
-def _gain_by_swapping(image: ImageSource, xy: NDArray[np.float64]) -> float | None:
+def gain_by_swapping(image: ImageSource, xy: NDArray[np.float64]) -> float | None:
     """How much more tissue lies under the spots with x and y swapped, in standard deviations; ``None``: not known."""
     source = at_level(image, max(image.height, image.width) / PICTURE_PX)
     if source.height * source.width > MAX_PICTURE_PIXELS:

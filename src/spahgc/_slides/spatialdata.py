@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spahgc._keys import UNS, Uns
+from spahgc._slides.polygons import Polygons
 from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.tables import Annotation, annotation
 from spahgc._validate import quoted
@@ -61,6 +62,22 @@ class SpotsOnImage:
     """Microns per pixel, where something says so."""
     diameter_px: float | None
     """Median diameter of a spot, pixels; of polygons that of a circle of their area."""
+    geometry: Any = None
+    """Geometries of the spots in their own coordinates, as geopandas has them."""
+    to_image: AffineMatrix | None = None
+    """From these to pixels of the image."""
+
+    @property
+    def outlines(self) -> Polygons | None:
+        """Outlines in pixels, where all shapes are polygons; of several parts the largest."""
+        if (
+            self.geometry is None
+            or self.to_image is None
+            or not set(self.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
+        ):
+            return None
+        parts = [max(getattr(shape, "geoms", [shape]), key=lambda part: part.area) for shape in self.geometry]
+        return Polygons.of_rings([np.asarray(part.exterior.coords)[:, :2] for part in parts]).moved(self.to_image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +90,8 @@ class _Shapes:
     diameter: float | None
     transformations: Mapping[str, AffineMatrix]
     """To every coordinate system in which the element stands."""
+    geometry: Any
+    """Their geometries, a row a spot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +118,11 @@ class _Candidate:
 
 
 def spots_on_image(
-    sdata: SpatialData, table: AnnData, *, image_key: str | None = None, coordinate_system: str | None = None
+    sdata: SpatialData,
+    table: AnnData,
+    *,
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
 ) -> SpotsOnImage:
     """Find the spots of a table on an image of its SpatialData.
 
@@ -145,12 +168,54 @@ def spots_on_image(
         image_key=chosen.key,
         mpp=_image_mpp(table, chosen.key, _transformations(element), is_finest),
         diameter_px=None if spots.diameter is None else spots.diameter * chosen.scale,
+        geometry=spots.geometry,
+        to_image=chosen.matrix,
     )
 
 
 def spots_in_plane(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:
     """Centres of the spots of a table: on the image, or in the coordinates of the shapes if there is no image."""
     return spots_on_image(sdata, table).xy if sdata.images else _spots_of(sdata, table).xy
+
+
+def element_matrix(shapes: Any, image: Any) -> AffineMatrix | None:
+    """The way from a table of shapes to the pixels of an image, where both are elements of a SpatialData.
+
+    Parameters
+    ----------
+    shapes
+        Anything; what is no element of shapes has no way of its own.
+    image
+        The image; a file or an array has none either, and shapes must then be in its pixels as they are.
+
+    Returns
+    -------
+    3 x 3, or ``None`` where the coordinates are pixels as they are.
+
+    Raises
+    ------
+    ValueError
+        If they share no coordinate system, or shapes have a transformation and the image is no element that tells where it
+        leads.
+    """
+    if "transform" not in getattr(shapes, "attrs", {}):
+        return None
+    of_shapes = _transformations(shapes)
+    if "transform" not in getattr(image, "attrs", {}) and not hasattr(image, "children"):
+        if all(np.allclose(matrix, np.eye(3)) for matrix in of_shapes.values()):
+            return None
+        raise ValueError(
+            f"the shapes have a transformation (to {quoted(of_shapes)}), and nothing tells how the image lies there. Pass the image of the "
+            'SpatialData, sdata["image"], or shapes in its pixels: spatialdata.transform(shapes, to_coordinate_system=...).'
+        )
+    of_image = _transformations(image)
+    shared = [system for system in of_shapes if system in of_image]
+    if not shared:
+        raise ValueError(
+            f"shapes and image share no coordinate system: the shapes are in {quoted(of_shapes)}, the image in {quoted(of_image)}. Align "
+            f"them with {SET_TRANSFORMATION}."
+        )
+    return _inverse(of_image[shared[0]]) @ of_shapes[shared[0]]
 
 
 def _transform_points(matrix: AffineMatrix, xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,6 +257,7 @@ def _spots_of(sdata: SpatialData, table: AnnData) -> _Shapes:
         np.column_stack([centres.x, centres.y]).astype(np.float64),
         _diameter(shapes, rows),
         _transformations(shapes),
+        geometry,
     )
 
 

@@ -17,7 +17,7 @@ from spahgc.datasets._functions import (
     visium_bc,
 )
 from spahgc.datasets._load import fetch
-from spahgc.datasets._simulated import simulated
+from spahgc.datasets._simulated import simulated, simulated_truth
 
 __all__ = [
     "CohortUnavailableError",
@@ -31,6 +31,7 @@ __all__ = [
     "hest_pancreas2",
     "olfactory_bulb",
     "simulated",
+    "simulated_truth",
     "spinal_cord",
     "visium_bc",
 ]

@@ -149,6 +149,18 @@ class Nuclei:
     angles: Points
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The nuclei that an image shows."""
+
+    centres: Points
+    """(x, y), image pixels."""
+    kinds: NDArray[np.str_]
+    """Name of the domain whose nuclei look like each."""
+    radii_um: Points
+    """Radius of a circle of its area, um."""
+
+
 def draw_stain(effect: float, rng: np.random.Generator) -> Stain:
     """Draw one patient's stain; `effect` is the sd of the log concentration of either dye."""
     strength = np.exp(effect * rng.standard_normal(2))
@@ -159,11 +171,13 @@ def draw_stain(effect: float, rng: np.random.Generator) -> Stain:
     return Stain(vectors[0].astype(np.float32), vectors[1].astype(np.float32), white.astype(np.float32))
 
 
-def draw_image(proportions: Floats, tissue: NDArray[np.bool_], stain: Stain, rng: np.random.Generator) -> Pixels:
+def draw_image(
+    proportions: Floats, tissue: NDArray[np.bool_], stain: Stain, rng: np.random.Generator
+) -> tuple[Pixels, Seen]:
     """Draw a slide.
 
     `proportions` is domains x rows x columns of the field raster (`FIELD_CELL_PX` image pixels a cell), `tissue` says
-    where there is tissue on the ground raster (`GROUND_PX` image pixels a cell).
+    where there is tissue on the ground raster (`GROUND_PX` image pixels a cell). Beside the image: the nuclei in it.
     """
     labels = _labels(proportions, rng)
     labels[~tissue] = OUTSIDE
@@ -173,9 +187,8 @@ def draw_image(proportions: Floats, tissue: NDArray[np.bool_], stain: Stain, rng
     for dye in (canvas.haematoxylin, canvas.eosin):
         gaussian_filter(dye, EDGE_UM / GROUND_UM / 2, output=dye)
     haematoxylin, eosin = (_finer(dye, GROUND_PX) for dye in (canvas.haematoxylin, canvas.eosin))
-    for group in nuclei:
-        _stamp(haematoxylin, eosin, group, rng)
-    return _colours(haematoxylin, eosin, stain, rng)
+    stamped = [_stamp(haematoxylin, eosin, group, rng) for group in nuclei]
+    return _colours(haematoxylin, eosin, stain, rng), _seen(nuclei, stamped)
 
 
 def smooth_noise(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> Floats:
@@ -372,8 +385,24 @@ def _kernels(domain: Domain, rng: np.random.Generator) -> list[Floats]:
     return kernels
 
 
-def _stamp(haematoxylin: Floats, eosin: Floats, nuclei: Nuclei, rng: np.random.Generator) -> None:
-    """Stamp nuclei into the full-resolution densities; those cut by the image's border are left out."""
+def _seen(nuclei: list[Nuclei], stamped: list[NDArray[np.bool_]]) -> Seen:
+    """The nuclei that were stamped."""
+    centres = [np.rint(group.centres[fits] * GROUND_PX) for group, fits in zip(nuclei, stamped, strict=True)]
+    kinds = [np.full(int(fits.sum()), group.domain.name) for group, fits in zip(nuclei, stamped, strict=True)]
+    radii = [
+        np.full(int(fits.sum()), np.sqrt(np.prod(group.domain.nucleus_radii_um)))
+        for group, fits in zip(nuclei, stamped, strict=True)
+    ]
+    empty = np.empty((0, 2))
+    return Seen(
+        np.concatenate([empty, *centres]),
+        np.concatenate([np.empty(0, str), *kinds]),
+        np.concatenate([np.empty(0), *radii]),
+    )
+
+
+def _stamp(haematoxylin: Floats, eosin: Floats, nuclei: Nuclei, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Stamp nuclei into the full-resolution densities, and say which; those cut by the image's border are left out."""
     kernels = _kernels(nuclei.domain, rng)
     side = kernels[0].shape[0]
     corners = np.rint(nuclei.centres * GROUND_PX).astype(int) - side // 2
@@ -386,6 +415,7 @@ def _stamp(haematoxylin: Floats, eosin: Floats, nuclei: Nuclei, rng: np.random.G
         kernel = kernels[kind]
         np.maximum(haematoxylin[window], kernel * dark, out=haematoxylin[window])
         eosin[window] *= 1 - (1 - NUCLEUS_EOSIN_LEFT) * np.minimum(kernel, 1)
+    return np.asarray(fits)
 
 
 def _colours(haematoxylin: Floats, eosin: Floats, stain: Stain, rng: np.random.Generator) -> Pixels:

@@ -11,7 +11,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
+from spahgc._validate import quoted
 from spahgc.datasets import _histology as histology
 from spahgc.datasets._histology import FIELD_CELL_PX, GROUND_PX, MPP_UM, NAMES, Floats, Pixels, Stain
 
@@ -36,6 +38,8 @@ OUTLINE_POINTS = 721
 FIELD_UM = 130.0
 DOMAIN_CONTRAST = 4.0
 """Length scale of the latent fields, and the sd of the softmax logits of the domains."""
+PAST_THE_RIM = "nearest"
+"""What a field is past the rim of its raster: nuclei stand up to half a cell of it outside."""
 DISC_RINGS = 4
 """Concentric rings of points on which a field is averaged over a spot's disc."""
 
@@ -108,6 +112,7 @@ def simulated(
     dispersion: float = 0.1,
     batch_effect: float = 0.3,
     stain_effect: float = 0.2,
+    cells: bool = False,
     seed: int = 0,
 ) -> list[AnnData]:
     """Simulate H&E slides with spatial gene expression whose truth is known.
@@ -134,6 +139,9 @@ def simulated(
     stain_effect
         Standard deviation over the patients of the log concentration of either dye.
         The hue of the dyes and the brightness vary in proportion.
+    cells
+        Return cells instead of spots: one for each nucleus that the image shows. Image, fields, genes and patients are those
+        of the spots of the same arguments.
     seed
         Seed. A slide depends on it and on its own patient and place, not on `n_slides` or `n_patients`.
 
@@ -150,7 +158,12 @@ def simulated(
     - `layers["truth"]`: log1p of the expected counts per 10,000, without depth and noise, with the batch effect;
     - `uns["spatial"][slide]`: as scanpy has it; `hires` is the full-resolution image (0.8 um per pixel);
     - `uns["truth"]`: domain names, `loadings` (genes x domains), `hidden_loadings`, `baseline`, `batch`
-      (each by gene), the patient's `stain`, and the arguments `dispersion`, `depth` and `seed`.
+      (each by gene), the patient's `stain`, the arguments `dispersion`, `depth` and `seed`, and the fields
+      (:func:`simulated_truth` gives the expression at any place).
+
+    With `cells`, cells x genes: `obs` has no array, but `nucleus` (what it looks like), `area_um2` (of the nucleus) and `spot`
+    (name of the spot of 55 um in which it lies, empty between the spots); what is said of a spot's disc holds of the
+    cell's centre.
 
     Raises
     ------
@@ -163,7 +176,8 @@ def simulated(
     ``sum_d loading_gd share_id``, and for hidden genes ``loading_g hidden_i``. A softmax within each kind of gene
     gives proportions; a kind's total is fixed, so that flat genes do not mirror the others.
     Counts are negative binomial (gamma-Poisson) with a log-normal depth (sd 0.3).
-    Shares are a softmax of Gaussian random fields; the hidden field is one more, made uncorrelated with the
+    The expected total of a cell is `depth` over the mean number of cells in a spot, so that cells that are added up are as
+    deep as spots. Shares are a softmax of Gaussian random fields; the hidden field is one more, made uncorrelated with the
     shares on each slide, since over a finite slide two smooth fields correlate by chance.
 
     Examples
@@ -183,8 +197,69 @@ def simulated(
         place, patient = divmod(index, n_patients)
         branch = np.random.SeedSequence(seed, spawn_key=(SLIDE_STREAM, patient, place))
         name = f"{patients[patient].name}S{place + 1}"
-        slides.append(_draw_slide(name, n_spots, genes, patients[patient], sampling, branch))
+        drawn = _draw_picture(name, n_spots, genes, patients[patient], branch)
+        slides.append((_draw_cells if cells else _draw_spots)(drawn, genes, patients[patient], sampling))
     return slides
+
+
+def simulated_truth(
+    adata: AnnData, *, points: NDArray[np.floating] | None = None, diameter_um: float = 0.0
+) -> pd.DataFrame:
+    """Compute the expected expression of a simulated slide at any place, at any resolution.
+
+    Parameters
+    ----------
+    adata
+        A slide of :func:`simulated`, of spots or cells.
+    points
+        Places (x, y), points x 2, pixels of the image; ``None`` takes those of the slide itself.
+    diameter_um
+        Diameter of the disc over which the fields are averaged, microns; 0 is the point itself.
+
+    Returns
+    -------
+    Points x genes, log1p of the expected counts per 10,000, as in ``layers["truth"]``.
+
+    Raises
+    ------
+    KeyError
+        If it is no simulated slide, or genes were renamed.
+    ValueError
+        If points are not (x, y) or not finite, or the diameter is negative.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=40, n_genes=20)
+    >>> sp.datasets.simulated_truth(slide, points=[[400.0, 300.0]]).shape
+    (1, 20)
+    """
+    truth = adata.uns.get("truth", {})
+    if "field" not in truth:
+        raise KeyError('uns["truth"] has no fields: pass a slide of spahgc.datasets.simulated.')
+    missing = [gene for gene in adata.var_names if gene not in set(map(str, truth["genes"]))]
+    if missing:
+        raise KeyError(f"genes {quoted(missing)} are none of those that were simulated. Keep their names.")
+    xy = np.asarray(adata.obsm["spatial"] if points is None else points, dtype=np.float64)
+    if xy.ndim != 2 or xy.shape[1] != 2 or not np.isfinite(xy).all():
+        raise ValueError(
+            f"points are of shape {xy.shape}; pass finite numbers, points x 2, (x, y) in pixels of the image"
+        )
+    if not (np.isfinite(diameter_um) and diameter_um >= 0):
+        raise ValueError(f"diameter_um={diameter_um!r}; pass microns of at least 0")
+    shares = _shares(truth["field"], xy, diameter_um / MPP_UM)
+    hidden = _under_spots(truth["hidden_field"], xy, diameter_um / MPP_UM) - shares @ np.asarray(
+        truth["hidden_explained"]
+    )
+    expected = _expected(
+        np.asarray(truth["baseline"]),
+        np.asarray(truth["batch"]),
+        (np.asarray(truth["loadings"]), np.asarray(truth["hidden_loadings"])),
+        np.array([str(kind) for kind in truth["kinds"]]),
+        (shares, hidden / float(truth["hidden_sd"])),
+    )
+    whole = pd.DataFrame(np.log1p(TRUTH_TOTAL * expected), columns=[str(gene) for gene in truth["genes"]])
+    return whole[list(adata.var_names)]
 
 
 def _check_sizes(n_slides: int, n_patients: int, n_spots: int, n_genes: int, n_domains: int, seed: int) -> None:
@@ -249,42 +324,141 @@ def _draw_patient(index: int, n_genes: int, batch_effect: float, stain_effect: f
     return Patient(f"P{index + 1}", stain, batch)
 
 
-def _draw_slide(
-    name: str, n_spots: int, genes: Genes, patient: Patient, sampling: Sampling, branch: np.random.SeedSequence
-) -> AnnData:
-    """Draw one slide: outline, fields, image, counts, each from its own stream."""
-    outline_rng, field_rng, image_rng, count_rng = (np.random.default_rng(child) for child in branch.spawn(4))
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A slide before anything was counted on it."""
+
+    name: str
+    layout: Layout
+    proportions: Floats
+    hidden_field: Floats
+    hidden: Hidden
+    image: Pixels
+    nuclei: histology.Seen
+    count_rng: np.random.Generator
+    cell_rng: np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """The hidden field without what the shares explain of it on the spots of a slide."""
+
+    explained: Doubles
+    """Its coefficients on the shares."""
+    sd: float
+    """Standard deviation of the rest over the spots."""
+
+    def rest(self, hidden: Doubles, shares: Doubles) -> Doubles:
+        """Its values at places of known shares."""
+        return (hidden - shares @ self.explained) / self.sd
+
+
+def _draw_picture(name: str, n_spots: int, genes: Genes, patient: Patient, branch: np.random.SeedSequence) -> Picture:
+    """Draw outline, fields and image of a slide, each from its own stream."""
+    outline_rng, field_rng, image_rng, count_rng, cell_rng = (np.random.default_rng(child) for child in branch.spawn(5))
     layout = _draw_layout(n_spots, outline_rng)
     proportions, hidden_field = _draw_fields(layout, genes.loadings.shape[1], field_rng)
-    image = histology.draw_image(proportions, layout.tissue, patient.stain, image_rng)
-    shares = np.column_stack([_under_spots(share, layout.xy) for share in proportions])
-    shares /= shares.sum(1, keepdims=True)
-    hidden = _unexplained(_under_spots(hidden_field, layout.xy), shares)
-    expected = _expected_proportions(genes, patient, shares, hidden)
-    spot_depth = sampling["depth"] * np.exp(count_rng.normal(-(DEPTH_LOG_SD**2) / 2, DEPTH_LOG_SD, n_spots))
-    counts = _draw_counts(expected * spot_depth[:, None], sampling["dispersion"], count_rng)
+    image, nuclei = histology.draw_image(proportions, layout.tissue, patient.stain, image_rng)
+    shares = _shares(proportions, layout.xy, SPOT_DIAMETER_PX)
+    hidden = _unexplained(_under_spots(hidden_field, layout.xy, SPOT_DIAMETER_PX), shares)
+    return Picture(name, layout, proportions, hidden_field, hidden, image, nuclei, count_rng, cell_rng)
+
+
+def _draw_spots(drawn: Picture, genes: Genes, patient: Patient, sampling: Sampling) -> AnnData:
+    """Count the genes of the spots."""
+    layout, name = drawn.layout, drawn.name
+    shares = _shares(drawn.proportions, layout.xy, SPOT_DIAMETER_PX)
+    hidden = drawn.hidden.rest(_under_spots(drawn.hidden_field, layout.xy, SPOT_DIAMETER_PX), shares)
+    columns: dict[str, object] = {
+        "array_row": layout.row,
+        "array_col": layout.col,
+        "in_tissue": np.ones(len(layout.xy), dtype=np.int64),
+    }
+    names = [f"{name}_{row:03d}x{col:03d}" for row, col in zip(layout.row, layout.col, strict=True)]
+    return _counted(
+        drawn,
+        Places(layout.xy, shares, hidden, columns, names, sampling["depth"]),
+        genes,
+        patient,
+        sampling,
+        drawn.count_rng,
+    )
+
+
+def _draw_cells(drawn: Picture, genes: Genes, patient: Patient, sampling: Sampling) -> AnnData:
+    """Count the genes of the cells whose nuclei the image shows."""
+    xy = drawn.nuclei.centres
+    shares = _shares(drawn.proportions, xy, 0.0)
+    hidden = drawn.hidden.rest(_under_spots(drawn.hidden_field, xy, 0.0), shares)
+    apart, nearest = cKDTree(drawn.layout.xy).query(xy)
+    in_spot = apart <= SPOT_DIAMETER_PX / 2
+    rows, cols = drawn.layout.row[nearest], drawn.layout.col[nearest]
+    spots = [
+        f"{drawn.name}_{row:03d}x{col:03d}" if inside else ""
+        for row, col, inside in zip(rows, cols, in_spot, strict=True)
+    ]
+    columns: dict[str, object] = {
+        "nucleus": pd.Categorical(drawn.nuclei.kinds),
+        "area_um2": np.pi * drawn.nuclei.radii_um**2,
+        "spot": pd.Categorical(spots),
+    }
+    depth = sampling["depth"] * len(drawn.layout.xy) / max(int(in_spot.sum()), 1)
+    names = [f"{drawn.name}_cell{number:06d}" for number in range(len(xy))]
+    adata = _counted(drawn, Places(xy, shares, hidden, columns, names, depth), genes, patient, sampling, drawn.cell_rng)
+    factors = adata.uns["spatial"][drawn.name]["scalefactors"]
+    factors["spot_diameter_fullres"] = float(2 * np.median(drawn.nuclei.radii_um) / MPP_UM)
+    return adata
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where genes are counted, and what is true there."""
+
+    xy: Doubles
+    shares: Doubles
+    hidden: Doubles
+    columns: dict[str, object]
+    names: list[str]
+    depth: float
+    """Mean total count of one."""
+
+
+def _counted(
+    drawn: Picture, places: Places, genes: Genes, patient: Patient, sampling: Sampling, rng: np.random.Generator
+) -> AnnData:
+    """Draw the counts, and write them with their truth."""
+    n, shares, name = len(places.xy), places.shares, drawn.name
+    expected = _expected_proportions(genes, patient, shares, places.hidden)
+    depth = places.depth * np.exp(rng.normal(-(DEPTH_LOG_SD**2) / 2, DEPTH_LOG_SD, n))
+    counts = _draw_counts(expected * depth[:, None], sampling["dispersion"], rng)
 
     domains = list(NAMES[: shares.shape[1]])
     obs = pd.DataFrame(
         {
-            "array_row": layout.row,
-            "array_col": layout.col,
-            "in_tissue": np.ones(n_spots, dtype=np.int64),
-            "slide": pd.Categorical([name] * n_spots),
-            "patient": pd.Categorical([patient.name] * n_spots),
+            **places.columns,
+            "slide": pd.Categorical([name] * n),
+            "patient": pd.Categorical([patient.name] * n),
             "domain": pd.Categorical([domains[index] for index in shares.argmax(1)], categories=domains),
-            "truth_hidden": hidden,
-            "truth_depth": spot_depth,
+            "truth_hidden": places.hidden,
+            "truth_depth": depth,
         },
-        index=[f"{name}_{row:03d}x{col:03d}" for row, col in zip(layout.row, layout.col, strict=True)],
+        index=places.names,
     )
     var = pd.DataFrame({"truth_kind": pd.Categorical(genes.kinds, categories=list(KINDS))}, index=genes.names)
     adata = AnnData(csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    adata.obsm["spatial"] = layout.xy
+    adata.obsm["spatial"] = places.xy
     adata.obsm["truth_domains"] = shares.astype(np.float32)
     adata.layers["truth"] = np.log1p(TRUTH_TOTAL * expected).astype(np.float32)
-    adata.uns["spatial"] = {name: _spatial(image, sampling["seed"])}
-    adata.uns["truth"] = _truth(domains, genes, patient, sampling)
+    adata.uns["spatial"] = {name: _spatial(drawn.image, sampling["seed"])}
+    adata.uns["truth"] = {
+        **_truth(domains, genes, patient, sampling),
+        "field": drawn.proportions,
+        "hidden_field": drawn.hidden_field,
+        "hidden_explained": drawn.hidden.explained,
+        "hidden_sd": drawn.hidden.sd,
+        "genes": np.array(genes.names),
+        "kinds": genes.kinds.copy(),
+    }
     return adata
 
 
@@ -336,34 +510,55 @@ def _draw_fields(layout: Layout, n_domains: int, rng: np.random.Generator) -> tu
     return weights / weights.sum(0), field()
 
 
-def _under_spots(field: Floats, xy: Doubles) -> Doubles:
-    """Mean of a field over each spot's disc."""
+def _shares(field: Floats, xy: Doubles, diameter_px: float) -> Doubles:
+    """Shares of the domains under discs, which sum to 1."""
+    shares = np.column_stack([_under_spots(share, xy, diameter_px) for share in field])
+    return np.asarray(shares / shares.sum(1, keepdims=True))
+
+
+def _under_spots(field: Floats, xy: Doubles, diameter_px: float) -> Doubles:
+    """Mean of a field over discs around places; without a diameter its value there."""
     # Ring k of 1..n holds 6k - 3 points at radius (k - 1/2)/n: nearly equal areas.
     rings = [
         ((ring - 0.5) / DISC_RINGS, 2 * np.pi * np.arange(6 * ring - 3) / (6 * ring - 3))
         for ring in range(1, DISC_RINGS + 1)
     ]
     disc = np.concatenate([radius * np.column_stack([np.cos(turn), np.sin(turn)]) for radius, turn in rings])
-    points = xy[:, None, :] + disc * SPOT_DIAMETER_PX / 2
+    if diameter_px == 0:
+        disc = np.zeros((1, 2))
+    points = xy[:, None, :] + disc * diameter_px / 2
     # Cell i of the field covers pixels 8 i to 8 i + 7, so its centre is at pixel 8 i + 3.5.
     cells = (points - (FIELD_CELL_PX - 1) / 2) / FIELD_CELL_PX
-    return np.asarray(map_coordinates(field, [cells[..., 1], cells[..., 0]], order=1, output=np.float64)).mean(1)
+    values = map_coordinates(field, [cells[..., 1], cells[..., 0]], order=1, output=np.float64, mode=PAST_THE_RIM)
+    return np.asarray(values).mean(1)
 
 
-def _unexplained(hidden: Doubles, shares: Doubles) -> Doubles:
-    """Take from the hidden field what the shares explain linearly, and bring the rest to unit sd."""
+def _unexplained(hidden: Doubles, shares: Doubles) -> Hidden:
+    """What the shares explain of the hidden field linearly, and the sd of the rest."""
     # The shares sum to one, so they hold the intercept.
-    rest = hidden - shares @ np.linalg.lstsq(shares, hidden, rcond=None)[0]
-    return rest / rest.std()
+    explained = np.asarray(np.linalg.lstsq(shares, hidden, rcond=None)[0], dtype=np.float64)
+    return Hidden(explained, float((hidden - shares @ explained).std()))
 
 
 def _expected_proportions(genes: Genes, patient: Patient, shares: Doubles, hidden: Doubles) -> Doubles:
     """Compute each gene's expected share of a spot's counts; a kind's total is the same everywhere."""
-    log_mean = genes.baseline + patient.batch + shares @ genes.loadings.T + hidden[:, None] * genes.hidden_loadings
-    expected = np.exp(log_mean)
-    weight = np.exp(genes.baseline)
+    loadings = (genes.loadings, genes.hidden_loadings)
+    return _expected(genes.baseline, patient.batch, loadings, genes.kinds, (shares, hidden))
+
+
+def _expected(
+    baseline: Doubles,
+    batch: Doubles,
+    loadings: tuple[Doubles, Doubles],
+    kinds: NDArray[np.str_],
+    fields: tuple[Doubles, Doubles],
+) -> Doubles:
+    """The same of plain arrays: loadings on, and values of, the domains and the hidden field."""
+    (on_domains, on_hidden), (shares, hidden) = loadings, fields
+    expected = np.exp(baseline + batch + shares @ on_domains.T + hidden[:, None] * on_hidden)
+    weight = np.exp(baseline)
     for kind in KINDS:
-        of_kind = genes.kinds == kind
+        of_kind = kinds == kind
         total = expected[:, of_kind].sum(1, keepdims=True)
         expected[:, of_kind] *= weight[of_kind].sum() / weight.sum() / total
     return expected

@@ -108,19 +108,23 @@ def slide(
     with open_image(file) as image:
         if spots is None:
             return tiled(image, name, file, known_mpp(image, mpp, f'slide "{name}"'), options)
-        table = _spot_table(spots)
-        resolution = image.mpp if mpp is None else float(mpp)
-        problem = getattr(image, "mpp_problem", None)
-        if resolution is None and problem is not None:
-            warnings.warn(
-                f'the resolution of slide "{name}" is taken as not known: {problem}. Pass mpp= with its microns per pixel.',
-                stacklevel=2,
-            )
-        return _at_spots(image, name, file, table, resolution, spot_um)
+        return at_spots(image, name, file, spot_table(spots), resolution_of(image, name, mpp), spot_um)
 
 
-def _at_spots(
-    image: ImageSource, name: str, path: Path, table: pd.DataFrame, mpp: float | None, spot_um: float | None
+def resolution_of(image: ImageSource, name: str, mpp: float | None) -> float | None:
+    """Microns per pixel: the argument, else what the image says; ``None``, with a warning, where it contradicts itself."""
+    resolution = image.mpp if mpp is None else float(mpp)
+    problem = getattr(image, "mpp_problem", None)
+    if resolution is None and problem is not None:
+        warnings.warn(
+            f'the resolution of slide "{name}" is taken as not known: {problem}. Pass mpp= with its microns per pixel.',
+            stacklevel=3,
+        )
+    return resolution
+
+
+def at_spots(
+    image: ImageSource, name: str, path: Path | None, table: pd.DataFrame, mpp: float | None, spot_um: float | None
 ) -> AnnData:
     """Make the AnnData of a slide with spots of its own."""
     xy = table[list(COORDINATES)].to_numpy(np.float64)
@@ -146,34 +150,37 @@ def _at_spots(
     return adata
 
 
-def _spot_table(spots: pd.DataFrame | ArrayLike) -> pd.DataFrame:
+def spot_table(spots: pd.DataFrame | ArrayLike, label: str = "spots") -> pd.DataFrame:
     """Bring the spots into a table with x and y, named; refuses what has no positions."""
     if isinstance(spots, pd.DataFrame):
         missing = [column for column in COORDINATES if column not in spots]
         if missing:
             raise ValueError(
-                f"spots has no column {quoted(missing)}; its columns are {quoted(spots.columns)}. Rename those with the "
-                'centres in full-resolution pixels, e.g. spots.rename(columns={"pxl_col_in_fullres": "x", '
+                f"{label} has no column {quoted(missing)}; its columns are {quoted(spots.columns)}. Rename those with the "
+                f'centres in full-resolution pixels, e.g. {label}.rename(columns={{"pxl_col_in_fullres": "x", '
                 '"pxl_row_in_fullres": "y"}): x is the column of the image, y its row.'
             )
         table = spots.copy()
     else:
         array = np.asarray(spots)
         if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iuf":
+            axes = (
+                " A slide has two axes: of 3-D points pass (x, y)." if array.ndim == 2 and array.shape[1] == 3 else ""
+            )
             raise ValueError(
-                f"spots is an array of shape {array.shape} and type {array.dtype}; pass numbers of shape spots x 2, "
-                "(x, y) in full-resolution pixels, or a table with the columns x and y."
+                f"{label} is an array of shape {array.shape} and type {array.dtype}; pass numbers of shape spots x 2, "
+                f"(x, y) in full-resolution pixels, or a table with the columns x and y.{axes}"
             )
         table = pd.DataFrame(array, columns=list(COORDINATES), index=[f"spot_{i}" for i in range(len(array))])
     if table.empty:
-        raise ValueError("spots has no rows. Pass at least one position, or spots=None for a grid on the tissue.")
+        raise ValueError(f"{label} has no rows. Pass at least one position, or a grid on the tissue.")
     table.index = table.index.astype(str)
-    check_unique(table.index, "spots: names (the index)", "spots.reset_index(drop=True)")
+    check_unique(table.index, f"{label}: names (the index)", f"{label}.reset_index(drop=True)")
     xy: NDArray[np.float64] = table[list(COORDINATES)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     broken = np.asarray(~np.isfinite(xy).all(axis=1))
     if broken.any():
         raise ValueError(
-            f"{int(broken.sum())} of {len(table)} spots have no finite x and y ({quoted(table.index[broken])}). Remove "
+            f"{int(broken.sum())} of {len(table)} {label} have no finite x and y ({quoted(table.index[broken])}). Remove "
             "them, or give them a position."
         )
     return table.assign(**dict(zip(COORDINATES, xy.T, strict=True)))

@@ -36,7 +36,7 @@ from spahgc.io._write_library import (
     write_library,
 )
 
-OUTS, BINS_FOLDER = "outs", "binned_outputs"
+OUTS, BINS_FOLDER, SEGMENTED = "outs", "binned_outputs", "segmented_outputs"
 IMAGE_SCALES = {"hires": "tissue_hires_scalef", "lowres": "tissue_lowres_scalef"}
 """Scale factor of each reduced image."""
 MAX_POSITION = 1e7
@@ -107,7 +107,7 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
         raise FileNotFoundError(
             f'path: "{folder}" is not a folder ({kind} is there). Pass the folder of a Space Ranger run, or its outs/.'
         )
-    has_results = any((folder / name).exists() for name in (SPATIAL_FOLDER, BINS_FOLDER))
+    has_results = any((folder / name).exists() for name in (SPATIAL_FOLDER, BINS_FOLDER, SEGMENTED))
     results = folder / OUTS if (folder / OUTS).is_dir() and not has_results else folder
     refuse_aggregate(results)
     return results
@@ -147,7 +147,7 @@ def read_slide(
     """
     files = find_run(folder, counts, prefix)
     image_path = None if image is None else existing_file(image, "image")
-    scales = _read_scales(files.scales, list(files.images))
+    scales = read_scales(files.scales, list(files.images))
     positions = read_positions(files.positions)
     measured, notes, library = read_counts(files.counts, genome)
     adata, table, left_out = join_positions(measured, positions, (files.counts_path, files.positions))
@@ -155,7 +155,7 @@ def read_slide(
     _logger.info("%s: %d spots, %d genes; left out: %s", name, *adata.shape, left_out)
 
     xy = table[[PIXEL_COL, PIXEL_ROW]].to_numpy(np.float64)
-    images = _read_images(files.images)
+    images = read_images(files.images)
     metadata: dict[str, object] = {"reader": reader, **notes, **left_out}
     if image_path is not None:
         metadata |= check_full_image(image_path, xy, files.positions, images, scales)
@@ -201,15 +201,16 @@ def _warn_of_coarse_image(slide: Slide, mpp: float | None) -> None:
     )
 
 
-def _read_scales(path: Path, images: list[str]) -> dict[str, float]:
-    """Read the scale factors; those that images and spots need must be there."""
+def read_scales(path: Path, images: list[str], spots: bool = True) -> dict[str, float]:
+    """Read the scale factors; those that images need must be there, and with `spots` the diameter of a spot."""
     entries = dict(read_json(path, "the scale factors", "They must be numbers by name, as JSON; copy the file again."))
     scales = {
         key: float(value)
         for key, value in entries.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    needed = {SPOT_DIAMETER, *(IMAGE_SCALES[key] for key in images), *(key for key in LENGTHS if key in entries)}
+    needed = {*(IMAGE_SCALES[key] for key in images), *(key for key in LENGTHS if key in entries)}
+    needed |= {SPOT_DIAMETER} if spots else set()
     wrong = sorted(key for key in needed if not (np.isfinite(scales.get(key, np.nan)) and scales[key] > 0))
     if wrong:
         raise ValueError(
@@ -219,7 +220,7 @@ def _read_scales(path: Path, images: list[str]) -> dict[str, float]:
     return scales
 
 
-def _read_images(paths: dict[str, Path]) -> dict[str, Pixels]:
+def read_images(paths: dict[str, Path]) -> dict[str, Pixels]:
     """Read the reduced images that are there."""
     images: dict[str, Pixels] = {}
     for key, path in paths.items():
@@ -427,7 +428,7 @@ def read_counts(
     with warnings.catch_warnings():
         # anndata warns of gene names that occur twice at each step; here they are made unique.
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        adata, notes, name = _whole_counts(counts, path)
+        adata, notes, name = whole_counts(counts, path)
         adata = _gene_expression(adata, path)
     genome_notes: dict[str, str | int | float] = {}
     if adata.n_obs and adata.n_vars:
@@ -440,7 +441,7 @@ def read_counts(
     return adata, {**notes, **genome_notes}, name
 
 
-def _whole_counts(counts: Path | CountTables, path: Path) -> tuple[AnnData, dict[str, str], str | None]:
+def whole_counts(counts: Path | CountTables, path: Path) -> tuple[AnnData, dict[str, str], str | None]:
     """Counts of all features, notes and name of the library, as they stand in the files."""
     # scanpy raises a bare Exception where a part is missing.
     with reading(path, "the counts", COUNTS_REMEDY):
@@ -454,6 +455,21 @@ def _whole_counts(counts: Path | CountTables, path: Path) -> tuple[AnnData, dict
 
 def _gene_expression(adata: AnnData, path: Path) -> AnnData:
     """Leave out other features, once it is sure that compiled code may touch the matrix."""
+    check_counts(adata, path)
+    if FEATURE_TYPES not in adata.var:
+        return adata
+    chosen = (adata.var[FEATURE_TYPES] == GENE_EXPRESSION).to_numpy()
+    return adata if chosen.all() else adata[:, chosen].copy()
+
+
+def check_counts(adata: AnnData, path: Path) -> None:
+    """Refuse a matrix that is damaged, or holds what no counts are.
+
+    Raises
+    ------
+    ValueError
+        If an index lies outside it, or values are no numbers, missing, infinite or negative.
+    """
     problem = broken_sparse(adata.X)
     if problem is not None:
         raise unreadable(path, "the counts", f"the matrix is damaged: {problem}", COUNTS_REMEDY)
@@ -464,10 +480,6 @@ def _gene_expression(adata: AnnData, path: Path) -> AnnData:
         raise unreadable(
             path, "the counts", f"{int(wrong.sum())} values are missing, infinite or negative", COUNTS_REMEDY
         )
-    if FEATURE_TYPES not in adata.var:
-        return adata
-    chosen = (adata.var[FEATURE_TYPES] == GENE_EXPRESSION).to_numpy()
-    return adata if chosen.all() else adata[:, chosen].copy()
 
 
 def _read_counts_file(path: Path) -> AnnData:

@@ -1,4 +1,4 @@
-"""Visium HD slides: bins of 2, 8, 16 um, or of another size, on one image."""
+"""Visium HD slides: bins of 2, 8, 16 um, or of another size, or the cells that Space Ranger found, on one image."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from anndata import AnnData
 
 from spahgc._keys import Obs
 from spahgc._validate import quoted
+from spahgc.io._cell_slide import MIN_COUNTS, check_min_counts
+from spahgc.io._files import existing_file
+from spahgc.io._segmented import SEGMENTED, read_segmented
 from spahgc.io._space_ranger import BIN_SIZE, BINS_FOLDER, OUTS, finish_slide, read_slide, run_folder
 from spahgc.io._write_library import MPP, SPOT_DIAMETER
 
@@ -29,21 +32,30 @@ def visium_hd(
     path: str | os.PathLike[str],
     *,
     bin_um: int = 8,
+    cells: bool = False,
     image: str | os.PathLike[str] | None = None,
+    polygons: bool = False,
+    min_counts: int = MIN_COUNTS,
     library_id: str | None = None,
     genome: str | None = None,
 ) -> AnnData:
-    """Read the bins of one size of a Visium HD slide from the output of Space Ranger 3 or 4.
+    """Read the bins of one size, or the cells, of a Visium HD slide from the output of Space Ranger 3 or 4.
 
     Parameters
     ----------
     path
         Folder of the run, its ``outs/``, or ``binned_outputs/``, which holds ``square_002um``, ``square_008um``, ...
     bin_um
-        Side of a bin, microns: 2, 8, 16, or what the run was told to make.
+        Side of a bin, microns: 2, 8, 16, or what the run was told to make; without effect with `cells`.
+    cells
+        Read the cells that Space Ranger 4 found by their nuclei (``segmented_outputs/``) instead of bins.
     image
         The full-resolution image that Space Ranger was run on; ``None`` takes the one that was published with the
         outputs, in ``microscope_image/`` or as ``tissue_image.*``, if there is one.
+    polygons
+        Of cells: keep the outlines in ``obsm["polygons"]``.
+    min_counts
+        Of cells: those with fewer counts are flagged in ``obs["few_counts"]``; none is left out for it.
     library_id
         Name of the slide; ``None`` takes the one that the counts carry, or the name of the folder.
     genome
@@ -54,15 +66,16 @@ def visium_hd(
     -------
     The bins under tissue, with the same entries as :func:`visium` gives the spots. ``spot_diameter_fullres`` is the
     side of a bin, `microns_per_pixel` is what Space Ranger says, and `metadata` notes the size of the bins, `bin_um`.
+    With `cells`, the cells as :func:`xenium` describes them, their centres being those of the outlines.
 
     Raises
     ------
     ImportError
         If pyarrow is missing, which reads the positions: ``pip install "spahgc[hd]"``.
     FileNotFoundError
-        If the folder, bins of this size, or one of the files is missing.
+        If the folder, bins of this size, the cells, or one of the files is missing.
     ValueError
-        If a file is damaged, barcodes have no position or name other bins, positions are not finite, `image` is not the
+        If a file is damaged, cells have no outline, outlines are those of no cells, barcodes have no position or name other bins, positions are not finite, `image` is not the
         image that the positions belong to, or of several genomes none has 95 % of the counts and none is named.
 
     Examples
@@ -71,6 +84,19 @@ def visium_hd(
     >>> adata = sp.io.visium_hd("Visium_HD_Human_Colon_Cancer", bin_um=16, image="tissue.btf")  # doctest: +SKIP
     """
     folder = run_folder(path)
+    if cells:
+        found = _published_image(folder) if image is None else existing_file(image, "image")
+        return read_segmented(
+            folder,
+            image=found,
+            name=library_id,
+            default_name=_run_name(folder),
+            genome=genome,
+            polygons=polygons,
+            min_counts=check_min_counts(min_counts),
+        )
+    if polygons:
+        raise ValueError("polygons=True: bins are squares. Pass cells=True as well, or leave it out.")
     bins = _bins(folder)
     if bin_um not in bins:
         sizes = ", ".join(f"{size}" for size in sorted(bins))
@@ -141,4 +167,4 @@ def _published_image(folder: Path) -> Path | None:
 def _run_name(folder: Path) -> str:
     """Name of the run: the nearest folder that is not one of Space Ranger's own."""
     path = folder.absolute()
-    return next((part.name for part in (path, *path.parents) if part.name not in {OUTS, BINS_FOLDER}), "")
+    return next((part.name for part in (path, *path.parents) if part.name not in {OUTS, BINS_FOLDER, SEGMENTED}), "")

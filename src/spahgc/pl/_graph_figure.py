@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spahgc.pl._footprint import MAX_VECTOR_SPOTS
 from spahgc.pl._graph_content import CentreSpot, EgoGraph, ReferenceSlide, SpatialGraph
 from spahgc.pl._labels import spread_labels
 from spahgc.pl._output import whole_figure
@@ -21,7 +22,7 @@ from spahgc.pl._spot_panels import (
     slide_colours,
 )
 from spahgc.pl._style import COLUMN_IN, PAGE_IN, TEXT_PT, text_colour
-from spahgc.pl._tissue import MAX_VECTOR_SPOTS, Tissue
+from spahgc.pl._tissue import Tissue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -53,7 +53,8 @@ def spatial_genes(
     Measured and predicted values of a gene share one colour scale, over all slides, whose colour bar says the unit;
     the title of the prediction gives the gene's Pearson correlation (PCC) with the measurement of the slide. With
     `spread` a further panel shows by how much each value may be off, on a scale of its own. Where nothing was measured,
-    the prediction stands alone, or beside a note if another slide was. The spots are circles of their true size. Below
+    the prediction stands alone, or beside a note if another slide was. The spots are circles of their true size, the bins of Visium HD squares, and cells
+    have their outlines, where these were read; more than 200,000 in one view become pixels as wide as a cell. Below
     the last gene of a slide stand a scale bar and the size of a spot, where the resolution is known. Of a slide that was
     measured in part the measured spots, which were a reference and are not predicted, are grey beside the predicted ones,
     and a legend says how many they are. Nothing is written into `adata`.

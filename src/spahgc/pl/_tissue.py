@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
 from spahgc._slides.library import find_library
+from spahgc._slides.polygons import Polygons
 from spahgc._slides.resolution import recorded_mpp
 from spahgc._slides.spatialdata import SpotsOnImage, spots_on_image
 from spahgc._slides.split import placed_table
@@ -16,6 +17,7 @@ from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import check_coordinates
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._resample import resample
+from spahgc.pl._footprint import CIRCLES, Footprint, draw_shapes, footprint_of
 from spahgc.pl._library import best_image, positive, spot_diameter
 from spahgc.pl._style import TEXT_PT, on_dark, text_colour
 
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.collections import EllipseCollection
+    from matplotlib.collections import Collection
     from matplotlib.colors import Colormap, Normalize
+    from matplotlib.image import AxesImage
     from spatialdata import SpatialData
 
 Crop: TypeAlias = tuple[float, float, float, float]
@@ -40,8 +43,6 @@ MAX_PART_PIXELS = 32 * 10**6
 """Pixels of the full resolution that are held at once to draw a part of a slide."""
 PIXEL_CENTRE = 0.5
 """A picture's coordinates name the centres of pixels, those of SpatialData their corners."""
-MAX_VECTOR_SPOTS = 5000
-"""More spots than this become pixels in vector files, which no viewer would open otherwise."""
 SCALE_BAR_SHARE = 0.3
 """Longest scale bar, as a share of the panel's width."""
 SCALE_BAR_PT = 1.8
@@ -100,6 +101,8 @@ class Tissue:
     """True diameter of a spot in microns, where known."""
     magnified: float = 1.0
     """By how much the spots are drawn larger than they are."""
+    footprint: Footprint = CIRCLES
+    """Shape of the spots."""
 
     @property
     def in_view(self) -> np.ndarray:
@@ -179,7 +182,8 @@ def tissue_of(adata: AnnData, library_id: str | None, size: float, view: View = 
     image, scale = best_image({} if library is None else library.record, factors)
     known = positive(factors.get("spot_diameter_fullres"))
     geometry = Geometry(spot_diameter(factors, xy), known is not None, scale, recorded_mpp(adata, library), size)
-    return _tissue(xy, image, geometry, view)
+    footprint = footprint_of(adata, {} if library is None else library.record, xy, scale)
+    return replace(_tissue(xy, image, geometry, view), footprint=footprint)
 
 
 def tissue_on_image(spots: SpotsOnImage, size: float, view: View = WHOLE) -> Tissue:
@@ -199,7 +203,12 @@ def tissue_on_image(spots: SpotsOnImage, size: float, view: View = WHOLE) -> Tis
     known = positive(spots.diameter_px) is not None
     diameter = spot_diameter({"spot_diameter_fullres": spots.diameter_px}, spots.xy)
     origin = (left + PIXEL_CENTRE, top + PIXEL_CENTRE)
-    return _tissue(spots.xy, small, Geometry(diameter, known, scale, spots.mpp, size, origin), view)
+    drawn = _tissue(spots.xy, small, Geometry(diameter, known, scale, spots.mpp, size, origin), view)
+    outlines = spots.outlines
+    if outlines is None:
+        return drawn
+    moved = Polygons((outlines.vertices - origin) * scale, outlines.starts)
+    return replace(drawn, footprint=Footprint(moved))
 
 
 def _picture(image: ImageSource, xy: np.ndarray, crop: Crop | None) -> tuple[np.ndarray, float, tuple[int, int]]:
@@ -299,7 +308,7 @@ def _cut_out(
 
 def draw_tissue(
     ax: Axes, tissue: Tissue, values: np.ndarray, *, cmap: str | Colormap, norm: Normalize, img_alpha: float
-) -> EllipseCollection:
+) -> Collection | AxesImage:
     """Draw the picture, and every spot in its true size in the colour of its value.
 
     Parameters
@@ -324,7 +333,7 @@ def draw_tissue(
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor="white", zorder=-1))
         ax.imshow(tissue.image, cmap="gray", alpha=img_alpha, extent=tissue.extent, aspect="equal")
     shown = np.ma.masked_invalid(np.asarray(values)[tissue.in_view])
-    spots = _circles(ax, tissue, tissue.in_view, array=shown, cmap=cmap, norm=norm, linewidths=0)
+    spots = _shapes(ax, tissue, tissue.in_view, array=shown, cmap=cmap, norm=norm, linewidths=0)
     ax.set(xlim=tissue.xlim, ylim=tissue.ylim, aspect="equal")
     ax.set_axis_off()
     return spots
@@ -332,32 +341,17 @@ def draw_tissue(
 
 def draw_rings(ax: Axes, tissue: Tissue, ringed: np.ndarray) -> None:
     """Draw a ring around some spots of a panel; `ringed` is True for these."""
-    _circles(ax, tissue, ringed & tissue.in_view, facecolors="none", edgecolors=RING_COLOUR, linewidths=RING_PT)
+    _shapes(ax, tissue, ringed & tissue.in_view, facecolors="none", edgecolors=RING_COLOUR, linewidths=RING_PT)
 
 
 def draw_filled(ax: Axes, tissue: Tissue, chosen: np.ndarray, **style: Any) -> None:
     """Draw some spots of a panel in a style of their own, over those that have a value; `chosen` is True for these."""
-    _circles(ax, tissue, chosen & tissue.in_view, **style)
+    _shapes(ax, tissue, chosen & tissue.in_view, **style)
 
 
-def _circles(ax: Axes, tissue: Tissue, chosen: np.ndarray, **style: Any) -> EllipseCollection:
-    """Draw circles of true size at some spots."""
-    from matplotlib.collections import EllipseCollection
-
-    n_spots = int(chosen.sum())
-    # Sizes in data units, so that spots keep their size on the tissue at any zoom.
-    circles = EllipseCollection(
-        widths=np.full(n_spots, tissue.diameter),
-        heights=np.full(n_spots, tissue.diameter),
-        angles=np.zeros(n_spots),
-        units="xy",
-        offsets=tissue.xy[chosen],
-        offset_transform=ax.transData,
-        rasterized=n_spots > MAX_VECTOR_SPOTS,
-        **style,
-    )
-    ax.add_collection(circles, autolim=False)
-    return circles
+def _shapes(ax: Axes, tissue: Tissue, chosen: np.ndarray, **style: Any) -> Collection | AxesImage:
+    """Draw some spots in their true size and shape."""
+    return draw_shapes(ax, tissue.xy, tissue.diameter, tissue.footprint, chosen, magnified=tissue.magnified, **style)
 
 
 def draw_note(ax: Axes, text: str) -> None:

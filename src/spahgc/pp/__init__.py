@@ -13,6 +13,8 @@ from spahgc.pp._embed.embed import embed
 from spahgc.pp._embed.many import embed_many
 from spahgc.pp._genes import select_genes
 from spahgc.pp._hetero_data import hetero_data
+from spahgc.pp._points import points
+from spahgc.pp._pool.pool import pool
 from spahgc.pp._register.register import register
 from spahgc.pp._spatial_graph import spatial_graph
 from spahgc.pp._tile import tile
@@ -25,6 +27,8 @@ __all__ = [
     "embed_many",
     "hetero_data",
     "open_bank",
+    "points",
+    "pool",
     "reference_bank",
     "register",
     "select_genes",
