@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -146,6 +146,25 @@ def spots_on_image(
         mpp=_image_mpp(table, chosen.key, _transformations(element), is_finest),
         diameter_px=None if spots.diameter is None else spots.diameter * chosen.scale,
     )
+
+
+def outlines_on_image(sdata: SpatialData, table: AnnData) -> list[Any] | None:
+    """Polygons of the spots of a table in pixels of the image, in its order; ``None`` where its shapes are circles.
+
+    Image and coordinate system are those of :func:`spots_on_image`, whose errors this has.
+    """
+    spots = _spots_of(sdata, table)
+    shapes = sdata.shapes[spots.region]
+    if "radius" in shapes:
+        return None
+    matrix = _choose(sdata, spots, None, None)[0].matrix
+    geometry = shapes.geometry.iloc[_rows_of(shapes, spots.region, table.obs[_instance_key(table)])]
+    return list(geometry.affine_transform([*matrix[0, :2], *matrix[1, :2], *matrix[:2, 2]]))
+
+
+def _instance_key(table: AnnData) -> str:
+    annotated = annotation(table)
+    return "" if annotated is None else annotated.instance_key
 
 
 def spots_in_plane(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:

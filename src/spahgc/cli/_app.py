@@ -18,6 +18,7 @@ from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
 from spahgc.cli._embed import embed
 from spahgc.cli._evaluate import evaluate
+from spahgc.cli._export import export
 from spahgc.cli._fit import fit
 from spahgc.cli._output import (
     EXIT_CLOSED_PIPE,
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., Printed], ...] = (
     evaluate,
     cross_validate,
     report,
+    export,
     encoders,
     cohorts,
     doctor,

@@ -8,11 +8,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import UNITS, Var
+from spahgc._slides.categories import CATEGORY_COLOURS
 from spahgc._slides.measured import log_expression, zero_spots
 from spahgc._slides.tissue import spots_on_tissue
 from spahgc._validate import check_anndata
 from spahgc.pl._gene_values import check_predicted
-from spahgc.pl._style import CATEGORY_COLOURS, RC
+from spahgc.pl._style import RC
 from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:

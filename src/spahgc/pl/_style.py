@@ -37,8 +37,6 @@ PANEL_HEIGHT_IN = (1.35, 3.2)
 
 EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP = "viridis", "magma", "cividis"
 """Colour maps, perceptually even and told apart by colour-blind readers; another quantity has another one."""
-CATEGORY_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-"""Colours of up to eight categories, told apart by colour-blind readers (Okabe and Ito; grey for their black)."""
 MIN_CONTRAST = 0.4
 """Least difference between the brightness of text and of its background, 0 to 1."""
 
@@ -177,26 +175,6 @@ def draw_side_name(ax: Axes, name: str) -> None:
         fontsize=TITLE_PT,
         color=text_colour(ax),
     )
-
-
-def category_colours(n: int) -> list[str]:
-    """So many colours: up to eight are told apart by colour-blind readers, more are scanpy's.
-
-    Raises
-    ------
-    ValueError
-        If scanpy has no palette of so many.
-    """
-    if n <= len(CATEGORY_COLOURS):
-        return list(CATEGORY_COLOURS[:n])
-    from scanpy.plotting.palettes import default_28, default_102
-
-    if n > len(default_102):
-        raise ValueError(
-            f"{n} categories cannot be told apart by colour, at most {len(default_102)} are drawn. Pass a column with "
-            "fewer; numbers are no categories."
-        )
-    return list((default_28 if n <= len(default_28) else default_102)[:n])
 
 
 def titles(
