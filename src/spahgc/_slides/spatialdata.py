@@ -167,6 +167,11 @@ def _instance_key(table: AnnData) -> str:
     return "" if annotated is None else annotated.instance_key
 
 
+def spots_of_shapes(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:
+    """Centres of the spots of a table in the coordinates of their own shapes, whatever images are there."""
+    return _spots_of(sdata, table).xy
+
+
 def spots_in_plane(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:
     """Centres of the spots of a table: on the image, or in the coordinates of the shapes if there is no image."""
     return spots_on_image(sdata, table).xy if sdata.images else _spots_of(sdata, table).xy

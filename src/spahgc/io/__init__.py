@@ -10,6 +10,7 @@ from spahgc.io._exports.geojson import write_geojson
 from spahgc.io._exports.tables import write_loupe, write_xenium_explorer
 from spahgc.io._exports.tissuumaps import write_tissuumaps
 from spahgc.io._exports.vitessce import write_vitessce
+from spahgc.io._features import features
 from spahgc.io._hest import hest
 from spahgc.io._slide import slide
 from spahgc.io._st import st
@@ -17,6 +18,7 @@ from spahgc.io._visium import visium
 from spahgc.io._visium_hd import visium_hd
 
 __all__ = [
+    "features",
     "hest",
     "slide",
     "st",
