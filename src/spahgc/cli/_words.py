@@ -44,11 +44,9 @@ IN_CALL = re.compile(rf"(?P<name>[a-z]\w*)=(?P<value>{VALUES})")
 KEY = re.compile(
     r'(?:\b(?:adata|sdata|target|table|data)\.)?\b(?P<part>obs|var|obsm|varm|obsp|layers|uns|tables)(?P<keys>(?:\["[^"\]]*"\])+)'
 )
-METHOD = re.compile(r"\b(?:adata|sdata)\.(?P<name>\w+)(?:\(\))?")
-METHODS = {
-    "obs_names_make_unique": "AnnData's obs_names_make_unique",
-    "var_names_make_unique": "AnnData's var_names_make_unique",
-}
+METHOD = re.compile(r"\b(?P<kind>adata|sdata)\.(?P<name>\w+)(?:\(\))?")
+KINDS = {"adata": "AnnData", "sdata": "SpatialData"}
+"""What an object is called whose method a message names."""
 
 
 class Options:
@@ -100,7 +98,7 @@ def in_words_of_the_shell(text: str, options: Options) -> str:
     text = CALL.sub(lambda match: _command(match, options), text)
     text = KEY.sub(lambda match: "/".join([match["part"], *re.findall(r'\["([^"\]]*)"\]', match["keys"])]), text)
     text = ARGUMENT.sub(lambda match: _option(match, options), text)
-    return METHOD.sub(lambda match: METHODS.get(match["name"], match["name"]), text)
+    return METHOD.sub(lambda match: f"{KINDS[match['kind']]}'s {match['name']}", text)
 
 
 def _command(match: re.Match[str], options: Options) -> str:

@@ -121,6 +121,39 @@ def check_positive(name: str, value: float | None, meaning: str) -> None:
         raise ValueError(f"{name} is {value!r}; pass a positive {meaning}.")
 
 
+def check_figsize(figsize: Sequence[float] | None) -> tuple[float, float] | None:
+    """Width and height of a figure, inches; refuses anything else."""
+    if figsize is None:
+        return None
+    try:
+        width, height = (float(side) for side in figsize)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"figsize={figsize!r}; pass width and height in inches, e.g. figsize=(7, 5).") from error
+    if not (np.isfinite([width, height]).all() and min(width, height) > 0):
+        raise ValueError(f"figsize={figsize!r}; pass width and height in inches, both above 0.")
+    return width, height
+
+
+def set_style() -> None:
+    """Take the sizes of text and the fonts of this package's figures for all figures from now on.
+
+    The functions of ``spahgc.pl`` draw in them anyway, and change nothing for the figures of others; what is drawn beside
+    them looks alike after this. ``matplotlib.rcdefaults()`` takes it back.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> import spahgc as sp
+    >>> with matplotlib.rc_context():
+    ...     sp.pl.set_style()
+    ...     matplotlib.rcParams["axes.titlesize"]
+    8.5
+    """
+    import matplotlib
+
+    matplotlib.rcParams.update(RC)
+
+
 def figure_width(n_across: int) -> float:
     """Width in inches of a figure with so many panels side by side."""
     return {1: COLUMN_IN, 2: PAIR_IN}.get(n_across, PAGE_IN)
