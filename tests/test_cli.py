@@ -175,7 +175,9 @@ def test_a_folder_that_cannot_be_written_stops_before_anything_is_read(
 def test_a_file_that_is_no_h5ad_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.h5ad"
     broken.write_bytes(b"not a slide")
-    code, _, err = run(capsys, "predict", "--target", broken, "--reference", broken, "--output", tmp_path / "o.h5ad")
+    code, _, err = run(
+        capsys, "predict", "--quiet", "--target", broken, "--reference", broken, "--output", tmp_path / "o.h5ad"
+    )
     assert code == 2
     assert 'broken.h5ad" (11 bytes) cannot be read' in err and "Write it with AnnData's write_h5ad" in err
     assert err.count("\n") == 1
