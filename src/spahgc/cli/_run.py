@@ -58,7 +58,7 @@ def run(
 
     Example:
       spahgc run case.svs --reference "refs/*.h5ad" -o case
-      spahgc run case.svs --reference A B C D -o case --encoder uni --n-domains 5
+      spahgc run case.svs --reference refs -o case --encoder uni --n-domains 5
     """
     if slide.exists():
         note(f"Predicting {slide} ...")  # what comes next loads for seconds
