@@ -349,7 +349,7 @@ def test_slides_without_a_name_are_called_by_their_files(
         (["--cohort", "her2st", "--gene", "ERBB2"], "--gene goes with --slide"),
         (["--slide", "a.h5ad", "--method", "magic"], "--method magic is not known"),
         (["--slide", "a.h5ad", "--checkpoint", "w"], "Pass --encoder as well"),
-        (["--slide", "a.h5ad", "--device", "abacus"], 'device="abacus" is not available'),
+        (["--slide", "a.h5ad", "--device", "abacus"], "--device abacus is not available"),
         (["--slide", "absent.h5ad"], "absent.h5ad: there is no such file"),
     ],
 )

@@ -19,7 +19,8 @@ from spahgc.cli._output import EXIT_ERROR, plain
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 NAMES = [
-    "embed", "tile", "fit", "predict", "evaluate", "cross-validate", "report", "encoders", "cohorts", "doctor", "demo",
+    "run", "read", "tile", "embed", "fit", "predict", "evaluate", "cross-validate", "domains", "plot", "report", "export",
+    "fetch", "encoders", "cohorts", "doctor", "demo",
 ]  # fmt: skip
 TERMINAL = 80
 

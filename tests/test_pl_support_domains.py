@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from tests.tissue_figures import assert_nothing_overlaps, bars, name_of, part_of, predicted_slides, spots, values
 
 import spahgc as sp
-from spahgc.pl._style import CATEGORY_COLOURS, category_colours
+from spahgc._slides.categories import CATEGORY_COLOURS, category_colours
 
 
 @pytest.fixture(scope="module")

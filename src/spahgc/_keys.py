@@ -196,6 +196,9 @@ class Uns:
     """Width of a patch in microns, for each embedding key."""
     patch_image = "patch_image"
     """What the patches were cut from, for each embedding key: ``image``, ``enlarged`` (times) and ``mpp``, if known."""
+    features = "features"
+    """Where an embedding that another tool made comes from, for each embedding key: ``tool``, ``file``, ``patch_px``, and the
+    fields of the encoder record that are assumed since no file says them."""
     stain = "stain"
     """What was estimated of the slide's stain, for each embedding key whose patches were normalised."""
     library_size = "library_size"

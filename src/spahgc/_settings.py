@@ -182,21 +182,68 @@ def resolve_device(device: str | None) -> str:
     return wanted
 
 
+LINE_EVERY_S = 10.0
+"""Seconds between two lines of progress where it is written to a file or a pipe."""
+
+_in_lines = False
+
+
+def show_progress_in_lines(wanted: bool) -> None:
+    """Write progress line by line from now on, as suits a file, instead of writing over what stands there."""
+    global _in_lines
+    _in_lines = wanted
+
+
 def progress_bar(**options: Any) -> tqdm:
     """A bar of :mod:`tqdm`, silent where ``settings.progress`` is false."""
+    if _in_lines:
+        every = {"mininterval": LINE_EVERY_S, "maxinterval": LINE_EVERY_S}
+        return _line_class()(disable=not settings.progress, **{**options, **every, "ascii": True})
     return _bar_class()(disable=not settings.progress, **options)
 
 
 @cache
 def _bar_class() -> type[tqdm]:
-    """Bars of :mod:`tqdm` with a lock of this process alone.
+    """Bars of :mod:`tqdm` as suit where they are drawn."""
+    from tqdm.auto import tqdm
+
+    return _with_own_lock(tqdm)
+
+
+@cache
+def _line_class() -> type[tqdm]:
+    """Bars that are lines: one when they begin, one every ten seconds, one in the end."""
+    from tqdm.std import tqdm
+
+    class Lines(tqdm):
+        def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # type: ignore[override]
+            """Write a line; what tqdm does to take a bar away is left out."""
+            if msg == "":
+                return False
+            # A bar that is closed ends its line by itself.
+            self.fp.write(f"{self if msg is None else msg}" + ("" if self.disable else "\n"))
+            self.fp.flush()
+            return True
+
+        @staticmethod
+        def status_printer(file: Any) -> Any:
+            """Nothing is written over."""
+            return lambda text: None
+
+        def moveto(self, n: int) -> None:
+            """No line is gone back to."""
+
+    return _with_own_lock(Lines)
+
+
+def _with_own_lock(base: Any) -> type[tqdm]:
+    """Bars with a lock of this process alone.
 
     That of tqdm is shared with the processes that are forked from this one: where one of them is killed while it holds it, all
     others would wait for it forever, also with bars that are silent.
     """
-    from tqdm.auto import tqdm
 
-    class Bar(tqdm):
+    class Bar(base):
         pass
 
     Bar.set_lock(threading.RLock())

@@ -173,6 +173,30 @@ def spots_on_image(
     )
 
 
+def outlines_on_image(sdata: SpatialData, table: AnnData) -> list[Any] | None:
+    """Polygons of the spots of a table in pixels of the image, in its order; ``None`` where its shapes are circles.
+
+    Image and coordinate system are those of :func:`spots_on_image`, whose errors this has.
+    """
+    spots = _spots_of(sdata, table)
+    shapes = sdata.shapes[spots.region]
+    if "radius" in shapes:
+        return None
+    matrix = _choose(sdata, spots, None, None)[0].matrix
+    geometry = shapes.geometry.iloc[_rows_of(shapes, spots.region, table.obs[_instance_key(table)])]
+    return list(geometry.affine_transform([*matrix[0, :2], *matrix[1, :2], *matrix[:2, 2]]))
+
+
+def _instance_key(table: AnnData) -> str:
+    annotated = annotation(table)
+    return "" if annotated is None else annotated.instance_key
+
+
+def spots_of_shapes(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:
+    """Centres of the spots of a table in the coordinates of their own shapes, whatever images are there."""
+    return _spots_of(sdata, table).xy
+
+
 def spots_in_plane(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:
     """Centres of the spots of a table: on the image, or in the coordinates of the shapes if there is no image."""
     return spots_on_image(sdata, table).xy if sdata.images else _spots_of(sdata, table).xy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import wraps
 from pathlib import Path
@@ -16,8 +16,11 @@ import typer
 from spahgc.cli._cross_validate import cross_validate
 from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
+from spahgc.cli._domains import domains
 from spahgc.cli._embed import embed
 from spahgc.cli._evaluate import evaluate
+from spahgc.cli._export import export
+from spahgc.cli._fetch import fetch
 from spahgc.cli._fit import fit
 from spahgc.cli._output import (
     EXIT_CLOSED_PIPE,
@@ -28,19 +31,28 @@ from spahgc.cli._output import (
     EXIT_TERMINATED,
     Printed,
 )
+from spahgc.cli._plot import plot
 from spahgc.cli._predict import predict
+from spahgc.cli._read import read
 from spahgc.cli._registries import cohorts, encoders
 from spahgc.cli._report import report
+from spahgc.cli._run import run
 from spahgc.cli._tile import tile
 
 COMMANDS: tuple[Callable[..., Printed], ...] = (
-    embed,
+    run,
+    read,
     tile,
+    embed,
     fit,
     predict,
     evaluate,
     cross_validate,
+    domains,
+    plot,
     report,
+    export,
+    fetch,
     encoders,
     cohorts,
     doctor,
@@ -91,15 +103,17 @@ def _general(
     ] = False,
 ) -> None:
     from spahgc import settings
+    from spahgc._settings import show_progress_in_lines
 
     settings.progress = not quiet
+    show_progress_in_lines(not sys.stderr.isatty())
 
 
 def _expanded(value: Any) -> Any:
     """Paths with ``~`` as the home folder, which shells leave as it is in ``--output=~/x``; other values as they are."""
     if isinstance(value, list):
         return [_expanded(item) for item in value]
-    if not isinstance(value, Path):
+    if not isinstance(value, Path) or (str(value) and not any(sign in str(value) for sign in "~\0")):
         return value
     from spahgc._validate import user_path  # loads numpy
 
@@ -131,3 +145,8 @@ def _add(function: Callable[..., Printed]) -> None:
 
 for _command in COMMANDS:
     _add(_command)
+
+
+def commands() -> Mapping[str, Any]:
+    """Parsers of the commands by name, with their options."""
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]

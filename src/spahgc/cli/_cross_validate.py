@@ -100,8 +100,10 @@ def cross_validate(
     output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             help="Folder for folds and scores, and the slides of a cohort. If left out, COHORT-ENCODER here for a "
-            "cohort, hest-bench-TASK-ENCODER for a task, and nothing is kept for slides."
+            "cohort, hest-bench-TASK-ENCODER for a task, and nothing is kept for slides.",
         ),
     ] = None,
     checkpoint: Checkpoint = None,

@@ -25,7 +25,7 @@ SLIDE, SCORES, FIGURE = "target.h5ad", "scores.csv", "spatial_genes.png"
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the slide, the scores and the figures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the slide, the scores and the figures.")],
     preset: Preset = "default",
     spots: Annotated[int, typer.Option(min=20, help="Spots of a slide.")] = N_SPOTS,
     seed: Seed = 0,

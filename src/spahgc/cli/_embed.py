@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from spahgc.cli._choices import choice, stain_names
-from spahgc.cli._options import AsJson, Checkpoint, Context, Device, Encoder, Overwrite, TableKey, refuse
+from spahgc.cli._options import (
+    OFFLINE_ENCODER,
+    AsJson,
+    Checkpoint,
+    Context,
+    Device,
+    Encoder,
+    Overwrite,
+    TableKey,
+    refuse,
+)
 from spahgc.cli._output import Printed, records, result
 
 
@@ -16,9 +26,13 @@ def embed(
     slides: Annotated[list[Path], typer.Argument(help="A slide, .h5ad or .zarr, or several of them.", metavar="SLIDE")],
     output: Annotated[
         Path,
-        typer.Option(help="The slide with its embedding, .h5ad or .zarr; or a folder, which gets NAME.zarr of each."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The slide with its embedding, .h5ad or .zarr; or a folder, which gets NAME.zarr of each.",
+        ),
     ],
-    encoder: Encoder = "uni",
+    encoder: Encoder = OFFLINE_ENCODER,
     checkpoint: Checkpoint = None,
     image: Annotated[
         Path | None, typer.Option(help="Full-resolution image; the one that the slide names if left out.")
@@ -52,7 +66,8 @@ def embed(
     """Embed the H&E patch around every spot of a slide.
 
     One slide is written to a file. Where the output is a folder, each slide is written to NAME.zarr within it; called
-    again, slides that are finished are kept. A slide names its image in uns["spatial"], or --image does.
+    again, slides that are finished are kept. A slide names its image, or --image does. The encoder that is taken if none is
+    named comes with the installation; those of pathology see more, and most of them ask for access first.
 
     Example:
       spahgc embed C2.h5ad --output C2-embedded.h5ad --encoder efficientnet_lite0

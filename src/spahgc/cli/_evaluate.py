@@ -20,7 +20,7 @@ def evaluate(
     units: UnitsOption = None,
     gene_sets: Annotated[Path | None, typer.Option(help="Pathways to compare as well, a GMT file.")] = None,
     table_key: TableKey = None,
-    output: Annotated[Path | None, typer.Option(help="The scores as a table, .csv.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The scores as a table, .csv.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> Printed:

@@ -25,7 +25,7 @@ from spahgc.cli._output import Printed, result
 
 
 def fit(
-    output: Annotated[Path, typer.Option(help="Folder of the model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model.")],
     reference: References = None,
     bank: Bank = None,
     gene: Genes = None,

@@ -12,8 +12,10 @@ from typing import Any
 
 import typer
 
-from spahgc.cli._app import app
+from spahgc.cli._app import app, commands
+from spahgc.cli._arguments import command_name, spread
 from spahgc.cli._output import EXIT_BY_SIGNAL, EXIT_ERROR, EXIT_INTERRUPTED
+from spahgc.cli._words import Options, in_words_of_the_shell
 
 ANYWHERE = ("--debug", "--quiet")
 """Options of all commands, which may stand before the command or after it."""
@@ -35,10 +37,19 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error is one line on stderr and exit code 2, a traceback only with ``--debug``."""
     arguments = _general_first(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments[: len(ANYWHERE)]
+    options = Options(commands(), command_name(arguments))
+    arguments = spread(arguments, options.commands)
+
+    def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # Deprecations of other packages are no business of somebody at a command line.
+        if not issubclass(category, (DeprecationWarning, FutureWarning, SyntaxWarning)):
+            said = in_words_of_the_shell(" ".join(str(message).split()), options)
+            typer.echo(f"spahgc: warning: {said}", err=True)
+
     try:
         with _signals_as_errors(), warnings.catch_warnings():  # gives the way of showing them back afterwards
             if not debug:
-                warnings.showwarning = _show_warning
+                warnings.showwarning = show_warning
             sys.exit(app(arguments, prog_name="spahgc", standalone_mode=False))
     except Ended as ended:
         typer.echo(f"spahgc: ended by {ended.signal.name}", err=True)
@@ -49,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"spahgc: {_one_line(error)}", err=True)
+        typer.echo(f"spahgc: {in_words_of_the_shell(_one_line(error), options)}", err=True)
         sys.exit(EXIT_ERROR)
 
 
@@ -89,9 +100,3 @@ def _one_line(error: Exception) -> str:
         # str() of a KeyError is the repr of its message.
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    # Deprecations of other packages are no business of somebody at a command line.
-    if not issubclass(category, (DeprecationWarning, FutureWarning, SyntaxWarning)):
-        typer.echo(f"spahgc: warning: {' '.join(str(message).split())}", err=True)

@@ -9,6 +9,8 @@ import typer
 
 from spahgc.cli._choices import choice, device_kinds, encoder_names, method_names, preset_names
 
+OFFLINE_ENCODER = "efficientnet_lite0"
+"""Its weights come with the installation: what works on the first day, without a network and without asking for access."""
 Device = Annotated[
     str | None, choice("cpu, cuda, cuda:1 or mps; the first accelerator if left out.", device_kinds, closed=False)
 ]
@@ -36,7 +38,10 @@ MissingContext = Annotated[
     ),
 ]
 Embedding = Annotated[str | None, typer.Option(help="Key of the embedding in obsm.")]
-References = Annotated[list[Path] | None, typer.Option(help="A measured slide, .h5ad or .zarr; repeat for several.")]
+References = Annotated[
+    list[Path] | None,
+    typer.Option(help="Measured slides: .h5ad or .zarr, one or several, a folder of them, or a pattern in quotes."),
+]
 Bank = Annotated[
     Path | None, typer.Option(help="A bank of references on disk (sp.pp.reference_bank), instead of --reference.")
 ]

@@ -25,12 +25,12 @@ from spahgc.cli._options import (
     UnitsOption,
     chosen_genes,
 )
-from spahgc.cli._output import Printed, result
+from spahgc.cli._output import Printed, note, result
 
 
 def predict(
     target: Annotated[Path, typer.Option(help="The slide to predict, .h5ad or .zarr, with an embedding.")],
-    output: Annotated[Path, typer.Option(help="The slide with its prediction, .h5ad or .zarr.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The slide with its prediction, .h5ad or .zarr.")],
     reference: References = None,
     bank: Bank = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a saved model, instead of references.")] = None,
@@ -61,9 +61,12 @@ def predict(
 
     Example:
       spahgc predict --target T.h5ad --reference A.h5ad --reference B.h5ad --output OUT.h5ad
+      spahgc predict --target T.h5ad --reference "refs/*.h5ad" -o OUT.h5ad
       spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad
       spahgc predict --target T.h5ad --measured was_measured --reference A.h5ad --output OUT.h5ad
     """
+    if target.exists():
+        note(f"Reading {target} and what it is predicted from ...")  # what comes next loads for seconds
     import spahgc as sp
     from spahgc._keys import Uns, Var
     from spahgc._slides.tables import table_of
@@ -82,7 +85,7 @@ def predict(
     trained = sp.SpaHGC.load(model) if model is not None else None
     slide = read_slide(target, "--target")
     check_container(slide, output)
-    refs = read_references(reference, bank)
+    refs = read_references(reference, bank, target=target)
     embed_missing(
         [slide, *(refs if isinstance(refs, list) else [])], encoder, table_key, context=context, device=device
     )

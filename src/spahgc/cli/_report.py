@@ -16,10 +16,10 @@ BYTES_PER_MB = 1e6
 
 def report(
     slide: Annotated[Path, typer.Argument(help="A slide with a prediction, .h5ad or .zarr.")],
-    output: Annotated[Path, typer.Option(help="The page, .html.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page, .html.")],
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="A reference of the prediction, whose patches the page shows; repeat for several."),
+        typer.Option(help="References of the prediction, whose patches the page shows: files, a folder, or a pattern."),
     ] = None,
     model: Annotated[
         Path | None,
@@ -48,15 +48,15 @@ def report(
       spahgc report OUT.h5ad --output report.html --reference C2.h5ad --reference C3.h5ad
     """
     import spahgc as sp
-    from spahgc.cli._slide_files import check_output, read_slide
+    from spahgc.cli._slide_files import check_output, read_references, read_slide
 
     check_output(output, PAGE_ENDINGS, overwrite=overwrite)
     data = read_slide(slide, "slide")
-    refs = [read_slide(path, "--reference") for path in reference or []]
+    refs = read_references(reference, None)
     written = sp.pl.report(
         data,
         output,
-        refs=refs or None,
+        refs=refs,
         model=None if model is None else sp.SpaHGC.load(model),
         key=key,
         genes=gene,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
 FILE, STORE = ".h5ad", ".zarr"
 SLIDE_ENDINGS = (FILE, STORE)
+IMAGE_ENDINGS = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".btf", ".czi", ".dcm", ".qptiff",
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2",
+)  # fmt: skip
+"""How names of images end."""
 ELEMENTS = ("tables", "images", "labels", "points", "shapes")
 """Folders of a SpatialData on disk."""
 REMEDY = "Write it again with sdata.write."
@@ -48,11 +55,20 @@ def read_slide(path: Path, option: str) -> Slide:
         raise FileNotFoundError(f"{option} {path}: there is no such file.")
     if path.is_dir():
         return _read_store(path, option)
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        raise ValueError(
+            f"{option} {path} is an image, and a slide with spots is needed. Run `spahgc tile {path} --output "
+            f"{path.with_suffix(FILE)}` first, or `spahgc read slide` for spots of your own."
+        )
     return read_h5ad(path, option, "Write it with adata.write_h5ad.")
 
 
 def _read_store(path: Path, option: str) -> Slide:
     kind = _kind(path)
+    if kind is None and reader_of(path) is not None:
+        raise ValueError(
+            f"{option} {path} is a folder of measured files. Run `spahgc read {reader_of(path)} {path} --output NAME{FILE}` first."
+        )
     if kind is None:
         raise ValueError(
             f"{option} {path} is a folder, and no slide that adata.write_zarr or sdata.write wrote. Pass a .h5ad or .zarr."
@@ -82,10 +98,77 @@ def _kind(path: Path) -> str | None:
     return "SpatialData" if is_store and any((path / name).is_dir() for name in ELEMENTS) else None
 
 
-def read_references(paths: Sequence[Path] | None, bank: Path | None) -> list[Slide] | Path | None:
+def reader_of(path: Path) -> str | None:
+    """Which `spahgc read` reads what lies at a path, where that can be seen: hd, visium, xenium, or slide for an image."""
+    if path.is_file():
+        return "slide" if path.suffix.lower() in IMAGE_ENDINGS else None
+    inside = [path, path / "outs"]
+    if any((folder / "binned_outputs").is_dir() for folder in inside):
+        return "hd"
+    if any((folder / "experiment.xenium").is_file() for folder in inside):
+        return "xenium"
+    return "visium" if any((folder / "spatial").is_dir() and _has_counts(folder) for folder in inside) else None
+
+
+def _has_counts(folder: Path) -> bool:
+    return any(folder.glob("*feature_bc_matrix*"))
+
+
+def expand(paths: Sequence[Path], option: str, *, but: Path | None = None) -> list[Path]:
+    """Slides, folders of slides and patterns as the files that they mean, each once.
+
+    Parameters
+    ----------
+    paths
+        What was given.
+    option
+        How messages call it.
+    but
+        The target: where a folder or a pattern holds it, it is left out, and that is said. Named itself it stays, for the
+        function to judge.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at a path, or nothing fits a pattern.
+    """
+    found: list[Path] = []
+    for path in paths:
+        members = _members(path, option)
+        if members != [path] and but is not None and but.exists():
+            kept = [each for each in members if not each.exists() or not each.samefile(but)]
+            if len(kept) < len(members):
+                warnings.warn(
+                    f"{option} {path} holds the target {but} itself, which is no reference of it: it is left out.",
+                    stacklevel=2,
+                )
+            members = kept
+        found += [each for each in members if each not in found]
+    return found
+
+
+def _members(path: Path, option: str) -> list[Path]:
+    if path.is_dir() and _kind(path) is None and reader_of(path) is None:
+        members = sorted(
+            each for each in path.iterdir() if each.suffix in SLIDE_ENDINGS and not each.name.startswith(".")
+        )
+        if not members:
+            raise FileNotFoundError(f"{option} {path} is a folder without a slide: no .h5ad and no .zarr lies in it.")
+        return members
+    if path.exists() or not any(sign in str(path) for sign in "*?["):
+        return [path]
+    members = sorted(map(Path, glob(str(path))))
+    if not members:
+        raise FileNotFoundError(f"{option} {path}: no file fits this pattern.")
+    return members
+
+
+def read_references(
+    paths: Sequence[Path] | None, bank: Path | None, *, target: Path | None = None
+) -> list[Slide] | Path | None:
     """What the functions take as references: slides, the path of a bank, or nothing."""
     if bank is None:
-        return [read_slide(path, "--reference") for path in paths or []] or None
+        return [read_slide(path, "--reference") for path in expand(paths or [], "--reference", but=target)] or None
     if paths:
         raise ValueError("--bank and --reference were both given. A bank holds its references: pass one of the two.")
     if not bank.exists():
@@ -185,11 +268,11 @@ def embed_missing(
     if missing:
         for table, known in zip(tables, has_one, strict=True):
             if known:
-                _check_context(table, encoder, context)
+                check_context(table, encoder, context)
         sp.pp.embed(missing, encoder=encoder, table_key=table_key, context=context, **options)
 
 
-def _check_context(table: AnnData, encoder: str, context: bool | None) -> None:
+def check_context(table: AnnData, encoder: str, context: bool | None) -> None:
     """Refuse, before slides are embedded, one that shows less or more beside the patch than they will."""
     from spahgc.encoders import describe_encoder
     from spahgc.encoders._layout import Layout, parse_layout, write_layout

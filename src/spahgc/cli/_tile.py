@@ -14,7 +14,7 @@ from spahgc.cli._output import Printed, result
 
 def tile(
     image: Annotated[Path, typer.Argument(help="H&E image or whole-slide file at full resolution.")],
-    output: Annotated[Path, typer.Option(help="The tiles, .h5ad or .zarr.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The tiles, .h5ad or .zarr.")],
     mpp: Annotated[float | None, typer.Option(help="Microns per pixel; as the file says if left out.")] = None,
     spacing_um: Annotated[float, typer.Option(help="Distance of a tile to the nearest others, microns.")] = 100.0,
     spot_um: Annotated[float | None, typer.Option(help="Diameter of a tile, microns; 0.55 of the spacing.")] = None,

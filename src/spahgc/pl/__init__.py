@@ -14,6 +14,7 @@ from spahgc.pl._registration import registration
 from spahgc.pl._report import report
 from spahgc.pl._score_vs_abundance import score_vs_abundance
 from spahgc.pl._spatial_genes import spatial_genes
+from spahgc.pl._style import set_style
 from spahgc.pl._support import support
 from spahgc.pl._trust import trust
 
@@ -26,6 +27,7 @@ __all__ = [
     "registration",
     "report",
     "score_vs_abundance",
+    "set_style",
     "spatial_genes",
     "support",
     "trust",

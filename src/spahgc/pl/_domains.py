@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
+from spahgc._slides.categories import categories_of, category_colours, stored_colours
 from spahgc._validate import quoted
 from spahgc.pl._figure_slides import figure_slides, figure_tissues
 from spahgc.pl._measured_part import draw_measured
@@ -26,7 +26,6 @@ from spahgc.pl._style import (
     ROW_ROOM_IN,
     SCALE_BAR_IN,
     TITLE_LINE_IN,
-    category_colours,
     check_style,
     panel_height,
     rc_context,
@@ -189,14 +188,14 @@ def _panels(
             f'obs["{name}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Run spahgc.tl.domains(adata, key="{key}") '
             "first, or pass column= with the name that it was given."
         )
-    names, codes = _categories(adata, name)
+    names, codes = categories_of(adata, name)
     if label is None:
         return [Categories("predicted domains", names, codes, _colours(adata, name, palette, len(names), len(names)))]
     if label not in adata.obs:
         raise KeyError(f'obs["{label}"] not found in {SLIDE}, obs has {quoted(adata.obs)}. Pass one of its columns.')
-    label_names, label_codes = _categories(adata, label)
+    label_names, label_codes = categories_of(adata, label)
     colours = _colours(adata, name, palette, len(names), max(len(names), len(label_names)))
-    stored = _stored_colours(adata, label, len(label_names)) if palette is None else []
+    stored = stored_colours(adata, label, len(label_names)) if palette is None else []
     matched = [colours[i] for i in _matched(label_codes, len(label_names), codes, len(names))]
     title = _label_title(adata, key if column is None else column, label)
     return [
@@ -205,32 +204,14 @@ def _panels(
     ]
 
 
-def _categories(adata: AnnData, column: str) -> tuple[list[str], np.ndarray]:
-    """Names of the categories of a column, and the number of each spot's, -1 for none."""
-    values = adata.obs[column]
-    blank = values.isna() | (values.astype(str).str.strip() == "")
-    if blank.all():
-        raise ValueError(f'obs["{column}"] is NaN or empty in all {adata.n_obs} spots: there is nothing to draw.')
-    known = pd.Categorical(values.where(~blank))
-    # Clusters with numbers become floats as soon as one spot has none.
-    names = [f"{name:g}" if isinstance(name, float) else str(name) for name in known.categories]
-    return names, np.asarray(known.codes, dtype=np.int64)
-
-
 def _colours(adata: AnnData, column: str, palette: Sequence[str] | None, n_own: int, n: int) -> list[str]:
     """So many colours, of which the first are those of the column: the caller's, scanpy's, or ours."""
     if palette is not None:
         if isinstance(palette, str) or len(palette) < n:
             raise ValueError(f"palette must hold at least {n} colours, one for each category, found {palette!r}.")
         return list(palette[:n])
-    stored = _stored_colours(adata, column, n_own)
+    stored = stored_colours(adata, column, n_own)
     return (stored + [colour for colour in category_colours(len(stored) + n) if colour not in stored])[:n]
-
-
-def _stored_colours(adata: AnnData, column: str, n: int) -> list[str]:
-    """The colours that scanpy keeps for a column, none if they are not as many."""
-    stored = [str(colour) for colour in adata.uns.get(f"{column}_colors", [])]
-    return stored if len(stored) == n else []
 
 
 def _matched(codes: np.ndarray, n: int, other: np.ndarray, n_other: int) -> list[int]:

@@ -35,6 +35,10 @@ MAX_PANELS = 72
 """More panels in one figure than this can neither be printed nor looked at."""
 MIN_PANEL_IN = 0.9
 """Least width of a panel."""
+MAX_WIDTH_IN = 10.0
+"""Up to which a figure grows where its panels would be narrower than that: the width of a page that lies."""
+SHARED, OWN = "shared", "own"
+"""Colour scales: one for measured and predicted values of a gene on all slides, or one for each map."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Style:
     vmin: float | None
     vmax: float | None
     img_alpha: float
+    scale: str = SHARED
+    """:data:`SHARED` or :data:`OWN`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,9 @@ class Grid:
     kinds: tuple[str, ...]
     """What the panels of a gene on a slide show, from left to right."""
     ncols: int
+    scale: str = SHARED
+    figsize: tuple[float, float] | None = None
+    """Of the figure, inches, as the caller wants it."""
 
     @property
     def n_panels(self) -> int:
@@ -88,15 +97,23 @@ class Grid:
 
     @property
     def width(self) -> float:
-        """Width of the figure, inches."""
-        return figure_width(self.across)
+        """Width of the figure, inches: of one, one and a half or two columns of a journal, unless panels need more."""
+        if self.figsize is not None:
+            return self.figsize[0]
+        needed = self.across * MIN_PANEL_IN + self._beside
+        return max(figure_width(self.across), needed if needed <= MAX_WIDTH_IN else 0.0)
+
+    @property
+    def _beside(self) -> float:
+        """Width of the colour bars and the names of the slides, inches."""
+        shared = 2 if "spread" in self.kinds else 1
+        bars = min(self.ncols, self.n_genes) * (len(self.kinds) if self.scale == OWN else shared)
+        return bars * COLOUR_BAR_IN + (SIDE_NAME_IN if self.n_slides > 1 else 0.0)
 
     @property
     def panel_width(self) -> float:
         """Width of a panel, inches."""
-        bars = min(self.ncols, self.n_genes) * (2 if "spread" in self.kinds else 1)
-        names = SIDE_NAME_IN if self.n_slides > 1 else 0.0
-        return (self.width - bars * COLOUR_BAR_IN - names) / self.across
+        return (self.width - self._beside) / self.across
 
     def position(self, gene: int, slide: int) -> tuple[int, int]:
         """Row and column of the first panel of a gene on a slide."""
@@ -112,14 +129,14 @@ class Grid:
                 f"{MAX_PANELS}. Draw a page at a time: for i in range(0, len(genes), {most}): "
                 f'spahgc.pl.spatial_genes(slides, genes[i : i + {most}], save=f"genes_{{i}}.png"); or fewer slides.'
             )
-        if self.panel_width < MIN_PANEL_IN:
+        if self.panel_width < MIN_PANEL_IN - 1e-9:  # of a width that was made for it
             raise ValueError(
                 f"ncols={self.ncols} leaves {self.panel_width:.2f} inches for a panel, the least is {MIN_PANEL_IN:g}. "
-                "Pass a smaller ncols, or leave it out."
+                "Pass a smaller ncols, or a wider figsize=."
             )
 
 
-def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int) -> list[Axes]:
+def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int, dpi: float | None = None) -> list[Axes]:
     """Axes of a new figure: gene by gene, slide by slide, panel by panel."""
     from matplotlib import pyplot as plt
 
@@ -127,7 +144,8 @@ def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int) -> list[Ax
     heights = [panel_height(grid.panel_width, tissue.aspect, share=grid.n_slides) for tissue in tissues]
     rows = heights * (grid.down // grid.n_slides)
     height = sum(rows) + grid.down * (title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + grid.n_slides * SCALE_BAR_IN
-    figure = plt.figure(figsize=(grid.width, height), layout="constrained")
+    size = (grid.width, height) if grid.figsize is None else grid.figsize
+    figure = plt.figure(figsize=size, dpi=dpi, layout="constrained")
     cells = figure.add_gridspec(grid.down, grid.across, height_ratios=rows)
     axes = []
     for gene in range(grid.n_genes):
@@ -137,7 +155,9 @@ def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int) -> list[Ax
     return axes
 
 
-def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: Style) -> list[Axes]:
+def draw_genes(
+    axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: Style, dpi: float | None = None
+) -> list[Axes]:
     """Draw all panels; returns them gene by gene, slide by slide, panel by panel.
 
     Parameters
@@ -150,10 +170,12 @@ def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: S
         What is drawn.
     style
         How it is drawn.
+    dpi
+        Dots per inch of a new figure; ``None`` takes matplotlib's.
     """
     written = _titles(grid, maps)
     title_lines = 1 + max(title.count("\n") for row in written for title in row)
-    axes = new_axes(grid, maps.tissues, title_lines) if axes is None else axes
+    axes = new_axes(grid, maps.tissues, title_lines, dpi) if axes is None else axes
     width = len(grid.kinds)
     rows = [list(axes[start : start + width]) for start in range(0, grid.n_panels, width)]
     for row, names in zip(rows, written, strict=True):
@@ -161,11 +183,15 @@ def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: S
             ax.set_title(name, color=text_colour(ax))
     for gene in range(grid.n_genes):
         block = rows[gene * grid.n_slides : (gene + 1) * grid.n_slides]
-        for group in (("measured", "predicted"), ("spread",)):
+        shared = (("measured", "predicted"), ("spread",))
+        for group in shared if style.scale == SHARED else tuple((kind,) for kind in grid.kinds):
             kinds = [kind for kind in group if kind in grid.kinds]
-            if kinds:
-                panels = [[row[grid.kinds.index(kind)] for kind in kinds] for row in block]
-                _draw_group(panels, kinds, gene, maps, style)
+            panels = [[row[grid.kinds.index(kind)] for kind in kinds] for row in block]
+            if kinds and style.scale == SHARED:
+                _draw_group(panels, kinds, gene, maps, style, range(grid.n_slides))
+            elif kinds:
+                for slide, row in enumerate(panels):
+                    _draw_group([row], kinds, gene, maps, style, range(slide, slide + 1))
         _draw_edges(block, gene, grid, maps)
     return [ax for row in rows for ax in row]
 
@@ -180,16 +206,20 @@ def _titles(grid: Grid, maps: GeneMaps) -> list[list[str]]:
     )
 
 
-def _draw_group(panels: list[list[Axes]], kinds: Sequence[str], gene: int, maps: GeneMaps, style: Style) -> None:
-    """Draw the panels of a gene that share a colour scale, on all slides, and their colour bar."""
+def _draw_group(
+    panels: list[list[Axes]], kinds: Sequence[str], gene: int, maps: GeneMaps, style: Style, slides: range
+) -> None:
+    """Draw the panels of a gene that share a colour scale, on some slides, and their colour bar."""
     from matplotlib.colors import Normalize
 
     is_spread = kinds == ["spread"]
-    values = [[_column(one, kind, gene) for kind in kinds] for one in maps.values]
+    chosen, tissues = [maps.values[i] for i in slides], [maps.tissues[i] for i in slides]
+    values = [[_column(one, kind, gene) for kind in kinds] for one in chosen]
     present = [column for row in values for column in row if column is not None]
-    low, high, extend = shared_limits(present, *((None, None) if is_spread else (style.vmin, style.vmax)))
+    limits = (None, None) if is_spread else (style.vmin, style.vmax)
+    low, high, extend = shared_limits(present or [np.empty(0)], *limits)
     cmap = style.spread_cmap if is_spread else style.cmap
-    for row, columns, tissue, one in zip(panels, values, maps.tissues, maps.values, strict=True):
+    for row, columns, tissue, one in zip(panels, values, tissues, chosen, strict=True):
         for ax, column, kind in zip(row, columns, kinds, strict=True):
             shown = np.full(len(tissue.xy), np.nan) if column is None else column
             spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=style.img_alpha)

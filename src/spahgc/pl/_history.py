@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spahgc._keys import Uns
+from spahgc._slides.categories import CATEGORY_COLOURS
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata
 from spahgc.model import SpaHGC
@@ -20,7 +21,7 @@ from spahgc.pl._scores import (
     count,
     plain_numbers,
 )
-from spahgc.pl._style import CATEGORY_COLOURS, COLUMN_IN, TEXT_PT, rc_context, text_colour
+from spahgc.pl._style import COLUMN_IN, TEXT_PT, rc_context, text_colour
 from spahgc.tl._prediction import prediction_record
 
 if TYPE_CHECKING:

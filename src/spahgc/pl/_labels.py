@@ -21,8 +21,9 @@ DISTANCES_PT = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0)
 STEPS = (0.0, 0.5, -0.5, 1.0, -1.0)
 DIRECTIONS = tuple((x, y) for y in STEPS for x in (1.0, -1.0)) + tuple((x, y) for x in STEPS[:3] for y in (1.0, -1.0))
 """To which side of its point; the first that is free is taken."""
-OVERLAP, OUTSIDE, MISLEADING = 1000.0, 300.0, 30.0
-"""Cost of covering another name, of leaving the axes, and of standing by a point of another name; a plain one costs 1."""
+OVERLAP, OUTSIDE, CROSSING, MISLEADING = 1000.0, 300.0, 100.0, 30.0
+"""Cost of covering another name, of leaving the axes, of a line that crosses another one or runs through a name, and of
+standing by a point of another name; covering a plain point costs 1."""
 PADDING_PT, CLEAR_PT = 1.0, 4.0
 """Room around a name, and between a name and the points of others."""
 LINE_SPACING = 1.15
@@ -124,6 +125,7 @@ def label_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.
     dots, named = _in_points(ax, others), _in_points(ax, points)
     size = _size_pt(ax)
     taken: list[tuple[float, float, float, float]] = []
+    lines: list[tuple[np.ndarray, np.ndarray]] = []
     for i, (name, point) in enumerate(zip(names, points, strict=True)):
         line = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2, "zorder": 1.5}
         text = ax.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", arrowprops=line)
@@ -133,9 +135,50 @@ def label_points(ax: Axes, points: np.ndarray, names: Sequence[str], others: np.
         half = np.array([extent.width, extent.height]) * scale / 2 + PADDING_PT
         at, rest = named[i], np.delete(named, i, axis=0)
         cost = partial(_cost, half=half, dots=dots, rest=rest, taken=taken, size=size)
-        offset = min(_offsets(half), key=lambda offset: cost(at + offset))
+        offset = min(
+            _offsets(half), key=lambda offset: cost(at + offset) + _crossings(at, at + offset, half, taken, lines)
+        )
         text.set_position(tuple(offset))
         taken.append((*(at + offset - half), *(at + offset + half)))
+        lines.append((at, at + offset))
+
+
+def _crossings(
+    point: np.ndarray,
+    middle: np.ndarray,
+    half: np.ndarray,
+    taken: Sequence[tuple[float, float, float, float]],
+    lines: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> float:
+    """Cost of the line from a point to its name: others that it crosses, names that it or they run through."""
+    own = (*(middle - half), *(middle + half))
+    crossed = sum(_cross(point, middle, *other) for other in lines)
+    through = sum(_runs_through(point, middle, box) for box in taken)
+    under = sum(_runs_through(*other, own) for other in lines)
+    return CROSSING * (crossed + through + under)
+
+
+def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> bool:
+    """Whether two lines between points cross."""
+
+    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> float:
+        return float((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
+
+    return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+
+
+def _runs_through(a: np.ndarray, b: np.ndarray, box: Sequence[float]) -> bool:
+    """Whether a line between points has a part within a box (left, bottom, right, top)."""
+    begin, end, step = 0.0, 1.0, b - a
+    for axis in (0, 1):
+        low, high = box[axis] - a[axis], box[axis + 2] - a[axis]
+        if step[axis] == 0:
+            if low > 0 or high < 0:
+                return False
+            continue
+        near, far = sorted((low / step[axis], high / step[axis]))
+        begin, end = max(begin, near), min(end, far)
+    return bool(begin < end)
 
 
 def _halo(ax: Axes) -> list[AbstractPathEffect]:

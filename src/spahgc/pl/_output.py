@@ -73,11 +73,11 @@ def _with_format(path: Path) -> Path:
     return path
 
 
-def _write(figure: Figure, path: Path) -> None:
+def _write(figure: Figure, path: Path, dpi: float | None) -> None:
     """Write a figure whole or not at all, and what some formats put beside it."""
     with written_whole(path) as part:
         drawn = part.with_name(path.name)
-        figure.savefig(drawn, dpi=SAVE_DPI, format=path.suffix.removeprefix(".").lower())
+        figure.savefig(drawn, dpi=SAVE_DPI if dpi is None else dpi, format=path.suffix.removeprefix(".").lower())
         drawn.replace(part)
         for beside in part.parent.iterdir():  # the pixels of a figure for TeX
             if beside != part:
@@ -93,7 +93,13 @@ def whole_figure(ax: Axes) -> Figure:
 
 
 def finish(
-    axes: list[Axes], path: Path | None, *, show: bool | None, return_fig: bool, own_figure: bool
+    axes: list[Axes],
+    path: Path | None,
+    *,
+    show: bool | None,
+    return_fig: bool,
+    own_figure: bool,
+    dpi: float | None = None,
 ) -> list[Axes] | Figure | None:
     """Save and show a figure that is complete, and return what the caller of a figure function gets.
 
@@ -107,13 +113,15 @@ def finish(
         The caller's wishes.
     own_figure
         False where the caller gave axes: that figure is not shown, since the rest of it may still be missing.
+    dpi
+        Dots per inch of the file; ``None`` takes 300.
     """
     from matplotlib import pyplot as plt
 
     figure = whole_figure(axes[0])
     shown = own_figure and not return_fig and (_is_autoshown() if show is None else show)
     if path is not None:
-        _write(figure, path)
+        _write(figure, path, dpi)
     if shown:
         plt.show()
     if path is not None and own_figure:

@@ -8,11 +8,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import UNITS, Var
+from spahgc._slides.categories import CATEGORY_COLOURS
 from spahgc._slides.measured import log_expression, zero_spots
 from spahgc._slides.tissue import spots_on_tissue
 from spahgc._validate import check_anndata
 from spahgc.pl._gene_values import check_predicted
-from spahgc.pl._style import CATEGORY_COLOURS, RC
+from spahgc.pl._style import RC
 from spahgc.tl._prediction import reference_spots
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 LABEL_PT = 6.5
 """Size of gene names beside their points."""
 
+DECADES_IN_FULL, MAX_TICKS = 2.0, 6
+"""Decades up to which a logarithmic axis has three numbers each, and the most numbers that one of more has."""
 POINTS, MARKS, QUIET = CATEGORY_COLOURS[0], CATEGORY_COLOURS[5], "#707070"
 """Points, what is marked among them, and lines that guide the eye; told apart by colour-blind readers too."""
 POINT_AREA, MARK_AREA = 7.0, 12.0
@@ -144,9 +147,17 @@ def draw_guide(ax: Axes, metric: Metric, low: float, high: float) -> None:
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5, 10 and so on, as plain numbers."""
+    """Ticks of a logarithmic axis as plain numbers: at 1, 2, 5, 10 and so on, of more than two decades at each whole one."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=10))
+    class Decades(LogLocator):
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            # More numbers than these would be printed over each other.
+            low, high = sorted((vmin, vmax))
+            few = low > 0 and high > low * 10.0**DECADES_IN_FULL
+            subs, most = ((1,), MAX_TICKS) if few else ((1, 2, 5), None)
+            return LogLocator(subs=subs, numticks=most).tick_values(vmin, vmax)
+
+    axis.set_major_locator(Decades())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spahgc.pl._figure_slides import figure_slides, figure_tissues
-from spahgc.pl._gene_grid import GeneMaps, Grid, Style, draw_genes
+from spahgc.pl._gene_grid import OWN, SHARED, GeneMaps, Grid, Style, draw_genes
 from spahgc.pl._gene_values import GeneValues, gene_list, gene_values, shared_units
 from spahgc.pl._output import finish, given_axes, save_path
-from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_count, check_style, rc_context
+from spahgc.pl._style import (
+    EXPRESSION_CMAP,
+    RC,
+    SPREAD_CMAP,
+    check_count,
+    check_figsize,
+    check_positive,
+    check_style,
+    rc_context,
+)
 from spahgc.pl._tissue import SpatialKeys
 
 if TYPE_CHECKING:
@@ -37,12 +46,15 @@ def spatial_genes(
     table_key: str | None = None,
     image_key: str | None = None,
     coordinate_system: str | None = None,
+    scale: str = SHARED,
     cmap: str | Colormap = EXPRESSION_CMAP,
     spread_cmap: str | Colormap = SPREAD_CMAP,
     vmin: float | None = None,
     vmax: float | None = None,
     size: float = 1.0,
     img_alpha: float = 0.6,
+    figsize: tuple[float, float] | None = None,
+    dpi: float | None = None,
     ax: Axes | Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     save: str | Path | bool | None = None,
@@ -93,19 +105,28 @@ def spatial_genes(
         Key of the image of a SpatialData; ``None`` takes the only one, or the finest of several that show the same.
     coordinate_system
         Coordinate system in which shapes and image of a SpatialData meet; ``None`` takes any as long as all agree.
+    scale
+        ``"shared"``: measured and predicted values of a gene have one colour scale, over all slides, so that colours can be
+        compared. ``"own"``: each map has its own, with a colour bar, so that the pattern of a prediction is seen that varies
+        less than the measurement.
     cmap
         Colour map of measured and predicted values.
     spread_cmap
         Colour map of the spread.
     vmin, vmax
         Limits of the colours of all genes; ``None`` takes the 1st and 99th percentile over the measured and predicted
-        values of the gene on all slides, which is always done for the spread. A pointed end of the colour bar says that
+        values of the gene on all slides (of the map, with its own scale), which is always done for the spread. A pointed end of the colour bar says that
         there are values beyond.
     size
         Factor on the diameter of the spots. The diameter is the scale factor ``spot_diameter_fullres``, or 0.55 times
         the median distance to the nearest spot where that is missing.
     img_alpha
         Opacity of the tissue image, 0 to 1.
+    figsize
+        Width and height of the figure, inches; ``None`` takes one, one and a half or two columns of a journal, more where
+        panels side by side need it, and the height of what is drawn.
+    dpi
+        Dots per inch of the figure on the screen and in the file; ``None`` takes matplotlib's, and 300 in the file.
     ax
         Axes to draw on, gene by gene, slide by slide, each with its panels from left to right: measured (unless no
         slide was), predicted, spread (if asked for). ``None`` makes a figure, of at most 72 panels.
@@ -128,7 +149,7 @@ def spatial_genes(
         If the prediction, its spread, a gene, the spot coordinates or the library is not there; or table, image,
         coordinate system or shapes of a SpatialData.
     ValueError
-        If a gene is outside the panel, the number of axes is wrong, there are too many panels, `crop_coord` holds no
+        If `scale`, `figsize` or `dpi` is none, a gene is outside the panel, the number of axes is wrong, there are too many panels, `crop_coord` holds no
         spot, predictions have different units, one object holds several slides or two slides have one name, or a
         SpatialData several tables or images that were not told apart.
     OSError
@@ -151,12 +172,16 @@ def spatial_genes(
     >>> part = sp.pl.spatial_genes(slide, "MORPH001", crop_coord=(0, 500, 0, 500), show=False)
     """
     check_style(vmin, vmax, size, img_alpha)
+    if scale not in (SHARED, OWN):
+        raise ValueError(f'scale="{scale}" is not known; pass "{SHARED}" or "{OWN}".')
+    size_in = check_figsize(figsize)
+    check_positive("dpi", dpi, "number of dots per inch")
     ncols = check_count("ncols", ncols, "genes side by side, at least 1")
     slides, names = figure_slides(adata, table_key), gene_list(genes)
     path = save_path(save, "spatial_genes")
     values = [gene_values(slide, names, key=key, layer=layer, units=units, spread=spread) for slide in slides]
     units = shared_units(values, slides)
-    grid = Grid(len(names), len(slides), _kinds(values, spread), ncols)
+    grid = Grid(len(names), len(slides), _kinds(values, spread), ncols, scale, size_in)
     given = _given_axes(ax, grid)
     if given is None:
         grid.check()
@@ -164,8 +189,8 @@ def spatial_genes(
     tissues = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=grid.n_panels)
     maps = GeneMaps(names, [slide.name for slide in slides], values, tissues, units)
     with rc_context(RC):
-        axes = draw_genes(given, grid, maps, Style(cmap, spread_cmap, vmin, vmax, img_alpha))
-        return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
+        axes = draw_genes(given, grid, maps, Style(cmap, spread_cmap, vmin, vmax, img_alpha, scale), dpi)
+        return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None, dpi=dpi)
 
 
 def _kinds(values: Sequence[GeneValues], spread: bool) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spahgc._slides.categories import CATEGORY_COLOURS
 from spahgc._slides.library import find_library
 from spahgc._slides.spatialdata import spots_on_image
-from spahgc.pl._style import CATEGORY_COLOURS, TEXT_PT, shorten
+from spahgc.pl._style import TEXT_PT, shorten
 from spahgc.pl._tissue import (
     SpatialKeys,
     Tissue,

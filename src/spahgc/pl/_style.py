@@ -37,8 +37,6 @@ PANEL_HEIGHT_IN = (1.35, 3.2)
 
 EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP = "viridis", "magma", "cividis"
 """Colour maps, perceptually even and told apart by colour-blind readers; another quantity has another one."""
-CATEGORY_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-"""Colours of up to eight categories, told apart by colour-blind readers (Okabe and Ito; grey for their black)."""
 MIN_CONTRAST = 0.4
 """Least difference between the brightness of text and of its background, 0 to 1."""
 
@@ -123,6 +121,39 @@ def check_positive(name: str, value: float | None, meaning: str) -> None:
         raise ValueError(f"{name} is {value!r}; pass a positive {meaning}.")
 
 
+def check_figsize(figsize: Sequence[float] | None) -> tuple[float, float] | None:
+    """Width and height of a figure, inches; refuses anything else."""
+    if figsize is None:
+        return None
+    try:
+        width, height = (float(side) for side in figsize)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"figsize={figsize!r}; pass width and height in inches, e.g. figsize=(7, 5).") from error
+    if not (np.isfinite([width, height]).all() and min(width, height) > 0):
+        raise ValueError(f"figsize={figsize!r}; pass width and height in inches, both above 0.")
+    return width, height
+
+
+def set_style() -> None:
+    """Take the sizes of text and the fonts of this package's figures for all figures from now on.
+
+    The functions of ``spahgc.pl`` draw in them anyway, and change nothing for the figures of others; what is drawn beside
+    them looks alike after this. ``matplotlib.rcdefaults()`` takes it back.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> import spahgc as sp
+    >>> with matplotlib.rc_context():
+    ...     sp.pl.set_style()
+    ...     matplotlib.rcParams["axes.titlesize"]
+    8.5
+    """
+    import matplotlib
+
+    matplotlib.rcParams.update(RC)
+
+
 def figure_width(n_across: int) -> float:
     """Width in inches of a figure with so many panels side by side."""
     return {1: COLUMN_IN, 2: PAIR_IN}.get(n_across, PAGE_IN)
@@ -177,26 +208,6 @@ def draw_side_name(ax: Axes, name: str) -> None:
         fontsize=TITLE_PT,
         color=text_colour(ax),
     )
-
-
-def category_colours(n: int) -> list[str]:
-    """So many colours: up to eight are told apart by colour-blind readers, more are scanpy's.
-
-    Raises
-    ------
-    ValueError
-        If scanpy has no palette of so many.
-    """
-    if n <= len(CATEGORY_COLOURS):
-        return list(CATEGORY_COLOURS[:n])
-    from scanpy.plotting.palettes import default_28, default_102
-
-    if n > len(default_102):
-        raise ValueError(
-            f"{n} categories cannot be told apart by colour, at most {len(default_102)} are drawn. Pass a column with "
-            "fewer; numbers are no categories."
-        )
-    return list((default_28 if n <= len(default_28) else default_102)[:n])
 
 
 def titles(

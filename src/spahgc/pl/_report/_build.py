@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
+from spahgc._slides.categories import category_colours
 from spahgc.pl._report._added import Added
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import TEXT_PER_BYTE, Block, Codes, bytes_block, number_block, plain, quantised
@@ -18,7 +19,7 @@ from spahgc.pl._report._picture import Picture, Pixels, fitted
 from spahgc.pl._report._provenance import origin, reading_notes, sections, subtitle
 from spahgc.pl._report._retrieved import Patches, Retrieved, fitted_patches
 from spahgc.pl._spot_panels import COLOURS
-from spahgc.pl._style import EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP, category_colours, shared_limits
+from spahgc.pl._style import EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP, shared_limits
 from spahgc.pl._tissue import Tissue
 from spahgc.tl._prediction import prediction_record
 
