@@ -22,6 +22,7 @@ from shapely.geometry import Point, shape
 
 import spahgc as sp
 from spahgc._keys import UNITS
+from spahgc._slides.polygons import Polygons
 
 GENES = ["MORPH001", "MORPH002", "FLAT001"]
 QUPATH_TYPES = {"annotation", "detection", "cell", "tile", "tma_core", "root", "unknown"}
@@ -155,6 +156,16 @@ def test_cells_keep_their_polygons(slide: AnnData, tmp_path: Path) -> None:
     np.testing.assert_allclose(bounds[:, :2], corners - (3, 2), atol=0.01)
     np.testing.assert_allclose(bounds[:, 2:], corners + (5, 4), atol=0.01)
     assert not any("isEllipse" in feature["geometry"] for feature in detections)
+
+
+def test_cells_that_were_read_with_their_outlines_keep_them(slide: AnnData, tmp_path: Path) -> None:
+    corners = [xy + [[0, 0], [30 + i, 0], [0, 20]] for i, xy in enumerate(np.asarray(slide.obsm["spatial"]))]
+    slide.obsm["polygons"] = Polygons.of_rings(corners).as_matrix()
+    path = sp.io.write_geojson(slide, tmp_path / "cells.geojson")
+    drawn = [shape(cell["geometry"]) for cell in of_type(objects_of_qupath(path), "detection")]
+    np.testing.assert_allclose(
+        [polygon.area for polygon in drawn], [10 * (30 + i) for i in range(len(corners))], rtol=1e-3
+    )
 
 
 def test_a_cell_without_a_polygon_is_named(slide: AnnData, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from spahgc._keys import Obsm
+from spahgc._slides.polygons import shapes_of
 from spahgc._slides.spatialdata import outlines_on_image
 from spahgc._slides.tables import is_spatialdata, table_of
 from spahgc._validate import quoted
@@ -35,6 +37,8 @@ def spot_outlines(
         polygons = outlines_on_image(data, table_of(data, table_key, "the slide"))
         if polygons is not None:
             return polygons
+    if Obsm.polygons in content.table.obsm:
+        return list(shapes_of(content.table).geometry)
     if content.square:
         from shapely import box
 
