@@ -93,7 +93,9 @@ def predict(
         - ``"ridge_components"``: the same features, onto 20 components of the transcriptome;
         - ``"kernel"``: kernel ridge regression with the arc-cosine kernel (Cho and Saul 2009) on those features, onto 30
           components, each with a penalty and a slope from references held out in turn; exact up to 3,000 reference spots,
-          beyond that through 1,500 landmarks among them;
+          beyond that through 1,500 landmarks among them. It looks at no place: with
+          ``preset=sp.Parameters.preset("default", experts=("kernel",))`` the default is this regression alone, with place where
+          it is known;
         - ``"mlp"``: a network of two hidden layers on those features;
         - ``"bleep"``: contrastive retrieval after BLEEP (Xie et al., NeurIPS 2023);
         - ``"deepspot"``: five deep-set networks after DeepSpot (Nonchev et al., medRxiv 2025): the spot, the sum over its
