@@ -90,8 +90,8 @@ nitpick_ignore_regex = [
     # Other packages: links where their inventory is loaded, and plain names where it is not.
     (
         "py:.*",
-        r"(PIL|anndata|collections|dask|distributed|matplotlib|numpy|os|pandas|pathlib|pooch|scanpy|scipy|spatialdata|squidpy"
-        r"|torch|torch_geometric|tqdm|typing|xarray)(\..*)?",
+        r"(PIL|anndata|collections|dask|distributed|geopandas|matplotlib|numpy|os|pandas|pathlib|pooch|scanpy|scipy|spatialdata"
+        r"|squidpy|torch|torch_geometric|tqdm|typing|xarray)(\..*)?",
     ),
     # Names of the language itself: types, and the errors of a Raises section.
     ("py:.*", rf"({'|'.join(vars(builtins))})"),
