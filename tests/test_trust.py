@@ -13,7 +13,7 @@ from tests.conftest import EMBEDDING, add_embedding
 
 import spahgc as sp
 from spahgc._keys import Layers, Obs, Var
-from spahgc._linear import trust as _trust
+from spahgc._linear import support as _support
 from spahgc._linear.trust import Correlation, Spread, Support, Trust, held_out_predictions, held_out_trust
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import Spots
@@ -239,8 +239,8 @@ def test_support_does_not_depend_on_the_other_spots_of_the_slide(refs: list[AnnD
 def test_support_needs_only_some_spots_of_every_slide(refs: list[AnnData], monkeypatch: pytest.MonkeyPatch):
     spots, blocks = make_spots(refs)
     of_all = Support.fit(spots, blocks)
-    monkeypatch.setattr(_trust, "MAX_ANCHORS", 90)
-    monkeypatch.setattr(_trust, "DISTANCE_BLOCK_SPOTS", 16)
+    monkeypatch.setattr(_support, "MAX_ANCHORS", 90)
+    monkeypatch.setattr(_support, "DISTANCE_BLOCK_SPOTS", 16)
     of_some = Support.fit(spots, blocks)
     assert len(of_all.anchors) == len(spots)
     assert np.unique(spots.slide[of_some.anchors], return_counts=True)[1].tolist() == [30, 30, 30]

@@ -83,6 +83,16 @@ class Layers:
         """Standard deviation of a prediction, dense float32, in its units; NaN in genes outside the panel."""
         return f"{key}_std"
 
+    @staticmethod
+    def low(key: str) -> str:
+        """Lower end of an interval of every value, dense float32, in its units; NaN in genes outside the panel."""
+        return f"{key}_low"
+
+    @staticmethod
+    def high(key: str) -> str:
+        """Upper end of it."""
+        return f"{key}_high"
+
 
 class Obsm:
     """Keys of ``obsm``."""
@@ -145,18 +155,28 @@ class Var:
 
     @staticmethod
     def cv_pcc(key: str) -> str:
-        """A gene's mean PCC over references held out in turn."""
+        """A gene's PCC that references held out in turn let expect of this slide."""
         return f"{key}_cv_pcc"
 
     @staticmethod
     def cv_pcc_low(key: str) -> str:
-        """Lower end of the 95 % interval of that mean."""
+        """Lower end of its 95 % interval."""
         return f"{key}_cv_pcc_low"
 
     @staticmethod
     def cv_pcc_high(key: str) -> str:
         """Upper end of it."""
         return f"{key}_cv_pcc_high"
+
+    @staticmethod
+    def cv_pcc_section(key: str) -> str:
+        """The same PCC if the slide were a further section of a known patient; NaN where the references cannot tell."""
+        return f"{key}_cv_pcc_section"
+
+    @staticmethod
+    def cv_pcc_patient(key: str) -> str:
+        """The same PCC if the slide were of a new patient."""
+        return f"{key}_cv_pcc_patient"
 
 
 class Uns:
@@ -211,6 +231,11 @@ class Uns:
     measured = "measured"
     """In the record of a prediction of a slide that was measured in part: the ``column`` that names its measured spots, their
     name as a ``reference``, how many served as one (``n_measured``) and how many spots were predicted (``n_predicted``)."""
+    trust = "trust"
+    """In the record of a prediction: for whom its trust holds (``for``, in words; ``case``; ``held_out``, the case that the
+    references played; ``estimated`` from other cohorts or not), the number of groups that were held out, ``n_groups``, the
+    ``level`` of the interval of a PCC, what Fisher's z is off by (``z_residuals`` at even probabilities), and the level of
+    ``intervals`` of values, if some were asked for."""
     place = "place"
     """In the record of a prediction whose target stores an image: ``quality`` of its registration with each reference and
     whether it is ``used``, whether a place is ``known``, and the ``weights`` of all experts if so."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from spahgc._linear.conformal import GRID
 from spahgc._parameters import Parameters
 from spahgc._training.networks import empty_network, new_network
 
@@ -22,6 +23,7 @@ NODE_FEATURES, NETWORKS, TRUST, EXPERTS = "node_features.", "networks.", "trust.
 """First parts of the names of tensors in the weights file."""
 
 _AXES = r"(?:node_features\.(?:ridge\.)?image_axes|experts\.axes)\."
+_CASE = r"trust\.(section|placed|patient)\."
 SHAPES: dict[str, tuple[str | int, ...]] = {
     r"node_features\.features": ("spots", "features"),
     r"node_features\.components\.scores": ("spots", "components"),
@@ -35,7 +37,12 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     rf"{_AXES}axes\.[01]": ("dim", "any"),
     rf"{_AXES}blocks": ("any", 2),
     rf"{_AXES}(n_around|size)": (1,),
-    r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
+    rf"{_CASE}(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
+    rf"{_CASE}(genes\.(z|spread)|values\.kind)": ("genes",),
+    rf"{_CASE}genes\.coefficients": (3,),
+    rf"{_CASE}(genes\.between|values\.support_(slope|level))": (1,),
+    rf"{_CASE}genes\.residuals": ("any", 1, len(GRID)),
+    rf"{_CASE}values\.scores": ("any", "any", len(GRID)),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
     r"experts\.(weights|placed)\.\w+": (1,),
@@ -49,7 +56,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"experts\.perceptron(_overall)?\.\d\.bias": ("any",),
 }
 """Names of the tensors beside those of the networks, and their shapes; equal words are equal numbers, "any" is any."""
-WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
+WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors|kind)"
 """Tensors of whole numbers; all others hold fractions."""
 MAY_BE_NAN = r"trust\."
 """Tensors in which NaN stands for what no reference could tell."""
