@@ -14,9 +14,9 @@ from spahgc._linear.trust import PATIENT, PLACED, SECTION, Case, Trust
 LEVEL = 0.95
 """Level of the interval of a gene's correlation that is written beside it."""
 
-UNSEEN_SECTION_SPREAD, UNSEEN_PATIENT_SPREAD = 1.15, 1.25
-"""How many times as far values are off on a group of which nothing is known as on those held out together; the group is a
-section of a known patient, or a patient."""
+UNSEEN_SPREAD = 1.15
+"""How many times as far values are off on a group of which nothing is known as on those held out together; a group is a section
+of a known patient, or a patient."""
 
 UNSEEN_SECTION_PCC, UNSEEN_PATIENT_PCC = 1.15, 1.5
 """The same of the residuals of Fisher's z."""
@@ -117,10 +117,6 @@ class Expected:
     def _unseen_pcc(self) -> float:
         return UNSEEN_PATIENT_PCC if self.played == PATIENT else UNSEEN_SECTION_PCC
 
-    @property
-    def _unseen_spread(self) -> float:
-        return UNSEEN_PATIENT_SPREAD if self.played == PATIENT else UNSEEN_SECTION_SPREAD
-
     def spread(self, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
         """Standard deviation of what values may be off by, spots x genes, float32.
 
@@ -134,7 +130,7 @@ class Expected:
         spread, values = self.case.spread(predicted), self.case.values
         if values is None:
             return spread
-        n, unseen = values.scores.n_groups, self._unseen_spread
+        n, unseen = values.scores.n_groups, UNSEEN_SPREAD
         of_unseen = np.sqrt((n + unseen**2) / (n + 1)) * (NEW_PATIENT_SPREAD if self.estimated else 1.0)
         return (spread * (of_unseen * values.growth(support))[:, None]).astype(np.float32)
 
@@ -160,7 +156,7 @@ class Expected:
                 "Fit it again, or leave intervals= out."
             )
         factor = NEW_PATIENT_SPREAD if self.estimated else 1.0
-        widths = values.widths(level, unseen=self._unseen_spread, factor=factor)
+        widths = values.widths(level, unseen=UNSEEN_SPREAD, factor=factor)
         return (self.case.spread(predicted) * values.growth(support)[:, None] * widths).astype(np.float32)
 
     def record(self, n_spots: int) -> dict[str, Any]:

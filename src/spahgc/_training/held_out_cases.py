@@ -78,9 +78,13 @@ class Cases:
         return None if (folds == NEVER).all() else (self._ask(folds), folds != NEVER)
 
     def _ask(self, folds: np.ndarray) -> Answers:
-        """Let those experts that have a weight predict other folds."""
-        proof = self.proof
-        experts = [name for name in proof.weights if proof.uses(name)]
+        """Let those experts that have a weight for one of them predict other folds."""
+        proof, used = self.proof, set[str]()
+        for fold in range(folds.max() + 1):
+            rows = np.flatnonzero(folds == fold)
+            for placed in (False, *([True] if proof.lays is not None else [])):
+                used |= {name for name, weight in proof.weights_without(rows, placed=placed).items() if weight > 0}
+        experts = [name for name in proof.weights if name in used]
         answers = ask_experts(
             experts,
             folds,

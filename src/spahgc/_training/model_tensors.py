@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from spahgc._linear.conformal import GRID
+from spahgc._linear.trust import PATIENT, SECTION
 from spahgc._parameters import Parameters
 from spahgc._training.networks import empty_network, new_network
 
@@ -23,6 +24,15 @@ NODE_FEATURES, NETWORKS, TRUST, EXPERTS = "node_features.", "networks.", "trust.
 """First parts of the names of tensors in the weights file."""
 
 _AXES = r"(?:node_features\.(?:ridge\.)?image_axes|experts\.axes)\."
+MEANS = {f"correlation.{name}" for name in ("pcc", "low", "high")} | {
+    f"spread.{name}" for name in ("variance", "level", "slope")
+}
+"""What is told of each case in a model of any version."""
+FORECASTS = {f"genes.{name}" for name in ("z", "spread", "coefficients", "between", "residuals")} | {
+    f"values.{name}" for name in ("kind", "support_slope", "support_level", "scores")
+}
+"""What is told besides since references are held out in the cases of a target; all of it or nothing."""
+
 _CASE = r"trust\.(section|placed|patient)\."
 SHAPES: dict[str, tuple[str | int, ...]] = {
     r"node_features\.features": ("spots", "features"),
@@ -111,7 +121,26 @@ def broken_tensors(tensors: Mapping[str, Tensor], *, n_spots: int, n_genes: int,
         problem = _broken_values(name, array)
         if problem is not None:
             return f'"{name}" {problem}'
-    return _broken_axes(arrays, sizes)
+    return _broken_axes(arrays, sizes) or _broken_trust(arrays)
+
+
+def _broken_trust(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """What is wrong with trust, beyond the shapes of its tensors, if something is."""
+    parts = {name.removeprefix(TRUST).partition(".")[0] for name in arrays if name.startswith(TRUST)}
+    if not parts:
+        return None
+    if "support" not in parts or not parts & {SECTION, PATIENT}:
+        return "trust in a section or in a new patient, or the support of spots, is missing"
+    for case in sorted(parts - {"support"}):
+        of_case = f"{TRUST}{case}."
+        found = {name.removeprefix(of_case) for name in arrays if name.startswith(of_case)}
+        lacking = MEANS - found or ((FORECASTS - found) if found - MEANS else set())
+        if lacking:
+            return f'"{of_case}{min(lacking)}" is missing'
+        kinds = arrays.get(f"{of_case}values.kind")
+        if kinds is not None and kinds.max(initial=0) >= arrays[f"{of_case}values.scores"].shape[1]:
+            return f'"{of_case}values.kind" reaches to {kinds.max()} of {arrays[f"{of_case}values.scores"].shape[1]}'
+    return None
 
 
 def _broken_values(name: str, array: np.ndarray) -> str | None:
