@@ -175,8 +175,8 @@ def write_trust(
         )
     )
     for name, other in ((Var.cv_pcc_section(key), SECTION), (Var.cv_pcc_patient(key), PATIENT)):
-        as_other = expected if other == case else Expected.of(model.trust, other)
-        told = as_other.played == PATIENT or other == SECTION or as_other.estimated
+        as_other = expected if (case == PATIENT) == (other == PATIENT) else Expected.of(model.trust, other)
+        told = other == PATIENT or as_other.played != PATIENT
         columns[name] = np.tanh(as_other.z(deviations)) if told else np.full(len(genes), np.nan)
     for name, values in columns.items():
         column = np.full(target.n_vars, np.nan)
