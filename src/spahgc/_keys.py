@@ -169,6 +169,11 @@ class Var:
         return f"{key}_cv_pcc_high"
 
     @staticmethod
+    def kind(key: str) -> str:
+        """Number of the group of genes of similar level whose intervals are equally wide in spreads; NaN outside the panel."""
+        return f"{key}_interval_kind"
+
+    @staticmethod
     def cv_pcc_section(key: str) -> str:
         """The same PCC if the slide were a further section of a known patient; NaN where the references cannot tell."""
         return f"{key}_cv_pcc_section"
@@ -234,8 +239,9 @@ class Uns:
     trust = "trust"
     """In the record of a prediction: for whom its trust holds (``for``, in words; ``case``; ``held_out``, the case that the
     references played; ``estimated`` from other cohorts or not), the number of groups that were held out, ``n_groups``, the
-    ``level`` of the interval of a PCC, what Fisher's z is off by (``z_residuals`` at even probabilities), and the level of
-    ``intervals`` of values, if some were asked for."""
+    ``level`` of the interval of a PCC, what Fisher's z is off by (``z_residuals`` at even probabilities), the level of
+    ``intervals`` of values, if some were asked for, and half widths of others, ``interval_widths``, in spreads: a row for each of
+    ``interval_levels``, a column for each kind of genes."""
     place = "place"
     """In the record of a prediction whose target stores an image: ``quality`` of its registration with each reference and
     whether it is ``used``, whether a place is ``known``, and the ``weights`` of all experts if so."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from spahgc._linear.forecast import noise_of
+from spahgc._linear.forecast import ValueForecast, noise_of
 from spahgc._linear.trust import PATIENT, PLACED, SECTION, Case, Trust
 
 LEVEL = 0.95
@@ -33,6 +33,9 @@ reached on sections of the one patient told nothing beyond its signal."""
 
 SHARES = np.linspace(0.0025, 0.9975, 200)
 """Probabilities at which a record tells what Fisher's z is off by at most."""
+
+INTERVAL_LEVELS = np.append(np.linspace(0.1, 0.95, 18), 0.99)
+"""Levels of intervals of which a record tells the width."""
 
 PLAYED = {SECTION: (SECTION, PATIENT), PLACED: (PLACED, SECTION, PATIENT), PATIENT: (PATIENT, SECTION)}
 """Of each case, those in which references may have been held out for it, the best first."""
@@ -130,9 +133,12 @@ class Expected:
         spread, values = self.case.spread(predicted), self.case.values
         if values is None:
             return spread
-        n, unseen = values.scores.n_groups, UNSEEN_SPREAD
-        of_unseen = np.sqrt((n + unseen**2) / (n + 1)) * (NEW_PATIENT_SPREAD if self.estimated else 1.0)
-        return (spread * (of_unseen * values.growth(support))[:, None]).astype(np.float32)
+        return (spread * (self._widened(values) * values.growth(support))[:, None]).astype(np.float32)
+
+    def _widened(self, values: ValueForecast) -> float:
+        """What the spread on groups held out is multiplied by, for one that was not."""
+        n = values.scores.n_groups
+        return float(np.sqrt((n + UNSEEN_SPREAD**2) / (n + 1)) * (NEW_PATIENT_SPREAD if self.estimated else 1.0))
 
     def half_width(self, predicted: np.ndarray, support: np.ndarray, level: float) -> np.ndarray:
         """Half width of an interval of values, spots x genes, float32.
@@ -170,4 +176,14 @@ class Expected:
             "n_groups": genes.residuals.n_groups,
             "level": LEVEL,
             "z_residuals": residuals,
+            "interval_levels": INTERVAL_LEVELS,
+            "interval_widths": self._interval_widths(),
         }
+
+    def _interval_widths(self) -> np.ndarray:
+        """Half widths of intervals in the spreads that are written, levels x kinds of genes."""
+        values = self.case.values
+        if values is None:
+            return np.empty((len(INTERVAL_LEVELS), 0))
+        factor = (NEW_PATIENT_SPREAD if self.estimated else 1.0) / self._widened(values)
+        return np.array([values.scores.quantile(x, unseen=UNSEEN_SPREAD, factor=factor) for x in INTERVAL_LEVELS])

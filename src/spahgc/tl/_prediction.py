@@ -167,7 +167,7 @@ def write_trust(
     genes = target.var_names.get_indexer(model.genes)
     expected, rows = Expected.of(model.trust, case), np.flatnonzero(np.isfinite(prediction.expression).all(axis=1))
     deviations = np.sqrt(moments_of(prediction.expression, rows)[1])
-    columns = dict(
+    columns: dict[str, np.ndarray] = dict(
         zip(
             (Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)),
             expected.pcc(deviations, len(rows)),
@@ -178,6 +178,8 @@ def write_trust(
         as_other = expected if (case == PATIENT) == (other == PATIENT) else Expected.of(model.trust, other)
         told = other == PATIENT or as_other.played != PATIENT
         columns[name] = np.tanh(as_other.z(deviations)) if told else np.full(len(genes), np.nan)
+    if expected.case.values is not None:
+        columns[Var.kind(key)] = expected.case.values.kind
     for name, values in columns.items():
         column = np.full(target.n_vars, np.nan)
         column[genes[genes >= 0]] = values[genes >= 0]
@@ -230,7 +232,7 @@ def _forget(target: AnnData, key: str) -> None:
     """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains and pathways."""
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
-    columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key)]
+    columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key), Var.kind(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
     of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key))
     target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])
