@@ -195,3 +195,46 @@ def test_the_nearest_case_that_references_can_play_is_taken(slides):
     model = sp.tl.fit(slides, genes="all", embedding="X_domains", preset=LINEAR)
     assert Expected.of(model.trust, "placed").played == SECTION
     assert not Expected.of(model.trust, PATIENT).estimated
+
+
+# A column of one's own.
+
+
+def test_another_column_names_what_is_held_out_together(slides):
+    target, *refs = slides
+    by_patient = told(target, refs)
+    expected = target.var["spahgc_cv_pcc_patient"].copy()
+    for slide in slides:
+        slide.obs["donor"] = slide.obs.pop("patient")
+    record = told(target, refs, group="donor")
+    assert record["for"] == by_patient["for"] == "a further section of a known patient"
+    np.testing.assert_array_equal(target.var["spahgc_cv_pcc_patient"], expected)
+    assert all("patient" not in slide.obs for slide in slides)
+    target.obs["donor"] = "somebody else"
+    assert told(target, refs, group="donor")["for"] == "a new patient"
+    assert told(target, refs)["for"] == ESTIMATED
+
+
+def test_a_plain_target_without_the_column_is_of_a_new_patient(slides):
+    target, *refs = slides
+    for slide in refs:
+        slide.obs["donor"] = slide.obs["patient"]
+    assert told(target, refs, group="donor")["for"] == "a new patient"
+
+
+def test_a_model_keeps_what_its_references_were_grouped_by(slides):
+    target, *refs = slides
+    for slide in slides:
+        slide.obs["donor"] = slide.obs.pop("patient")
+    model = sp.tl.fit(refs, genes="all", embedding="X_domains", preset=LINEAR, group="donor")
+    sp.tl.predict(target, model=model, group="donor")
+    assert target.uns["spahgc"]["predictions"]["spahgc"]["trust"]["case"] == SECTION
+
+
+def test_a_group_that_a_reference_does_not_name_is_refused(slides):
+    target, *refs = slides
+    with pytest.raises(KeyError, match='group="donor" is no column of obs of reference 1'):
+        sp.tl.predict(target, refs, group="donor", embedding="X_domains")
+    bank = sp.pp.reference_bank(refs, embedding="X_domains")
+    with pytest.raises(ValueError, match='group="patient" names a column of the slides, and refs= is a bank'):
+        sp.tl.predict(target, bank, group="patient")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obs, Obsp, Uns
@@ -19,6 +20,7 @@ from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.measured import padded_around, padded_spots
+from spahgc._slides.patients import with_groups
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.spot_names import positions_on_tissue
 from spahgc._slides.tissue import TissueRows
@@ -52,6 +54,7 @@ from spahgc.pp._bank.references import (
     bank_record,
     check_target,
     embedding_blocks,
+    is_bank,
     make_rs_graph,
     select_embedding_columns,
     target_spots,
@@ -61,7 +64,6 @@ from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_targ
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
     from spahgc._linear.node_features import NodeFeatures
@@ -168,12 +170,13 @@ class SpaHGC:
         seed: int = 0,
         device: str | None = None,
         trust: bool = True,
+        group: str | None = None,
         table_key: str | None = None,
     ) -> SpaHGC:
         """Train on measured slides; see :func:`spahgc.tl.fit`."""
         parameters = find_preset(preset)
         where = resolve_device(device)
-        refs = placed_tables(refs, table_key, "reference")
+        refs = grouped_references(placed_tables(refs, table_key, "reference"), group)
         bank = as_bank(
             refs, genes=genes, embedding=embedding, layer=layer, units=units, parameters=parameters, rs_graph=False
         )
@@ -618,6 +621,18 @@ class SpaHGC:
             versions=description["versions"],
             experts=experts,
         )
+
+
+def grouped_references(refs: Any, group: str | None) -> Any:
+    """References with what a column names in the place of their patients; themselves where none is named."""
+    if group is None or refs is None:
+        return refs
+    if not isinstance(refs, AnnData | list) or is_bank(refs):
+        raise ValueError(
+            f'group="{group}" names a column of the slides, and refs= is a bank, which keeps their patients alone. Pass the slides, '
+            'or make the bank of slides that name their groups in obs["patient"].'
+        )
+    return with_groups(refs, group)
 
 
 def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str, trust: bool = True) -> SpaHGC:

@@ -9,7 +9,7 @@ from spahgc._slides.patients import patients_of
 from spahgc.pp._bank.references import bank_patients
 
 
-def target_case(target: AnnData, bank: AnnData, *, placed: bool, measured: bool) -> str:
+def target_case(target: AnnData, bank: AnnData, *, placed: bool, measured: bool, group: str | None = None) -> str:
     """For which kind of target trust is told, see :data:`spahgc._linear.trust.CASES`.
 
     Parameters
@@ -23,10 +23,12 @@ def target_case(target: AnnData, bank: AnnData, *, placed: bool, measured: bool)
         they name him.
     measured
         Whether a part of the target is a reference itself.
+    group
+        Column of its ``obs`` in the place of ``obs["patient"]``.
     """
     if measured:
         return PLACED if placed else SECTION
-    named, known = patients_of(target), set(bank_patients(bank).values())
+    named, known = patients_of(target, group), set(bank_patients(bank).values())
     if named and known:
         return PATIENT if named.isdisjoint(known) else PLACED if placed else SECTION
     return PLACED if placed else PATIENT

@@ -26,6 +26,7 @@ def fit(
     seed: int = 0,
     device: str | None = None,
     trust: bool = True,
+    group: str | None = None,
     table_key: str | None = None,
 ) -> SpaHGC:
     """Train a model on measured slides.
@@ -61,6 +62,8 @@ def fit(
     trust
         Hold references out also as sections of known patients and as new patients, so that predictions say how far they can be
         believed and for whom. ``False`` leaves it out, which saves up to two thirds of the time.
+    group
+        Column of ``obs`` of the references that names what is held out together, in the place of ``obs["patient"]``.
     table_key
         Key of the table of every SpatialData among them; ``None`` takes the only one.
 
@@ -92,5 +95,6 @@ def fit(
         seed=seed,
         device=device,
         trust=trust,
+        group=group,
         table_key=table_key,
     )

@@ -15,6 +15,7 @@ from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
+from spahgc._slides.patients import with_groups
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
@@ -24,7 +25,7 @@ from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
-from spahgc.model import SpaHGC, fit_bank, in_place, predict_spots
+from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -68,6 +69,7 @@ def predict(
     place: bool | str = "auto",
     trust: bool = True,
     intervals: float | None = None,
+    group: str | None = None,
     preset: str | Parameters = "default",
     key_added: str = "spahgc",
     seed: int = 0,
@@ -132,6 +134,9 @@ def predict(
         several patients are to be held out once more.
     intervals
         Level of intervals of the values, between 0.5 and 0.99, such as 0.9; ``None`` for none.
+    group
+        Column of ``obs`` that names what is held out together, in the place of ``obs["patient"]``: of the references, each of
+        which must have it, and of the target, where it has it.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
@@ -215,7 +220,8 @@ def predict(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
         )
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
-    refs = placed_tables(open_references(refs), table_key, "reference")
+    refs = grouped_references(placed_tables(open_references(refs), table_key, "reference"), group)
+    grouped = target if group is None or measured is None else with_groups(target, group)[0]
     if measured is not None and is_bank(refs):
         raise ValueError(
             "measured= adds a slide to the references, and refs= is a bank, whose genes were chosen without it. Pass the slides "
@@ -235,7 +241,7 @@ def predict(
             _check_place(spots, model.bank, model.parameters, method)
     else:
         spots, bank, part = _spots_and_bank(
-            target, rows, refs, measured, genes, embedding, layer, units, parameters, method, trust, intervals
+            grouped, rows, refs, measured, genes, embedding, layer, units, parameters, method, trust, intervals
         )
         if place is True:
             _check_place(spots, bank, parameters, method)
@@ -258,7 +264,7 @@ def predict(
         write_attention(target, model, prediction.cross, key_added, prediction.attention)
         if trust:
             case = target_case(
-                target, model.bank, placed=bool(prediction.place.get("known")), measured=part is not None
+                target, model.bank, placed=bool(prediction.place.get("known")), measured=part is not None, group=group
             )
             write_trust(target, model, key_added, prediction, case, intervals)
     else:
