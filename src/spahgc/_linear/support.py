@@ -14,6 +14,9 @@ NEIGHBOR = 5
 MAX_ANCHORS = 3_000
 """Reference spots that are compared with, evenly from each slide; memory and time then do not grow with the bank."""
 
+MIN_SUPPORT = 1e-9
+"""Support is above 0 however far out a spot lies."""
+
 DISTANCE_BLOCK_SPOTS = 1_024
 """Spots that are compared at a time."""
 
@@ -99,7 +102,10 @@ class Support:
 
     def _share_as_far(self, distance: np.ndarray) -> np.ndarray:
         as_far = len(self.distances) - np.searchsorted(self.distances, distance, side="left")
-        return np.asarray((1 + as_far) / (1 + len(self.distances)))
+        furthest = self.distances[-1]
+        # Beyond all reference spots it goes on falling: what is another tissue altogether is told from another patient.
+        beyond = furthest / np.maximum(distance, furthest) if furthest > 0 else np.where(distance > 0, MIN_SUPPORT, 1.0)
+        return np.asarray(np.maximum((1 + as_far) / (1 + len(self.distances)) * beyond, MIN_SUPPORT))
 
 
 def _evenly(slide: np.ndarray) -> np.ndarray:
