@@ -353,3 +353,28 @@ def test_experts_of_a_file_that_are_none_are_refused(folder, experts):
     path.write_text(json.dumps(description))
     with pytest.raises(ValueError, match="Copy the whole folder of the model again, or fit it again"):
         SpaHGC.load(folder)
+
+
+# A single reference, of which nothing can be held out
+
+
+def test_a_single_reference_gives_equal_shares_to_what_sees_features_by_slide(cohort, every_expert):
+    target, reference, other = cohort[:3]
+    sp.tl.predict(target, reference, preset=every_expert)
+    record = target.uns["spahgc"]["predictions"]["spahgc"]
+    by_slide = {"line", "kernel", "perceptron", "graph"}
+    assert {name for name, weight in record["experts"].items() if weight} == by_slide
+    assert [record["experts"][name] for name in sorted(by_slide)] == pytest.approx([0.25] * 4)
+    assert record["experts_proven"] is False
+    sp.tl.predict(target, [reference, other], preset=replace(every_expert, experts=QUICK), key_added="two")
+    assert target.uns["spahgc"]["predictions"]["two"]["experts_proven"] is True
+
+
+def test_a_single_reference_is_heard_by_what_is_left_where_nothing_sees_features_by_slide(cohort, every_expert):
+    preset = replace(every_expert, experts=("kernel_overall",))
+    assert sp.tl.fit(cohort[1], preset=preset).experts.weights == {"kernel_overall": 1.0}
+
+
+def test_halves_of_a_single_reference_still_tell_the_spread(cohort, every_expert):
+    trust = sp.tl.fit(cohort[1], preset=replace(every_expert, experts=QUICK)).trust
+    assert np.isfinite(trust.correlation.pcc).any()

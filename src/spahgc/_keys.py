@@ -233,6 +233,8 @@ class Uns:
     neighbour, ``n_isolated``, which are predicted from their references alone."""
     experts = "experts"
     """In the record of a prediction: what it is averaged of, with the weights that references held out proved."""
+    experts_proven = "experts_proven"
+    """Beside them: whether references proved them; with a single one nothing can be held out, and the shares are constants."""
     measured = "measured"
     """In the record of a prediction of a slide that was measured in part: the ``column`` that names its measured spots, their
     name as a ``reference``, how many served as one (``n_measured``) and how many spots were predicted (``n_predicted``)."""

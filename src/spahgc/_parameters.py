@@ -195,7 +195,7 @@ class Parameters:
         --------
         >>> import spahgc as sp
         >>> sp.Parameters.preset("default", precision="bf16").epochs
-        60
+        40
         """
         return replace(find_preset(name), **changes)
 

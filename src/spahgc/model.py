@@ -521,8 +521,12 @@ class SpaHGC:
                 "versions": self.versions,
             }
             | ({Uns.losses: loss_columns(self.history)} if self.history else {})
-            | ({Uns.experts: dict(self.experts.weights)} if self.experts is not None else {})
+            | ({} if self.experts is None else self._record_of_experts(self.experts))
         )
+
+    def _record_of_experts(self, experts: Experts) -> dict[str, Any]:
+        n_references = self.bank.obs[Obs.slide].nunique()
+        return {Uns.experts: dict(experts.weights), Uns.experts_proven: n_references > 1}
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the model: ``network.safetensors``, ``model.json`` and ``bank.h5ad``, all or nothing.
