@@ -19,6 +19,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers, write_hdf5
 from spahgc._keys import UNS, Obsp, Uns
 from spahgc._parameters import Parameters
@@ -77,7 +79,13 @@ def _from_2(description: Description, tensors: Tensors) -> tuple[Description, Te
 
 
 def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
-    """Models that average line and graph by their share, predict from states, and see all references in every step."""
+    """Models that average line and graph by their share, predict from states, and see all references in every step.
+
+    The support of a spot rests on one distance over all columns.
+    """
+    weight = tensors.get("trust.support.weight")
+    if weight is not None:
+        tensors = tensors | {"trust.support.blocks": torch.tensor([[0, len(weight)]])}
     new = {"experts": [], "n_retrieved": 0, "step_references": 0, "place": False}
     return description | {"parameters": {**description["parameters"], **new}}, tensors
 

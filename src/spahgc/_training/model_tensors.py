@@ -38,6 +38,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
+    r"trust\.support\.blocks": ("any", 2),
     r"experts\.(weights|placed)\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),
@@ -148,6 +149,9 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
         found = len(arrays[f"{kernel}coefficients"])
         if found != sizes["spots"]:
             return f'"{kernel}coefficients" are of {found} spots, expected are {sizes["spots"]}'
+    compared = arrays.get(f"{TRUST}support.blocks")
+    if compared is not None and ((compared[:, 0] >= compared[:, 1]).any() or compared.max(initial=0) > sizes["dim"]):
+        return f'"{TRUST}support.blocks" do not lie within {sizes["dim"]} columns'
     anchors = arrays.get(f"{TRUST}support.anchors")
     if anchors is not None and anchors.max(initial=0) >= sizes["spots"]:
         return f'"{TRUST}support.anchors" reach to spot {anchors.max()} of {sizes["spots"]}'
