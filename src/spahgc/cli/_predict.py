@@ -47,6 +47,9 @@ def predict(
         str | None,
         typer.Option(help="Column of the target's obs, true where it was measured: these spots become a reference."),
     ] = None,
+    n_references: Annotated[
+        int | None, typer.Option(help="Take only so many references, those that look most like the target.")
+    ] = None,
     table_key: TableKey = None,
     preset: Preset = "default",
     key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
@@ -96,6 +99,7 @@ def predict(
         layer=layer,
         units=units,
         measured=measured,
+        n_references=n_references,
         preset=preset,
         key_added=key_added,
         seed=seed,
