@@ -51,7 +51,7 @@ def drift(
     """Draw how a target differs from its references in look.
 
     A panel for each thing that was compared, a point for each reference and one for all of them together. The line is the limit
-    above which a difference is large; such points are red. What is not known of any reference has no panel.
+    above which a difference is large; such points are red. The distance of means has none. What is not known of any reference has no panel.
 
     Parameters
     ----------
@@ -121,13 +121,11 @@ def _drawn(table: pd.DataFrame) -> list[str]:
 
 
 def _draw(ax: Axes, table: pd.DataFrame, column: str, *, named: bool) -> None:
-    _, limit, factor = COLUMNS[column]
+    _, limit, factor = COLUMNS.get(column, ("", np.inf, False))
     values = table[column].to_numpy(dtype=np.float64)
     rows = np.arange(len(table))
     colours = [COLOURS[size(value, factor) > limit] for value in values]
-    for line in (
-        (limit, 1 / limit) if factor else ((limit, -limit) if values[np.isfinite(values)].min() < 0 else (limit,))
-    ):
+    for line in _lines(limit, factor, below=bool((values < 0).any())):
         ax.axvline(line, color=LIMIT_COLOUR, linestyle="--", linewidth=0.8)
     ax.scatter(values, rows, s=AREA, c=colours, zorder=2, clip_on=False)
     if factor:
@@ -135,6 +133,15 @@ def _draw(ax: Axes, table: pd.DataFrame, column: str, *, named: bool) -> None:
     ax.set_xlabel(LABELS[column])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_yticks(rows, [shorten(str(name)) for name in table.index] if named else [""] * len(rows))
+
+
+def _lines(limit: float, factor: bool, *, below: bool) -> tuple[float, ...]:
+    """Where a limit is drawn: on the side of 0 on which values lie, of a factor on both sides of 1."""
+    if not np.isfinite(limit):
+        return ()
+    if factor:
+        return limit, 1 / limit
+    return (limit, -limit) if below else (limit,)
 
 
 def _new_axes(n_panels: int, n_rows: int) -> list[Axes]:

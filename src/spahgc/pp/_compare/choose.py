@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._slides.measured import padded_around, padded_spots
-from spahgc._slides.split import located_slides, placed_table, placed_tables
+from spahgc._slides.split import located_slides, placed_table, placed_tables, shared_spots
 from spahgc._slides.tables import is_spatialdata
 from spahgc._spots.rows import Spots
 from spahgc._validate import check_coordinates, check_same_encoder, find_embedding
@@ -168,5 +168,11 @@ def _check_apart(target: AnnData, z: np.ndarray, key: str, record: Any, chosen: 
     for name, slide in chosen.items():
         own, found = embedding_of(slide, key, f'candidate "{name}"')
         others = Spots.without_expression(own, check_coordinates(slide, f'candidate "{name}"'))
+        shared = shared_spots(spots.xy, z, others.xy, own)
+        if len(shared):
+            raise ValueError(
+                f'the target is also among the references: {len(shared)} of its spots stand in "{name}". Their own '
+                "expression would reach their prediction. Leave that slide out of the references."
+            )
         looks[name] = target_look(others, found, padded_spots(slide), padded_around(slide))
     check_target_apart(target_look(spots, record, padded_spots(target), padded_around(target)), looks)

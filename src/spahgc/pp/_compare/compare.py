@@ -73,7 +73,7 @@ def compare(
     - ``further``: probability that a spot of the target lies further from the reference than a spot of another reference, 0 to 1;
     - ``p_value``: of the one-sided Mann-Whitney U test of the same (:func:`scipy.stats.mannwhitneyu`). Spots that lie side by
       side are alike, so that it is too small, and nothing is judged by it;
-    - ``large``: what differs much, in words, by the limits named in {doc}`/howto/other_look`; empty where nothing does;
+    - ``large``: what differs much, in words, by the limits in ``spahgc.pp._compare.limits``; empty where nothing does;
     - ``advice``: what can be done about it.
 
     What is not known is NaN: colours without an image, sharpness without the full one, of a bank sharpness, and ``distance`` to

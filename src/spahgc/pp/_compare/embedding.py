@@ -87,10 +87,10 @@ class Compared:
             target.mean(axis=0),
             mean_over_blocks(distances_between_slides(self.known, self.slide, self.blocks)),
         )
-        means = {name: self.known[self.slide == name].mean(axis=0) for name in self.names}
         if len(self.names) == 1:
             alone = self._difference(target, self.known, own, np.nan)
             return {self.names[0]: alone}, alone
+        means = {name: self.known[self.slide == name].mean(axis=0) for name in self.names}
         pairs = [
             self._apart(means[one], means[other])
             for place, one in enumerate(self.names)
