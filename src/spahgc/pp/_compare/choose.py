@@ -77,7 +77,7 @@ def choose_references(
     TypeError
         If ``candidates`` is a bank, whose slides stay together.
     ValueError
-        If ``n`` is no positive whole number, embeddings were made in different ways, or a chosen slide is the target itself.
+        If ``n`` is no positive whole number, embeddings were made in different ways, or the target is among the candidates.
 
     See Also
     --------
@@ -104,9 +104,9 @@ def choose_references(
     slides = {name: slide for name, (_, slide) in located_slides(placed_tables(items, table_key, "candidate")).items()}
     key = find_embedding(next(iter(slides.values())), embedding, "the candidates")
     shown = on_tissue(target, "the target")
-    check_coordinates(shown, "the target")
+    centres = check_coordinates(shown, "the target")
     z, record = embedding_of(shown, key, "the target")
-    samples = _samples(slides, key, z.shape[1], record)
+    samples = _samples(slides, Spots.without_expression(z, centres), key, record)
     blocks = [(block.start, block.stop) for block in context_blocks(record, z.shape[1])]
     table = _table(z, samples, blocks, int(n))
     chosen = [slides[str(name)] for name in table.index[table["chosen"]]]
@@ -120,7 +120,7 @@ def check_number(n: object, label: str) -> None:
         raise ValueError(f"{label}{n!r} is no number of references. Pass a whole number of at least 1.")
 
 
-def _samples(slides: dict[str, AnnData], key: str, width: int, record: Any) -> Spots:
+def _samples(slides: dict[str, AnnData], target: Spots, key: str, record: Any) -> Spots:
     """As many spots of every candidate; their counts are not read."""
     part = int(np.clip(MAX_CANDIDATE_SPOTS // len(slides), MIN_CANDIDATE_SPOTS, N_CANDIDATE_SPOTS))
     z, xy, names = [], [], []
@@ -129,14 +129,21 @@ def _samples(slides: dict[str, AnnData], key: str, width: int, record: Any) -> S
         slide = on_tissue(slide, label)
         own, found = embedding_of(slide, key, label)
         check_same_encoder(dict(found), dict(record), key, label, "the target")
-        if own.shape[1] != width:
+        if own.shape[1] != target.z.shape[1]:
             raise ValueError(
-                f'obsm["{key}"] has {own.shape[1]} columns in {label} and {width} in the target. Embed all slides with the '
+                f'obsm["{key}"] has {own.shape[1]} columns in {label} and {target.z.shape[1]} in the target. Embed all slides with the '
                 "same encoder."
+            )
+        centres = check_coordinates(slide, label)
+        shared = shared_spots(target.xy, target.z, centres, own)
+        if len(shared):
+            raise ValueError(
+                f'the target is also among the references: {len(shared)} of its spots stand in "{name}". Their own '
+                "expression would reach their prediction. Leave that slide out of the references."
             )
         chosen = spread_evenly(len(own), part)
         z.append(own[chosen])
-        xy.append(check_coordinates(slide, label)[chosen])
+        xy.append(centres[chosen])
         names.append(np.full(len(chosen), name))
     spots = Spots.without_expression(np.concatenate(z), np.concatenate(xy))
     return replace(spots, slide=np.concatenate(names))
@@ -168,11 +175,5 @@ def _check_apart(target: AnnData, z: np.ndarray, key: str, record: Any, chosen: 
     for name, slide in chosen.items():
         own, found = embedding_of(slide, key, f'candidate "{name}"')
         others = Spots.without_expression(own, check_coordinates(slide, f'candidate "{name}"'))
-        shared = shared_spots(spots.xy, z, others.xy, own)
-        if len(shared):
-            raise ValueError(
-                f'the target is also among the references: {len(shared)} of its spots stand in "{name}". Their own '
-                "expression would reach their prediction. Leave that slide out of the references."
-            )
         looks[name] = target_look(others, found, padded_spots(slide), padded_around(slide))
     check_target_apart(target_look(spots, record, padded_spots(target), padded_around(target)), looks)
