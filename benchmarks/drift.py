@@ -30,6 +30,7 @@ from spahgc._spots.support import Support
 from spahgc._validate import embedding_matrix, encoder_records
 from spahgc.encoders._layout import context_blocks
 from spahgc.pp._compare.compare import ALL
+from spahgc.pp._compare.slides import _sharpness
 
 UNKNOWN_BELOW = 0.05
 """Support below which a spot is called unknown."""
@@ -51,10 +52,10 @@ def main() -> None:
         prepare(parser, arguments)
         cohorts = {cohort.name: cohort.slides for cohort in read_cohorts(arguments) if cohort.measured}
         support += list(measured(cohorts))
+        print(markdown(pd.DataFrame(support).set_index("references")), flush=True)
         looks += list(compared(cohorts))
     if simulated:
-        support += list(unknown_domains(arguments.cache, arguments.seed))
-    print(markdown(pd.DataFrame(support).set_index("references")))
+        print(markdown(pd.DataFrame(unknown_domains(arguments.cache, arguments.seed)).set_index("references")))
     if looks:
         print()
         print(markdown(pd.DataFrame(looks).set_index("references")))
@@ -110,6 +111,12 @@ def row(references: str, target: str, known: np.ndarray, unknown: np.ndarray) ->
 
 def compared(cohorts: dict[str, list[AnnData]]) -> Iterator[dict[str, str]]:
     """What ``pp.compare`` says of slides held out, and of the first slide of every other cohort."""
+    for slide in (slide for slides in cohorts.values() for slide in slides):
+        name = str(slide.obs[Obs.slide].iloc[0])
+        log(f"{name}: sharpness")
+        slide.obs[Obs.focus] = _sharpness(
+            slide, np.asarray(slide.obsm[SPATIAL]), name
+        )  # read once, not in every comparison
     for name, slides in cohorts.items():
         for held_out, refs in splits(slides):
             others = [others[0] for other, others in cohorts.items() if other != name]

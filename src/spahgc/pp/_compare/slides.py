@@ -92,7 +92,7 @@ def _patch_mpp(adata: AnnData, key: str) -> float:
 
 def _sharpness(adata: AnnData, xy: np.ndarray, label: str) -> float:
     if Obs.focus in adata.obs:
-        return float(np.nanmedian(adata.obs[Obs.focus].to_numpy(np.float64)))
+        return float(adata.obs[Obs.focus].astype(np.float64).median())  # NaN where no tile has one
     try:
         source, mpp = find_source(adata, label), slide_mpp(adata)
     except (OSError, ValueError):  # no full image at hand: nothing tells how sharp it is
