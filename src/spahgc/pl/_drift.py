@@ -130,6 +130,10 @@ def _draw(ax: Axes, table: pd.DataFrame, column: str, *, named: bool) -> None:
     ax.scatter(values, rows, s=AREA, c=colours, zorder=2, clip_on=False)
     if factor:
         ax.set_xscale("log")
+        ax.minorticks_off()
+        ax.set_xticks([1 / limit, 1, limit], [f"{1 / limit:.2g}", "1", f"{limit:.2g}"])
+    elif not (values < 0).any():
+        ax.set_xlim(left=0)
     ax.set_xlabel(LABELS[column])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_yticks(rows, [shorten(str(name)) for name in table.index] if named else [""] * len(rows))
