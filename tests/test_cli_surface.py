@@ -19,7 +19,7 @@ from spahgc.cli._output import EXIT_ERROR, plain
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 NAMES = [
-    "embed", "tile", "fit", "predict", "evaluate", "cross-validate", "report", "encoders", "cohorts", "doctor", "demo",
+    "embed", "tile", "compare", "fit", "predict", "evaluate", "cross-validate", "report", "encoders", "cohorts", "doctor", "demo",
 ]  # fmt: skip
 TERMINAL = 80
 

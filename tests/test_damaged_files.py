@@ -175,7 +175,13 @@ def test_what_the_nodes_carry_must_fit_to_the_bank(tmp_path: Path, name: str, va
 
 
 @pytest.mark.parametrize(
-    "prefix", ["node_features.components.scores", "trust.section.correlation", "node_features.image_axes.mean"]
+    "prefix",
+    [
+        "node_features.components.scores",
+        "trust.section.correlation",
+        "trust.support.blocks",
+        "node_features.image_axes.mean",
+    ],
 )
 def test_what_a_model_lacks_is_named(tmp_path: Path, prefix: str) -> None:
     sp.SpaHGC.load(SAVED / "default").save(tmp_path / "model")

@@ -109,6 +109,14 @@ def test_sections_are_laid_over_each_other() -> None:
     assert target.uns["spahgc"]["registration"]["references"] == ["P2S1", "P3S1"]
 
 
+def test_target_and_references_are_compared(slides: list[AnnData]) -> None:
+    target, *refs = slides
+    sp.pp.embed(slides, encoder="efficientnet_lite0")
+    names = run("other_look.md", target=target, refs=refs)
+    assert list(names["table"].index)[-1] == "all references" and names["why"]["chosen"].all()
+    check(target)
+
+
 def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     target, *refs = slides
     tifffile.imwrite(

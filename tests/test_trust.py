@@ -9,14 +9,16 @@ import pytest
 from anndata import AnnData
 from safetensors.numpy import load, save
 from scipy.sparse import csr_matrix
+from sklearn.metrics import roc_auc_score
 from tests.conftest import EMBEDDING, add_embedding
 
 import spahgc as sp
 from spahgc._keys import Layers, Obs, Var
-from spahgc._linear import support as _support
-from spahgc._linear.trust import Correlation, Spread, Support, Trust, held_out_predictions, held_out_trust
+from spahgc._linear.trust import Correlation, Spread, Trust, held_out_predictions, held_out_trust
 from spahgc._parameters import Parameters
+from spahgc._spots import support as _support
 from spahgc._spots.rows import Spots
+from spahgc._spots.support import Support
 from spahgc._training.graphs import bank_spots
 from spahgc.pp._bank.references import as_bank, embedding_blocks
 from spahgc.tl._trusted import trusted_genes
@@ -241,8 +243,34 @@ def test_support_does_not_depend_on_the_other_spots_of_the_slide(refs: list[AnnD
     support, z = Support.fit(spots, blocks), new_tissue.obsm[EMBEDDING]
     # A slide that consists of the new tissue alone cannot make it common.
     new = new_tissue.obsm["truth_domains"][:, 3] > 0.6
-    # Sums of products of other shapes are rounded otherwise.
-    np.testing.assert_allclose(support(z[new], spots.z), support(z, spots.z)[new], rtol=1e-4)
+    np.testing.assert_array_equal(support(z[new], spots.z), support(z, spots.z)[new])
+
+
+def test_a_tissue_that_no_reference_has_stays_below_known_tissue_on_a_slide_that_differs_as_a_whole(
+    refs: list[AnnData], new_tissue: AnnData
+):
+    spots, _ = make_spots(refs)
+    blocks = ((0, 4), (4, 14), (14, 24))
+    shifted = new_tissue.obsm[EMBEDDING].copy()
+    shifted[:, :4] += (
+        60  # another scanner, which shows in some columns: nearly all spots are further out than the references
+    )
+    support = Support.fit(spots, blocks)(shifted, spots.z)
+    share = new_tissue.obsm["truth_domains"][:, 3]
+    assert (support < 1 / (1 + len(spots))).mean() > 0.9
+    assert roc_auc_score(share[(share > 0.6) | (share < 0.05)] < 0.05, support[(share > 0.6) | (share < 0.05)]) > 0.95
+
+
+def test_support_falls_without_a_jump_where_the_references_end():
+    z = np.random.default_rng(0).normal(size=(len(SLIDES), 6)).astype(np.float32)
+    nothing = np.empty((len(z), 0), dtype=np.float32)
+    fitted = Support.fit(Spots(z, np.zeros((len(z), 2)), SLIDES, nothing, csr_matrix(nothing)), ((0, 6),))
+    outwards = np.linspace(0, 40, 400)[:, None] * np.ones(6, dtype=np.float32)
+    support = fitted(outwards.astype(np.float32), z)
+    outside = support < 1 / (1 + len(z)) - 1e-12
+    assert outside.any() and (np.diff(support[outside]) < 0).all()
+    assert support[outside][0] > 0.9 / (1 + len(z))
+    assert (support > 0).all()
 
 
 def test_support_needs_only_some_spots_of_every_slide(refs: list[AnnData], monkeypatch: pytest.MonkeyPatch):

@@ -247,6 +247,12 @@ class Uns:
     place = "place"
     """In the record of a prediction whose target stores an image: ``quality`` of its registration with each reference and
     whether it is ``used``, whether a place is ``known``, and the ``weights`` of all experts if so."""
+    drift = "drift"
+    """In the record of a prediction: how the target differs in look from all its references, the numbers of
+    :func:`spahgc.pp.compare` by name, and what is ``large``."""
+    chosen_references = "chosen_references"
+    """In the record of a prediction with ``n_references``: every candidate, the nearest first, with its ``distance``, whether it
+    was ``chosen``, and the ``reason``."""
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""

@@ -12,15 +12,9 @@ from spahgc._linear.held_out import NEVER, folds_of, folds_of_sections
 from spahgc._linear.node_features import ImageRidge, arrays_with_prefix, fit_components
 from spahgc._linear.spread import Spread
 from spahgc._linear.statistics import MAX_PCC, pearson
-from spahgc._linear.support import Support
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import (
-    Rows,
-    SomeRows,
-    Spots,
-    dense,
-    slide_or_half,
-)
+from spahgc._spots.rows import Rows, SomeRows, Spots, dense, slide_or_half
+from spahgc._spots.support import Support
 
 CASES = SECTION, PLACED, PATIENT = "section", "placed", "patient"
 """What a target may be: a further section of a patient who is among the references, the same where a reference lies on it, or

@@ -19,6 +19,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers, write_hdf5
 from spahgc._keys import UNS, Obsp, Uns
 from spahgc._linear.trust import SECTION
@@ -84,7 +86,13 @@ def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Te
 
 
 def _from_4(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
-    """Trust that did not tell for whom it holds; it was mostly that of a further section of a known patient."""
+    """Trust that did not tell for whom it holds, mostly a further section of a known patient.
+
+    The support of a spot rests on one distance over all columns.
+    """
+    weight, blocks = tensors.get(f"{TRUST}support.weight"), f"{TRUST}support.blocks"
+    if weight is not None and blocks not in tensors:
+        tensors = {**tensors, blocks: torch.tensor([[0, len(weight)]])}
     names = {f"{TRUST}{part}.": f"{TRUST}{SECTION}.{part}." for part in ("correlation", "spread")}
 
     def renamed(name: str) -> str:

@@ -33,6 +33,9 @@ FORECASTS = {f"genes.{name}" for name in ("z", "spread", "coefficients", "betwee
 }
 """What is told besides since references are held out in the cases of a target; all of it or nothing."""
 
+SUPPORT = {"anchors", "centre", "weight", "blocks", "distances"}
+"""What tells of the support of spots."""
+
 _CASE = r"trust\.(section|placed|patient)\."
 SHAPES: dict[str, tuple[str | int, ...]] = {
     r"node_features\.features": ("spots", "features"),
@@ -55,6 +58,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     rf"{_CASE}values\.scores": ("any", "any", len(GRID)),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
+    r"trust\.support\.blocks": ("any", 2),
     r"experts\.(weights|placed)\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),
@@ -131,6 +135,9 @@ def _broken_trust(arrays: Mapping[str, np.ndarray]) -> str | None:
         return None
     if "support" not in parts or not parts & {SECTION, PATIENT}:
         return "trust in a section or in a new patient, or the support of spots, is missing"
+    lacking = {name for name in SUPPORT if f"{TRUST}support.{name}" not in arrays}
+    if lacking:
+        return f'"{TRUST}support.{min(lacking)}" is missing'
     for case in sorted(parts - {"support"}):
         of_case = f"{TRUST}{case}."
         found = {name.removeprefix(of_case) for name in arrays if name.startswith(of_case)}
@@ -184,6 +191,9 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
         found = len(arrays[f"{kernel}coefficients"])
         if found != sizes["spots"]:
             return f'"{kernel}coefficients" are of {found} spots, expected are {sizes["spots"]}'
+    compared = arrays.get(f"{TRUST}support.blocks")
+    if compared is not None and ((compared[:, 0] >= compared[:, 1]).any() or compared.max(initial=0) > sizes["dim"]):
+        return f'"{TRUST}support.blocks" do not lie within {sizes["dim"]} columns'
     anchors = arrays.get(f"{TRUST}support.anchors")
     if anchors is not None and anchors.max(initial=0) >= sizes["spots"]:
         return f'"{TRUST}support.anchors" reach to spot {anchors.max()} of {sizes["spots"]}'

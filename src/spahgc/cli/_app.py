@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spahgc.cli._compare import compare
 from spahgc.cli._cross_validate import cross_validate
 from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
@@ -36,6 +37,7 @@ from spahgc.cli._tile import tile
 COMMANDS: tuple[Callable[..., Printed], ...] = (
     embed,
     tile,
+    compare,
     fit,
     predict,
     evaluate,

@@ -49,6 +49,9 @@ def predict(
         str | None,
         typer.Option(help="Column of the target's obs, true where it was measured: these spots become a reference."),
     ] = None,
+    n_references: Annotated[
+        int | None, typer.Option(help="Take only so many references, those that look most like the target.")
+    ] = None,
     table_key: TableKey = None,
     group: Group = None,
     trust: Trust = True,
@@ -104,6 +107,7 @@ def predict(
         group=group,
         trust=trust,
         intervals=intervals,
+        n_references=n_references,
         preset=preset,
         key_added=key_added,
         seed=seed,

@@ -39,10 +39,12 @@ from spahgc.pp._bank.references import (
     target_look,
     target_spots,
 )
+from spahgc.pp._compare.choose import check_number, choose_references
 from spahgc.pp._register.lays import free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._case import target_case
+from spahgc.tl._drift import look_of_target
 from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def predict(
     units: str | None = None,
     measured: str | None = None,
     place: bool | str = "auto",
+    n_references: int | None = None,
     trust: bool = True,
     intervals: float | None = None,
     group: str | None = None,
@@ -129,6 +132,9 @@ def predict(
         ``"auto"``: references whose section lies on the target, told by the images that the slides store or by
         :func:`spahgc.pp.register`, say what they measured at its place, as far as references held out prove that
         (``preset="default"``). ``False`` leaves it out; ``True`` refuses a target on which no reference lies.
+    n_references
+        Take only so many of ``refs``, those that look most like the target (:func:`spahgc.pp.choose_references`); ``None`` takes
+        all. No count has a part in the choice.
     trust
         Say how far the prediction can be believed, and for whom. ``False`` leaves it out, which saves time where references of
         several patients are to be held out once more.
@@ -172,7 +178,8 @@ def predict(
       "new patient, estimated from other cohorts", and all intervals are as wide as patients of those differed;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it; ``"experts"`` in it are the weights of what
-      was averaged, whose sum is 1;
+      was averaged, whose sum is 1; ``"drift"`` is how the target differs in look from its references, of which a warning tells
+      where it is large; ``"chosen_references"``, with ``n_references``, says what was chosen and why;
     - with ``measured``: ``obs["spahgc_measured"]``, True for the spots that were a reference: their rows in all of the above
       are NaN or empty. ``uns["spahgc"]["predictions"]["spahgc"]["measured"]`` says how many they are, and the name of that
       reference, which is the target's own or ``"target"``;
@@ -199,6 +206,7 @@ def predict(
     spahgc.tl.fit : train once, predict many targets.
     spahgc.tl.evaluate : compare with a measurement.
     spahgc.tl.trusted_genes : the genes that were predicted well on references held out.
+    spahgc.pp.compare : how target and references differ in look.
 
     Notes
     -----
@@ -215,6 +223,7 @@ def predict(
     """
     _check_arguments(refs, model, method, key_added, measured, place)
     _check_intervals(intervals, trust, method, None if model is not None else find_preset(preset))
+    _check_choice(refs, n_references)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
@@ -229,6 +238,7 @@ def predict(
         )
     check_anndata(target, "the target")
     parameters = find_preset(preset)
+    refs, choice = _chosen(target, refs, n_references, embedding)
     rows, part = TissueRows.of(target, "the target"), None
     if model is not None:
         spots = target_spots(rows.only(target), model.embedding)
@@ -247,6 +257,7 @@ def predict(
             _check_place(spots, bank, parameters, method)
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+    drift = look_of_target(spots, bank if model is None else model.bank)
     if place is False:
         spots = replace(spots, picture=None, registration=None, own_reference=None)
     target = target.copy() if copy else target
@@ -258,6 +269,8 @@ def predict(
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,
             **({Uns.place: prediction.place} if prediction.place else {}),
+            **drift,
+            **choice,
             Uns.pieces: describe_pieces(spots.xy),
         }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
@@ -271,6 +284,7 @@ def predict(
         predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
         predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
+        record |= drift | choice
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
     if part is not None:
         write_measured(target, part, key_added)
@@ -336,6 +350,30 @@ def _check_told(model: SpaHGC, intervals: float | None) -> None:
 def _n_layers(told: bool, intervals: float | None) -> int:
     """The prediction, with trust its spread, and both ends of intervals."""
     return 1 + told + 2 * (told and intervals is not None)
+
+
+def _check_choice(refs: Any, n_references: int | None) -> None:
+    """Refuse a choice among what is no list of slides."""
+    if n_references is None:
+        if isinstance(refs, str) and refs == "choose":
+            raise ValueError(
+                'refs="choose" names no slides to choose from. Pass them all as refs=, and n_references= with how many to take.'
+            )
+        return
+    check_number(n_references, "n_references=")
+    if refs is None or is_bank(refs) or isinstance(refs, str | Path):
+        raise ValueError(
+            "n_references= chooses among slides: pass a list of them as refs=, no model and no bank, whose slides stay together."
+        )
+
+
+def _chosen(target: AnnData, refs: Any, n: int | None, embedding: str | None) -> tuple[Any, dict[str, Any]]:
+    """The references that look most like the target, and the record of what was chosen and why; all where no number is given."""
+    if n is None:
+        return refs, {}
+    refs, choice = choose_references(target, refs, n=n, embedding=embedding)
+    columns = {str(choice.index.name): [*map(str, choice.index)], **choice.to_dict("list")}
+    return refs, {Uns.chosen_references: columns}
 
 
 def _check_place(spots: Spots, bank: AnnData, parameters: Parameters, method: str) -> None:
