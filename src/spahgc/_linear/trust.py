@@ -10,6 +10,7 @@ import numpy as np
 
 from spahgc._linear.low_rank import GeneComponents
 from spahgc._linear.node_features import ImageRidge, fit_components
+from spahgc._linear.shared_errors import SharedErrors
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import MIN_SPREAD, Rows, SomeRows, Spots, blocks_of, mean_and_std, mean_of, read, slide_or_half
 
@@ -323,17 +324,21 @@ class Trust:
         Of every predicted value.
     support
         Of every spot.
+    shared
+        What spots and genes have in common of their errors; ``None`` in a model of an earlier version, which says nothing of it.
     """
 
     correlation: Correlation
     spread: Spread
     support: Support
+    shared: SharedErrors | None = None
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Plain arrays by name."""
         return {
             f"{part.name}.{field.name}": np.ascontiguousarray(getattr(getattr(self, part.name), field.name))
             for part in fields(self)
+            if getattr(self, part.name) is not None
             for field in fields(getattr(self, part.name))
         }
 
@@ -344,7 +349,8 @@ class Trust:
         def part(name: str, kind: type[Any]) -> Any:
             return kind(**{field.name: arrays[f"{name}.{field.name}"] for field in fields(kind)})
 
-        return cls(part("correlation", Correlation), part("spread", Spread), part("support", Support))
+        shared = part("shared", SharedErrors) if "shared.correlation" in arrays else None
+        return cls(part("correlation", Correlation), part("spread", Spread), part("support", Support), shared)
 
 
 def held_out_trust(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> Trust:
@@ -365,7 +371,9 @@ def held_out_trust(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters
 def trust_of(spots: Spots, blocks: tuple[tuple[int, int], ...], predicted: np.ndarray) -> Trust:
     """Trust that predictions of references held out show; ``predicted`` is spots x panel, ``log1p`` units."""
     known = spots.y, predicted, slide_or_half(spots)
-    return Trust(Correlation.fit(*known), Spread.fit(*known), Support.fit(spots, blocks))
+    spread = Spread.fit(*known)
+    shared = SharedErrors.fit(spots.y, predicted, spread, spots.xy, known[2])
+    return Trust(Correlation.fit(*known), spread, Support.fit(spots, blocks), shared)
 
 
 def held_out_predictions(spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters) -> np.ndarray:
