@@ -26,6 +26,7 @@ from spahgc.pl._style import (
     titles,
 )
 from spahgc.pl._tissue import Tissue, draw_note, draw_scale_bar, draw_tissue
+from spahgc.pl._unknown import draw_unknown, without_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,6 +178,7 @@ def _titles(grid: Grid, maps: GeneMaps) -> list[list[str]]:
         [one.scores[gene] for gene in range(grid.n_genes) for one in maps.values],
         kinds=grid.kinds,
         width=grid.panel_width,
+        expected=[one.expected[gene] for gene in range(grid.n_genes) for one in maps.values],
     )
 
 
@@ -192,11 +194,13 @@ def _draw_group(panels: list[list[Axes]], kinds: Sequence[str], gene: int, maps:
     for row, columns, tissue, one in zip(panels, values, maps.tissues, maps.values, strict=True):
         for ax, column, kind in zip(row, columns, kinds, strict=True):
             shown = np.full(len(tissue.xy), np.nan) if column is None else column
+            shown = shown if kind == "measured" else without_unknown(shown, one.unknown)
             spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=style.img_alpha)
             if column is None:
                 draw_note(ax, "not measured")
             if kind != "measured":
                 draw_measured(ax, tissue, one.was_reference)
+                draw_unknown(ax, tissue, one.unknown)
     flat = [ax for row in panels for ax in row]
     draw_colour_bar(flat, spots, label=maps.units, extend=extend, n_rows=len(panels))
 
@@ -214,6 +218,7 @@ def _draw_edges(block: list[list[Axes]], gene: int, grid: Grid, maps: GeneMaps) 
         if is_last:
             draw_scale_bar(row[0], tissue, spot=True)
             draw_measured(row[predicted], tissue, one.was_reference, legend=True, right=not predicted)
+            draw_unknown(row[predicted], tissue, one.unknown, legend=True)
 
 
 def _column(values: GeneValues, kind: str, gene: int) -> np.ndarray | None:
