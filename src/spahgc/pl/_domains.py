@@ -34,7 +34,8 @@ from spahgc.pl._style import (
     text_colour,
 )
 from spahgc.pl._tissue import SpatialKeys, Tissue, draw_scale_bar, draw_tissue
-from spahgc.pl._unknown import check_fade, draw_unknown
+from spahgc.pl._unknown import ROOM_IN as UNKNOWN_ROOM_IN
+from spahgc.pl._unknown import check_fade, draw_unknown, name_unknown
 from spahgc.tl._prediction import reference_spots
 from spahgc.tl._trust_record import LOW_SUPPORT, unknown_spots
 
@@ -180,11 +181,13 @@ def domains(
     keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
     (tissue,) = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=len(panels))
     with rc_context(RC):
-        axes = _new_axes(panels, tissue) if given is None else given
+        room = UNKNOWN_ROOM_IN if unknown.any() else 0.0
+        axes = _new_axes(panels, tissue, room) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)
         draw_measured(axes[0], tissue, reference_spots(slides[0].table, key), legend=True, right=True)
-        draw_unknown(axes[0], tissue, unknown, legend=True)
+        draw_unknown(axes[0], tissue, unknown)
+        name_unknown(axes[0], unknown)
         draw_scale_bar(axes[0], tissue, spot=True)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
@@ -264,13 +267,13 @@ def _label_title(adata: AnnData, name: str, label: str) -> str:
     return f"{title}\n{note}" if len(f"{title} {note}") > MAX_TITLE else f"{title} {note}"
 
 
-def _new_axes(panels: Sequence[Categories], tissue: Tissue) -> list[Axes]:
-    """Axes of a new figure, side by side, with room for their legends."""
+def _new_axes(panels: Sequence[Categories], tissue: Tissue, room: float) -> list[Axes]:
+    """Axes of a new figure, side by side, with room for their legends, and some inches below."""
     legends = sum(_legend_width(panel) for panel in panels)
     width = max(COLUMN_IN if len(panels) == 1 else PAGE_IN, legends + len(panels) * MIN_PANEL_IN)
     lines = max(1 + panel.title.count("\n") for panel in panels)
     height = panel_height((width - legends) / len(panels), tissue.aspect)
-    height += lines * TITLE_LINE_IN + ROW_ROOM_IN + SCALE_BAR_IN
+    height += lines * TITLE_LINE_IN + ROW_ROOM_IN + SCALE_BAR_IN + room
     return new_axes(width, len(panels), height)
 
 

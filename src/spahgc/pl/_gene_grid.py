@@ -26,7 +26,8 @@ from spahgc.pl._style import (
     titles,
 )
 from spahgc.pl._tissue import Tissue, draw_note, draw_scale_bar, draw_tissue
-from spahgc.pl._unknown import draw_unknown, without_unknown
+from spahgc.pl._unknown import ROOM_IN as UNKNOWN_ROOM_IN
+from spahgc.pl._unknown import draw_unknown, name_unknown, without_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,8 @@ MAX_PANELS = 72
 """More panels in one figure than this can neither be printed nor looked at."""
 MIN_PANEL_IN = 0.9
 """Least width of a panel."""
+MAX_TIGHT_LINES = 2
+"""Lines of a title that need no room of their own beside that between rows."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,16 @@ class Grid:
             )
 
 
-def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int) -> list[Axes]:
-    """Axes of a new figure: gene by gene, slide by slide, panel by panel."""
+def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int, room: float = 0.0) -> list[Axes]:
+    """Axes of a new figure: gene by gene, slide by slide, panel by panel; with some inches of room below them."""
     from matplotlib import pyplot as plt
 
     # The bar of a gene stands beside the rows of all its slides.
     heights = [panel_height(grid.panel_width, tissue.aspect, share=grid.n_slides) for tissue in tissues]
     rows = heights * (grid.down // grid.n_slides)
-    height = sum(rows) + grid.down * (title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + grid.n_slides * SCALE_BAR_IN
+    height = sum(rows) + grid.down * (title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + grid.n_slides * SCALE_BAR_IN + room
+    if title_lines > MAX_TIGHT_LINES:
+        height += grid.down * ROW_ROOM_IN
     figure = plt.figure(figsize=(grid.width, height), layout="constrained")
     cells = figure.add_gridspec(grid.down, grid.across, height_ratios=rows)
     axes = []
@@ -154,7 +159,8 @@ def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: S
     """
     written = _titles(grid, maps)
     title_lines = 1 + max(title.count("\n") for row in written for title in row)
-    axes = new_axes(grid, maps.tissues, title_lines) if axes is None else axes
+    room = UNKNOWN_ROOM_IN * sum(bool(one.unknown.any()) for one in maps.values)
+    axes = new_axes(grid, maps.tissues, title_lines, room) if axes is None else axes
     width = len(grid.kinds)
     rows = [list(axes[start : start + width]) for start in range(0, grid.n_panels, width)]
     for row, names in zip(rows, written, strict=True):
@@ -218,7 +224,7 @@ def _draw_edges(block: list[list[Axes]], gene: int, grid: Grid, maps: GeneMaps) 
         if is_last:
             draw_scale_bar(row[0], tissue, spot=True)
             draw_measured(row[predicted], tissue, one.was_reference, legend=True, right=not predicted)
-            draw_unknown(row[predicted], tissue, one.unknown, legend=True)
+            name_unknown(row[predicted], one.unknown)
 
 
 def _column(values: GeneValues, kind: str, gene: int) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,11 @@ HATCH = "////////"
 """Lines across it."""
 BELOW_IN = 0.27
 """Distance of the legend from the panel, inches: below a scale bar, or the two lines of another legend."""
+ROOM_IN = 0.42
+"""Height that the legend takes below the last panels of a figure, inches."""
 OPACITY = 0.85
 """The tissue is seen through it, its colour is not mistaken for a value."""
+STYLE: Any = {"linewidth": EDGE_PT, "hatch": HATCH, "alpha": OPACITY}
 
 
 def check_fade(fade_below: float | None) -> None:
@@ -38,45 +41,29 @@ def without_unknown(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
 
 
 def unknown_note(n: int) -> str:
-    """What is said of so many spots; empty where there are none."""
-    if not n:
-        return ""
-    return (
-        f"{n:,} spot looks like\nnothing on the references"
-        if n == 1
-        else f"{n:,} spots look like\nnothing on the references"
-    )
+    """What is said of so many spots, in lines short enough for a narrow panel; empty where there are none."""
+    return f"{n:,} {'spot looks' if n == 1 else 'spots look'} like\nnothing on the\nreferences" if n else ""
 
 
-def draw_unknown(ax: Axes, tissue: Tissue, spots: np.ndarray, *, legend: bool = False) -> None:
-    """Hatch the spots of a panel that look like nothing on the references; nothing where there are none.
+def draw_unknown(ax: Axes, tissue: Tissue, spots: np.ndarray) -> None:
+    """Hatch the spots of a panel that look like nothing on the references, True in `spots`; nothing where there are none."""
+    if spots.any():
+        draw_filled(ax, tissue, spots, facecolors=FACE, edgecolors=EDGE, **STYLE)
 
-    Parameters
-    ----------
-    ax
-        The panel, with its tissue.
-    tissue
-        What it shows.
-    spots
-        True for these spots.
-    legend
-        Say below the panel, and below scale bar and other legends there, what they are.
-    """
+
+def name_unknown(ax: Axes, spots: np.ndarray) -> None:
+    """Say below a panel, and below scale bar and other legends there, what its hatched spots are."""
     if not spots.any():
         return
     from matplotlib.legend import Legend
     from matplotlib.patches import Patch
     from matplotlib.transforms import ScaledTranslation
 
-    style = {"linewidth": EDGE_PT, "hatch": HATCH, "alpha": OPACITY}
-    draw_filled(ax, tissue, spots, facecolors=FACE, edgecolors=EDGE, **style)
-    if not legend:
-        return
     lower = ScaledTranslation(0, -BELOW_IN, whole_figure(ax).dpi_scale_trans)
     # A legend by itself: ax.legend would take away the one that a panel may have.
     below = Legend(
         ax,
-        [Patch(facecolor=FACE, edgecolor=EDGE, **style)],
+        [Patch(facecolor=FACE, edgecolor=EDGE, **STYLE)],
         [unknown_note(int(spots.sum()))],
         loc="upper left",
         bbox_to_anchor=(0, 0),
