@@ -69,6 +69,13 @@ def test_the_limit_is_an_option_and_none_colours_all(slide, draw):
         draw(slide, fade_below=2)
 
 
+def test_unknown_spots_outside_the_part_that_is_shown_are_not_counted(slide):
+    _, y = slide.obsm["spatial"][[0, 1, 2]].T
+    below = (0.0, 1e4, float(y.max()) + 80, 1e4)
+    (ax,) = sp.pl.spatial_genes(slide, "MORPH001", crop_coord=below, show=False)
+    assert not any("nothing on the" in text for text in words(ax))
+
+
 def test_a_prediction_without_support_is_drawn_as_before(slide):
     del slide.obs["spahgc_support"]
     (ax,) = sp.pl.spatial_genes(slide, "MORPH001", show=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from spahgc._linear.shared_errors import EDGES
 from spahgc._parameters import Parameters
 from spahgc._training.networks import empty_network, new_network
 
@@ -38,6 +39,10 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
+    r"trust\.shared\.correlation": ("genes", len(EDGES) + 1),
+    r"trust\.shared\.loadings": ("genes", "patterns of error"),
+    r"trust\.shared\.covariance": (len(EDGES) + 2, "patterns of error", "patterns of error"),
+    r"trust\.shared\.freedom": (1,),
     r"experts\.(weights|placed)\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),

@@ -181,13 +181,13 @@ def domains(
     keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
     (tissue,) = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=len(panels))
     with rc_context(RC):
-        room = UNKNOWN_ROOM_IN if unknown.any() else 0.0
+        room = UNKNOWN_ROOM_IN if (unknown & tissue.in_view).any() else 0.0
         axes = _new_axes(panels, tissue, room) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)
         draw_measured(axes[0], tissue, reference_spots(slides[0].table, key), legend=True, right=True)
         draw_unknown(axes[0], tissue, unknown)
-        name_unknown(axes[0], unknown)
+        name_unknown(axes[0], unknown & tissue.in_view)
         draw_scale_bar(axes[0], tissue, spot=True)
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 

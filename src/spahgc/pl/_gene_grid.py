@@ -159,7 +159,8 @@ def draw_genes(axes: Sequence[Axes] | None, grid: Grid, maps: GeneMaps, style: S
     """
     written = _titles(grid, maps)
     title_lines = 1 + max(title.count("\n") for row in written for title in row)
-    room = UNKNOWN_ROOM_IN * sum(bool(one.unknown.any()) for one in maps.values)
+    named = [bool((one.unknown & tissue.in_view).any()) for one, tissue in zip(maps.values, maps.tissues, strict=True)]
+    room = UNKNOWN_ROOM_IN * sum(named)
     axes = new_axes(grid, maps.tissues, title_lines, room) if axes is None else axes
     width = len(grid.kinds)
     rows = [list(axes[start : start + width]) for start in range(0, grid.n_panels, width)]
@@ -224,7 +225,7 @@ def _draw_edges(block: list[list[Axes]], gene: int, grid: Grid, maps: GeneMaps) 
         if is_last:
             draw_scale_bar(row[0], tissue, spot=True)
             draw_measured(row[predicted], tissue, one.was_reference, legend=True, right=not predicted)
-            name_unknown(row[predicted], one.unknown)
+            name_unknown(row[predicted], one.unknown & tissue.in_view)
 
 
 def _column(values: GeneValues, kind: str, gene: int) -> np.ndarray | None:

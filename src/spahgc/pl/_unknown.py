@@ -19,7 +19,7 @@ HATCH = "////////"
 """Lines across it."""
 BELOW_IN = 0.27
 """Distance of the legend from the panel, inches: below a scale bar, or the two lines of another legend."""
-ROOM_IN = 0.42
+ROOM_IN = 0.5
 """Height that the legend takes below the last panels of a figure, inches."""
 OPACITY = 0.85
 """The tissue is seen through it, its colour is not mistaken for a value."""
