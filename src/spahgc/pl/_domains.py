@@ -16,7 +16,7 @@ from spahgc._keys import UNS, Obs, Uns
 from spahgc._validate import quoted
 from spahgc.pl._figure_slides import figure_slides, figure_tissues
 from spahgc.pl._measured_part import draw_measured
-from spahgc.pl._output import finish, given_axes, new_axes, save_path
+from spahgc.pl._output import finish, given_axes, new_axes, save_path, whole_figure
 from spahgc.pl._style import (
     COLUMN_IN,
     LEGEND_CHAR_IN,
@@ -189,6 +189,9 @@ def domains(
         draw_unknown(axes[0], tissue, unknown)
         name_unknown(axes[0], unknown & tissue.in_view)
         draw_scale_bar(axes[0], tissue, spot=True)
+        if unknown.any() and given is None:
+            # Legends beside and below a panel of fixed aspect: the layout finds its place in two steps.
+            whole_figure(axes[0]).draw_without_rendering()
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 

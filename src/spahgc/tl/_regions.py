@@ -272,9 +272,9 @@ def _features(
     columns = np.unique(adata.var_names.get_indexer(np.concatenate([table[TARGET] for table in tables])))
     position = pd.Series(np.arange(len(columns)), index=adata.var_names[columns])
     n_genes = np.array([1] * len(names) + [len(table) for _, table in pathways])
-    weights = [np.ones(len(names)), *(table[WEIGHT] / table[WEIGHT].abs().sum() for _, table in pathways)]
-    entries = (
-        np.concatenate(weights),
+    shares = [np.asarray(table[WEIGHT] / table[WEIGHT].abs().sum(), dtype=np.float64) for _, table in pathways]
+    entries: Any = (
+        np.concatenate([np.ones(len(names)), *shares]),
         (
             np.repeat(np.arange(len(n_genes)), n_genes),
             position.loc[np.concatenate([table[TARGET] for table in tables])].to_numpy(),
