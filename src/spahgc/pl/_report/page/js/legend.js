@@ -48,7 +48,7 @@ function drawLegend(index) {
 /** What the rings are, where there are any. */
 function ringLegend(layer) {
   if (unknown.size === 0 || !RINGED.has(layer)) return [];
-  return [make("span", { class: "class" }, make("span", { class: "swatch unknown", "aria-hidden": "true" }), unknownText())];
+  return [make("span", { class: "rings" }, make("span", { class: "swatch unknown", "aria-hidden": "true" }), unknownText())];
 }
 
 function legendParts(view) {
