@@ -295,6 +295,8 @@ def test_what_errors_share_is_saved_with_a_model_and_absent_from_an_older_one(sl
     model.save(tmp_path / "model")
     again = sp.SpaHGC.load(tmp_path / "model")
     np.testing.assert_array_equal(again.trust.shared.correlation, model.trust.shared.correlation)
+    sp.tl.predict(slide, model=again)
+    assert len(sp.tl.regions(slide, by="domain", genes=["MORPH001"])) == 3
     arrays = {name: x for name, x in model.trust.to_arrays().items() if not name.startswith("shared.")}
     older = type(model.trust).from_arrays(arrays)
     assert older.shared is None

@@ -105,7 +105,7 @@ class SharedErrors:
         scores = [error @ loadings for error in errors]
         covariance = _filled(_mean([pair.covariances(score) for pair, score in zip(pairs, scores, strict=True)]))
         correlation = _shrunk(products, mean_of(predicted, np.concatenate(parts)))
-        return cls(correlation, loadings, covariance, np.array(_freedom(errors, kinds)))
+        return cls(correlation, loadings, covariance, np.array([_freedom(errors, kinds)]))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Plain arrays by name."""

@@ -183,7 +183,7 @@ def write_shared_errors(target: AnnData, shared: SharedErrors, columns: np.ndarr
         of_genes = np.full((target.n_vars, values.shape[1]), np.nan, dtype=np.float32)
         of_genes[columns[inside]] = values[inside]
         target.varm[name] = of_genes
-    record = {"edges": list(EDGES), "covariance": shared.covariance, "freedom": float(shared.freedom)}
+    record = {"edges": list(EDGES), "covariance": shared.covariance, "freedom": float(shared.freedom.item())}
     records = target.uns[UNS][Uns.predictions]
     records[key] = records[key] | {Uns.shared_errors: record}
 
