@@ -184,6 +184,20 @@ class Var:
         return f"{key}_cv_pcc_patient"
 
 
+class Varm:
+    """Keys of ``varm``; those of a prediction carry its key."""
+
+    @staticmethod
+    def error_correlation(key: str) -> str:
+        """Correlation of a gene's errors at two spots, genes x classes of their distance."""
+        return f"{key}_error_correlation"
+
+    @staticmethod
+    def error_loadings(key: str) -> str:
+        """Loadings of a gene on patterns of error that genes share, genes x patterns."""
+        return f"{key}_error_loadings"
+
+
 class Uns:
     """Entries of ``uns["spahgc"]``."""
 
@@ -256,5 +270,12 @@ class Uns:
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""
+    shared_errors = "shared_errors"
+    """In the record of a prediction: what errors have in common, beside ``varm``: ``edges`` of the classes of distance, in spot
+    pitches, ``covariance`` of the patterns, 1 + classes x patterns x patterns, and ``freedom``, of what whole slides are off by."""
+    for_whom = "for_whom"
+    """In the record of regions, and of what :func:`spahgc.get.predicted` returns: of which kind of target trust is, in words."""
+    regions = "regions"
+    """One table of means over regions for each prediction key, or name that was given to it."""
     bank_spots = "bank_spots"
     """In the record of a prediction: names ``slide:spot`` of the columns of its CS graph."""

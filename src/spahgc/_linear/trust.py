@@ -10,6 +10,7 @@ import numpy as np
 from spahgc._linear.forecast import GeneForecast, ValueForecast
 from spahgc._linear.held_out import NEVER, folds_of, folds_of_sections
 from spahgc._linear.node_features import ImageRidge, arrays_with_prefix, fit_components
+from spahgc._linear.shared_errors import SharedErrors
 from spahgc._linear.spread import Spread
 from spahgc._linear.statistics import MAX_PCC, pearson
 from spahgc._parameters import Parameters
@@ -73,16 +74,25 @@ class Case:
         Of every predicted value.
     genes, values
         What is expected of a new slide; ``None`` in a model of an earlier version, which knows means alone.
+    shared
+        What spots and genes have in common of their errors; ``None`` in a model of an earlier version, which says nothing of it.
     """
 
     correlation: Correlation
     spread: Spread
     genes: GeneForecast | None = None
     values: ValueForecast | None = None
+    shared: SharedErrors | None = None
 
     @classmethod
     def fit(
-        cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray, group: np.ndarray, support: np.ndarray
+        cls,
+        measured: Rows,
+        predicted: np.ndarray,
+        xy: np.ndarray,
+        slide: np.ndarray,
+        group: np.ndarray,
+        support: np.ndarray,
     ) -> Case:
         """From held-out predictions.
 
@@ -90,6 +100,8 @@ class Case:
         ----------
         measured, predicted
             Spots x genes, ``log1p`` counts per 10,000; spots of which ``predicted`` is NaN were not held out.
+        xy
+            Spot centres, spots x 2, pixels.
         slide, group
             Name of each spot's slide, and of what was held out together.
         support
@@ -98,13 +110,14 @@ class Case:
         rows = np.flatnonzero(np.isfinite(predicted[:, 0]))
         if len(rows) < len(predicted):
             measured, predicted = SomeRows(measured, rows), predicted[rows]
-            slide, group, support = slide[rows], group[rows], support[rows]
+            xy, slide, group, support = xy[rows], slide[rows], group[rows], support[rows]
         spread = Spread.fit(measured, predicted, slide)
         return cls(
             Correlation.fit(measured, predicted, slide),
             spread,
             GeneForecast.fit(measured, predicted, slide, group),
             ValueForecast.fit(measured, predicted, spread, slide, group, support),
+            SharedErrors.fit(measured, predicted, spread, xy, slide, group),
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -114,18 +127,21 @@ class Case:
             for name, part in (("correlation", self.correlation), ("spread", self.spread))
             for field in fields(part)
         }
-        arrays |= {} if self.genes is None else {f"genes.{name}": x for name, x in self.genes.to_arrays().items()}
-        return arrays | ({} if self.values is None else {f"values.{n}": x for n, x in self.values.to_arrays().items()})
+        for name in ("genes", "values", "shared"):
+            part = getattr(self, name)
+            arrays |= {} if part is None else {f"{name}.{n}": x for n, x in part.to_arrays().items()}
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Case:
         """The inverse of :meth:`to_arrays`."""
-        genes, values = arrays_with_prefix("genes.", arrays), arrays_with_prefix("values.", arrays)
+        genes, values, shared = (arrays_with_prefix(f"{name}.", arrays) for name in ("genes", "values", "shared"))
         return cls(
             Correlation(**arrays_with_prefix("correlation.", arrays)),
             Spread(**arrays_with_prefix("spread.", arrays)),
             GeneForecast.from_arrays(genes) if genes else None,
             ValueForecast.from_arrays(values) if values else None,
+            SharedErrors.from_arrays(shared) if shared else None,
         )
 
 
@@ -154,6 +170,11 @@ class Trust:
     def spread(self) -> Spread:
         """Of every predicted value, likewise."""
         return self._first.spread
+
+    @property
+    def shared(self) -> SharedErrors | None:
+        """What spots and genes have in common of their errors, likewise."""
+        return self._first.shared
 
     @property
     def _first(self) -> Case:
@@ -223,7 +244,7 @@ def trust_of(
     measured, found = dense(spots.y), {}
     for name, predicted in cases:
         group = patients if name == PATIENT and patients is not None else slide
-        found[name] = Case.fit(measured, predicted, slide, group, of_references)
+        found[name] = Case.fit(measured, predicted, spots.xy, slide, group, of_references)
     return Trust(found, support)
 
 

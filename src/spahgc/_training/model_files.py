@@ -93,7 +93,7 @@ def _from_4(description: Description, tensors: Tensors) -> tuple[Description, Te
     weight, blocks = tensors.get(f"{TRUST}support.weight"), f"{TRUST}support.blocks"
     if weight is not None and blocks not in tensors:
         tensors = {**tensors, blocks: torch.tensor([[0, len(weight)]])}
-    names = {f"{TRUST}{part}.": f"{TRUST}{SECTION}.{part}." for part in ("correlation", "spread")}
+    names = {f"{TRUST}{part}.": f"{TRUST}{SECTION}.{part}." for part in ("correlation", "spread", "shared")}
 
     def renamed(name: str) -> str:
         before = next((before for before in names if name.startswith(before)), "")

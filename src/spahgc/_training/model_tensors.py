@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from spahgc._linear.conformal import GRID
-from spahgc._linear.trust import PATIENT, SECTION
+from spahgc._linear.shared_errors import EDGES
+from spahgc._linear.trust import CASES, PATIENT, SECTION
 from spahgc._parameters import Parameters
 from spahgc._training.networks import empty_network, new_network
 
@@ -33,6 +34,8 @@ FORECASTS = {f"genes.{name}" for name in ("z", "spread", "coefficients", "betwee
 }
 """What is told besides since references are held out in the cases of a target; all of it or nothing."""
 
+SHARED = {f"shared.{name}" for name in ("correlation", "loadings", "covariance", "freedom")}
+"""What tells of errors that spots and genes share; all of it or nothing."""
 SUPPORT = {"anchors", "centre", "weight", "blocks", "distances"}
 """What tells of the support of spots."""
 
@@ -56,6 +59,13 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     rf"{_CASE}(genes\.between|values\.support_(slope|level))": (1,),
     rf"{_CASE}genes\.residuals": ("any", 1, len(GRID)),
     rf"{_CASE}values\.scores": ("any", "any", len(GRID)),
+    rf"{_CASE}shared\.correlation": ("genes", len(EDGES) + 1),
+    rf"{_CASE}shared\.freedom": (1,),
+    **{rf"trust\.{case}\.shared\.loadings": ("genes", f"patterns of {case}") for case in CASES},
+    **{
+        rf"trust\.{case}\.shared\.covariance": (len(EDGES) + 2, f"patterns of {case}", f"patterns of {case}")
+        for case in CASES
+    },
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
     r"trust\.support\.blocks": ("any", 2),
@@ -141,7 +151,9 @@ def _broken_trust(arrays: Mapping[str, np.ndarray]) -> str | None:
     for case in sorted(parts - {"support"}):
         of_case = f"{TRUST}{case}."
         found = {name.removeprefix(of_case) for name in arrays if name.startswith(of_case)}
-        lacking = MEANS - found or ((FORECASTS - found) if found - MEANS else set())
+        lacking = MEANS - found
+        for together in (FORECASTS, SHARED):
+            lacking |= together - found if found & together else set()
         if lacking:
             return f'"{of_case}{min(lacking)}" is missing'
         kinds = arrays.get(f"{of_case}values.kind")

@@ -73,7 +73,8 @@ def predict(
       spahgc predict --target T.h5ad --measured was_measured --reference A.h5ad --output OUT.h5ad
     """
     import spahgc as sp
-    from spahgc._keys import Uns, Var
+    from spahgc._keys import Uns
+    from spahgc._settings import silence
     from spahgc._slides.tables import table_of
     from spahgc.cli._slide_files import (
         SLIDE_ENDINGS,
@@ -85,6 +86,7 @@ def predict(
         write_slide,
     )
     from spahgc.tl._prediction import prediction_record
+    from spahgc.tl._trust_record import trust_record
 
     check_output(output, SLIDE_ENDINGS, overwrite=overwrite)
     trained = sp.SpaHGC.load(model) if model is not None else None
@@ -94,33 +96,35 @@ def predict(
     embed_missing(
         [slide, *(refs if isinstance(refs, list) else [])], encoder, table_key, context=context, device=device
     )
-    sp.tl.predict(
-        slide,
-        refs,
-        model=trained,
-        method=method,
-        genes=chosen_genes(gene),
-        embedding=embedding,
-        layer=layer,
-        units=units,
-        measured=measured,
-        group=group,
-        trust=trust,
-        intervals=intervals,
-        n_references=n_references,
-        preset=preset,
-        key_added=key_added,
-        seed=seed,
-        device=device,
-        table_key=table_key,
-    )
+    with silence():  # the same lines come on stdout, once the file is written
+        sp.tl.predict(
+            slide,
+            refs,
+            model=trained,
+            method=method,
+            genes=chosen_genes(gene),
+            embedding=embedding,
+            layer=layer,
+            units=units,
+            measured=measured,
+            group=group,
+            trust=trust,
+            intervals=intervals,
+            n_references=n_references,
+            preset=preset,
+            key_added=key_added,
+            seed=seed,
+            device=device,
+            table_key=table_key,
+        )
     write_slide(slide, output)
     table = table_of(slide, table_key, "the target")
-    n_genes = int(table.var[Var.panel(key_added)].sum())
+    said = trust_record(table, key_added)
     part = prediction_record(table, key_added).get(Uns.measured, {})
-    n_spots = int(part.get("n_predicted", table.n_obs))
     beside = f", {int(part['n_measured'])} measured ones used as reference" if part else ""
-    text = f'{output}: {n_genes} genes predicted at {n_spots} spots, in layers["{key_added}"]{beside}'
-    values = {"output": output, "key": key_added, "method": method, "genes": n_genes, "spots": n_spots}
+    first, *others = said.lines()
+    text = "\n".join([f'{output}: {first}, in layers["{key_added}"]{beside}', *others])
+    values = {"output": output, "key": key_added, "method": method, "genes": said.n_genes, "spots": said.n_spots}
+    values |= {"trusted": said.n_trusted, "for_whom": said.for_whom, "unknown": said.n_unknown}
     values |= {"measured": int(part["n_measured"])} if part else {}
     return result(text, values, as_json)

@@ -14,6 +14,8 @@ from spahgc.pl._gene_values import GeneValues, gene_list, gene_values, shared_un
 from spahgc.pl._output import finish, given_axes, save_path
 from spahgc.pl._style import EXPRESSION_CMAP, RC, SPREAD_CMAP, check_count, check_style, rc_context
 from spahgc.pl._tissue import SpatialKeys
+from spahgc.pl._unknown import check_fade
+from spahgc.tl._trust_record import LOW_SUPPORT
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +33,7 @@ def spatial_genes(
     layer: str | None = None,
     units: str | None = None,
     spread: bool = False,
+    fade_below: float | None = LOW_SUPPORT,
     crop_coord: tuple[float, float, float, float] | Sequence[tuple[float, float, float, float] | None] | None = None,
     ncols: int = 1,
     library_id: str | None = None,
@@ -56,7 +59,9 @@ def spatial_genes(
     the prediction stands alone, or beside a note if another slide was. The spots are circles of their true size. Below
     the last gene of a slide stand a scale bar and the size of a spot, where the resolution is known. Of a slide that was
     measured in part the measured spots, which were a reference and are not predicted, are grey beside the predicted ones,
-    and a legend says how many they are. Nothing is written into `adata`.
+    and a legend says how many they are. Spots that look like nothing on the references are hatched instead of coloured, since
+    nobody knows what a prediction is worth there. Where a gene was not measured, the title gives its PCC on references held out
+    with the 95 % interval, for whom :func:`spahgc.get.summary` says. Nothing is written into `adata`.
 
     Parameters
     ----------
@@ -76,6 +81,8 @@ def spatial_genes(
         What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
     spread
         Draw ``layers[f"{key}_std"]`` as well: the standard deviation of what a value may be off by, in its units.
+    fade_below
+        Support (``obs[f"{key}_support"]``) below which a predicted spot, and its spread, is hatched; ``None`` colours all.
     crop_coord
         ``(left, right, top, bottom)`` of the part to show, in pixels of the full-resolution image, as scanpy has it; for
         several slides also a list, one such or ``None`` for each. Colours and PCC stay those of all spots, so that a
@@ -127,7 +134,7 @@ def spatial_genes(
         If the prediction, its spread, a gene, the spot coordinates or the library is not there; or table, image,
         coordinate system or shapes of a SpatialData.
     ValueError
-        If a gene is outside the panel, the number of axes is wrong, there are too many panels, `crop_coord` holds no
+        If a gene is outside the panel, `fade_below` is not between 0 and 1, the number of axes is wrong, there are too many panels, `crop_coord` holds no
         spot, predictions have different units, one object holds several slides or two slides have one name, or a
         SpatialData several tables or images that were not told apart.
     OSError
@@ -150,10 +157,14 @@ def spatial_genes(
     >>> part = sp.pl.spatial_genes(slide, "MORPH001", crop_coord=(0, 500, 0, 500), show=False)
     """
     check_style(vmin, vmax, size, img_alpha)
+    check_fade(fade_below)
     ncols = check_count("ncols", ncols, "genes side by side, at least 1")
     slides, names = figure_slides(adata, table_key), gene_list(genes)
     path = save_path(save, "spatial_genes")
-    values = [gene_values(slide, names, key=key, layer=layer, units=units, spread=spread) for slide in slides]
+    values = [
+        gene_values(slide, names, key=key, layer=layer, units=units, spread=spread, fade_below=fade_below)
+        for slide in slides
+    ]
     units = shared_units(values, slides)
     grid = Grid(len(names), len(slides), _kinds(values, spread), ncols)
     given = _given_axes(ax, grid)

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
-from spahgc._settings import limited_threads, resolve_device, settings, versions
+from spahgc._settings import limited_threads, resolve_device, say, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
 from spahgc._slides.patients import with_groups
@@ -46,6 +46,7 @@ from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._case import target_case
 from spahgc.tl._drift import look_of_target
 from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
+from spahgc.tl._trust_record import trust_record
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -180,6 +181,8 @@ def predict(
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it; ``"experts"`` in it are the weights of what
       was averaged, whose sum is 1; ``"drift"`` is how the target differs in look from its references, of which a warning tells
       where it is large; ``"chosen_references"``, with ``n_references``, says what was chosen and why;
+    - ``varm["spahgc_error_correlation"]``, ``varm["spahgc_error_loadings"]``: what errors of spots and genes have in common, for
+      the intervals of :func:`spahgc.tl.regions`;
     - with ``measured``: ``obs["spahgc_measured"]``, True for the spots that were a reference: their rows in all of the above
       are NaN or empty. ``uns["spahgc"]["predictions"]["spahgc"]["measured"]`` says how many they are, and the name of that
       reference, which is the target's own or ``"target"``;
@@ -191,6 +194,10 @@ def predict(
     Of a SpatialData they are written into the table. References are not changed. Spots off the tissue
     (``obs["in_tissue"]``) have no part in it: those of references are left out, those of the target keep their rows, which
     are NaN or empty. A warning counts either.
+
+    Three lines are printed, unless ``spahgc.settings.progress`` is false: how many genes were predicted, how many of them can be
+    trusted and for whom, and how many spots look like nothing on the references. :func:`spahgc.get.summary` is the same as a
+    table.
 
     Raises
     ------
@@ -289,6 +296,7 @@ def predict(
     if part is not None:
         write_measured(target, part, key_added)
     remember_library_sizes(target)
+    say(trust_record(target, key_added).lines())
     return with_table(data, target, table_key) if copy else None
 
 

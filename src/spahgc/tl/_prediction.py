@@ -10,8 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import SCORES, STRUCTURE_SCORES, UNITS, UNS, Layers, Obs, Obsm, Uns, Var
+from spahgc._keys import SCORES, STRUCTURE_SCORES, UNITS, UNS, Layers, Obs, Obsm, Uns, Var, Varm
 from spahgc._linear.expected import Expected
+from spahgc._linear.shared_errors import EDGES, SharedErrors
 from spahgc._linear.statistics import moments_of
 from spahgc._linear.trust import PATIENT, SECTION
 from spahgc._slides.measured_part import MeasuredPart
@@ -190,6 +191,35 @@ def write_trust(
     records = target.uns[UNS][Uns.predictions]
     told_of = expected.record(len(rows)) | ({} if intervals is None else {"intervals": intervals})
     records[key] = records[key] | {Uns.trust: told_of}
+    if expected.case.shared is not None:
+        write_shared_errors(target, expected.case.shared, genes, key)
+
+
+def write_shared_errors(target: AnnData, shared: SharedErrors, columns: np.ndarray, key: str) -> None:
+    """Write what errors have in common, from which :func:`spahgc.tl.regions` makes intervals.
+
+    Parameters
+    ----------
+    target
+        The slide, whose record of the prediction stands in ``uns``.
+    shared
+        Of the panel.
+    columns
+        Place of each gene of the panel among those of the target, -1 for none.
+    key
+        Key of the prediction.
+    """
+    inside = columns >= 0
+    for name, values in (
+        (Varm.error_correlation(key), shared.correlation),
+        (Varm.error_loadings(key), shared.loadings),
+    ):
+        of_genes = np.full((target.n_vars, values.shape[1]), np.nan, dtype=np.float32)
+        of_genes[columns[inside]] = values[inside]
+        target.varm[name] = of_genes
+    record = {"edges": list(EDGES), "covariance": shared.covariance, "freedom": float(shared.freedom.item())}
+    records = target.uns[UNS][Uns.predictions]
+    records[key] = records[key] | {Uns.shared_errors: record}
 
 
 def _write_layers(
@@ -229,7 +259,7 @@ def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
 
 
 def _forget(target: AnnData, key: str) -> None:
-    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains and pathways."""
+    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains, pathways and regions."""
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
     columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key), Var.kind(key)]
@@ -240,7 +270,9 @@ def _forget(target: AnnData, key: str) -> None:
         target.layers.pop(layer, None)
     for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
         target.obsm.pop(graph, None)
-    for entry in (Uns.evaluations, Uns.domains, Uns.enrichment):
+    for name in (Varm.error_correlation(key), Varm.error_loadings(key)):
+        target.varm.pop(name, None)
+    for entry in (Uns.evaluations, Uns.domains, Uns.enrichment, Uns.regions):
         target.uns.get(UNS, {}).get(entry, {}).pop(key, None)
 
 
