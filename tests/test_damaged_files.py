@@ -163,7 +163,7 @@ def test_tensors_of_the_networks_that_do_not_fit_are_named(folder: Path, kind: s
         ("node_features.image_axes.size", np.zeros(1)),
         ("node_features.ridge.coefficients", np.zeros((5, 5, 5))),
         ("trust.support.anchors", np.full(80, 10**9)),
-        ("trust.spread.level", np.zeros(3)),
+        ("trust.section.spread.level", np.zeros(3)),
         ("something.else", np.zeros(3)),
     ],
 )
@@ -175,7 +175,13 @@ def test_what_the_nodes_carry_must_fit_to_the_bank(tmp_path: Path, name: str, va
 
 
 @pytest.mark.parametrize(
-    "prefix", ["node_features.components.scores", "trust.correlation", "node_features.image_axes.mean"]
+    "prefix",
+    [
+        "node_features.components.scores",
+        "trust.section.correlation",
+        "trust.support.blocks",
+        "node_features.image_axes.mean",
+    ],
 )
 def test_what_a_model_lacks_is_named(tmp_path: Path, prefix: str) -> None:
     sp.SpaHGC.load(SAVED / "default").save(tmp_path / "model")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spahgc.cli._compare import compare
 from spahgc.cli._cross_validate import cross_validate
 from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
@@ -44,6 +45,7 @@ COMMANDS: tuple[Callable[..., Printed], ...] = (
     read,
     tile,
     embed,
+    compare,
     fit,
     predict,
     evaluate,
