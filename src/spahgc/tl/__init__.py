@@ -27,7 +27,7 @@ __all__ = [
     "fit",
     "predict",
     "predict_many",
-    "transfer",
     "regions",
+    "transfer",
     "trusted_genes",
 ]
