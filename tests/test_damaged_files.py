@@ -195,6 +195,18 @@ def test_what_a_model_lacks_is_named(tmp_path: Path, prefix: str) -> None:
         sp.SpaHGC.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["trust.section.shared.freedom", "trust.section.values.kind", "trust.support.centre"])
+def test_trust_that_is_saved_in_part_is_named(tmp_path: Path, name: str) -> None:
+    refs = sp.datasets.simulated(n_slides=2, n_patients=1, n_spots=40, n_genes=20, n_domains=3)
+    for slide in refs:
+        slide.obsm["X_domains"] = slide.obsm["truth_domains"]
+    linear = sp.Parameters(n_axes=3, line=True, epochs=0)
+    sp.tl.fit(refs, genes="all", embedding="X_domains", preset=linear).save(tmp_path / "model")
+    change_tensors(tmp_path / "model", lambda tensors: tensors.pop(name))
+    with pytest.raises(UnreadableError, match=f'"{name}" is missing.*{REMEDY}'):
+        sp.SpaHGC.load(tmp_path / "model")
+
+
 def change_bank(folder: Path, change) -> None:
     import anndata as ad
 

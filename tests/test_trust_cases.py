@@ -127,6 +127,47 @@ def test_both_cases_survive_their_file(slides, tmp_path):
     np.testing.assert_array_equal(before.var["spahgc_cv_pcc_patient"], after.var["spahgc_cv_pcc_patient"])
 
 
+# What else is told of each case.
+
+
+def test_regions_rest_on_the_errors_of_the_case_that_the_target_is(slides):
+    target, *refs = slides
+    model = sp.tl.fit(refs, genes="all", embedding="X_domains", preset=LINEAR)
+    patient, section = (model.trust.cases[case].shared for case in (PATIENT, SECTION))
+    assert patient.freedom.item() >= 2 and not np.array_equal(patient.correlation, section.correlation)
+    for name, shared in ((target.obs["patient"].iloc[0], section), ("somebody else", patient)):
+        sp.tl.predict(rename([target], name)[0], model=model)
+        np.testing.assert_allclose(target.varm["spahgc_error_correlation"], shared.correlation, rtol=1e-6)
+        record = target.uns["spahgc"]["predictions"]["spahgc"]
+        sp.tl.regions(target, by="slide")
+        assert target.uns["spahgc"]["regions"]["spahgc"]["for_whom"] == record["trust"]["for"]
+
+
+def test_what_errors_share_is_saved_for_each_case(slides, tmp_path):
+    model = sp.tl.fit(slides, genes="all", embedding="X_domains", preset=LINEAR)
+    model.save(tmp_path / "model")
+    again = sp.SpaHGC.load(tmp_path / "model").trust
+    for case in (SECTION, PATIENT):
+        for name, array in model.trust.cases[case].shared.to_arrays().items():
+            np.testing.assert_array_equal(getattr(again.cases[case].shared, name), array)
+
+
+def test_a_prediction_without_trust_has_no_regions_and_says_why(slides):
+    target, *refs = slides
+    sp.tl.predict(target, refs, genes="all", embedding="X_domains", preset=LINEAR, trust=False)
+    with pytest.raises(KeyError, match="trust=False or an earlier version made it"):
+        sp.tl.regions(target, by="slide")
+    assert sp.get.summary(target).loc["spahgc", ["n_trusted", "for_whom", "n_unknown"]].isna().all()
+
+
+def test_the_summary_says_for_whom_trust_holds(slides):
+    target, *refs = slides
+    told(target, refs)
+    assert sp.get.summary(target)["for_whom"].item() == "a further section of a known patient"
+    told(rename([target], None)[0], rename(refs, None))
+    assert sp.get.summary(target)["for_whom"].item() == ESTIMATED
+
+
 # For whom it holds.
 
 
