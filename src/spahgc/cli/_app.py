@@ -35,10 +35,12 @@ from spahgc.cli._output import (
 from spahgc.cli._plot import plot
 from spahgc.cli._predict import predict
 from spahgc.cli._read import read
+from spahgc.cli._regions import regions
 from spahgc.cli._registries import cohorts, encoders
 from spahgc.cli._report import report
 from spahgc.cli._run import run
 from spahgc.cli._tile import tile
+from spahgc.cli._trusted_genes import trusted_genes
 
 COMMANDS: tuple[Callable[..., Printed], ...] = (
     run,
@@ -51,6 +53,8 @@ COMMANDS: tuple[Callable[..., Printed], ...] = (
     evaluate,
     cross_validate,
     domains,
+    regions,
+    trusted_genes,
     plot,
     report,
     export,
