@@ -129,6 +129,13 @@ def registered(slides: Slides) -> AnnData:
     return slides.target
 
 
+def dark(slides: Slides) -> AnnData:
+    """The target with an image as a dimmer lamp would show it."""
+    images = slides.target.uns[SPATIAL]["P1S1"]["images"]
+    images["hires"] = (0.8 * images["hires"]).astype(images["hires"].dtype)
+    return slides.target
+
+
 CASES = {
     "spatial_genes": Case(lambda s: sp.pl.spatial_genes(s.target, GENES[12], return_fig=True), change_prediction),
     "spatial_genes-spread": Case(
@@ -167,6 +174,10 @@ CASES = {
     "registration": Case(
         lambda s: sp.pl.registration(registered(s), s.refs[:2], return_fig=True),
         lambda s: s.refs[0].obsm.update({SPATIAL: s.refs[0].obsm[SPATIAL] * 0.9}),
+    ),
+    "drift": Case(
+        lambda s: sp.pl.drift(sp.pp.compare(dark(s), s.refs).round(2), return_fig=True),  # no digits of rounding
+        lambda s: s.target.obsm.update({"X_made_up": s.target.obsm["X_made_up"] + 1}),
     ),
     "attribution": Case(lambda s: sp.pl.attribution(s.target, SPOT, s.refs, n=4, return_fig=True), change_edges),
 }
