@@ -23,12 +23,12 @@ UNSEEN_SECTION_PCC, UNSEEN_PATIENT_PCC = 1.15, 1.5
 
 NEW_PATIENT_SPREAD = 1.4
 """How many times as far values are off on a new patient, where the references are of one, as on sections of that patient held
-out. With it at least three quarters of the values lie in an interval of 90 % on every new patient of the benchmark's cohorts, see
+out. Chosen with breast and spinal cord in view, so that at least three quarters of their values lie in intervals of 90 %; measured by
 ``python benchmarks/trust.py --data FOLDER --constants``."""
 
 NEW_PATIENT_SIGNAL, NEW_PATIENT_Z = 0.6, 0.17
 """Fisher's z on a new patient then, as a share of the gene's signal (:class:`~spahgc._linear.forecast.GeneForecast`), and the
-standard deviation by which it is off beyond what the number of spots explains; measured by the same command. What a gene
+standard deviation by which it is off beyond what the number of spots explains; chosen on the same slides. What a gene
 reached on sections of the one patient told nothing beyond its signal."""
 
 SHARES = np.linspace(0.0025, 0.9975, 200)
