@@ -416,7 +416,7 @@ def test_a_fit_reads_embedding_and_transcriptome_in_blocks_and_learns_the_same(r
     expected_trust = held_out_trust(spots, blocks, parameters)
     monkeypatch.setattr("spahgc._spots.rows.ROW_BLOCK", 9)
     monkeypatch.setattr("spahgc._spots.rows.HELD_NUMBERS", 0)  # as if the slides were large
-    monkeypatch.setattr("spahgc._linear.trust.MAX_ANCHORS", 10_000)
+    monkeypatch.setattr("spahgc._spots.support.MAX_ANCHORS", 10_000)
     most = 9 * 8  # with the neighbours of each of nine spots
     read: list[int] = []
     dense = csr_matrix.toarray

@@ -19,8 +19,8 @@ from spahgc.cli._output import EXIT_ERROR, plain
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 NAMES = [
-    "run", "read", "tile", "embed", "fit", "predict", "evaluate", "cross-validate", "domains", "plot", "report", "export",
-    "fetch", "encoders", "cohorts", "doctor", "demo",
+    "run", "read", "tile", "embed", "compare", "fit", "predict", "evaluate", "cross-validate", "domains", "regions",
+    "trusted-genes", "plot", "report", "export", "fetch", "encoders", "cohorts", "doctor", "demo",
 ]  # fmt: skip
 TERMINAL = 80
 

@@ -25,6 +25,7 @@ from spahgc import cli
 from spahgc._settings import progress_bar, show_progress_in_lines
 from spahgc.cli._app import commands
 from spahgc.cli._arguments import spread
+from spahgc.cli._output import EXIT_ERROR
 from spahgc.cli._words import Options, in_words_of_the_shell
 
 from . import slide_files
@@ -240,6 +241,48 @@ def test_domains_are_those_of_the_function(capsys: pytest.CaptureFixture[str], t
     written = ad.read_h5ad(tmp_path / "out.h5ad")
     assert written.obs["spahgc_domain"].to_list() == expected.obs["spahgc_domain"].to_list()
     assert found["spots"] == expected.obs["spahgc_domain"].value_counts().to_dict()
+
+
+@pytest.fixture
+def trusted(cohort: list[AnnData], tmp_path: Path, quick_default: sp.Parameters) -> Path:
+    """A slide with a prediction that says what it is worth."""
+    sp.tl.predict(cohort[0], cohort[1:], preset=quick_default)
+    cohort[0].write_h5ad(tmp_path / "trusted.h5ad")
+    return tmp_path / "trusted.h5ad"
+
+
+def test_regions_are_those_of_the_function(capsys: pytest.CaptureFixture[str], tmp_path: Path, trusted: Path) -> None:
+    gene = sp.tl.trusted_genes(ad.read_h5ad(trusted))[0]
+    found = json_of(capsys, "regions", trusted, "--by", "domain", "--gene", gene, "-o", tmp_path / "regions.csv")
+    expected = sp.tl.regions(ad.read_h5ad(trusted), by="domain", genes=[gene])
+    written = pd.read_csv(tmp_path / "regions.csv")
+    np.testing.assert_allclose(written[["mean", "low", "high"]], expected[["mean", "low", "high"]])
+    assert [row["region"] for row in found["regions"]] == expected["region"].to_list()
+
+
+def test_regions_that_are_no_column_and_a_table_that_is_none_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, trusted: Path
+) -> None:
+    code, _, err = run(capsys, "regions", trusted, "--by", "nothing", "-o", tmp_path / "regions.csv")
+    assert code == EXIT_ERROR and "nothing" in err and not (tmp_path / "regions.csv").exists()
+    code, _, err = run(capsys, "regions", trusted, "-o", tmp_path / "regions.xlsx")
+    assert code == EXIT_ERROR and ".csv" in err
+
+
+def test_trusted_genes_are_those_of_the_function(capsys: pytest.CaptureFixture[str], trusted: Path) -> None:
+    slide = ad.read_h5ad(trusted)
+    for fdr in (None, 0.1):
+        options = () if fdr is None else ("--fdr", fdr)
+        expected = sp.tl.trusted_genes(slide, fdr=fdr, min_pcc=0.3)
+        found = json_of(capsys, "trusted-genes", trusted, "--min-pcc", "0.3", *options)
+        assert found["genes"] == expected and found["n_genes"] == len(expected)
+    _, out, _ = run(capsys, "trusted-genes", trusted)
+    assert out.split() == sp.tl.trusted_genes(slide)
+
+
+def test_a_baseline_says_no_gene_that_can_be_trusted(capsys: pytest.CaptureFixture[str], predicted: Path) -> None:
+    code, _, err = run(capsys, "trusted-genes", predicted)
+    assert code == EXIT_ERROR and "comes from a baseline" in err
 
 
 @pytest.mark.parametrize("kind", ["genes", "domains"])

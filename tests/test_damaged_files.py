@@ -163,7 +163,7 @@ def test_tensors_of_the_networks_that_do_not_fit_are_named(folder: Path, kind: s
         ("node_features.image_axes.size", np.zeros(1)),
         ("node_features.ridge.coefficients", np.zeros((5, 5, 5))),
         ("trust.support.anchors", np.full(80, 10**9)),
-        ("trust.spread.level", np.zeros(3)),
+        ("trust.section.spread.level", np.zeros(3)),
         ("something.else", np.zeros(3)),
     ],
 )
@@ -175,7 +175,13 @@ def test_what_the_nodes_carry_must_fit_to_the_bank(tmp_path: Path, name: str, va
 
 
 @pytest.mark.parametrize(
-    "prefix", ["node_features.components.scores", "trust.correlation", "node_features.image_axes.mean"]
+    "prefix",
+    [
+        "node_features.components.scores",
+        "trust.section.correlation",
+        "trust.support.blocks",
+        "node_features.image_axes.mean",
+    ],
 )
 def test_what_a_model_lacks_is_named(tmp_path: Path, prefix: str) -> None:
     sp.SpaHGC.load(SAVED / "default").save(tmp_path / "model")
@@ -186,6 +192,18 @@ def test_what_a_model_lacks_is_named(tmp_path: Path, prefix: str) -> None:
 
     change_tensors(tmp_path / "model", change)
     with pytest.raises(UnreadableError, match=f'the model ".*model" .* cannot be read: .*{REMEDY}'):
+        sp.SpaHGC.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["trust.section.shared.freedom", "trust.section.values.kind", "trust.support.centre"])
+def test_trust_that_is_saved_in_part_is_named(tmp_path: Path, name: str) -> None:
+    refs = sp.datasets.simulated(n_slides=2, n_patients=1, n_spots=40, n_genes=20, n_domains=3)
+    for slide in refs:
+        slide.obsm["X_domains"] = slide.obsm["truth_domains"]
+    linear = sp.Parameters(n_axes=3, line=True, epochs=0)
+    sp.tl.fit(refs, genes="all", embedding="X_domains", preset=linear).save(tmp_path / "model")
+    change_tensors(tmp_path / "model", lambda tensors: tensors.pop(name))
+    with pytest.raises(UnreadableError, match=f'"{name}" is missing.*{REMEDY}'):
         sp.SpaHGC.load(tmp_path / "model")
 
 

@@ -121,6 +121,14 @@ def test_cells_are_added_up_and_labelled(slides: list[AnnData]) -> None:
     assert target.obs["spahgc_cell_type"].notna().all()
 
 
+def test_target_and_references_are_compared(slides: list[AnnData]) -> None:
+    target, *refs = slides
+    sp.pp.embed(slides, encoder="efficientnet_lite0")
+    names = run("other_look.md", target=target, refs=refs)
+    assert list(names["table"].index)[-1] == "all references" and names["why"]["chosen"].all()
+    check(target)
+
+
 def test_a_plain_slide_is_predicted(slides: list[AnnData]) -> None:
     target, *refs = slides
     tifffile.imwrite(

@@ -252,8 +252,13 @@ def test_a_malformed_net_is_refused_and_described(net, message):
 
 
 def test_a_net_that_is_no_table_is_refused():
-    with pytest.raises(TypeError, match="found dict"):
-        gene_sets({"A": ["G"]})
+    with pytest.raises(TypeError, match="found list"):
+        gene_sets(["G"])
+
+
+def test_a_dictionary_is_a_net_with_or_without_weights():
+    found = gene_sets({"A": ["G", "H"], "B": {"G": 2.0}})
+    assert found.to_numpy().tolist() == [["A", "G", 1.0], ["A", "H", 1.0], ["B", "G", 2.0]]
 
 
 def test_genes_of_weight_zero_do_not_count_as_members(slide):

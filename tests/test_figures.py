@@ -47,7 +47,7 @@ DPI = 56
 MAX_BYTES = 40_000
 STYLE = {"font.family": "DejaVu Sans", "text.hinting": "none", "axes.formatter.use_locale": False}
 """The font that comes with matplotlib, without hints of the system."""
-WITHOUT_PICTURE = {"report"}
+WITHOUT_PICTURE = {"report", "set_style"}
 """Functions of `pl` that make no figure."""
 
 
@@ -129,6 +129,18 @@ def registered(slides: Slides) -> AnnData:
     return slides.target
 
 
+def looks(slide: AnnData) -> np.ndarray:
+    """An embedding that says nothing."""
+    return np.random.default_rng(slide.n_obs).normal(size=(slide.n_obs, 6)).astype(np.float32)
+
+
+def with_looks(slides: Slides) -> tuple[AnnData, list[AnnData]]:
+    for slide in (slides.target, *slides.refs):
+        if "X_look" not in slide.obsm:
+            slide.obsm["X_look"] = looks(slide)
+    return slides.target, slides.refs
+
+
 CASES = {
     "spatial_genes": Case(lambda s: sp.pl.spatial_genes(s.target, GENES[12], return_fig=True), change_prediction),
     "spatial_genes-spread": Case(
@@ -167,6 +179,10 @@ CASES = {
     "registration": Case(
         lambda s: sp.pl.registration(registered(s), s.refs[:2], return_fig=True),
         lambda s: s.refs[0].obsm.update({SPATIAL: s.refs[0].obsm[SPATIAL] * 0.9}),
+    ),
+    "drift": Case(
+        lambda s: sp.pl.drift(sp.pp.compare(*with_looks(s), embedding="X_look"), return_fig=True),
+        lambda s: s.target.obsm.update({"X_look": looks(s.target) + 2}),
     ),
     "attribution": Case(lambda s: sp.pl.attribution(s.target, SPOT, s.refs, n=4, return_fig=True), change_edges),
 }

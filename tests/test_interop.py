@@ -86,9 +86,9 @@ def shown(target: AnnData) -> SimpleNamespace:
     """What the code on the page, as it stands there, makes of the prediction."""
     from matplotlib import pyplot as plt
 
-    section = PAGE.read_text(encoding="utf-8").split("## And on from there")[1]
+    section = PAGE.read_text(encoding="utf-8").split("## And on from there")[1].split("\n## ")[0]
     (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    names: dict[str, Any] = {"target": target.copy()}
+    names: dict[str, Any] = {"sp": sp, "target": target.copy()}
     plt.close("all")
     exec(compile(code, str(PAGE), "exec"), names)
     figure = plt.gcf()

@@ -421,15 +421,15 @@ def describe(folder: Path, **changes) -> None:
 def test_loading_another_format_is_refused(saved, version):
     describe(saved, format=version)
     with pytest.raises(
-        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2, 3 and 4. Install"
+        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2, 3, 4 and 5. Install"
     ):
         SpaHGC.load(saved)
 
 
 def test_loading_a_newer_format_says_to_update(saved):
-    describe(saved, format=5)
+    describe(saved, format=6)
     with pytest.raises(
-        ValueError, match='has format 5, this version .* reads format 2, 3 and 4. .*pip install -U "spahgc"'
+        ValueError, match='has format 6, this version .* reads format 2, 3, 4 and 5. .*pip install -U "spahgc"'
     ):
         SpaHGC.load(saved)
 

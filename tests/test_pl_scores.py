@@ -24,7 +24,7 @@ from spahgc._keys import SCORES, Layers, Uns, Var
 from spahgc.pl._gene_scores import _description
 from spahgc.pl._labels import label_points, spread_labels
 from spahgc.pl._scores import find_metric
-from spahgc.pl._trust import ValuesWithSpread, error_by_spread, share_by_expected
+from spahgc.pl._trust import ValuesWithSpread, coverage_by_level, error_by_spread, share_by_expected
 from spahgc.tl._cross_validation.cross_validate import CrossValidation
 
 LINEAR = sp.Parameters(n_axes=8, line=True, epochs=0)
@@ -323,7 +323,7 @@ def test_second_panel_shows_the_errors_of_the_prediction_itself(slide):
     layer = np.log1p(1e4 * slide.X.toarray() / slide.X.toarray().sum(axis=1, keepdims=True))[:, :N_PANEL]
     error = layer - slide.layers["spahgc"][:, :N_PANEL]
     spread = slide.layers[Layers.spread("spahgc")][:, :N_PANEL]
-    _, ax = sp.pl.trust(slide, show=False)
+    _, ax = sp.pl.trust(slide, calibration="error", show=False)
     x, y = ax.lines[0].get_data()
     # Groups are of equal number, so that the mean of their squares is that of all.
     assert np.mean(np.square(x)) == pytest.approx(np.mean(np.square(spread)), rel=0.01)
@@ -336,10 +336,44 @@ def test_second_panel_shows_shares_on_request(slide):
     assert (np.diff(ax.lines[0].get_ydata()) >= 0).all()
 
 
+def test_second_panel_shows_how_many_values_lie_in_their_intervals(slide):
+    _, ax = sp.pl.trust(slide, show=False)
+    assert ax.get_ylabel() == "share of measured values inside"
+    level, share = ax.lines[0].get_data()
+    assert (np.diff(share) >= 0).all() and share[-1] > 0.9
+    assert len(level) == 19 and len(ax.collections) == 1
+
+
+def test_coverage_is_the_level_where_intervals_are_right_and_has_an_interval_over_spots():
+    from scipy.special import ndtri
+
+    levels = np.array([0.5, 0.9])
+    widths = np.repeat(ndtri((1 + levels) / 2)[:, None], 40, axis=1)
+    level, share, low, high = coverage_by_level(made_up(1.0), levels, widths).T
+    np.testing.assert_allclose(share, level, atol=0.02)
+    assert (low < share).all() and (share < high).all() and (high - low < 0.05).all()
+    assert (coverage_by_level(made_up(2.0), levels, widths)[:, 3] < levels).all()
+
+
+def test_the_title_says_for_whom_was_promised_and_how_many_trusted_genes_kept_it(slide):
+    ax, _ = sp.pl.trust(slide, show=False)
+    _, whom, hits = ax.get_title().split("\n")
+    assert whom == slide.uns["spahgc"]["predictions"]["spahgc"]["trust"]["for"]
+    assert "trusted gene" in hits or hits == "no gene is trusted"
+
+
+def test_the_prediction_of_an_earlier_version_shows_errors_and_no_coverage(slide):
+    del slide.uns["spahgc"]["predictions"]["spahgc"]["trust"]
+    genes, values = sp.pl.trust(slide, show=False)
+    assert values.get_ylabel() == "root mean square error" and "\n" not in genes.get_title()
+    with pytest.raises(KeyError, match='calibration="coverage" needs intervals'):
+        sp.pl.trust(slide, calibration="coverage")
+
+
 def test_prediction_that_says_nothing_of_trust_is_refused(slide):
     with pytest.raises(KeyError, match=r'var\["ridge_cv_pcc"\].*the prediction "ridge" says nothing of trust'):
         sp.pl.trust(slide, key="ridge")
-    with pytest.raises(ValueError, match='calibration="z" is not known. Choose one of error, share'):
+    with pytest.raises(ValueError, match='calibration="z" is not known. Choose one of error, share, coverage'):
         sp.pl.trust(slide, calibration="z")
     slide.var = slide.var.drop(columns="spahgc_pearson")
     with pytest.raises(KeyError, match=r"Run spahgc.tl.evaluate\(adata, key=\"spahgc\"\) first"):

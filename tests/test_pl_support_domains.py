@@ -90,7 +90,7 @@ def legend(ax) -> dict[str, str]:
 
 
 def test_every_domain_has_a_colour_and_a_name(slide):
-    (ax,) = sp.pl.domains(slide, show=False)
+    (ax,) = sp.pl.domains(slide, fade_below=None, show=False)
     assert legend(ax) == {str(n): CATEGORY_COLOURS[n].lower() for n in range(3)}
     expected = [legend(ax)[domain] for domain in slide.obs["spahgc_domain"]]
     np.testing.assert_array_equal(drawn_colours(ax), expected)
@@ -101,7 +101,7 @@ def test_an_annotation_has_the_colours_of_the_domains_that_share_its_spots(slide
     swapped = slide.obs["spahgc_domain"].astype(str).replace({"0": "stroma", "1": "tumour", "2": "fat"})
     swapped.iloc[:4] = ["tumour", "", None, "other"]
     slide.obs["tissue"] = swapped
-    domains, label = sp.pl.domains(slide, label="tissue", show=False)
+    domains, label = sp.pl.domains(slide, label="tissue", fade_below=None, show=False)
     assert [legend(label)[name] for name in ("stroma", "tumour", "fat")] == [legend(domains)[n] for n in "012"]
     assert legend(label)["other"] not in legend(domains).values()
     assert len(values(label)) == slide.n_obs and np.isnan(values(label)).sum() == 2

@@ -40,7 +40,8 @@ def slide(slides: list[ad.AnnData]) -> ad.AnnData:
 
 
 def draw(data, genes=GENES, **settings) -> list:
-    return sp.pl.spatial_genes(data, genes, show=False, **settings)
+    """A figure in which spots of low support are drawn as the others."""
+    return sp.pl.spatial_genes(data, genes, show=False, **{"fade_below": None, **settings})
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -284,6 +284,8 @@ SEVERAL_POSITIONAL = {
     "pp.embed_many": "where from and where to",
     "pp.hetero_data": "a graph of two node types: the slide and the bank",
     "pp.points": "an image and the points on it",
+    "pp.choose_references": "the slide and the candidates to be its references",
+    "pp.compare": "the slide and the references that it is compared with",
     "pp.register": "the slide and the references that are laid over it",
     "pp.use_embedding": "a slide and one of its keys",
     "tl.attribution": "a slide and one of its spots",

@@ -359,3 +359,21 @@ def test_a_screen_reader_meets_names_for_everything_that_it_can_use(open_report)
             assert words in tree
         assert 'application "Map: ' in tree
         assert all(text.strip() for text in report.page.locator("button:not([aria-label])").all_inner_texts())
+
+
+def test_a_plain_slide_opens_on_support_with_unknown_spots_as_rings(open_report, slides, tmp_path):
+    plain = slides[0].copy()
+    plain.X = None
+    plain.obs["spahgc_support"] = [*[0.01] * 20, *[0.5] * (plain.n_obs - 20)]
+    with open_report(sp.pl.report(plain, tmp_path / "coloured.html", fade_below=None)) as report:
+        coloured = [pixels(report.page, f"#map-{index}") for index in (0, 1)]
+    with open_report(sp.pl.report(plain, tmp_path / "plain.html")) as report:
+        page = report.page
+        assert page.locator('#layers-1 input[value="support"]').is_checked()
+        assert page.locator("#legend-0 .rings").inner_text() == "20 spots look like nothing on the references"
+        assert page.locator("#legend-1 .rings").count() == 0
+        assert page.locator("#summary li").count() == 3
+        rings = [pixels(page, f"#map-{index}") for index in (0, 1)]
+        report.assert_quiet()
+    assert differ(coloured[1], rings[1]) < 0.001
+    assert differ(coloured[0], rings[0]) > 0.01

@@ -95,6 +95,12 @@ def test_a_model_of_an_older_format_is_migrated_in_memory_alone(version, name, t
     assert ("node_features.ridge.image_axes.axes.0" in names) == (name == "default")
 
 
+def test_the_support_of_an_older_model_is_one_distance_over_all_columns(version, expected):
+    model = sp.SpaHGC.load(SAVED / version / "default")
+    np.testing.assert_array_equal(model.trust.support.blocks, [[0, expected["z"].shape[1]]])
+    assert model.trust.shared is None
+
+
 def test_a_bank_predicts_what_it_predicted_when_it_was_written(version, bank, slide, expected):
     ridge = sp.tl.predict(slide, bank, method="ridge", copy=True)
     np.testing.assert_allclose(ridge.layers["spahgc"], expected["bank.ridge"], **CLOSE)

@@ -356,8 +356,8 @@ def test_a_copy_shares_all_but_the_table(target):
     assert list(with_table(sdata, target, "other").tables) == ["table", "other"]
 
 
-PATHS = {"tile", "points", "open_bank", "embed_many", "predict_many"}
-"""Functions that take an image or files, and no slide in memory."""
+PATHS = {"tile", "points", "open_bank", "embed_many", "predict_many", "drift", "set_style"}
+"""Functions that take an image, files or a table of numbers, and no slide in memory."""
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in (sp.pp, sp.tl, sp.pl)

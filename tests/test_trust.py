@@ -9,14 +9,16 @@ import pytest
 from anndata import AnnData
 from safetensors.numpy import load, save
 from scipy.sparse import csr_matrix
+from sklearn.metrics import roc_auc_score
 from tests.conftest import EMBEDDING, add_embedding
 
 import spahgc as sp
 from spahgc._keys import Layers, Obs, Var
-from spahgc._linear import trust as _trust
-from spahgc._linear.trust import Correlation, Spread, Support, Trust, held_out_predictions, held_out_trust
+from spahgc._linear.trust import Correlation, Spread, Trust, held_out_predictions, held_out_trust
 from spahgc._parameters import Parameters
+from spahgc._spots import support as _support
 from spahgc._spots.rows import Spots
+from spahgc._spots.support import Support
 from spahgc._training.graphs import bank_spots
 from spahgc.pp._bank.references import as_bank, embedding_blocks
 from spahgc.tl._trusted import trusted_genes
@@ -228,6 +230,14 @@ def test_another_stain_is_nothing_new_where_the_references_differ_in_it(cohort: 
     assert np.median(among_many) > 0.25
 
 
+def test_support_goes_on_falling_beyond_all_references(refs: list[AnnData]):
+    spots, blocks = make_spots(refs)
+    support = Support.fit(spots, blocks)
+    near, far, further = (support(spots.z[:5] + shift, spots.z) for shift in (0, 50, 500))
+    assert (near > far).all() and (far > further).all() and (further > 0).all()
+    assert (far < 1 / (1 + len(spots))).all() and (near >= 1 / (1 + len(spots))).all()
+
+
 def test_support_does_not_depend_on_the_other_spots_of_the_slide(refs: list[AnnData], new_tissue: AnnData):
     spots, blocks = make_spots(refs)
     support, z = Support.fit(spots, blocks), new_tissue.obsm[EMBEDDING]
@@ -236,11 +246,38 @@ def test_support_does_not_depend_on_the_other_spots_of_the_slide(refs: list[AnnD
     np.testing.assert_array_equal(support(z[new], spots.z), support(z, spots.z)[new])
 
 
+def test_a_tissue_that_no_reference_has_stays_below_known_tissue_on_a_slide_that_differs_as_a_whole(
+    refs: list[AnnData], new_tissue: AnnData
+):
+    spots, _ = make_spots(refs)
+    blocks = ((0, 4), (4, 14), (14, 24))
+    shifted = new_tissue.obsm[EMBEDDING].copy()
+    shifted[:, :4] += (
+        60  # another scanner, which shows in some columns: nearly all spots are further out than the references
+    )
+    support = Support.fit(spots, blocks)(shifted, spots.z)
+    share = new_tissue.obsm["truth_domains"][:, 3]
+    assert (support < 1 / (1 + len(spots))).mean() > 0.9
+    assert roc_auc_score(share[(share > 0.6) | (share < 0.05)] < 0.05, support[(share > 0.6) | (share < 0.05)]) > 0.95
+
+
+def test_support_falls_without_a_jump_where_the_references_end():
+    z = np.random.default_rng(0).normal(size=(len(SLIDES), 6)).astype(np.float32)
+    nothing = np.empty((len(z), 0), dtype=np.float32)
+    fitted = Support.fit(Spots(z, np.zeros((len(z), 2)), SLIDES, nothing, csr_matrix(nothing)), ((0, 6),))
+    outwards = np.linspace(0, 40, 400)[:, None] * np.ones(6, dtype=np.float32)
+    support = fitted(outwards.astype(np.float32), z)
+    outside = support < 1 / (1 + len(z)) - 1e-12
+    assert outside.any() and (np.diff(support[outside]) < 0).all()
+    assert support[outside][0] > 0.9 / (1 + len(z))
+    assert (support > 0).all()
+
+
 def test_support_needs_only_some_spots_of_every_slide(refs: list[AnnData], monkeypatch: pytest.MonkeyPatch):
     spots, blocks = make_spots(refs)
     of_all = Support.fit(spots, blocks)
-    monkeypatch.setattr(_trust, "MAX_ANCHORS", 90)
-    monkeypatch.setattr(_trust, "DISTANCE_BLOCK_SPOTS", 16)
+    monkeypatch.setattr(_support, "MAX_ANCHORS", 90)
+    monkeypatch.setattr(_support, "DISTANCE_BLOCK_SPOTS", 16)
     of_some = Support.fit(spots, blocks)
     assert len(of_all.anchors) == len(spots)
     assert np.unique(spots.slide[of_some.anchors], return_counts=True)[1].tolist() == [30, 30, 30]

@@ -13,10 +13,23 @@ if TYPE_CHECKING:
 
 __version__ = version("spahgc")
 
-__all__ = ["Parameters", "SpaHGC", "__version__", "datasets", "encoders", "image", "io", "pl", "pp", "settings", "tl"]
+__all__ = [
+    "Parameters",
+    "SpaHGC",
+    "__version__",
+    "datasets",
+    "encoders",
+    "get",
+    "image",
+    "io",
+    "pl",
+    "pp",
+    "settings",
+    "tl",
+]
 
 _OBJECTS = {"Parameters": "spahgc._parameters", "SpaHGC": "spahgc.model", "settings": "spahgc._settings"}
-_MODULES = {"datasets", "encoders", "image", "io", "pl", "pp", "tl"}
+_MODULES = {"datasets", "encoders", "get", "image", "io", "pl", "pp", "tl"}
 
 
 def __getattr__(name: str) -> Any:

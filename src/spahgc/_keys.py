@@ -89,6 +89,16 @@ class Layers:
         """Standard deviation of a prediction, dense float32, in its units; NaN in genes outside the panel."""
         return f"{key}_std"
 
+    @staticmethod
+    def low(key: str) -> str:
+        """Lower end of an interval of every value, dense float32, in its units; NaN in genes outside the panel."""
+        return f"{key}_low"
+
+    @staticmethod
+    def high(key: str) -> str:
+        """Upper end of it."""
+        return f"{key}_high"
+
 
 class Obsm:
     """Keys of ``obsm``."""
@@ -161,18 +171,47 @@ class Var:
 
     @staticmethod
     def cv_pcc(key: str) -> str:
-        """A gene's mean PCC over references held out in turn."""
+        """A gene's PCC that references held out in turn let expect of this slide."""
         return f"{key}_cv_pcc"
 
     @staticmethod
     def cv_pcc_low(key: str) -> str:
-        """Lower end of the 95 % interval of that mean."""
+        """Lower end of its 95 % interval."""
         return f"{key}_cv_pcc_low"
 
     @staticmethod
     def cv_pcc_high(key: str) -> str:
         """Upper end of it."""
         return f"{key}_cv_pcc_high"
+
+    @staticmethod
+    def kind(key: str) -> str:
+        """Number of the group of genes of similar level whose intervals are equally wide in spreads; NaN outside the panel."""
+        return f"{key}_interval_kind"
+
+    @staticmethod
+    def cv_pcc_section(key: str) -> str:
+        """The same PCC if the slide were a further section of a known patient; NaN where the references cannot tell."""
+        return f"{key}_cv_pcc_section"
+
+    @staticmethod
+    def cv_pcc_patient(key: str) -> str:
+        """The same PCC if the slide were of a new patient."""
+        return f"{key}_cv_pcc_patient"
+
+
+class Varm:
+    """Keys of ``varm``; those of a prediction carry its key."""
+
+    @staticmethod
+    def error_correlation(key: str) -> str:
+        """Correlation of a gene's errors at two spots, genes x classes of their distance."""
+        return f"{key}_error_correlation"
+
+    @staticmethod
+    def error_loadings(key: str) -> str:
+        """Loadings of a gene on patterns of error that genes share, genes x patterns."""
+        return f"{key}_error_loadings"
 
 
 class Uns:
@@ -238,11 +277,30 @@ class Uns:
     measured = "measured"
     """In the record of a prediction of a slide that was measured in part: the ``column`` that names its measured spots, their
     name as a ``reference``, how many served as one (``n_measured``) and how many spots were predicted (``n_predicted``)."""
+    trust = "trust"
+    """In the record of a prediction: for whom its trust holds (``for``, in words; ``case``; ``held_out``, the case that the
+    references played; ``estimated`` from other cohorts or not), the number of groups that were held out, ``n_groups``, the
+    ``level`` of the interval of a PCC, what Fisher's z is off by (``z_residuals`` at even probabilities), the level of
+    ``intervals`` of values, if some were asked for, and half widths of others, ``interval_widths``, in spreads: a row for each of
+    ``interval_levels``, a column for each kind of genes."""
     place = "place"
     """In the record of a prediction whose target stores an image: ``quality`` of its registration with each reference and
     whether it is ``used``, whether a place is ``known``, and the ``weights`` of all experts if so."""
+    drift = "drift"
+    """In the record of a prediction: how the target differs in look from all its references, the numbers of
+    :func:`spahgc.pp.compare` by name, and what is ``large``."""
+    chosen_references = "chosen_references"
+    """In the record of a prediction with ``n_references``: every candidate, the nearest first, with its ``distance``, whether it
+    was ``chosen``, and the ``reason``."""
     losses = "losses"
     """In the record of a prediction by networks: terms of the loss by epoch, a list each; ``epoch`` counts from 1 in each
     network, one network after another."""
+    shared_errors = "shared_errors"
+    """In the record of a prediction: what errors have in common, beside ``varm``: ``edges`` of the classes of distance, in spot
+    pitches, ``covariance`` of the patterns, 1 + classes x patterns x patterns, and ``freedom``, of what whole slides are off by."""
+    for_whom = "for_whom"
+    """In the record of regions, and of what :func:`spahgc.get.predicted` returns: of which kind of target trust is, in words."""
+    regions = "regions"
+    """One table of means over regions for each prediction key, or name that was given to it."""
     bank_spots = "bank_spots"
     """In the record of a prediction: names ``slide:spot`` of the columns of its CS graph."""

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Settings:
     """Where networks run (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``); ``None`` takes the first accelerator."""
 
     progress: bool = True
-    """Show progress bars."""
+    """Show progress bars, and a summary of three lines after a prediction."""
 
     cache_dir: Path = field(default_factory=_default_cache)
     """Folder for downloads."""
@@ -250,6 +250,29 @@ def _with_own_lock(base: Any) -> type[tqdm]:
     if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
         os.register_at_fork(after_in_child=lambda: Bar.set_lock(threading.RLock()))
     return Bar
+
+
+_silent: ContextVar[bool] = ContextVar("spahgc_silent", default=False)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines for whoever called, unless ``settings.progress`` is false.
+
+    As scanpy does, on stdout in an interactive session and on stderr otherwise.
+    """
+    if settings.progress and not _silent.get():
+        interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+        print(*lines, sep="\n", file=sys.stdout if interactive else sys.stderr)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is said within such a block: the caller says it in its own words, or there are too many slides."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 PACKAGES = ("spahgc", "anndata", "numpy", "scipy", "scanpy", "torch", "torch-geometric")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obs, Obsp, Uns
@@ -19,6 +20,7 @@ from spahgc._reading import check_sparse, reading
 from spahgc._settings import limited_threads, resolve_device, settings, versions
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.measured import padded_around, padded_spots
+from spahgc._slides.patients import with_groups
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.spot_names import positions_on_tissue
 from spahgc._slides.tissue import TissueRows
@@ -32,6 +34,7 @@ from spahgc._training.graphs import (
     spare_rs_graph,
     trains_in_blocks,
 )
+from spahgc._training.held_out_cases import Cases
 from spahgc._training.model_files import FORMAT, LABEL, REMEDY, read_folder, write_folder
 from spahgc._training.model_tensors import EXPERTS, NETWORKS, NODE_FEATURES, TRUST, make_networks
 from spahgc._training.networks import (
@@ -51,6 +54,7 @@ from spahgc.pp._bank.references import (
     bank_record,
     check_target,
     embedding_blocks,
+    is_bank,
     make_rs_graph,
     select_embedding_columns,
     target_spots,
@@ -60,7 +64,6 @@ from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_targ
 from spahgc.pp._search.neighbors import Neighbors
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
     from spahgc._linear.node_features import NodeFeatures
@@ -87,7 +90,8 @@ class SpaHGC:
     networks
         The trained networks, on the CPU; their predictions are averaged.
     trust
-        What the references say of the trust that a prediction deserves; ``None`` where the parameters have no line.
+        What the references say of the trust that a prediction deserves; ``None`` where the parameters have no line, or the fit
+        left it out.
     experts
         What is averaged, and the weights that the references prove; ``None`` where the parameters name no experts.
     parameters
@@ -165,16 +169,18 @@ class SpaHGC:
         preset: str | Parameters = "default",
         seed: int = 0,
         device: str | None = None,
+        trust: bool = True,
+        group: str | None = None,
         table_key: str | None = None,
     ) -> SpaHGC:
         """Train on measured slides; see :func:`spahgc.tl.fit`."""
         parameters = find_preset(preset)
         where = resolve_device(device)
-        refs = placed_tables(refs, table_key, "reference")
+        refs = grouped_references(placed_tables(refs, table_key, "reference"), group)
         bank = as_bank(
             refs, genes=genes, embedding=embedding, layer=layer, units=units, parameters=parameters, rs_graph=False
         )
-        return fit_bank(bank, preset=preset, seed=seed, device=where)
+        return fit_bank(bank, preset=preset, seed=seed, device=where, trust=trust)
 
     def cross_graph(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> csr_matrix:
         """CS graph of a target, as :meth:`predict` takes it: target spots x bank spots, CSR, cosine similarity."""
@@ -598,7 +604,8 @@ class SpaHGC:
                 node_features: NodeFeatures = LowRankFeatures.from_arrays(arrays_with_prefix(NODE_FEATURES, tensors))
             else:
                 node_features = PlainFeatures.fit(select_embedding_columns(bank_spots(bank), bank, parameters))
-            trust = Trust.from_arrays(arrays_with_prefix(TRUST, tensors)) if parameters.line else None
+            of_trust = arrays_with_prefix(TRUST, tensors)
+            trust = Trust.from_arrays(of_trust) if of_trust else None
             sizes = node_features.features.shape[1], node_features.expression.shape[1]
             experts = None
             if parameters.experts:
@@ -620,8 +627,20 @@ class SpaHGC:
         )
 
 
-def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str) -> SpaHGC:
-    """Train on a bank of one's own, to which the RS graph of what the nodes carry is added."""
+def grouped_references(refs: Any, group: str | None) -> Any:
+    """References with what a column names in the place of their patients; themselves where none is named."""
+    if group is None or refs is None:
+        return refs
+    if not isinstance(refs, AnnData | list) or is_bank(refs):
+        raise ValueError(
+            f'group="{group}" names a column of the slides, and refs= is a bank, which keeps their patients alone. Pass the slides, '
+            'or make the bank of slides that name their groups in obs["patient"].'
+        )
+    return with_groups(refs, group)
+
+
+def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str, trust: bool = True) -> SpaHGC:
+    """Train on a bank of one's own, to which the RS graph of what the nodes carry is added; without ``trust`` none is told."""
     parameters = find_preset(preset)
     with limited_threads(step_products(bank.n_obs, bank, parameters)):
         spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
@@ -629,10 +648,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
         blocks = embedding_blocks(bank)
         node_features = fit_node_features(spots, blocks, parameters)
         proof = prove_experts_of(bank, spots, blocks, node_features, parameters, seed, device)
-        if proof is not None:
-            trust: Trust | None = trust_of(spots, blocks, proof.panel)
-        else:
-            trust = held_out_trust(spots, blocks, parameters) if parameters.line else None
+        told = trust_of_bank(bank, spots, blocks, node_features, proof, parameters, seed, device) if trust else None
         trained = parameters.epochs and (proof is None or proof.uses(GRAPH))
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
         searched = trained and parameters.layers and trains_in_blocks(spots)
@@ -655,7 +671,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str)
             bank,
             node_features,
             networks,
-            trust,
+            told,
             parameters,
             preset=preset if isinstance(preset, str) else "custom",
             seed=int(seed),
@@ -677,13 +693,36 @@ def prove_experts_of(
     """Weights of the experts that the parameters name, from references held out in turn; ``None`` where they name none."""
     if not parameters.experts or not isinstance(node_features, LowRankFeatures):
         return None
-    by_slide = bank_patients(bank)
-    patients = np.array([by_slide[name] for name in spots.slide]) if by_slide else None
     placed = parameters.place and parameters.by_slide
-    lays = lays_of_references(bank_pictures(bank), by_slide) if placed else None
+    lays = lays_of_references(bank_pictures(bank), bank_patients(bank)) if placed else None
+    patients = patients_of_spots(bank, spots)
     return prove_experts(
         spots, blocks, node_features, parameters, patients=patients, lays=lays, seed=seed, device=device
     )
+
+
+def patients_of_spots(bank: AnnData, spots: Spots) -> np.ndarray | None:
+    """Patient of every spot of the references, if each slide names one."""
+    by_slide = bank_patients(bank)
+    return np.array([by_slide[name] for name in spots.slide]) if by_slide else None
+
+
+def trust_of_bank(
+    bank: AnnData,
+    spots: Spots,
+    blocks: tuple[tuple[int, int], ...],
+    node_features: NodeFeatures,
+    proof: Proof | None,
+    parameters: Parameters,
+    seed: int,
+    device: str,
+) -> Trust | None:
+    """What the references, held out in turn, say of the trust that a prediction deserves; ``None`` where nothing is held out."""
+    patients = patients_of_spots(bank, spots)
+    if proof is not None and isinstance(node_features, LowRankFeatures):
+        cases = Cases(proof, spots, node_features, parameters, patients, seed, device)
+        return trust_of(spots, blocks, cases, patients)
+    return held_out_trust(spots, blocks, parameters, patients) if parameters.line else None
 
 
 def predict_spots(

@@ -15,6 +15,9 @@ from spahgc._spots.rows import Spots, slide_or_half
 MAX_GROUPS = 5
 """Groups of references that are held out, so that the work does not grow with the square of their number."""
 
+NEVER = -1
+"""Fold of spots that are never held out."""
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -43,10 +46,7 @@ class Fold:
 
 
 def hold_out_each(spots: Spots, parameters: Parameters, groups: np.ndarray) -> Iterator[Fold]:
-    """Hold out every group of references once: one after another, or in five where there are more.
-
-    Those held out together are of neighbouring names, which are often sections of one patient. Each fold is made when it
-    is asked for, so that the expression of the others is copied for one of them at a time; their embedding never is.
+    """Hold out every group of references once, in the folds of :func:`folds_of`.
 
     Parameters
     ----------
@@ -57,13 +57,60 @@ def hold_out_each(spots: Spots, parameters: Parameters, groups: np.ndarray) -> I
     groups
         Name of each spot's group: its slide, or its patient.
     """
-    names = np.unique(groups)
-    for chosen in np.array_split(names, min(MAX_GROUPS, len(names))):
-        inside = np.isin(groups, chosen)
-        rows, others = np.flatnonzero(inside), np.flatnonzero(~inside)
+    yield from hold_out_folds(spots, parameters, folds_of(groups))
+
+
+def hold_out_folds(spots: Spots, parameters: Parameters, folds: np.ndarray) -> Iterator[Fold]:
+    """Hold out every fold once.
+
+    Each is made when it is asked for, so that the expression of the others is copied for one of them at a time; their
+    embedding never is.
+
+    Parameters
+    ----------
+    spots
+        Spots of all references.
+    parameters
+        How components are made.
+    folds
+        Number of each spot's fold; :data:`NEVER` for those that always stay among the others.
+    """
+    for fold in range(folds.max() + 1):
+        rows, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         known = spots.part(others)
         components = fit_components(known, parameters)
         yield Fold(rows, others, known, components, components.scores_of(spots.part(rows)))
+
+
+def folds_of(groups: np.ndarray) -> np.ndarray:
+    """Number of each spot's fold: one for each group, or five where there are more, those of neighbouring names together.
+
+    Slides of neighbouring names are often sections of one patient.
+    """
+    names, of_spot = np.unique(groups, return_inverse=True)
+    chosen = np.array_split(np.arange(len(names)), min(MAX_GROUPS, len(names)))
+    return np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])[of_spot]
+
+
+def folds_of_sections(slide: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Number of each spot's fold, such that another section of its patient stays among the others.
+
+    Parameters
+    ----------
+    slide, patients
+        Names of each spot's slide and patient.
+
+    Returns
+    -------
+    At most five folds; :data:`NEVER` for the slides of patients with one section.
+    """
+    folds = np.full(len(slide), NEVER)
+    for patient in np.unique(patients):
+        sections = np.unique(slide[patients == patient])
+        if len(sections) > 1:
+            for i, name in enumerate(sections):
+                folds[slide == name] = i % MAX_GROUPS
+    return folds
 
 
 def groups_of(spots: Spots, patients: np.ndarray | None) -> np.ndarray:

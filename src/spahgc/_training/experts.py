@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from spahgc._linear.held_out import Fold, groups_of, hold_out_each
+from spahgc._linear.held_out import NEVER, Fold, folds_of, groups_of, hold_out_folds
 from spahgc._linear.kernel import KernelRidge, fit_kernel_ridge
-from spahgc._linear.low_rank import ImageAxes
+from spahgc._linear.low_rank import GeneComponents, ImageAxes
 from spahgc._linear.node_features import LowRankFeatures, arrays_with_prefix
 from spahgc._linear.ridge import fit_ridge
 from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
@@ -167,6 +167,65 @@ def _perceptron_of(parts: dict[str, np.ndarray]) -> PerceptronExpert:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What experts say of references held out, each from the others of its fold.
+
+    Parameters
+    ----------
+    said
+        Scores of the spots, spots x components, by name of each expert that was asked; 0 where it said nothing.
+    truth
+        Scores that they have on the components of their fold.
+    placed
+        Spots of slides on which another one lies that is not held out with them, boolean.
+    folds
+        Number of each spot's fold, ``NEVER`` for those that were not held out.
+    components
+        Of each fold, without what was held out.
+    is_single
+        Whether the folds are two halves of one slide, which prove no weights.
+    """
+
+    said: Mapping[str, np.ndarray]
+    truth: np.ndarray
+    placed: np.ndarray
+    folds: np.ndarray
+    components: tuple[GeneComponents, ...]
+    is_single: bool
+
+    def weights(self, experts: Sequence[str], rows: np.ndarray) -> dict[str, float]:
+        """Weights of experts that some spots prove, or equal shares where there is a single reference."""
+        if self.is_single:
+            return unproven_shares(experts)
+        return prove_weights({name: self.said[name][rows] for name in experts}, self.truth[rows])
+
+    def weights_by_place(self, rows: np.ndarray, weights: Mapping[str, float]) -> dict[str, float]:
+        """The same of all experts, those of place among them; from ``weights`` where no slide lies on another one."""
+        rows = rows[self.placed[rows]]
+        if not len(rows):
+            return unproven_weights(weights)
+        return prove_weights(
+            {name: part[rows] for name, part in self.said.items()}, self.truth[rows], shrinkage=PLACED_SHRINKAGE
+        )
+
+    def panel(self, weights_of: Callable[[np.ndarray], Mapping[str, float]]) -> np.ndarray:
+        """What the weighted experts predict of every spot, spots x panel, float32; NaN where it was not held out.
+
+        Parameters
+        ----------
+        weights_of
+            Weights of the experts for the spots of a fold.
+        """
+        n_genes = self.components[0].loadings.shape[1]
+        panel = np.full((len(self.folds), n_genes), np.nan, dtype=np.float32)
+        for fold, known in enumerate(self.components):
+            rows = np.flatnonzero(self.folds == fold)
+            said = {name: part[rows, : known.scores.shape[1]] for name, part in self.said.items()}
+            panel[rows] = known.panel(weighted_sum(weights_of(rows), said))
+        return panel
+
+
+@dataclass(frozen=True)
 class Proof:
     """What references held out in turn say of the experts.
 
@@ -174,23 +233,38 @@ class Proof:
     ----------
     weights
         See :class:`Experts`.
-    panel
-        What the weighted experts predict of every reference without having seen it, spots x panel, float32.
+    answers
+        What the experts said of every reference without having seen it.
     views
         What the experts see of the references.
     axes, placed
         See :class:`Experts`.
+    lays
+        How the references lie on each other; ``None`` where place has no part in it.
     """
 
     weights: dict[str, float]
-    panel: np.ndarray
+    answers: Answers
     views: Views
     axes: ImageAxes | None
     placed: dict[str, float]
+    lays: Lays | None
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
         return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
+
+    def weights_without(self, rows: np.ndarray, *, placed: bool = False) -> dict[str, float]:
+        """Weights that the references prove without some spots, whose own residuals then choose nothing."""
+        answers = self.answers
+        others = np.setdiff1d(np.flatnonzero(answers.folds != NEVER), rows)
+        weights = answers.weights(list(self.weights), others)
+        return answers.weights_by_place(others, weights) if placed else weights
+
+    @property
+    def panel(self) -> np.ndarray:
+        """What the experts predict of every reference without having seen it, spots x panel, float32."""
+        return self.answers.panel(self.weights_without)
 
 
 def prove_experts(
@@ -227,40 +301,62 @@ def prove_experts(
         Torch device of the graph.
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
-    wanted = parameters.n_components
-    shape = len(spots), max(wanted) if isinstance(wanted, tuple) else wanted
-    names = [*parameters.experts, *(PLACE_EXPERTS if lays is not None else ())]
-    said, truth, placed = {name: np.zeros(shape) for name in names}, np.zeros(shape), np.zeros(len(spots), dtype=bool)
     # What place is worth shows where a section of the same block stays among the others.
     on_each_other = lays is not None and any(pair.used for pair in lays.pairs.values())
-    groups, folds = groups_of(spots, None if on_each_other else patients), []
-    is_single = len(np.unique(spots.slide)) == 1
-    heard = [name for name in parameters.experts if not is_single or unproven_shares(parameters.experts)[name]]
+    folds = folds_of(groups_of(spots, None if on_each_other else patients))
+    heard = [name for name in parameters.experts if not _is_single(spots) or unproven_shares(parameters.experts)[name]]
+    answers = ask_experts(heard, folds, spots, views, node_features, parameters, lays=lays, seed=seed, device=device)
+    everything = np.arange(len(spots))
+    weights = answers.weights(parameters.experts, everything)
+    placed = {} if lays is None else answers.weights_by_place(everything, weights)
+    return Proof(weights, answers, views, axes, placed, lays)
+
+
+def ask_experts(
+    experts: Sequence[str],
+    folds: np.ndarray,
+    spots: Spots,
+    views: Views,
+    node_features: LowRankFeatures,
+    parameters: Parameters,
+    *,
+    lays: Lays | None,
+    seed: int,
+    device: str,
+) -> Answers:
+    """Train experts without each fold in turn, and let them predict it.
+
+    Parameters
+    ----------
+    experts
+        Their names, without those of place, which are asked where ``lays`` says how the references lie on each other.
+    folds
+        Number of each spot's fold; ``NEVER`` for those that always stay among the others.
+    spots, node_features, parameters, lays, seed, device
+        See :func:`prove_experts`.
+    views
+        What the experts see of the references.
+    """
+    wanted = parameters.n_components
+    shape = len(spots), max(wanted) if isinstance(wanted, tuple) else wanted
+    names = [*experts, *(PLACE_EXPERTS if lays is not None else ())]
+    said, truth, placed = {name: np.zeros(shape) for name in names}, np.zeros(shape), np.zeros(len(spots), dtype=bool)
+    components = []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
-        for fold in hold_out_each(spots, parameters, groups):
+        for fold in hold_out_folds(spots, parameters, folds):
             cells = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # few spots have fewer components
             truth[cells] = fold.truth
-            for name in heard:
+            for name in experts:
                 said[name][cells] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
             if lays is not None:
                 _say_by_place(said, placed, fold, spots, views.by_slide, lays)
-            folds.append((cells, fold.components))
+            components.append(fold.components)
             bar.update()
-    if is_single:
-        weights = unproven_shares(parameters.experts)
-    else:
-        weights = prove_weights({name: said[name] for name in parameters.experts}, truth)
-    of_placed: dict[str, float] = {}
-    if placed.any():
-        of_spots = {name: part[placed] for name, part in said.items()}
-        of_placed = prove_weights(of_spots, truth[placed], shrinkage=PLACED_SHRINKAGE)
-    elif lays is not None:
-        of_placed = unproven_weights(weights)
-    blended = weighted_sum(weights, said)
-    panel = np.empty(spots.y.shape, dtype=np.float32)
-    for cells, known in folds:
-        panel[cells[0][:, 0]] = known.panel(blended[cells])
-    return Proof(weights, panel, views, axes, of_placed)
+    return Answers(said, truth, placed, folds, tuple(components), _is_single(spots))
+
+
+def _is_single(spots: Spots) -> bool:
+    return len(np.unique(spots.slide)) == 1
 
 
 def _say_by_place(

@@ -19,12 +19,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers, write_hdf5
 from spahgc._keys import UNS, Obsp, Uns
+from spahgc._linear.trust import SECTION
 from spahgc._parameters import Parameters
 from spahgc._reading import UnreadableError, read_h5ad, reading
 from spahgc._training.expert_tensors import broken_experts
-from spahgc._training.model_tensors import broken_parameters, broken_tensors
+from spahgc._training.model_tensors import TRUST, broken_parameters, broken_tensors
 from spahgc._validate import quoted
 from spahgc.pp._bank.content import broken_bank
 
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, Tensor]
     Migration = Callable[[Description, Tensors], tuple[Description, Tensors]]
 
-FORMAT = 4
+FORMAT = 5
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 FILES = DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 ENTRIES: dict[str, type | tuple[type, ...]] = {
@@ -82,7 +85,24 @@ def _from_3(description: Description, tensors: Tensors) -> tuple[Description, Te
     return description | {"parameters": {**description["parameters"], **new}}, tensors
 
 
-MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3}
+def _from_4(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """Trust that did not tell for whom it holds, mostly a further section of a known patient.
+
+    The support of a spot rests on one distance over all columns.
+    """
+    weight, blocks = tensors.get(f"{TRUST}support.weight"), f"{TRUST}support.blocks"
+    if weight is not None and blocks not in tensors:
+        tensors = {**tensors, blocks: torch.tensor([[0, len(weight)]])}
+    names = {f"{TRUST}{part}.": f"{TRUST}{SECTION}.{part}." for part in ("correlation", "spread", "shared")}
+
+    def renamed(name: str) -> str:
+        before = next((before for before in names if name.startswith(before)), "")
+        return names.get(before, "") + name.removeprefix(before)
+
+    return description, {renamed(name): tensor for name, tensor in tensors.items()}
+
+
+MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3, 4: _from_4}
 """From each older format that is read to the one after it."""
 
 

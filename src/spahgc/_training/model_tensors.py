@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from spahgc._linear.conformal import GRID
+from spahgc._linear.shared_errors import EDGES
+from spahgc._linear.trust import CASES, PATIENT, SECTION
 from spahgc._parameters import Parameters
 from spahgc._training.networks import empty_network, new_network
 
@@ -22,6 +25,21 @@ NODE_FEATURES, NETWORKS, TRUST, EXPERTS = "node_features.", "networks.", "trust.
 """First parts of the names of tensors in the weights file."""
 
 _AXES = r"(?:node_features\.(?:ridge\.)?image_axes|experts\.axes)\."
+MEANS = {f"correlation.{name}" for name in ("pcc", "low", "high")} | {
+    f"spread.{name}" for name in ("variance", "level", "slope")
+}
+"""What is told of each case in a model of any version."""
+FORECASTS = {f"genes.{name}" for name in ("z", "spread", "coefficients", "between", "residuals")} | {
+    f"values.{name}" for name in ("kind", "support_slope", "support_level", "scores")
+}
+"""What is told besides since references are held out in the cases of a target; all of it or nothing."""
+
+SHARED = {f"shared.{name}" for name in ("correlation", "loadings", "covariance", "freedom")}
+"""What tells of errors that spots and genes share; all of it or nothing."""
+SUPPORT = {"anchors", "centre", "weight", "blocks", "distances"}
+"""What tells of the support of spots."""
+
+_CASE = r"trust\.(section|placed|patient)\."
 SHAPES: dict[str, tuple[str | int, ...]] = {
     r"node_features\.features": ("spots", "features"),
     r"node_features\.components\.scores": ("spots", "components"),
@@ -35,9 +53,22 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     rf"{_AXES}axes\.[01]": ("dim", "any"),
     rf"{_AXES}blocks": ("any", 2),
     rf"{_AXES}(n_around|size)": (1,),
-    r"trust\.(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
+    rf"{_CASE}(correlation\.(pcc|low|high)|spread\.(variance|level|slope))": ("genes",),
+    rf"{_CASE}(genes\.(z|spread)|values\.kind)": ("genes",),
+    rf"{_CASE}genes\.coefficients": (3,),
+    rf"{_CASE}(genes\.between|values\.support_(slope|level))": (1,),
+    rf"{_CASE}genes\.residuals": ("any", 1, len(GRID)),
+    rf"{_CASE}values\.scores": ("any", "any", len(GRID)),
+    rf"{_CASE}shared\.correlation": ("genes", len(EDGES) + 1),
+    rf"{_CASE}shared\.freedom": (1,),
+    **{rf"trust\.{case}\.shared\.loadings": ("genes", f"patterns of {case}") for case in CASES},
+    **{
+        rf"trust\.{case}\.shared\.covariance": (len(EDGES) + 2, f"patterns of {case}", f"patterns of {case}")
+        for case in CASES
+    },
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
+    r"trust\.support\.blocks": ("any", 2),
     r"experts\.(weights|placed)\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),
@@ -49,7 +80,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"experts\.perceptron(_overall)?\.\d\.bias": ("any",),
 }
 """Names of the tensors beside those of the networks, and their shapes; equal words are equal numbers, "any" is any."""
-WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors)"
+WHOLE_NUMBERS = r".*\.(blocks|n_around|anchors|kind)"
 """Tensors of whole numbers; all others hold fractions."""
 MAY_BE_NAN = r"trust\."
 """Tensors in which NaN stands for what no reference could tell."""
@@ -104,7 +135,31 @@ def broken_tensors(tensors: Mapping[str, Tensor], *, n_spots: int, n_genes: int,
         problem = _broken_values(name, array)
         if problem is not None:
             return f'"{name}" {problem}'
-    return _broken_axes(arrays, sizes)
+    return _broken_axes(arrays, sizes) or _broken_trust(arrays)
+
+
+def _broken_trust(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """What is wrong with trust, beyond the shapes of its tensors, if something is."""
+    parts = {name.removeprefix(TRUST).partition(".")[0] for name in arrays if name.startswith(TRUST)}
+    if not parts:
+        return None
+    if "support" not in parts or not parts & {SECTION, PATIENT}:
+        return "trust in a section or in a new patient, or the support of spots, is missing"
+    lacking = {name for name in SUPPORT if f"{TRUST}support.{name}" not in arrays}
+    if lacking:
+        return f'"{TRUST}support.{min(lacking)}" is missing'
+    for case in sorted(parts - {"support"}):
+        of_case = f"{TRUST}{case}."
+        found = {name.removeprefix(of_case) for name in arrays if name.startswith(of_case)}
+        lacking = MEANS - found
+        for together in (FORECASTS, SHARED):
+            lacking |= together - found if found & together else set()
+        if lacking:
+            return f'"{of_case}{min(lacking)}" is missing'
+        kinds = arrays.get(f"{of_case}values.kind")
+        if kinds is not None and kinds.max(initial=0) >= arrays[f"{of_case}values.scores"].shape[1]:
+            return f'"{of_case}values.kind" reaches to {kinds.max()} of {arrays[f"{of_case}values.scores"].shape[1]}'
+    return None
 
 
 def _broken_values(name: str, array: np.ndarray) -> str | None:
@@ -148,6 +203,9 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
         found = len(arrays[f"{kernel}coefficients"])
         if found != sizes["spots"]:
             return f'"{kernel}coefficients" are of {found} spots, expected are {sizes["spots"]}'
+    compared = arrays.get(f"{TRUST}support.blocks")
+    if compared is not None and ((compared[:, 0] >= compared[:, 1]).any() or compared.max(initial=0) > sizes["dim"]):
+        return f'"{TRUST}support.blocks" do not lie within {sizes["dim"]} columns'
     anchors = arrays.get(f"{TRUST}support.anchors")
     if anchors is not None and anchors.max(initial=0) >= sizes["spots"]:
         return f'"{TRUST}support.anchors" reach to spot {anchors.max()} of {sizes["spots"]}'

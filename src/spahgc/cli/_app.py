@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spahgc.cli._compare import compare
 from spahgc.cli._cross_validate import cross_validate
 from spahgc.cli._demo import demo
 from spahgc.cli._doctor import doctor
@@ -34,21 +35,26 @@ from spahgc.cli._output import (
 from spahgc.cli._plot import plot
 from spahgc.cli._predict import predict
 from spahgc.cli._read import read
+from spahgc.cli._regions import regions
 from spahgc.cli._registries import cohorts, encoders
 from spahgc.cli._report import report
 from spahgc.cli._run import run
 from spahgc.cli._tile import tile
+from spahgc.cli._trusted_genes import trusted_genes
 
 COMMANDS: tuple[Callable[..., Printed], ...] = (
     run,
     read,
     tile,
     embed,
+    compare,
     fit,
     predict,
     evaluate,
     cross_validate,
     domains,
+    regions,
+    trusted_genes,
     plot,
     report,
     export,

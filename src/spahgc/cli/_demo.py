@@ -71,13 +71,15 @@ def run_demo(output: Path, *, preset: str, n_spots: int, seed: int, device: str 
 
     import spahgc as sp
     from spahgc._files import write_h5ad, write_text
+    from spahgc._settings import silence
     from spahgc._validate import check_writable_folder
 
     folder = check_writable_folder(output)
     target, *refs = sp.datasets.simulated(N_SLIDES, n_patients=N_PATIENTS, n_spots=n_spots, n_genes=N_GENES, seed=seed)
     sp.pp.embed([target, *refs], encoder=ENCODER, device=device)
-    for method in METHODS:
-        sp.tl.predict(target, refs, method=method, preset=preset, key_added=method, seed=seed, device=device)
+    with silence():  # the scores say it
+        for method in METHODS:
+            sp.tl.predict(target, refs, method=method, preset=preset, key_added=method, seed=seed, device=device)
     table = pd.DataFrame([_score(target, method) for method in METHODS]).set_index("method")
     write_h5ad(target, folder / SLIDE)
     write_text(folder / SCORES, table.to_csv())

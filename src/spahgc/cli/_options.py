@@ -15,6 +15,13 @@ Device = Annotated[
     str | None, choice("cpu, cuda, cuda:1 or mps; the first accelerator if left out.", device_kinds, closed=False)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Group = Annotated[
+    str | None, typer.Option(help='Column of obs that names the patient, in the place of obs["patient"].')
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust/--no-trust", help="Say how far and for whom a prediction can be believed; off saves time."),
+]
 Preset = Annotated[str, choice("paper or default.", preset_names)]
 Encoder = Annotated[str, choice("Encoder of the patches, see spahgc encoders.", encoder_names, closed=False)]
 MissingEncoder = Annotated[

@@ -14,6 +14,7 @@ from spahgc.cli._options import (
     Device,
     Embedding,
     Genes,
+    Group,
     MissingContext,
     MissingEncoder,
     Overwrite,
@@ -22,6 +23,7 @@ from spahgc.cli._options import (
     References,
     Seed,
     TableKey,
+    Trust,
     UnitsOption,
     chosen_genes,
 )
@@ -47,7 +49,13 @@ def predict(
         str | None,
         typer.Option(help="Column of the target's obs, true where it was measured: these spots become a reference."),
     ] = None,
+    n_references: Annotated[
+        int | None, typer.Option(help="Take only so many references, those that look most like the target.")
+    ] = None,
     table_key: TableKey = None,
+    group: Group = None,
+    trust: Trust = True,
+    intervals: Annotated[float | None, typer.Option(help="Level of intervals of the values, such as 0.9.")] = None,
     preset: Preset = "default",
     key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
     seed: Seed = 0,
@@ -68,7 +76,8 @@ def predict(
     if target.exists():
         note(f"Reading {target} and what it is predicted from ...")  # what comes next loads for seconds
     import spahgc as sp
-    from spahgc._keys import Uns, Var
+    from spahgc._keys import Uns
+    from spahgc._settings import silence
     from spahgc._slides.tables import table_of
     from spahgc.cli._slide_files import (
         SLIDE_ENDINGS,
@@ -80,6 +89,7 @@ def predict(
         write_slide,
     )
     from spahgc.tl._prediction import prediction_record
+    from spahgc.tl._trust_record import trust_record
 
     check_output(output, SLIDE_ENDINGS, overwrite=overwrite)
     trained = sp.SpaHGC.load(model) if model is not None else None
@@ -89,29 +99,35 @@ def predict(
     embed_missing(
         [slide, *(refs if isinstance(refs, list) else [])], encoder, table_key, context=context, device=device
     )
-    sp.tl.predict(
-        slide,
-        refs,
-        model=trained,
-        method=method,
-        genes=chosen_genes(gene),
-        embedding=embedding,
-        layer=layer,
-        units=units,
-        measured=measured,
-        preset=preset,
-        key_added=key_added,
-        seed=seed,
-        device=device,
-        table_key=table_key,
-    )
+    with silence():  # the same lines come on stdout, once the file is written
+        sp.tl.predict(
+            slide,
+            refs,
+            model=trained,
+            method=method,
+            genes=chosen_genes(gene),
+            embedding=embedding,
+            layer=layer,
+            units=units,
+            measured=measured,
+            group=group,
+            trust=trust,
+            intervals=intervals,
+            n_references=n_references,
+            preset=preset,
+            key_added=key_added,
+            seed=seed,
+            device=device,
+            table_key=table_key,
+        )
     write_slide(slide, output)
     table = table_of(slide, table_key, "the target")
-    n_genes = int(table.var[Var.panel(key_added)].sum())
+    said = trust_record(table, key_added)
     part = prediction_record(table, key_added).get(Uns.measured, {})
-    n_spots = int(part.get("n_predicted", table.n_obs))
     beside = f", {int(part['n_measured'])} measured ones used as reference" if part else ""
-    text = f'{output}: {n_genes} genes predicted at {n_spots} spots, in layers["{key_added}"]{beside}'
-    values = {"output": output, "key": key_added, "method": method, "genes": n_genes, "spots": n_spots}
+    first, *others = said.lines()
+    text = "\n".join([f'{output}: {first}, in layers["{key_added}"]{beside}', *others])
+    values = {"output": output, "key": key_added, "method": method, "genes": said.n_genes, "spots": said.n_spots}
+    values |= {"trusted": said.n_trusted, "for_whom": said.for_whom, "unknown": said.n_unknown}
     values |= {"measured": int(part["n_measured"])} if part else {}
     return result(text, values, as_json)

@@ -56,11 +56,14 @@ class Options:
         self.commands, self.command = commands, command
 
     def flag(self, argument: str, value: str | None) -> str | None:
-        """How the shell passes an argument: in this command, or else in the first that knows it; ``None`` in none."""
+        """How the shell passes an argument: in this command, or else in the first that knows it; ``None`` in none.
+
+        ``run`` knows the options of the others, and is asked last: a message speaks of a single step.
+        """
         own = self._in(self.command, argument, value)
         if own is not None:
             return own
-        for name in self.commands:
+        for name in sorted(self.commands, key=lambda name: name == "run"):
             found = self._in(name, argument, value)
             if found is not None:
                 return f"{found} (of spahgc {name})"

@@ -7,6 +7,7 @@ in ``_output.py`` (axes, saving), ``_style.py`` (colours, sizes), ``_tissue.py``
 
 from spahgc.pl._attribution import attribution
 from spahgc.pl._domains import domains
+from spahgc.pl._drift import drift
 from spahgc.pl._gene_scores import gene_scores
 from spahgc.pl._graph import graph
 from spahgc.pl._history import history
@@ -21,6 +22,7 @@ from spahgc.pl._trust import trust
 __all__ = [
     "attribution",
     "domains",
+    "drift",
     "gene_scores",
     "graph",
     "history",

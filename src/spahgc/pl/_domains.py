@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from spahgc._slides.categories import categories_of, category_colours, stored_co
 from spahgc._validate import quoted
 from spahgc.pl._figure_slides import figure_slides, figure_tissues
 from spahgc.pl._measured_part import draw_measured
-from spahgc.pl._output import finish, given_axes, new_axes, save_path
+from spahgc.pl._output import finish, given_axes, new_axes, save_path, whole_figure
 from spahgc.pl._style import (
     COLUMN_IN,
     LEGEND_CHAR_IN,
@@ -33,7 +33,10 @@ from spahgc.pl._style import (
     text_colour,
 )
 from spahgc.pl._tissue import SpatialKeys, Tissue, draw_scale_bar, draw_tissue
+from spahgc.pl._unknown import ROOM_IN as UNKNOWN_ROOM_IN
+from spahgc.pl._unknown import check_fade, draw_unknown, name_unknown
 from spahgc.tl._prediction import reference_spots
+from spahgc.tl._trust_record import LOW_SUPPORT, unknown_spots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +72,7 @@ def domains(
     key: str = "spahgc",
     label: str | None = None,
     column: str | None = None,
+    fade_below: float | None = LOW_SUPPORT,
     crop_coord: tuple[float, float, float, float] | None = None,
     library_id: str | None = None,
     table_key: str | None = None,
@@ -87,7 +91,8 @@ def domains(
     A category of the annotation has the colour of the domain that shares most of its spots, one category a domain, so
     that what agrees looks alike; what is left over has further colours. The pairs serve the eye, they say nothing of
     what a domain is. Up to eight colours are told apart by colour-blind readers. Of a slide that was measured in part the
-    measured spots, which were a reference and have no domain, are grey.
+    measured spots, which were a reference and have no domain, are grey. Spots that look like nothing on the references are
+    hatched: they were given to a domain by values of which nobody knows what they are worth.
 
     Parameters
     ----------
@@ -100,6 +105,8 @@ def domains(
         title says the adjusted Rand index. Spots without one (NaN or empty) are left out.
     column
         Column of ``obs`` with the domains, if `spahgc.tl.domains` was given one in ``key_added``.
+    fade_below
+        Support (``obs[f"{key}_support"]``) below which the domain of a spot is hatched; ``None`` colours all.
     crop_coord
         ``(left, right, top, bottom)`` of the part to show, in pixels of the full-resolution image.
     library_id
@@ -138,7 +145,7 @@ def domains(
     KeyError
         If there are no domains, no such label, no spot coordinates, or no such library.
     ValueError
-        If no spot has a label, there are more than 102 categories or too few colours, the number of axes is wrong, or
+        If no spot has a label, `fade_below` is not between 0 and 1, there are more than 102 categories or too few colours, the number of axes is wrong, or
         `crop_coord` holds no spot.
     OSError
         If the file cannot be written.
@@ -158,23 +165,32 @@ def domains(
     'predicted domains'
     """
     check_style(None, None, size, img_alpha)
+    check_fade(fade_below)
     slides = figure_slides(adata, table_key)
     if len(slides) > 1:
         raise ValueError(
             f"domains of {len(slides)} slides have nothing in common but their numbers. Draw one slide at a time, on axes "
             "of one figure with ax= if you like."
         )
-    panels = _panels(slides[0].table, key, column, label, palette)
+    first, *others = _panels(slides[0].table, key, column, label, palette)
+    unknown = unknown_spots(slides[0].table, key, fade_below)
+    panels = [replace(first, codes=np.where(unknown, -1, first.codes)), *others]
     path = save_path(save, "domains")
     given = given_axes(ax, 1, len(panels), "domains and annotation" if label else "domains")
     keys = SpatialKeys(table_key, image_key, coordinate_system, library_id)
     (tissue,) = figure_tissues(slides, keys, size=size, crop_coord=crop_coord, n_panels=len(panels))
     with rc_context(RC):
-        axes = _new_axes(panels, tissue) if given is None else given
+        room = UNKNOWN_ROOM_IN if (unknown & tissue.in_view).any() else 0.0
+        axes = _new_axes(panels, tissue, room) if given is None else given
         for panel_ax, panel in zip(axes, panels, strict=True):
             _draw(panel_ax, panel, tissue, img_alpha)
         draw_measured(axes[0], tissue, reference_spots(slides[0].table, key), legend=True, right=True)
+        draw_unknown(axes[0], tissue, unknown)
+        name_unknown(axes[0], unknown & tissue.in_view)
         draw_scale_bar(axes[0], tissue, spot=True)
+        if unknown.any() and given is None:
+            # Legends beside and below a panel of fixed aspect: the layout finds its place in two steps.
+            whole_figure(axes[0]).draw_without_rendering()
         return finish(axes, path, show=show, return_fig=return_fig, own_figure=given is None)
 
 
@@ -235,13 +251,13 @@ def _label_title(adata: AnnData, name: str, label: str) -> str:
     return f"{title}\n{note}" if len(f"{title} {note}") > MAX_TITLE else f"{title} {note}"
 
 
-def _new_axes(panels: Sequence[Categories], tissue: Tissue) -> list[Axes]:
-    """Axes of a new figure, side by side, with room for their legends."""
+def _new_axes(panels: Sequence[Categories], tissue: Tissue, room: float) -> list[Axes]:
+    """Axes of a new figure, side by side, with room for their legends, and some inches below."""
     legends = sum(_legend_width(panel) for panel in panels)
     width = max(COLUMN_IN if len(panels) == 1 else PAGE_IN, legends + len(panels) * MIN_PANEL_IN)
     lines = max(1 + panel.title.count("\n") for panel in panels)
     height = panel_height((width - legends) / len(panels), tissue.aspect)
-    height += lines * TITLE_LINE_IN + ROW_ROOM_IN + SCALE_BAR_IN
+    height += lines * TITLE_LINE_IN + ROW_ROOM_IN + SCALE_BAR_IN + room
     return new_axes(width, len(panels), height)
 
 

@@ -26,6 +26,8 @@ from spahgc.pl._style import (
     titles,
 )
 from spahgc.pl._tissue import Tissue, draw_note, draw_scale_bar, draw_tissue
+from spahgc.pl._unknown import ROOM_IN as UNKNOWN_ROOM_IN
+from spahgc.pl._unknown import draw_unknown, name_unknown, without_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +41,8 @@ MAX_WIDTH_IN = 10.0
 """Up to which a figure grows where its panels would be narrower than that: the width of a page that lies."""
 SHARED, OWN = "shared", "own"
 """Colour scales: one for measured and predicted values of a gene on all slides, or one for each map."""
+MAX_TIGHT_LINES = 2
+"""Lines of a title that need no room of their own beside that between rows."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,18 @@ class Grid:
             )
 
 
-def new_axes(grid: Grid, tissues: Sequence[Tissue], title_lines: int, dpi: float | None = None) -> list[Axes]:
-    """Axes of a new figure: gene by gene, slide by slide, panel by panel."""
+def new_axes(
+    grid: Grid, tissues: Sequence[Tissue], title_lines: int, dpi: float | None = None, room: float = 0.0
+) -> list[Axes]:
+    """Axes of a new figure: gene by gene, slide by slide, panel by panel; with some inches of room below them."""
     from matplotlib import pyplot as plt
 
     # The bar of a gene stands beside the rows of all its slides.
     heights = [panel_height(grid.panel_width, tissue.aspect, share=grid.n_slides) for tissue in tissues]
     rows = heights * (grid.down // grid.n_slides)
-    height = sum(rows) + grid.down * (title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + grid.n_slides * SCALE_BAR_IN
+    height = sum(rows) + grid.down * (title_lines * TITLE_LINE_IN + ROW_ROOM_IN) + grid.n_slides * SCALE_BAR_IN + room
+    if title_lines > MAX_TIGHT_LINES:
+        height += grid.down * ROW_ROOM_IN
     size = (grid.width, height) if grid.figsize is None else grid.figsize
     figure = plt.figure(figsize=size, dpi=dpi, layout="constrained")
     cells = figure.add_gridspec(grid.down, grid.across, height_ratios=rows)
@@ -175,7 +183,9 @@ def draw_genes(
     """
     written = _titles(grid, maps)
     title_lines = 1 + max(title.count("\n") for row in written for title in row)
-    axes = new_axes(grid, maps.tissues, title_lines, dpi) if axes is None else axes
+    named = [bool((one.unknown & tissue.in_view).any()) for one, tissue in zip(maps.values, maps.tissues, strict=True)]
+    room = UNKNOWN_ROOM_IN * sum(named)
+    axes = new_axes(grid, maps.tissues, title_lines, dpi, room) if axes is None else axes
     width = len(grid.kinds)
     rows = [list(axes[start : start + width]) for start in range(0, grid.n_panels, width)]
     for row, names in zip(rows, written, strict=True):
@@ -203,6 +213,7 @@ def _titles(grid: Grid, maps: GeneMaps) -> list[list[str]]:
         [one.scores[gene] for gene in range(grid.n_genes) for one in maps.values],
         kinds=grid.kinds,
         width=grid.panel_width,
+        expected=[one.expected[gene] for gene in range(grid.n_genes) for one in maps.values],
     )
 
 
@@ -222,11 +233,13 @@ def _draw_group(
     for row, columns, tissue, one in zip(panels, values, tissues, chosen, strict=True):
         for ax, column, kind in zip(row, columns, kinds, strict=True):
             shown = np.full(len(tissue.xy), np.nan) if column is None else column
+            shown = shown if kind == "measured" else without_unknown(shown, one.unknown)
             spots = draw_tissue(ax, tissue, shown, cmap=cmap, norm=Normalize(low, high), img_alpha=style.img_alpha)
             if column is None:
                 draw_note(ax, "not measured")
             if kind != "measured":
                 draw_measured(ax, tissue, one.was_reference)
+                draw_unknown(ax, tissue, one.unknown)
     flat = [ax for row in panels for ax in row]
     draw_colour_bar(flat, spots, label=maps.units, extend=extend, n_rows=len(panels))
 
@@ -244,6 +257,7 @@ def _draw_edges(block: list[list[Axes]], gene: int, grid: Grid, maps: GeneMaps) 
         if is_last:
             draw_scale_bar(row[0], tissue, spot=True)
             draw_measured(row[predicted], tissue, one.was_reference, legend=True, right=not predicted)
+            name_unknown(row[predicted], one.unknown & tissue.in_view)
 
 
 def _column(values: GeneValues, kind: str, gene: int) -> np.ndarray | None:

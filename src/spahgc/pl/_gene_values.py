@@ -18,6 +18,7 @@ from spahgc._slides.totals import warn_of_few_genes
 from spahgc._validate import check_anndata, check_genes, quoted
 from spahgc.pl._figure_slides import FigureSlide
 from spahgc.tl._prediction import prediction_record, reference_spots
+from spahgc.tl._trust_record import unknown_spots
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class GeneValues:
     units: str
     was_reference: np.ndarray
     """Spots that were measured and served as a reference of the prediction, boolean."""
+    unknown: np.ndarray
+    """Spots that look like nothing on the references and are to be hatched, boolean."""
+    expected: list[tuple[float, float, float] | None]
+    """PCC of each gene on references held out, and its interval; ``None`` where nothing is known."""
 
 
 def gene_list(genes: str | Sequence[str]) -> list[str]:
@@ -45,7 +50,14 @@ def gene_list(genes: str | Sequence[str]) -> list[str]:
 
 
 def gene_values(
-    slide: FigureSlide, genes: list[str], *, key: str, layer: str | None, units: str | None = None, spread: bool
+    slide: FigureSlide,
+    genes: list[str],
+    *,
+    key: str,
+    layer: str | None,
+    units: str | None = None,
+    spread: bool,
+    fade_below: float | None = None,
 ) -> GeneValues:
     """Read what is drawn of some genes.
 
@@ -63,6 +75,8 @@ def gene_values(
         What its values are; ``None`` finds out.
     spread
         Whether to read the spread of the prediction.
+    fade_below
+        Support below which spots are to be hatched; ``None`` for none.
     """
     adata, label = slide.table, slide.label
     names = drawable_genes(adata, genes, key, label)
@@ -76,6 +90,8 @@ def gene_values(
         scores=_scores(adata, names, key, predicted, measured),
         units=units_of(adata, key),
         was_reference=reference_spots(adata, key),
+        unknown=unknown_spots(adata, key, fade_below),
+        expected=_expected(adata, names, key),
     )
 
 
@@ -214,6 +230,18 @@ def _scores(
         drawn = gene_scores(predicted[complete], measured[complete], genes)["pearson"].to_numpy(dtype=np.float64)
         known = np.where(np.isnan(known), drawn, known)
     return [float(score) for score in known]
+
+
+def _expected(adata: AnnData, genes: list[str], key: str) -> list[tuple[float, float, float] | None]:
+    """PCC of every gene on references held out, with its interval, as the prediction says it."""
+    columns = [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
+    if not set(columns) <= set(adata.var):
+        return [None] * len(genes)
+    rows = adata.var[columns].loc[genes].to_numpy(dtype=np.float64)
+    return [
+        (float(pcc), float(low), float(high)) if np.isfinite([pcc, low, high]).all() else None
+        for pcc, low, high in rows
+    ]
 
 
 def units_of(adata: AnnData, key: str) -> str:

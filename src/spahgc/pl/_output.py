@@ -73,7 +73,7 @@ def _with_format(path: Path) -> Path:
     return path
 
 
-def _write(figure: Figure, path: Path, dpi: float | None) -> None:
+def _write(figure: Figure, path: Path, dpi: float | None = None) -> None:
     """Write a figure whole or not at all, and what some formats put beside it."""
     with written_whole(path) as part:
         drawn = part.with_name(path.name)

@@ -23,6 +23,8 @@ from spahgc.pl._style import (
     rc_context,
 )
 from spahgc.pl._tissue import SpatialKeys
+from spahgc.pl._unknown import check_fade
+from spahgc.tl._trust_record import LOW_SUPPORT
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +42,7 @@ def spatial_genes(
     layer: str | None = None,
     units: str | None = None,
     spread: bool = False,
+    fade_below: float | None = LOW_SUPPORT,
     crop_coord: tuple[float, float, float, float] | Sequence[tuple[float, float, float, float] | None] | None = None,
     ncols: int = 1,
     library_id: str | None = None,
@@ -69,7 +72,9 @@ def spatial_genes(
     have their outlines, where these were read; more than 200,000 in one view become pixels as wide as a cell. Below
     the last gene of a slide stand a scale bar and the size of a spot, where the resolution is known. Of a slide that was
     measured in part the measured spots, which were a reference and are not predicted, are grey beside the predicted ones,
-    and a legend says how many they are. Nothing is written into `adata`.
+    and a legend says how many they are. Spots that look like nothing on the references are hatched instead of coloured, since
+    nobody knows what a prediction is worth there. Where a gene was not measured, the title gives its PCC on references held out
+    with the 95 % interval, for whom :func:`spahgc.get.summary` says. Nothing is written into `adata`.
 
     Parameters
     ----------
@@ -89,6 +94,8 @@ def spatial_genes(
         What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
     spread
         Draw ``layers[f"{key}_std"]`` as well: the standard deviation of what a value may be off by, in its units.
+    fade_below
+        Support (``obs[f"{key}_support"]``) below which a predicted spot, and its spread, is hatched; ``None`` colours all.
     crop_coord
         ``(left, right, top, bottom)`` of the part to show, in pixels of the full-resolution image, as scanpy has it; for
         several slides also a list, one such or ``None`` for each. Colours and PCC stay those of all spots, so that a
@@ -149,7 +156,8 @@ def spatial_genes(
         If the prediction, its spread, a gene, the spot coordinates or the library is not there; or table, image,
         coordinate system or shapes of a SpatialData.
     ValueError
-        If `scale`, `figsize` or `dpi` is none, a gene is outside the panel, the number of axes is wrong, there are too many panels, `crop_coord` holds no
+        If `scale`, `figsize` or `dpi` is none, `fade_below` is not between 0 and 1, a gene is outside the panel, the number of axes is
+        wrong, there are too many panels, `crop_coord` holds no
         spot, predictions have different units, one object holds several slides or two slides have one name, or a
         SpatialData several tables or images that were not told apart.
     OSError
@@ -176,10 +184,14 @@ def spatial_genes(
         raise ValueError(f'scale="{scale}" is not known; pass "{SHARED}" or "{OWN}".')
     size_in = check_figsize(figsize)
     check_positive("dpi", dpi, "number of dots per inch")
+    check_fade(fade_below)
     ncols = check_count("ncols", ncols, "genes side by side, at least 1")
     slides, names = figure_slides(adata, table_key), gene_list(genes)
     path = save_path(save, "spatial_genes")
-    values = [gene_values(slide, names, key=key, layer=layer, units=units, spread=spread) for slide in slides]
+    values = [
+        gene_values(slide, names, key=key, layer=layer, units=units, spread=spread, fade_below=fade_below)
+        for slide in slides
+    ]
     units = shared_units(values, slides)
     grid = Grid(len(names), len(slides), _kinds(values, spread), ncols, scale, size_in)
     given = _given_axes(ax, grid)

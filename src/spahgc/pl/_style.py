@@ -211,7 +211,12 @@ def draw_side_name(ax: Axes, name: str) -> None:
 
 
 def titles(
-    genes: Sequence[str], scores: Sequence[float | None], *, kinds: Sequence[str], width: float = 2.1
+    genes: Sequence[str],
+    scores: Sequence[float | None],
+    *,
+    kinds: Sequence[str],
+    width: float = 2.1,
+    expected: Sequence[tuple[float, float, float] | None] | None = None,
 ) -> list[list[str]]:
     """Titles of all panels, a list a row; those of all rows are broken at the same places.
 
@@ -225,13 +230,21 @@ def titles(
         What the panels of a row show: ``"measured"``, ``"predicted"``, ``"spread"``.
     width
         Width of a panel, inches.
+    expected
+        PCC of each gene on references held out with its interval, for those of which no PCC is known here.
     """
     most = max(int(width / TITLE_CHAR_IN), MIN_TITLE_CHARS)
     names = [shorten(gene, int(GENE_SHARE * most)) for gene in genes]
-    notes = [_note(score) for score in scores]
+    known = [None] * len(names) if expected is None else expected
+    notes = [
+        _note(score) if score is not None else _held_out_note(held_out)
+        for score, held_out in zip(scores, known, strict=True)
+    ]
     after_gene = "\n" if max(len(f"{name}, predicted") for name in names) > most else " "
     longest = max(len(f"{name}, predicted {note}") for name, note in zip(names, notes, strict=True))
     before_note = "\n" if longest > most else " "
+    if max(map(len, notes)) > most:
+        notes = [note.replace(": ", ":\n") for note in notes]
     rows = []
     for name, note in zip(names, notes, strict=True):
         row = {kind: f"{name},{after_gene}{kind}" for kind in kinds}
@@ -246,6 +259,14 @@ def _note(score: float | None) -> str:
         return ""
     # Adding zero takes the sign off a rounded -0.00.
     return "(PCC not defined: constant)" if np.isnan(score) else f"(PCC {round(score, 2) + 0.0:.2f})"
+
+
+def _held_out_note(expected: tuple[float, float, float] | None) -> str:
+    """What is expected of a gene that was not measured here."""
+    if expected is None:
+        return ""
+    pcc, low, high = (f"{round(value, 2) + 0.0:.2f}" for value in expected)
+    return f"(PCC held out: {pcc}, {low} to {high})"
 
 
 def shared_limits(panels: Sequence[np.ndarray], vmin: float | None, vmax: float | None) -> tuple[float, float, str]:

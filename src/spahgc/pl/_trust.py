@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spahgc._keys import Layers, Var
+from spahgc._keys import Layers, Uns, Var
 from spahgc._slides.tables import table_of
 from spahgc._spots.rows import blocks_of
 from spahgc.pl._gene_values import check_predicted, dense, units_of
@@ -32,7 +32,8 @@ from spahgc.pl._scores import (
     panel_of,
 )
 from spahgc.pl._style import check_count, rc_context
-from spahgc.tl._prediction import reference_spots
+from spahgc.tl._prediction import prediction_record, reference_spots
+from spahgc.tl._trusted import MIN_PCC, trusted_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-CALIBRATIONS = ("error", "share")
+CALIBRATIONS = ("error", "share", "coverage")
 """What the second panel may show."""
 N_BINS = 12
 """Groups of values of similar spread."""
@@ -48,6 +49,11 @@ MAX_SAMPLE = 500_000
 """Values from which the bounds of the groups are taken, evenly spaced over all."""
 EXPECTED = np.round(np.arange(0.05, 1.0, 0.05), 2)
 """Shares of values: what normal errors would have within so many spreads."""
+
+N_RESAMPLES = 200
+"""Resamples of the spots for the interval of a coverage."""
+FDR = 0.1
+"""Rate of false discoveries at which genes are trusted in the title."""
 
 WIDTH_IN, HEIGHT_IN = 5.9, 2.9
 """Two square panels with their labels."""
@@ -121,7 +127,7 @@ def trust(
     adata: AnnData | SpatialData,
     *,
     key: str = "spahgc",
-    calibration: str = "error",
+    calibration: str | None = None,
     layer: str | None = None,
     units: str | None = None,
     n_label: int = 3,
@@ -137,8 +143,11 @@ def trust(
     that was achieved. Genes below the diagonal were promised too much. The interval is that of a mean over references; a
     single slide may well fall outside it. The genes furthest from the diagonal carry their names.
 
-    Right, the spread: predicted values in groups of similar spread, and by how much they were really off. On the diagonal
-    the spread says the truth, above it the prediction is worse than it claims.
+    The title says for whom this was promised, and how many of the genes that :func:`spahgc.tl.trusted_genes` returns at a rate
+    of false discoveries of 10 % have a PCC of at least 0.2.
+
+    Right, the values: the share of measured values inside their intervals, by the level of these, with its 95 % interval.
+    On the diagonal intervals say the truth, below it they are too narrow.
 
     Parameters
     ----------
@@ -147,9 +156,12 @@ def trust(
     key
         Key of the prediction.
     calibration
-        What the right panel shows: ``"error"``, root mean square of the errors by stated spread; or ``"share"``, the
-        share of measured values within so many spreads against that of normal errors. Counts have no normal errors, so
-        the second is off the diagonal for rare genes even where the spread is right.
+        What the right panel shows: ``"coverage"``, the share of measured values inside their intervals by level, with a
+        bootstrap over spots; ``"error"``, root mean square of the errors in groups of similar stated spread, above the diagonal
+        where the prediction is worse than it claims; or ``"share"``, the share of measured values within so many spreads against
+        that of normal errors. Counts have no normal errors, so the last is off the diagonal for rare genes even where the spread
+        is right. ``None``: ``"coverage"``, and ``"error"`` for the prediction of an earlier version, which tells no
+        intervals.
     layer
         Layer with the measured counts, as `spahgc.tl.evaluate` was given it; ``None`` takes ``X``. Spots without a
         single count are left out.
@@ -202,11 +214,13 @@ def trust(
     >>> genes.get_ylabel()
     'achieved PCC'
     """
-    if calibration not in CALIBRATIONS:
+    if calibration is not None and calibration not in CALIBRATIONS:
         raise ValueError(f'calibration="{calibration}" is not known. Choose one of {", ".join(CALIBRATIONS)}.')
     check_count("n_label", n_label, "genes to name, 0 for none", least=0)
     adata = table_of(adata, table_key, SLIDE)
     pcc = _gene_pcc(adata, key)
+    calibration = calibration or ("coverage" if tells_intervals(adata, key) else "error")
+    hits = _hits(adata, key)
     path = save_path(save, "trust")
     given = given_axes(ax, 1, 2, "PCC of genes, spread")
     values = _values(adata, key, layer, units)
@@ -215,9 +229,11 @@ def trust(
         axes = new_axes(WIDTH_IN, 2, HEIGHT_IN) if given is None else given
         if calibration == "error":
             _draw_errors(axes[1], error_by_spread(values), values.n, units)
+        elif calibration == "coverage":
+            _draw_coverage(axes[1], coverage_by_level(values, *interval_widths(adata, key, values.genes)), values.n)
         else:
             _draw_shares(axes[1], share_by_expected(values), values.n)
-        _draw_pcc(axes[0], pcc, n_label)
+        _draw_pcc(axes[0], pcc, n_label, hits)
         note = measured_note(int(reference_spots(adata, key).sum()))
         if note:
             axes[1].set_title(f"{axes[1].get_title()}\n{note}")
@@ -262,6 +278,50 @@ def _values(adata: AnnData, key: str, layer: str | None, units: str | None) -> V
     )
 
 
+def tells_intervals(adata: AnnData, key: str) -> bool:
+    """Whether a prediction says how wide its intervals are."""
+    told = prediction_record(adata, key).get(Uns.trust, {})
+    return "interval_widths" in told and Var.kind(key) in adata.var
+
+
+def interval_widths(adata: AnnData, key: str, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Levels, and half widths of the intervals of some genes in spreads, levels x genes."""
+    if not tells_intervals(adata, key):
+        raise KeyError(
+            f'calibration="coverage" needs intervals, and the prediction "{key}" tells none: it comes from an earlier version. '
+            'Predict again, or pass calibration="error".'
+        )
+    told = prediction_record(adata, key)[Uns.trust]
+    kinds = adata.var[Var.kind(key)].to_numpy(dtype=np.float64)[genes].astype(np.int64)
+    return np.asarray(told["interval_levels"]), np.asarray(told["interval_widths"])[:, kinds]
+
+
+def coverage_by_level(values: ValuesWithSpread, levels: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Level, share of values inside, and its 95 % interval by a bootstrap over spots, levels x 4."""
+    inside = np.zeros((len(levels), len(values.spots)))
+    for block in blocks_of(len(values.spots)):
+        rows = values.spots[block]
+        corner = np.ix_(rows, values.genes)
+        error = np.abs(values.measured[rows][:, values.genes].toarray() - values.predicted[corner])
+        apart = error / values.spread[corner]
+        inside[:, block] = [(apart <= width).mean(axis=1) for width in widths]
+    rng, n = np.random.default_rng(0), len(values.spots)
+    drawn = np.array([inside[:, rng.integers(n, size=n)].mean(axis=1) for _ in range(N_RESAMPLES)])
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return np.column_stack([levels, inside.mean(axis=1), low, high])
+
+
+def _hits(adata: AnnData, key: str) -> str:
+    """For whom was promised, and how many trusted genes kept it, for the title; empty where nothing says so."""
+    told = prediction_record(adata, key).get(Uns.trust, {})
+    if "z_residuals" not in told:
+        return ""
+    trusted = trusted_genes(adata, key=key, fdr=FDR, min_pcc=MIN_PCC)
+    achieved = adata.var[Var.score(key, "pearson")].loc[trusted].to_numpy(dtype=np.float64)
+    kept = f"{int((achieved >= MIN_PCC).sum())} of {count(len(trusted), 'trusted gene')} reach {MIN_PCC}"
+    return f"\n{told['for']}\n{kept if trusted else 'no gene is trusted'}"
+
+
 def error_by_spread(values: ValuesWithSpread) -> np.ndarray:
     """Root mean square of spread and of error in groups of similar spread, groups x 2; those without a value left out.
 
@@ -295,7 +355,7 @@ def share_by_expected(values: ValuesWithSpread) -> np.ndarray:
     return np.column_stack([EXPECTED, inside / max(total, 1)])
 
 
-def _draw_pcc(ax: Axes, pcc: GenePCC, n_label: int) -> None:
+def _draw_pcc(ax: Axes, pcc: GenePCC, n_label: int, hits: str) -> None:
     """Expected against achieved PCC, the names of the genes that are furthest from the diagonal."""
     points = np.column_stack([pcc.expected, pcc.achieved])
     as_pixels = len(points) > MAX_VECTOR_POINTS
@@ -305,7 +365,7 @@ def _draw_pcc(ax: Axes, pcc: GenePCC, n_label: int) -> None:
     # The intervals of a few rare genes are wide; points decide what is shown.
     _diagonal(ax, points)
     rest = f", {pcc.n_undefined:,} undefined" if pcc.n_undefined else ""
-    ax.set_title(f"{count(len(points), 'gene')}{rest}")
+    ax.set_title(f"{count(len(points), 'gene')}{rest}{hits}")
     ax.set_xlabel("PCC expected from references held out\n(bars: 95 % interval)")
     ax.set_ylabel("achieved PCC")
     lowest, highest = extremes(points[:, 1] - points[:, 0], n_label)
@@ -319,6 +379,17 @@ def _draw_errors(ax: Axes, groups: np.ndarray, n_values: int, units: str) -> Non
     ax.set_title(f"{n_values:,} values in {count(len(groups), 'group')}")
     ax.set_xlabel(f"stated spread\n({units})")
     ax.set_ylabel("root mean square error")
+
+
+def _draw_coverage(ax: Axes, coverage: np.ndarray, n_values: int) -> None:
+    """Share of values inside their intervals by the level of these."""
+    level, share, low, high = coverage.T
+    ax.fill_between(level, low, high, color=POINTS, alpha=0.25, linewidth=0, zorder=1)
+    ax.plot(level, share, color=POINTS, marker="o", markersize=2.5, linewidth=1, zorder=2)
+    _diagonal(ax, np.array([[0.0, 0.0], [1.0, 1.0]]))
+    ax.set_title(f"{n_values:,} values")
+    ax.set_xlabel("level of the interval\n(band: 95 % interval over spots)")
+    ax.set_ylabel("share of measured values inside")
 
 
 def _draw_shares(ax: Axes, shares: np.ndarray, n_values: int) -> None:

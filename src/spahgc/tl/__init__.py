@@ -13,6 +13,7 @@ from spahgc.tl._evaluate import evaluate
 from spahgc.tl._fit import fit
 from spahgc.tl._predict import predict
 from spahgc.tl._predict_many import predict_many
+from spahgc.tl._regions import regions
 from spahgc.tl._transfer import transfer
 from spahgc.tl._trusted import trusted_genes
 
@@ -26,6 +27,7 @@ __all__ = [
     "fit",
     "predict",
     "predict_many",
+    "regions",
     "transfer",
     "trusted_genes",
 ]

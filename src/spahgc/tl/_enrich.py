@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from importlib.metadata import version
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from spahgc._keys import UNS, Obsm, Uns
 from spahgc._settings import progress_bar, versions
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import quoted
-from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, gene_sets
+from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, Net, gene_sets
 from spahgc.tl._prediction import check_new_key, predicted_expression, reference_spots
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ SPREAD = 1e-12
 
 def enrich(
     adata: AnnData | SpatialData,
-    net: str | PathLike[str] | pd.DataFrame,
+    net: Net,
     *,
     key: str = "spahgc",
     method: str = ULM,
@@ -58,8 +57,8 @@ def enrich(
     adata
         A slide with a prediction in ``layers[key]``, or a SpatialData with such a table. Its counts are not looked at.
     net
-        Path of a GMT file, or a table with a row for each gene of each pathway: ``source``, ``target`` and, if there is
-        one, ``weight``.
+        Path of a GMT file; a dictionary of pathways, each a list of genes or a dictionary of their weights; or a table with a row
+        for each gene of each pathway: ``source``, ``target`` and, if there is one, ``weight``.
     key
         Key of the prediction.
     method

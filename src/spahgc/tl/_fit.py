@@ -25,6 +25,8 @@ def fit(
     preset: str | Parameters = "default",
     seed: int = 0,
     device: str | None = None,
+    trust: bool = True,
+    group: str | None = None,
     table_key: str | None = None,
 ) -> SpaHGC:
     """Train a model on measured slides.
@@ -57,6 +59,11 @@ def fit(
         Seed of initial weights and masks. On the CPU a seed gives the same model again.
     device
         Where to compute; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+    trust
+        Hold references out also as sections of known patients and as new patients, so that predictions say how far they can be
+        believed and for whom. ``False`` leaves it out, which saves up to two thirds of the time.
+    group
+        Column of ``obs`` of the references that names what is held out together, in the place of ``obs["patient"]``.
     table_key
         Key of the table of every SpatialData among them; ``None`` takes the only one.
 
@@ -87,5 +94,7 @@ def fit(
         preset=preset,
         seed=seed,
         device=device,
+        trust=trust,
+        group=group,
         table_key=table_key,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,21 @@ from spahgc._validate import quoted, user_path
 SOURCE, TARGET, WEIGHT = "source", "target", "weight"
 """Columns of a network, named as decoupler names them: pathway, gene, weight of the gene in the pathway."""
 
+Net: TypeAlias = str | PathLike[str] | pd.DataFrame | Mapping[str, Any]
+"""Gene sets as the user has them."""
+
 GMT_FIELDS_BEFORE_GENES = 2
 """A line of a GMT file begins with the name and a description."""
 
 
-def gene_sets(net: str | PathLike[str] | pd.DataFrame) -> pd.DataFrame:
+def gene_sets(net: Net) -> pd.DataFrame:
     """A network with the columns ``source``, ``target`` and ``weight``, checked.
 
     Parameters
     ----------
     net
-        Path of a GMT file, or a table with a row for each gene of each pathway: ``source``, ``target`` and, if there is
-        one, ``weight``.
+        Path of a GMT file; a dictionary of pathways, each a list of genes or a dictionary of their weights; or a table with a
+        row for each gene of each pathway: ``source``, ``target`` and, if there is one, ``weight``.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def gene_sets(net: str | PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     FileNotFoundError
         If there is no such file.
     TypeError
-        If it is neither a path nor a table.
+        If it is neither a path nor a dictionary nor a table.
     ValueError
         If columns are missing, values are missing, a weight is no number, or a gene stands in a pathway twice.
     """
@@ -46,13 +50,31 @@ def gene_sets(net: str | PathLike[str] | pd.DataFrame) -> pd.DataFrame:
         table = read_gmt(net)
     elif isinstance(net, pd.DataFrame):
         table = net
+    elif isinstance(net, Mapping):
+        table = _of_dictionary(net)
     else:
         raise TypeError(
-            f"net must be the path of a GMT file or a DataFrame with the columns source and target, found "
-            f"{type(net).__name__}."
+            f"net must be the path of a GMT file, a dictionary of lists of genes, or a DataFrame with the columns source and "
+            f"target, found {type(net).__name__}."
         )
     table = _checked(table)
     return _names_that_can_be_written(table)
+
+
+def _of_dictionary(net: Mapping[str, Any]) -> pd.DataFrame:
+    """A table of a dictionary of pathways, each a list of genes or a dictionary of their weights."""
+    rows = []
+    for name, genes in net.items():
+        if isinstance(genes, str) or not hasattr(genes, "__iter__"):
+            raise TypeError(
+                f'net["{name}"] is {genes!r}; pass a list of genes, such as {{"{name}": ["EPCAM", "KRT8"]}}, or a dictionary of '
+                "their weights."
+            )
+        weights = genes if isinstance(genes, Mapping) else dict.fromkeys(genes, 1.0)
+        if not weights:
+            raise ValueError(f'net["{name}"] holds no gene. Leave it out, or name its genes.')
+        rows += [(str(name), str(gene), weight) for gene, weight in weights.items()]
+    return pd.DataFrame(rows, columns=[SOURCE, TARGET, WEIGHT])
 
 
 def read_gmt(path: str | PathLike[str]) -> pd.DataFrame:

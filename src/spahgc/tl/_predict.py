@@ -12,9 +12,10 @@ from anndata import AnnData
 
 from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
-from spahgc._settings import limited_threads, resolve_device, settings, versions
+from spahgc._settings import limited_threads, resolve_device, say, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
+from spahgc._slides.patients import with_groups
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
@@ -24,7 +25,7 @@ from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
-from spahgc.model import SpaHGC, fit_bank, in_place, predict_spots
+from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -38,15 +39,21 @@ from spahgc.pp._bank.references import (
     target_look,
     target_spots,
 )
+from spahgc.pp._compare.choose import check_number, choose_references
 from spahgc.pp._register.lays import free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
+from spahgc.tl._case import target_case
+from spahgc.tl._drift import look_of_target
 from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
+from spahgc.tl._trust_record import trust_record
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 BYTES_PER_GB = 1e9
+MIN_LEVEL, MAX_LEVEL = 0.5, 0.99
+"""Levels of intervals that references held out can tell."""
 BASELINE_WIDTH = 128
 """Principal components, or so, onto which a baseline brings the embedding of every spot."""
 
@@ -63,6 +70,10 @@ def predict(
     units: str | None = None,
     measured: str | None = None,
     place: bool | str = "auto",
+    n_references: int | None = None,
+    trust: bool = True,
+    intervals: float | None = None,
+    group: str | None = None,
     preset: str | Parameters = "default",
     key_added: str = "spahgc",
     seed: int = 0,
@@ -124,6 +135,17 @@ def predict(
         ``"auto"``: references whose section lies on the target, told by the images that the slides store or by
         :func:`spahgc.pp.register`, say what they measured at its place, as far as references held out prove that
         (``preset="default"``). ``False`` leaves it out; ``True`` refuses a target on which no reference lies.
+    n_references
+        Take only so many of ``refs``, those that look most like the target (:func:`spahgc.pp.choose_references`); ``None`` takes
+        all. No count has a part in the choice.
+    trust
+        Say how far the prediction can be believed, and for whom. ``False`` leaves it out, which saves time where references of
+        several patients are to be held out once more.
+    intervals
+        Level of intervals of the values, between 0.5 and 0.99, such as 0.9; ``None`` for none.
+    group
+        Column of ``obs`` that names what is held out together, in the place of ``obs["patient"]``: of the references, each of
+        which must have it, and of the target, where it has it.
     preset
         ``"paper"``, ``"default"``, or parameters of your own; without effect where a model is given.
     key_added
@@ -147,11 +169,22 @@ def predict(
     - ``obsm["spahgc_cs"]``: the CS graph that the network used, target spots x bank spots, CSR, cosine similarity;
     - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1; not where the network has no weight;
     - ``layers["spahgc_std"]``: standard deviation of what a value may be off by, same shape and units;
-    - ``var["spahgc_cv_pcc"]``, ``var["spahgc_cv_pcc_low"]``, ``var["spahgc_cv_pcc_high"]``: the gene's PCC over references
-      held out in turn, and its 95 % interval;
+    - ``layers["spahgc_low"]``, ``layers["spahgc_high"]`` with ``intervals``: ends of an interval in which that share of the
+      measured values is expected to lie, same shape and units, by split conformal prediction over the groups held out;
+    - ``var["spahgc_cv_pcc"]``, ``var["spahgc_cv_pcc_low"]``, ``var["spahgc_cv_pcc_high"]``: the gene's PCC that references
+      held out in turn let expect of this slide, and its 95 % interval;
+    - ``var["spahgc_cv_pcc_section"]``, ``var["spahgc_cv_pcc_patient"]``: the same PCC if the slide were a further section of a
+      known patient, or of a new one; the first is NaN where every patient has one reference. Which of the two
+      ``var["spahgc_cv_pcc"]`` is depends on ``obs["patient"]`` of target and references:
+      ``uns["spahgc"]["predictions"]["spahgc"]["trust"]["for"]`` says so in words. A patient who is not named is taken for a new
+      one, unless a reference lies on the target. Where the references are of one patient or do not name theirs, it is
+      "new patient, estimated from other cohorts", and all intervals are as wide as patients of those differed;
     - ``obs["spahgc_support"]``: how well the references cover what the spot looks like, 0 to 1;
     - ``uns["spahgc"]["predictions"]["spahgc"]``: all that is needed to repeat it; ``"experts"`` in it are the weights of what
-      was averaged, whose sum is 1;
+      was averaged, whose sum is 1; ``"drift"`` is how the target differs in look from its references, of which a warning tells
+      where it is large; ``"chosen_references"``, with ``n_references``, says what was chosen and why;
+    - ``varm["spahgc_error_correlation"]``, ``varm["spahgc_error_loadings"]``: what errors of spots and genes have in common, for
+      the intervals of :func:`spahgc.tl.regions`;
     - with ``measured``: ``obs["spahgc_measured"]``, True for the spots that were a reference: their rows in all of the above
       are NaN or empty. ``uns["spahgc"]["predictions"]["spahgc"]["measured"]`` says how many they are, and the name of that
       reference, which is the target's own or ``"target"``;
@@ -163,6 +196,10 @@ def predict(
     Of a SpatialData they are written into the table. References are not changed. Spots off the tissue
     (``obs["in_tissue"]``) have no part in it: those of references are left out, those of the target keep their rows, which
     are NaN or empty. A warning counts either.
+
+    Three lines are printed, unless ``spahgc.settings.progress`` is false: how many genes were predicted, how many of them can be
+    trusted and for whom, and how many spots look like nothing on the references. :func:`spahgc.get.summary` is the same as a
+    table.
 
     Raises
     ------
@@ -178,6 +215,7 @@ def predict(
     spahgc.tl.fit : train once, predict many targets.
     spahgc.tl.evaluate : compare with a measurement.
     spahgc.tl.trusted_genes : the genes that were predicted well on references held out.
+    spahgc.pp.compare : how target and references differ in look.
 
     Notes
     -----
@@ -193,12 +231,15 @@ def predict(
     tumour says how its spots differ from each other, not how tumour differs from the rest of the slide.
     """
     _check_arguments(refs, model, method, key_added, measured, place)
+    _check_intervals(intervals, trust, method, None if model is not None else find_preset(preset))
+    _check_choice(refs, n_references)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
         )
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
-    refs = placed_tables(open_references(refs), table_key, "reference")
+    refs = grouped_references(placed_tables(open_references(refs), table_key, "reference"), group)
+    grouped = target if group is None or measured is None else with_groups(target, group)[0]
     if measured is not None and is_bank(refs):
         raise ValueError(
             "measured= adds a slide to the references, and refs= is a bank, whose genes were chosen without it. Pass the slides "
@@ -206,10 +247,12 @@ def predict(
         )
     check_anndata(target, "the target")
     parameters = find_preset(preset)
+    refs, choice = _chosen(target, refs, n_references, embedding)
     rows, part = TissueRows.of(target, "the target"), None
     if model is not None:
         spots = target_spots(rows.only(target), model.embedding)
-        _check_room(target, model.genes, n_layers=1 if model.trust is None else 2)
+        _check_told(model, intervals)
+        _check_room(target, model.genes, n_layers=_n_layers(trust and model.trust is not None, intervals))
         shown = rows.only(target)
         record = encoder_records(target).get(model.embedding, {})
         check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
@@ -217,36 +260,45 @@ def predict(
             _check_place(spots, model.bank, model.parameters, method)
     else:
         spots, bank, part = _spots_and_bank(
-            target, rows, refs, measured, genes, embedding, layer, units, parameters, method
+            grouped, rows, refs, measured, genes, embedding, layer, units, parameters, method, trust, intervals
         )
         if place is True:
             _check_place(spots, bank, parameters, method)
         if method == NETWORK:
-            model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device))
+            model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+    drift = look_of_target(spots, bank if model is None else model.bank)
     if place is False:
         spots = replace(spots, picture=None, registration=None, own_reference=None)
     target = target.copy() if copy else target
     if model is not None:
-        prediction = in_place(predict_spots(model, spots, device=device, support=True), rows)
+        prediction = in_place(predict_spots(model, spots, device=device, support=trust), rows)
         prediction = prediction if part is None else _outside(prediction, part)
         record = model.record() | {
             "method": method,
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,
             **({Uns.place: prediction.place} if prediction.place else {}),
+            **drift,
+            **choice,
             Uns.pieces: describe_pieces(spots.xy),
         }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
         write_attention(target, model, prediction.cross, key_added, prediction.attention)
-        write_trust(target, model, key_added, prediction.support)
+        if trust:
+            case = target_case(
+                target, model.bank, placed=bool(prediction.place.get("known")), measured=part is not None, group=group
+            )
+            write_trust(target, model, key_added, prediction, case, intervals)
     else:
         predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
         predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
+        record |= drift | choice
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
     if part is not None:
         write_measured(target, part, key_added)
     remember_library_sizes(target)
+    say(trust_record(target, key_added).lines())
     return with_table(data, target, table_key) if copy else None
 
 
@@ -272,6 +324,66 @@ def _check_arguments(
         raise ValueError(f'place={place!r} is not known. Pass "auto", True or False.')
     if not key_added or "/" in key_added:
         raise ValueError(f'key_added="{key_added}" cannot name a layer: it is empty or contains "/".')
+
+
+def _check_intervals(intervals: float | None, trust: bool, method: str, parameters: Parameters | None) -> None:
+    """Refuse a level that is none, and intervals of a prediction of which nothing is told; no parameters: a model has its own."""
+    if intervals is None:
+        return
+    if isinstance(intervals, bool) or not MIN_LEVEL <= intervals <= MAX_LEVEL:
+        raise ValueError(
+            f"intervals={intervals} is no level. Pass a number between {MIN_LEVEL} and {MAX_LEVEL}, such as 0.9, or None."
+        )
+    if not trust or method != NETWORK or (parameters is not None and not parameters.line):
+        raise ValueError(
+            'intervals= come from references held out in turn. Pass trust=True, method="spahgc" and preset="default" as well, or '
+            "leave intervals= out."
+        )
+
+
+def _check_told(model: SpaHGC, intervals: float | None) -> None:
+    """Refuse intervals of a model that cannot tell them, before anything is predicted."""
+    if intervals is None:
+        return
+    if model.trust is None:
+        raise ValueError(
+            'intervals= come from references held out in turn, and the model says nothing of trust: it is of preset="paper", or '
+            "was fitted with trust=False. Fit it again, or leave intervals= out."
+        )
+    if any(case.values is None for case in model.trust.cases.values()):
+        raise ValueError(
+            "intervals= need references that were held out as they are now, and the model is of an earlier version. Fit it "
+            "again, or leave intervals= out."
+        )
+
+
+def _n_layers(told: bool, intervals: float | None) -> int:
+    """The prediction, with trust its spread, and both ends of intervals."""
+    return 1 + told + 2 * (told and intervals is not None)
+
+
+def _check_choice(refs: Any, n_references: int | None) -> None:
+    """Refuse a choice among what is no list of slides."""
+    if n_references is None:
+        if isinstance(refs, str) and refs == "choose":
+            raise ValueError(
+                'refs="choose" names no slides to choose from. Pass them all as refs=, and n_references= with how many to take.'
+            )
+        return
+    check_number(n_references, "n_references=")
+    if refs is None or is_bank(refs) or isinstance(refs, str | Path):
+        raise ValueError(
+            "n_references= chooses among slides: pass a list of them as refs=, no model and no bank, whose slides stay together."
+        )
+
+
+def _chosen(target: AnnData, refs: Any, n: int | None, embedding: str | None) -> tuple[Any, dict[str, Any]]:
+    """The references that look most like the target, and the record of what was chosen and why; all where no number is given."""
+    if n is None:
+        return refs, {}
+    refs, choice = choose_references(target, refs, n=n, embedding=embedding)
+    columns = {str(choice.index.name): [*map(str, choice.index)], **choice.to_dict("list")}
+    return refs, {Uns.chosen_references: columns}
 
 
 def _check_place(spots: Spots, bank: AnnData, parameters: Parameters, method: str) -> None:
@@ -311,6 +423,8 @@ def _spots_and_bank(
     units: str | None,
     parameters: Parameters,
     method: str,
+    trust: bool,
+    intervals: float | None,
 ) -> tuple[Spots, AnnData, MeasuredPart | None]:
     """The target's spots, the references as a bank, and the measured part, once everything that can be wrong was looked at."""
     check_coordinates(target, "the target")
@@ -343,7 +457,8 @@ def _spots_and_bank(
     own = None if part is None else part.slide.name
     spots = replace(spots, own_reference=own)
     check_target(spots, encoder_records(target).get(key, {}), bank, *padded, own=own)
-    _check_room(target, list(bank.var_names), n_layers=2 if method == NETWORK and parameters.line else 1)
+    told = trust and method == NETWORK and parameters.line
+    _check_room(target, list(bank.var_names), n_layers=_n_layers(told, intervals))
     return spots, bank, part
 
 

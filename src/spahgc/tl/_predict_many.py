@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from spahgc._files import path_digest
 from spahgc._many.jobs import Sources, cached_in_process, run_many
+from spahgc._settings import silence
 from spahgc._training.model_files import DESCRIPTION_FILE, read_description
 from spahgc._validate import user_path
 from spahgc.model import SpaHGC
@@ -123,4 +124,5 @@ class Prediction:
         """Predict a slide in place."""
         fingerprint = f"{self.model} {self.made_with['model']}"
         loaded = cached_in_process(self.name, fingerprint, lambda: SpaHGC.load(self.model))
-        predict(adata, model=loaded, key_added=self.key_added, device=self.device)
+        with silence():  # of thousands of slides nobody reads three lines each
+            predict(adata, model=loaded, key_added=self.key_added, device=self.device)

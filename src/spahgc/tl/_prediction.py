@@ -10,10 +10,14 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import SCORES, STRUCTURE_SCORES, UNS, Layers, Obs, Obsm, Uns, Var
-from spahgc._linear.trust import Trust
+from spahgc._keys import SCORES, STRUCTURE_SCORES, UNITS, UNS, Layers, Obs, Obsm, Uns, Var, Varm
+from spahgc._linear.expected import Expected
+from spahgc._linear.shared_errors import EDGES, SharedErrors
+from spahgc._linear.statistics import moments_of
+from spahgc._linear.trust import PATIENT, SECTION
 from spahgc._slides.measured_part import MeasuredPart
 from spahgc._spots.rows import blocks_of
+from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
 
@@ -139,34 +143,110 @@ def write_measured(target: AnnData, part: MeasuredPart, key: str) -> None:
     records[key] = records[key] | {Uns.measured: part.record()}
 
 
-def write_trust(target: AnnData, model: SpaHGC, key: str, support: np.ndarray | None) -> None:
-    """Write what a model says of the trust that its prediction under this key deserves, if it says anything."""
+def write_trust(
+    target: AnnData, model: SpaHGC, key: str, prediction: Prediction, case: str, intervals: float | None
+) -> None:
+    """Write what a model says of the trust that its prediction under this key deserves, if it says anything.
+
+    Parameters
+    ----------
+    target
+        The slide, with the prediction and its record.
+    model
+        The model.
+    key
+        Key of the prediction.
+    prediction
+        The prediction of all spots of the target, and their support; rows of those that were not predicted are NaN.
+    case
+        What the target is to the references, see :data:`spahgc._linear.trust.CASES`.
+    intervals
+        Level of the intervals of values; ``None`` for none.
+    """
     if model.trust is None:
         return
-    columns = target.var_names.get_indexer(model.genes)
-    inside = columns >= 0
-    correlation = model.trust.correlation
-    for name, values in (
-        (Var.cv_pcc(key), correlation.pcc),
-        (Var.cv_pcc_low(key), correlation.low),
-        (Var.cv_pcc_high(key), correlation.high),
-    ):
+    genes = target.var_names.get_indexer(model.genes)
+    expected, rows = Expected.of(model.trust, case), np.flatnonzero(np.isfinite(prediction.expression).all(axis=1))
+    deviations = np.sqrt(moments_of(prediction.expression, rows)[1])
+    columns: dict[str, np.ndarray] = dict(
+        zip(
+            (Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)),
+            expected.pcc(deviations, len(rows)),
+            strict=True,
+        )
+    )
+    for name, other in ((Var.cv_pcc_section(key), SECTION), (Var.cv_pcc_patient(key), PATIENT)):
+        as_other = expected if (case == PATIENT) == (other == PATIENT) else Expected.of(model.trust, other)
+        told = other == PATIENT or as_other.played != PATIENT
+        columns[name] = np.tanh(as_other.z(deviations)) if told else np.full(len(genes), np.nan)
+    if expected.case.values is not None:
+        columns[Var.kind(key)] = expected.case.values.kind
+    for name, values in columns.items():
         column = np.full(target.n_vars, np.nan)
-        column[columns[inside]] = values[inside]
+        column[genes[genes >= 0]] = values[genes >= 0]
         target.var[name] = column
-    target.layers[Layers.spread(key)] = _spread(target.layers[key], columns, model.trust)
+    support = np.asarray(prediction.support)
     target.obs[Obs.support(key)] = support
+    _write_layers(target, key, genes, expected, support, model.units, intervals)
+    records = target.uns[UNS][Uns.predictions]
+    told_of = expected.record(len(rows)) | ({} if intervals is None else {"intervals": intervals})
+    records[key] = records[key] | {Uns.trust: told_of}
+    if expected.case.shared is not None:
+        write_shared_errors(target, expected.case.shared, genes, key)
 
 
-def _spread(predicted: np.ndarray, columns: np.ndarray, trust: Trust) -> np.ndarray:
-    """Spread of a layer, in blocks of spots."""
-    inside, layer = columns >= 0, np.full(predicted.shape, np.nan, dtype=np.float32)
+def write_shared_errors(target: AnnData, shared: SharedErrors, columns: np.ndarray, key: str) -> None:
+    """Write what errors have in common, from which :func:`spahgc.tl.regions` makes intervals.
+
+    Parameters
+    ----------
+    target
+        The slide, whose record of the prediction stands in ``uns``.
+    shared
+        Of the panel.
+    columns
+        Place of each gene of the panel among those of the target, -1 for none.
+    key
+        Key of the prediction.
+    """
+    inside = columns >= 0
+    for name, values in (
+        (Varm.error_correlation(key), shared.correlation),
+        (Varm.error_loadings(key), shared.loadings),
+    ):
+        of_genes = np.full((target.n_vars, values.shape[1]), np.nan, dtype=np.float32)
+        of_genes[columns[inside]] = values[inside]
+        target.varm[name] = of_genes
+    record = {"edges": list(EDGES), "covariance": shared.covariance, "freedom": float(shared.freedom.item())}
+    records = target.uns[UNS][Uns.predictions]
+    records[key] = records[key] | {Uns.shared_errors: record}
+
+
+def _write_layers(
+    target: AnnData,
+    key: str,
+    genes: np.ndarray,
+    expected: Expected,
+    support: np.ndarray,
+    units: str,
+    intervals: float | None,
+) -> None:
+    """Spread and, if wanted, both ends of an interval of every value, in blocks of spots."""
+    predicted, inside = target.layers[key], genes >= 0
+    names = [Layers.spread(key), *((Layers.low(key), Layers.high(key)) if intervals is not None else ())]
+    layers = {name: np.full(predicted.shape, np.nan, dtype=np.float32) for name in names}
+    least = 0.0 if units == UNITS else -np.inf  # the logarithm of one more than a count
     for rows in blocks_of(len(predicted)):
-        # The spread of a gene needs its own prediction alone; those that have no place in the target are left out.
-        panel = np.zeros((len(predicted[rows]), len(columns)), dtype=np.float32)
-        panel[:, inside] = predicted[rows][:, columns[inside]]
-        layer[rows, columns[inside]] = trust.spread(panel)[:, inside]
-    return layer
+        # What is told of a gene needs its own prediction alone; those that have no place in the target are left out.
+        panel = np.zeros((len(predicted[rows]), len(genes)), dtype=np.float32)
+        panel[:, inside] = predicted[rows][:, genes[inside]]
+        found = {Layers.spread(key): expected.spread(panel, support[rows])}
+        if intervals is not None:
+            half = expected.half_width(panel, support[rows], intervals)
+            found |= {Layers.low(key): np.maximum(panel - half, least), Layers.high(key): panel + half}
+        for name, values in found.items():
+            layers[name][rows, genes[inside]] = values[:, inside]
+    target.layers.update(layers)
 
 
 def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -179,16 +259,20 @@ def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
 
 
 def _forget(target: AnnData, key: str) -> None:
-    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains and pathways."""
+    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains, pathways and regions."""
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
+    columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key), Var.kind(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
     of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key))
     target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])
-    target.layers.pop(Layers.spread(key), None)
+    for layer in (Layers.spread(key), Layers.low(key), Layers.high(key)):
+        target.layers.pop(layer, None)
     for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
         target.obsm.pop(graph, None)
-    for entry in (Uns.evaluations, Uns.domains, Uns.enrichment):
+    for name in (Varm.error_correlation(key), Varm.error_loadings(key)):
+        target.varm.pop(name, None)
+    for entry in (Uns.evaluations, Uns.domains, Uns.enrichment, Uns.regions):
         target.uns.get(UNS, {}).get(entry, {}).pop(key, None)
 
 

@@ -21,7 +21,9 @@ from spahgc.pl._report._picture import full_image, read_pixels, units_per_pixel
 from spahgc.pl._report._retrieved import cut_reference_patches, retrieved
 from spahgc.pl._style import check_positive
 from spahgc.pl._tissue import SpatialKeys, Tissue
+from spahgc.pl._unknown import check_fade
 from spahgc.tl._prediction import prediction_record
+from spahgc.tl._trust_record import LOW_SUPPORT
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -43,6 +45,7 @@ def report(
     title: str | None = None,
     layer: str | None = None,
     units: str | None = None,
+    fade_below: float | None = LOW_SUPPORT,
     image: Source | None = None,
     patch_um: float | None = None,
     table_key: str | None = None,
@@ -57,6 +60,9 @@ def report(
     reference spots behind a chosen spot, and where all of it comes from. It saves the maps as PNG and the table as CSV.
     It is a single file that loads nothing from anywhere. What the slide does not have is left out: an image, a
     measurement, spread, trust and support (which ``preset="paper"`` and the baselines do not give), domains, a graph.
+
+    It says in three lines what the prediction says of itself: genes, how many can be trusted and for whom, and how many spots look
+    like nothing on the references. Of a slide that was not measured the second map opens on support.
 
     The page holds names of slides, spots and genes, the prediction and the measurement of the shown genes, pictures, and
     the record of the prediction. It holds no path of a file, no patient, and no other column of ``obs``.
@@ -85,6 +91,9 @@ def report(
         Layer with the counts of `adata`; ``None`` takes ``X``. A slide without counts, or with NaN, was not measured.
     units
         What its values are, as in `spahgc.tl.evaluate`; ``None`` finds out.
+    fade_below
+        Support (``obs["<key>_support"]``) below which a spot is drawn as an empty ring where predictions, their spread or
+        domains are shown; ``None`` colours all. The page says how many they are.
     image
         Full-resolution image of `adata`; ``None`` finds it as `spahgc.pp.embed` does, else takes the small picture in
         ``uns["spatial"]``.
@@ -110,7 +119,7 @@ def report(
     FileNotFoundError
         If the folder does not exist.
     ValueError
-        If a gene was not predicted, `model` did not make the prediction or has no part that adds up, none of `refs` is a reference of the prediction, or `max_mb` is too small for the
+        If a gene was not predicted, `fade_below` is not between 0 and 1, `model` did not make the prediction or has no part that adds up, none of `refs` is a reference of the prediction, or `max_mb` is too small for the
         numbers and the coarsest picture.
     OSError
         If the file cannot be written.
@@ -141,11 +150,12 @@ def report(
     """
     path = _checked_path(path)
     check_positive("max_mb", max_mb, "number")
+    check_fade(fade_below)
     check_positive("patch_um", patch_um, "number")
     keys = SpatialKeys(table_key, image_key, coordinate_system)
     table = placed_table(adata, table_key, "the slide")
     check_anndata(table, "the slide")
-    content = collect(adata, table, key=key, genes=genes, layer=layer, units=units, keys=keys)
+    content = collect(adata, table, key=key, genes=genes, layer=layer, units=units, fade_below=fade_below, keys=keys)
     record = prediction_record(table, key)
     embedding = str(record.get("embedding", ""))
     spots = retrieved(table, key)

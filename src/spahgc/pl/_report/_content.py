@@ -15,6 +15,7 @@ from spahgc._slides.library import find_library
 from spahgc.pl._gene_values import dense, drawable_genes, gene_list, measured_expression, units_of
 from spahgc.pl._tissue import SpatialKeys, Tissue, slide_tissue
 from spahgc.tl._prediction import prediction_and_panel
+from spahgc.tl._trust_record import LOW_SUPPORT, TrustRecord, trust_record, unknown_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -47,6 +48,10 @@ class Content:
     """PCC with the slide's own measurement, where `spahgc.tl.evaluate` has run."""
     support: np.ndarray | None
     domains: pd.Categorical | None
+    unknown: np.ndarray
+    """Spots that look like nothing on the references and are hatched, boolean."""
+    said: TrustRecord
+    """What the prediction says of itself."""
     tissue: Tissue
 
 
@@ -58,6 +63,7 @@ def collect(
     genes: Sequence[str] | None,
     layer: str | None,
     units: str | None = None,
+    fade_below: float | None = LOW_SUPPORT,
     keys: SpatialKeys,
 ) -> Content:
     """Read what a page shows.
@@ -76,6 +82,8 @@ def collect(
         Layer of the counts.
     units
         What its values are; ``None`` finds out.
+    fade_below
+        Support below which spots are hatched; ``None`` for none.
     keys
         Where its image is.
 
@@ -105,6 +113,8 @@ def collect(
         achieved=_numbers(adata.var.loc[shown], Var.score(key, "pearson")),
         support=_numbers(adata.obs, Obs.support(key)),
         domains=_domains(adata, key),
+        unknown=unknown_spots(adata, key, fade_below),
+        said=trust_record(adata, key),
         tissue=slide_tissue(data, keys),
     )
 

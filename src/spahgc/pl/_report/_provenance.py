@@ -98,8 +98,9 @@ def reading_notes(content: Content, record: Record) -> list[str]:
     )
     if content.trust is not None:
         notes.append(
-            "\u201cPCC, held out\u201d says which genes can be trusted: Pearson's correlation with the measurement on the "
-            "references, each predicted from the others in turn. The interval is the 95 % interval of the mean over them."
+            "\u201cPCC, held out\u201d says which genes can be trusted: Pearson's correlation with a measurement that the "
+            "references, each predicted from the others in turn, let expect of this slide, and its 95 % interval. "
+            f"It holds for {content.said.for_whom}, and says nothing of others."
         )
     else:
         notes.append("Nothing is known of how well a gene is predicted on slides that were held out.")
@@ -120,6 +121,12 @@ def reading_notes(content: Content, record: Record) -> list[str]:
     if content.support is not None:
         notes.append(
             "Support says how well the references cover what a spot looks like: near 0 it looks like nothing on them."
+        )
+    if content.unknown.any():
+        notes.append(
+            f"Empty rings are {_counted(int(content.unknown.sum()), 'spot')} that look like nothing on the references. Values were "
+            "computed there as well, and nobody knows what they are worth: no map shows them, and a mean over a region should "
+            "leave them out."
         )
     if content.domains is not None:
         notes.append("Domains are spots that were grouped by their predicted expression; no pathologist named them.")
@@ -169,6 +176,7 @@ def _evaluation(adata: AnnData, content: Content, record: Record) -> list[list[s
         n = len(_names(record.get("references", [])))
         of = f"each of the {n} references" if n else "each reference"
         rows.append(["Held out", f"{of} in turn, predicted from the others; a gene's PCC is their mean"])
+        rows.append(["The numbers hold for", str(content.said.for_whom)])
     scores = adata.uns.get(UNS, {}).get(Uns.evaluations, {}).get(content.key)
     if content.achieved is not None and scores:
         spots = "predicted spots" if record.get(Uns.measured) else "spots"

@@ -211,7 +211,7 @@ def _predict_targets(fold: Fold, bank: AnnData) -> dict[str, pd.DataFrame]:
         }
     device = fold.arguments["device"]
     # One training for all slides of the group.
-    model = fit_bank(bank, preset=fold.arguments["preset"], seed=seed, device=device)
+    model = fit_bank(bank, preset=fold.arguments["preset"], seed=seed, device=device, trust=False)
     return {
         name: pd.DataFrame(predict_spots(model, spots, device=device).expression, columns=genes)
         for name, spots in fold.targets.items()

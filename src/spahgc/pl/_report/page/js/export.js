@@ -40,7 +40,8 @@ function drawSheet() {
     drawSheetLegend(ink, view, left, SHEET.head + SHEET.title + tallest + 12, sizes[index].x);
     left += sizes[index].x + SHEET.gap;
   });
-  write(ink, `${CAUTION} ${content.origin}`, SHEET.margin, height - 16, { size: 11, colour: PALE_INK, width: width - 2 * SHEET.margin });
+  const rings = unknown.size > 0 && state.shown.some((layer) => RINGED.has(layer)) ? ` Rings: ${unknownText()}.` : "";
+  write(ink, `${CAUTION}${rings} ${content.origin}`, SHEET.margin, height - 16, { size: 11, colour: PALE_INK, width: width - 2 * SHEET.margin });
   return canvas;
 }
 
@@ -66,11 +67,17 @@ function drawMap(ink, { map }, layer) {
   const colours = spotColours(layer);
   ink.globalAlpha = state.opacity;
   for (let spot = 0; spot < content.nSpots; spot += 1) {
-    if (colours[spot] === null) continue;
+    const ringed = isRinged(layer, spot);
+    if (colours[spot] === null && !ringed) continue;
     const { x, y } = map.latLngToContainerPoint(placeOf(spot));
-    ink.fillStyle = colours[spot];
     ink.beginPath();
     ink.arc(x, y, radius, 0, 2 * Math.PI);
+    if (ringed) {
+      [ink.strokeStyle, ink.lineWidth] = [UNKNOWN.colour, UNKNOWN.width];
+      ink.stroke();
+      continue;
+    }
+    ink.fillStyle = colours[spot];
     ink.fill();
   }
   ink.globalAlpha = 1;

@@ -38,11 +38,17 @@ function showGene() {
 
 function drawLegend(index) {
   const view = viewOf(state.shown[index]);
-  byId(`legend-${index}`).replaceChildren(...legendParts(view));
+  byId(`legend-${index}`).replaceChildren(...legendParts(view), ...ringLegend(state.shown[index]));
   byId(`map-${index}`).setAttribute(
     "aria-label",
     `Map: ${view.title}. Arrow keys walk from spot to spot, Enter chooses a spot, plus and minus zoom, 0 shows all.`,
   );
+}
+
+/** What the rings are, where there are any. */
+function ringLegend(layer) {
+  if (unknown.size === 0 || !RINGED.has(layer)) return [];
+  return [make("span", { class: "rings" }, make("span", { class: "swatch unknown", "aria-hidden": "true" }), unknownText())];
 }
 
 function legendParts(view) {
@@ -85,7 +91,8 @@ function showPointed() {
 function spotText(spot, first) {
   const parts = spotValues(spot).map(([name, value]) => `${name.toLowerCase()} ${value}`);
   parts.sort((a, b) => Number(b.startsWith(first)) - Number(a.startsWith(first)));
-  return `Spot ${content.spots[spot]}: ${parts.join(", ")}`;
+  const caution = unknown.has(spot) ? " (it looks like nothing on the references: do not read its prediction)" : "";
+  return `Spot ${content.spots[spot]}: ${parts.join(", ")}${caution}`;
 }
 
 /**

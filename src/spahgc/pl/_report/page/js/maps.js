@@ -182,9 +182,12 @@ function followState(changed) {
 }
 
 function colourSpots(index) {
-  const colours = spotColours(state.shown[index]);
+  const layer = state.shown[index];
+  const colours = spotColours(layer);
+  const ring = { stroke: true, color: UNKNOWN.colour, weight: UNKNOWN.width };
   panels[index].circles.forEach((circle, spot) => {
-    circle.setStyle(colours[spot] === null ? { fill: false } : { fill: true, fillColor: colours[spot] });
+    const fill = colours[spot] === null ? { fill: false } : { fill: true, fillColor: colours[spot] };
+    circle.setStyle({ ...fill, ...(isRinged(layer, spot) ? ring : { stroke: false }) });
   });
 }
 

@@ -5,6 +5,7 @@
 /** Write the sections about the origin of the page. */
 function makeProvenance() {
   byId("subtitle").textContent = content.subtitle;
+  byId("summary").append(...content.summary.map((line) => make("li", {}, line)));
   byId("notes").append(...content.notes.map((note) => make("li", {}, note)));
   byId("provenance-body").append(
     ...content.provenance.map(({ title, rows, folded }) => {

@@ -36,10 +36,10 @@ function update(changes) {
   for (const listener of listeners) listener(changed);
 }
 
-/** Measured beside predicted; where nothing was measured, the prediction beside what is known of it. */
+/** Measured beside predicted; where nothing was measured, the prediction beside where it can be trusted. */
 function firstLayers() {
   if (hasLayer("measured")) return ["measured", "predicted"];
-  const beside = ["spread", "support", "domains"].find(hasLayer);
+  const beside = ["support", "spread", "domains"].find(hasLayer);
   return beside === undefined ? ["predicted"] : ["predicted", beside];
 }
 

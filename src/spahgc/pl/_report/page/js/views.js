@@ -16,6 +16,25 @@ const EXPLAINED = {
   support: "how well the references cover what a spot looks like",
 };
 
+/** Layers in which spots that look like nothing on the references have no colour, but a ring. */
+const RINGED = new Set(["predicted", "spread", "domains"]);
+
+/** Ring of such a spot: its colour, and its width in pixels. */
+const UNKNOWN = { colour: "#777777", width: 1.2 };
+
+const unknown = new Set(content.unknown);
+
+/** Whether a layer shows a spot as a ring. */
+function isRinged(layer, spot) {
+  return RINGED.has(layer) && unknown.has(spot);
+}
+
+/** What is said of these spots. */
+function unknownText() {
+  const look = unknown.size === 1 ? "spot looks" : "spots look";
+  return `${counted(unknown.size)} ${look} like nothing on the references`;
+}
+
 const PALETTES = { viridis: "Viridis", magma: "Magma", cividis: "Cividis" };
 
 /** Colours of a palette from low to high, as "#rrggbb". */
@@ -69,6 +88,10 @@ function viewOf(layer) {
  * @returns {Array<?string>}
  */
 function spotColours(layer) {
+  return allColours(layer).map((colour, spot) => (isRinged(layer, spot) ? null : colour));
+}
+
+function allColours(layer) {
   const n = content.nSpots;
   if (layer === "image") return new Array(n).fill(null);
   if (layer === "domains") return Array.from(arrays.domains, (code) => content.domains.colours[code] ?? null);
@@ -105,7 +128,7 @@ function trustText(gene) {
     const interval = `${formatted(trust.low[gene])} to ${formatted(trust.high[gene])}`;
     parts.push(
       isNumber(trust.pcc[gene])
-        ? `PCC ${formatted(trust.pcc[gene])} (95 % interval ${interval}) on references held out in turn`
+        ? `PCC ${formatted(trust.pcc[gene])} (95 % interval ${interval}) on references held out in turn, for ${content.forWhom}`
         : "no PCC is defined on the references",
     );
   }
