@@ -53,7 +53,7 @@ def slide(expected: dict[str, np.ndarray], cohort: list[AnnData]) -> AnnData:
 @pytest.fixture
 def bank(version: str, tmp_path: Path) -> Path:
     with tarfile.open(SAVED / version / "bank.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # 3.11.4
     return tmp_path / "bank.zarr"
 
 

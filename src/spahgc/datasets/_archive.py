@@ -1,7 +1,8 @@
 """Archives are unpacked member by member, each file whole or not at all, none outside the folder.
 
 ``pooch.Untar`` is not enough for them: it unpacks all members under their own names, leaves half a file where it is
-interrupted, and on Python 3.11 follows names that lead out of the folder. :mod:`tarfile` itself refuses those.
+interrupted, and on Python 3.11 follows names that lead out of the folder. Filters of :mod:`tarfile` refuse those from Python
+3.11.4 on; Debian 12 has an earlier one.
 """
 
 from __future__ import annotations
@@ -56,11 +57,10 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
                 target = destination(member.name) if member.isfile() else None
                 if target is None:
                     continue
-                safe = tarfile.data_filter(member.replace(name=target, deep=False), str(folder))
+                path = _inside(folder, target)
                 content = tar.extractfile(member)
-                if safe is None or content is None:
+                if content is None:
                     continue
-                path = folder / safe.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 decompress = member.name.endswith(GZIP) and not target.endswith(GZIP)
                 with written_whole(path) as part, part.open("wb") as file:
@@ -88,6 +88,14 @@ def unpack(archive: Path, folder: Path, destination: Callable[[str], str | None]
             "to another disk",
         ) from error
     archive.unlink(missing_ok=True)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Path of a file of that name in the folder; refuses one that lies outside of it."""
+    path = folder / name.lstrip("/\\")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise tarfile.ReadError(f"'{name}' would be extracted outside the destination")
+    return path
 
 
 def _copy(content: IO[bytes] | gzip.GzipFile, file: IO[bytes], allowed: int) -> int:
