@@ -68,13 +68,21 @@ class SpotsOnImage:
     """From these to pixels of the image."""
 
     @property
+    def polygons(self) -> list[Any] | None:
+        """Shapes in pixels as shapely has them, where all are polygons: all parts, with their holes."""
+        if self.to_image is None or not self._has_polygons:
+            return None
+        a = self.to_image
+        return list(self.geometry.affine_transform([*a[0, :2], *a[1, :2], *a[:2, 2]]))
+
+    @property
+    def _has_polygons(self) -> bool:
+        return self.geometry is not None and set(self.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
+
+    @property
     def outlines(self) -> Polygons | None:
         """Outlines in pixels, where all shapes are polygons; of several parts the largest."""
-        if (
-            self.geometry is None
-            or self.to_image is None
-            or not set(self.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
-        ):
+        if self.to_image is None or not self._has_polygons:
             return None
         parts = [max(getattr(shape, "geoms", [shape]), key=lambda part: part.area) for shape in self.geometry]
         return Polygons.of_rings([np.asarray(part.exterior.coords)[:, :2] for part in parts]).moved(self.to_image)
@@ -171,25 +179,6 @@ def spots_on_image(
         geometry=spots.geometry,
         to_image=chosen.matrix,
     )
-
-
-def outlines_on_image(sdata: SpatialData, table: AnnData) -> list[Any] | None:
-    """Polygons of the spots of a table in pixels of the image, in its order; ``None`` where its shapes are circles.
-
-    Image and coordinate system are those of :func:`spots_on_image`, whose errors this has.
-    """
-    spots = _spots_of(sdata, table)
-    shapes = sdata.shapes[spots.region]
-    if "radius" in shapes:
-        return None
-    matrix = _choose(sdata, spots, None, None)[0].matrix
-    geometry = shapes.geometry.iloc[_rows_of(shapes, spots.region, table.obs[_instance_key(table)])]
-    return list(geometry.affine_transform([*matrix[0, :2], *matrix[1, :2], *matrix[:2, 2]]))
-
-
-def _instance_key(table: AnnData) -> str:
-    annotated = annotation(table)
-    return "" if annotated is None else annotated.instance_key
 
 
 def spots_of_shapes(sdata: SpatialData, table: AnnData) -> NDArray[np.float64]:

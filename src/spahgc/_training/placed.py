@@ -9,8 +9,8 @@ import numpy as np
 
 from spahgc._linear.kernel import Kernel, KernelRidge, fit_kernel_ridge
 from spahgc._linear.place import Places, look_plus_place, look_times_place
+from spahgc._spots.pitch import spot_pitch
 from spahgc._spots.rows import slide_or_half
-from spahgc.pp._register.picture import spot_pitch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

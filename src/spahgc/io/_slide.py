@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import KDTree
 
 from spahgc._keys import UNS, Obs, Uns
+from spahgc._spots.pitch import spot_pitch
 from spahgc._validate import check_unique, quoted, user_path
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.image._brightfield import check_brightfield
@@ -188,7 +188,5 @@ def spot_table(spots: pd.DataFrame | ArrayLike, label: str = "spots") -> pd.Data
 
 def _diameter_px(xy: NDArray[np.float64]) -> float:
     """Diameter of spots of which only the centres are known."""
-    distinct = np.unique(xy, axis=0)
-    if len(distinct) < 2:
-        return LONE_SPOT_PX
-    return SPOT_OF_SPACING * float(np.median(KDTree(distinct).query(distinct, k=2)[0][:, 1]))
+    pitch = spot_pitch(xy)
+    return LONE_SPOT_PX if pitch is None else SPOT_OF_SPACING * pitch

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from spahgc._spots.pitch import spot_pitch
 from spahgc.image._mpp import check_mpp
 
 Floats = NDArray[np.float64]
@@ -301,7 +302,7 @@ def measured_scale(
         record["spot_diameter_um"] = array.spot_um
         return Scale(resolution, array.spot_um / resolution, record)
     record["spot_diameter"] = "unknown, drawn as half the pitch"
-    nearest = pitch_px if pitch_px is not None else _nearest_px(xy)
+    nearest = pitch_px if pitch_px is not None else spot_pitch(xy) or 1.0  # of a spot alone
     return Scale(resolution, DRAWN_DIAMETER * nearest, record)
 
 
@@ -352,9 +353,3 @@ def _pairs(places: Floats, step: float) -> NDArray[np.intp]:
 
 def _median_distance(xy: Floats, pairs: NDArray[np.intp]) -> float:
     return float(np.median(np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)))
-
-
-def _nearest_px(xy: Floats) -> float:
-    """Median distance of a spot to the nearest one, pixels; 1 for a spot alone."""
-    distinct = np.unique(xy, axis=0)
-    return float(np.median(KDTree(distinct).query(distinct, k=2)[0][:, 1])) if len(distinct) > 1 else 1.0

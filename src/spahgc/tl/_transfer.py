@@ -44,14 +44,13 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.pp._bank.references import check_target_apart, target_look, target_spots
+from spahgc.tl._trust_record import LOW_SUPPORT
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 UNKNOWN = "unknown"
 """Label where the references show nothing like the spot."""
-MIN_SUPPORT = 0.05
-"""Support below which a label is unknown: further out than all but a twentieth of the reference spots."""
 MAX_SPOTS = 20_000
 """Labelled reference spots, evenly from each slide, of which the experts learn: with more they would only take longer."""
 MAX_LABELS = 200
@@ -87,7 +86,7 @@ def transfer(
     keys: str | Sequence[str],
     embedding: str | None = None,
     key_added: str = "spahgc",
-    min_support: float = MIN_SUPPORT,
+    min_support: float = LOW_SUPPORT,
     table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | SpatialData | None:

@@ -15,7 +15,6 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from scipy.spatial import KDTree
 
 from spahgc._keys import UNITS, UNS, Obs, Uns, Var
 from spahgc._slides.categories import categories_of, category_colours, stored_colours
@@ -24,6 +23,7 @@ from spahgc._slides.resolution import recorded_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import placed_table
 from spahgc._slides.tables import is_spatialdata, table_of
+from spahgc._spots.pitch import spot_pitch
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -164,10 +164,8 @@ def _places(
 
 
 def _diameter(xy: NDArray[np.float64]) -> float:
-    distinct = np.unique(xy, axis=0)
-    if len(distinct) < 2:
-        return LONE_SPOT_PX
-    return DIAMETER_OF_PITCH * float(np.median(KDTree(distinct).query(distinct, k=2)[0][:, 1]))
+    pitch = spot_pitch(xy)
+    return LONE_SPOT_PX if pitch is None else DIAMETER_OF_PITCH * pitch
 
 
 def _name(table: AnnData, library: Library | None) -> str:

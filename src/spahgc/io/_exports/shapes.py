@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from spahgc._keys import Obsm
 from spahgc._slides.polygons import shapes_of
-from spahgc._slides.spatialdata import outlines_on_image
+from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.tables import is_spatialdata, table_of
+from spahgc._spots.pitch import spot_pitch
 from spahgc._validate import quoted
 from spahgc.io._exports.content import Content
 
@@ -34,7 +34,7 @@ def spot_outlines(
     if given is not None:
         return _of_names(content, given)
     if is_spatialdata(data) and data.images:
-        polygons = outlines_on_image(data, table_of(data, table_key, "the slide"))
+        polygons = spots_on_image(data, table_of(data, table_key, "the slide")).polygons
         if polygons is not None:
             return polygons
     if Obsm.polygons in content.table.obsm:
@@ -101,10 +101,10 @@ def _cells(xy: NDArray[np.float64], outlines: list[Any] | None) -> NDArray[Any]:
     import shapely
 
     points = shapely.points(xy)
-    distinct = np.unique(xy, axis=0)
-    if len(distinct) < 2:
+    distinct, pitch = np.unique(xy, axis=0), spot_pitch(xy)
+    if pitch is None:
         return np.asarray(outlines if outlines is not None else shapely.buffer(points, 1.0), dtype=object)
-    reach = REACH_OF_PITCH * float(np.median(KDTree(distinct).query(distinct, k=2)[0][:, 1]))
+    reach = REACH_OF_PITCH * pitch
     around = shapely.box(*(xy.min(axis=0) - 2 * reach), *(xy.max(axis=0) + 2 * reach))
     parts = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(distinct), extend_to=around))
     spot, part = shapely.STRtree(parts).query(points, predicate="intersects")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import KDTree
 
+from spahgc._spots.pitch import spot_pitch
 from spahgc.image._source import Pixels
 
 Matrix = NDArray[np.float64]
@@ -95,14 +96,6 @@ class Picture:
         x, y = (float(value) for value in record["origin"])
         known = {name: float(record[name]) for name in ("mpp", "pitch_px") if record.get(name) is not None}
         return cls(rgb, inside, (x, y), float(record["scale"]), **known)
-
-
-def spot_pitch(xy: NDArray[np.float64]) -> float | None:
-    """Median distance of spots to their nearest neighbour; ``None`` where there are no two places."""
-    places = np.unique(xy, axis=0)
-    if len(places) < 2:
-        return None
-    return float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))
 
 
 def cut_picture(

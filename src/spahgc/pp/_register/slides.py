@@ -18,11 +18,12 @@ from spahgc._slides.measured import MeasuredSlide
 from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.tables import is_spatialdata
+from spahgc._spots.pitch import spot_pitch
 from spahgc._validate import check_coordinates, user_path
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._source import Pixels
-from spahgc.pp._register.picture import MAX_SIDE_PX, REACH_PITCHES, Picture, cut_picture, spot_pitch
+from spahgc.pp._register.picture import MAX_SIDE_PX, REACH_PITCHES, Picture, cut_picture
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
