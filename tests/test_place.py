@@ -82,6 +82,18 @@ def test_what_lies_at_the_same_place_is_told_where_the_look_tells_nothing(block,
     assert Uns.place not in record(blind)
 
 
+def test_sections_that_lie_on_each_other_prove_nothing_of_a_new_patient(block, stranger, preset):
+    references, rng = [*block[1:3], stranger], np.random.default_rng(0)
+    seen = rng.normal(size=(40, 12))
+    for slide, patient in zip(references, "AAB", strict=True):
+        slide.obs["patient"] = patient
+        slide.obsm[EMBEDDING] = (np.log1p(slide.X) @ seen + 5 * rng.normal(size=(150, 12))).astype(np.float32)
+    placed = sp.tl.fit(references, embedding=EMBEDDING, preset=preset, trust=False)
+    by_patient = sp.tl.fit(references, embedding=EMBEDDING, preset=replace(preset, place=False), trust=False)
+    assert placed.experts.placed and placed.experts.new_patient == by_patient.experts.weights
+    assert placed.experts.weights != by_patient.experts.weights
+
+
 def test_place_ignores_the_targets_own_counts(block, preset):
     target, *refs = block
     expected = sp.tl.predict(target, refs, embedding=EMBEDDING, preset=preset, copy=True)

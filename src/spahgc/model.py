@@ -276,8 +276,13 @@ class SpaHGC:
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
         by_place, place = self._by_place(experts, nodes, spots, by_slide)
-        blended = experts.blend(views, known | by_place, placed=bool(by_place))
-        return blended / size, neighbors, attention, place
+        shares = experts.weights_for(placed=bool(by_place), new_patient=self.is_new_patient(spots))
+        return experts.blend(views, known | by_place, shares) / size, neighbors, attention, place
+
+    def is_new_patient(self, spots: Spots) -> bool:
+        """Whether a target names patients, and the references others; where either is silent nobody knows."""
+        known = set(bank_patients(self.bank).values())
+        return not spots.own_reference and bool(spots.patients and known) and spots.patients.isdisjoint(known)
 
     def _by_place(
         self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
@@ -431,7 +436,14 @@ class SpaHGC:
             xy, places, known = found
             placed = fit_placed(seen, xy, features, places, nodes.components.scores, known)
         trained = Trained(
-            nodes, self.networks, experts, self.parameters, placed, self._bank_spots, self._reference_graph
+            nodes,
+            self.networks,
+            experts,
+            self.parameters,
+            placed,
+            self.is_new_patient(spots),
+            self._bank_spots,
+            self._reference_graph,
         )
         if not trained.linear:
             raise ValueError(
@@ -509,8 +521,8 @@ class SpaHGC:
             return None
         return self.trust.support(spots.z, in_float(as_rows(self.bank.obsm[self.embedding])))
 
-    def record(self) -> dict[str, Any]:
-        """What is needed to repeat a prediction, in types that ``uns`` can hold."""
+    def record(self, *, new_patient: bool = False) -> dict[str, Any]:
+        """What is needed to repeat a prediction, of a new patient or not, in types that ``uns`` can hold."""
         return (
             bank_record(self.bank)
             | {
@@ -521,12 +533,13 @@ class SpaHGC:
                 "versions": self.versions,
             }
             | ({Uns.losses: loss_columns(self.history)} if self.history else {})
-            | ({} if self.experts is None else self._record_of_experts(self.experts))
+            | ({} if self.experts is None else self._record_of_experts(self.experts, new_patient))
         )
 
-    def _record_of_experts(self, experts: Experts) -> dict[str, Any]:
-        n_references = self.bank.obs[Obs.slide].nunique()
-        return {Uns.experts: dict(experts.weights), Uns.experts_proven: n_references > 1}
+    def _record_of_experts(self, experts: Experts, new_patient: bool) -> dict[str, Any]:
+        weights = experts.weights_for(placed=False, new_patient=new_patient)
+        held_out = set(bank_patients(self.bank).values()) if new_patient else set(self.references)
+        return {Uns.experts: dict(weights), Uns.experts_proven: len(held_out) > 1}
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the model: ``network.safetensors``, ``model.json`` and ``bank.h5ad``, all or nothing.

@@ -731,6 +731,8 @@ class Spots:
         Of a target that was measured in part, the name under which its measured part stands among the references.
     registration
         Of a target, how references lie on it by name, where that was found or given before.
+    patients
+        Of a target, who it is of, as far as it names them.
     """
 
     z: Any
@@ -741,6 +743,7 @@ class Spots:
     picture: Any = None
     own_reference: str | None = None
     registration: Any = None
+    patients: frozenset[str] = frozenset()
 
     def __getitem__(self, chosen: np.ndarray) -> Spots:
         return Spots(self.z[chosen], self.xy[chosen], self.slide[chosen], self.y[chosen], self.transcriptome[chosen])

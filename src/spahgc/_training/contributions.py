@@ -101,6 +101,8 @@ class Trained:
         All numbers of the fit.
     placed
         Experts of place that were fitted for the target; empty where no reference lies on it.
+    new_patient
+        Whether the target is of no patient of the references.
     bank
         Reads the spots of the references, with the columns of their embedding that are looked at.
     rs_graph
@@ -112,6 +114,7 @@ class Trained:
     experts: Experts | None
     parameters: Parameters
     placed: Mapping[str, PlacedExpert]
+    new_patient: bool
     bank: Callable[[], Spots]
     rs_graph: Callable[[], csr_matrix]
 
@@ -119,7 +122,7 @@ class Trained:
     def weights(self) -> dict[str, float]:
         """Of what is averaged."""
         if self.experts is not None:
-            weights = self.experts.placed if self.placed else self.experts.weights
+            weights = self.experts.weights_for(placed=bool(self.placed), new_patient=self.new_patient)
             return {name: weights[name] for name in (*EXPERTS, *PLACE_EXPERTS) if weights.get(name)}
         share = self.parameters.graph_share if self.networks else 0.0
         if not self.parameters.line:

@@ -16,7 +16,7 @@ from spahgc._training.placed import PLACE_EXPERTS
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, PLACED = f"{EXPERTS}weights.", f"{EXPERTS}placed."
+WEIGHTS, PLACED, NEW_PATIENT = f"{EXPERTS}weights.", f"{EXPERTS}placed.", f"{EXPERTS}new_patient."
 KERNEL_PARTS = ("landmarks", "coefficients", "penalties", "slopes")
 MAX_SUM_ERROR = 1e-6
 """Of the weights, whose sum is 1."""
@@ -44,8 +44,15 @@ def broken_experts(tensors: Mapping[str, Tensor], experts: Sequence[str]) -> str
         return f"the weights by place are of {sorted(placed)}, expected are {sorted([*experts, *PLACE_EXPERTS])}"
     if placed and not (min(placed.values()) >= 0 and abs(sum(placed.values()) - 1) <= MAX_SUM_ERROR):
         return f"the weights by place are {placed}, expected are numbers from 0 on whose sum is 1"
+    new = {
+        name.removeprefix(NEW_PATIENT): float(part) for name, part in tensors.items() if name.startswith(NEW_PATIENT)
+    }
+    if new and {*new} != {*experts}:
+        return f"the weights for a new patient are of {sorted(new)}, expected are {sorted(experts)}"
+    if new and not (min(new.values()) >= 0 and abs(sum(new.values()) - 1) <= MAX_SUM_ERROR):
+        return f"the weights for a new patient are {new}, expected are numbers from 0 on whose sum is 1"
     for name in experts:
-        unused = not weights[name] and not placed.get(name)
+        unused = not any(found.get(name) for found in (weights, placed, new))
         problem = None if name in (LINE, GRAPH) or unused else _broken_expert(name, tensors)
         if problem is not None:
             return f'the expert "{name}" {problem}'

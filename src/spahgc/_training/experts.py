@@ -39,6 +39,11 @@ N_PENALTY_COMPONENTS = 4
 SEE_OVERALL = (KERNEL_OVERALL, PERCEPTRON_OVERALL)
 """Experts that see features standardised over all references; the others see them standardised by slide."""
 
+UNSEEN_PATIENT_SHARE = 0.5
+"""Weight of ``"kernel_overall"`` for a new patient where the references are of one, beside what sections of that one prove: they
+do not tell how patients differ. Found on spinal cords, each mouse predicted from the sections of another one
+(``benchmarks/NOTES.md``)."""
+
 
 def unproven_shares(experts: Sequence[str]) -> dict[str, float]:
     """Weights where a single reference leaves nothing to hold out: equal shares of what sees features by slide.
@@ -49,6 +54,14 @@ def unproven_shares(experts: Sequence[str]) -> dict[str, float]:
     """
     heard = [name for name in experts if name not in SEE_OVERALL] or list(experts)
     return {name: 1 / len(heard) if name in heard else 0.0 for name in experts}
+
+
+def unseen_patient_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights for a new patient from those that sections of a single patient prove; the same without ``"kernel_overall"``."""
+    if KERNEL_OVERALL not in weights:
+        return dict(weights)
+    constant = UNSEEN_PATIENT_SHARE
+    return {name: (1 - constant) * weight + constant * (name == KERNEL_OVERALL) for name, weight in weights.items()}
 
 
 class Expert(Protocol):
@@ -98,12 +111,15 @@ class Experts:
         To features that are standardised over all references; ``None`` where no expert looks at them.
     placed
         Weights of all experts, those of place among them, for a target on which a reference lies.
+    new_patient
+        Weights for a target that is of no patient of the references, where these name theirs.
     """
 
     fitted: Mapping[str, KernelRidge | PerceptronExpert]
     weights: Mapping[str, float]
     axes: ImageAxes | None
     placed: Mapping[str, float]
+    new_patient: Mapping[str, float]
 
     def views(self, spots: Spots, by_slide: np.ndarray) -> Views:
         """What the experts see of a target's spots, of which features by slide are known."""
@@ -111,17 +127,22 @@ class Experts:
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
-        return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
+        return any(weights.get(expert, 0.0) > 0 for weights in (self.weights, self.placed, self.new_patient))
 
-    def blend(self, views: Views, known: Mapping[str, np.ndarray], *, placed: bool = False) -> np.ndarray:
+    def weights_for(self, *, placed: bool, new_patient: bool) -> Mapping[str, float]:
+        """Weights for a target: that a reference lies on it tells more than of whom it is."""
+        return self.placed if placed else self.new_patient if new_patient else self.weights
+
+    def blend(self, views: Views, known: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
         """Weighted sum of what all experts say, spots x components; line, graph and experts of place are ``known``."""
-        said = {name: expert.predict(views.of(name)) for name, expert in self.fitted.items()} | dict(known)
-        return weighted_sum(self.placed if placed else self.weights, said)
+        said = {name: part.predict(views.of(name)) for name, part in self.fitted.items() if weights.get(name)}
+        return weighted_sum(weights, said | dict(known))
 
     def to_arrays(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """Plain arrays by name, without the features of the nodes where a kernel has these as its landmarks."""
         arrays = {f"weights.{name}": np.array(weight) for name, weight in self.weights.items()}
         arrays |= {f"placed.{name}": np.array(weight) for name, weight in self.placed.items()}
+        arrays |= {f"new_patient.{name}": np.array(weight) for name, weight in self.new_patient.items()}
         for name, expert in self.fitted.items():
             arrays |= {f"{name}.{part}": array for part, array in _arrays_of(expert).items() if array is not features}
         if self.axes is not None:
@@ -139,8 +160,11 @@ class Experts:
                 is_network = name in (PERCEPTRON, PERCEPTRON_OVERALL)
                 fitted[name] = _perceptron_of(parts) if is_network else KernelRidge(**{"landmarks": features, **parts})
         axes = arrays_with_prefix("axes.", arrays)
-        placed = {name: weight.item() for name, weight in arrays_with_prefix("placed.", arrays).items()}
-        return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None, placed)
+        placed, new_patient = (
+            {name: weight.item() for name, weight in arrays_with_prefix(prefix, arrays).items()}
+            for prefix in ("placed.", "new_patient.")
+        )
+        return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None, placed, new_patient or weights)
 
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -237,10 +261,12 @@ class Proof:
         What the experts said of every reference without having seen it.
     views
         What the experts see of the references.
-    axes, placed
+    axes, placed, new_patient
         See :class:`Experts`.
     lays
         How the references lie on each other; ``None`` where place has no part in it.
+    by_patient
+        What the experts said of patients held out as a whole; ``None`` where the references do not name two.
     """
 
     weights: dict[str, float]
@@ -248,15 +274,17 @@ class Proof:
     views: Views
     axes: ImageAxes | None
     placed: dict[str, float]
+    new_patient: dict[str, float]
     lays: Lays | None
+    by_patient: Answers | None
 
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
-        return self.weights.get(expert, 0.0) > 0 or self.placed.get(expert, 0.0) > 0
+        return any(weights.get(expert, 0.0) > 0 for weights in (self.weights, self.placed, self.new_patient))
 
-    def weights_without(self, rows: np.ndarray, *, placed: bool = False) -> dict[str, float]:
+    def weights_without(self, rows: np.ndarray, *, placed: bool = False, new_patient: bool = False) -> dict[str, float]:
         """Weights that the references prove without some spots, whose own residuals then choose nothing."""
-        answers = self.answers
+        answers = self.by_patient if new_patient and self.by_patient is not None else self.answers
         others = np.setdiff1d(np.flatnonzero(answers.folds != NEVER), rows)
         weights = answers.weights(list(self.weights), others)
         return answers.weights_by_place(others, weights) if placed else weights
@@ -305,11 +333,20 @@ def prove_experts(
     on_each_other = lays is not None and any(pair.used for pair in lays.pairs.values())
     folds = folds_of(groups_of(spots, None if on_each_other else patients))
     heard = [name for name in parameters.experts if not _is_single(spots) or unproven_shares(parameters.experts)[name]]
-    answers = ask_experts(heard, folds, spots, views, node_features, parameters, lays=lays, seed=seed, device=device)
-    everything = np.arange(len(spots))
+
+    def ask(folds: np.ndarray, lays: Lays | None) -> Answers:
+        return ask_experts(heard, folds, spots, views, node_features, parameters, lays=lays, seed=seed, device=device)
+
+    answers, everything = ask(folds, lays), np.arange(len(spots))
     weights = answers.weights(parameters.experts, everything)
     placed = {} if lays is None else answers.weights_by_place(everything, weights)
-    return Proof(weights, answers, views, axes, placed, lays)
+    by_patient, new_patient = None, weights
+    if patients is not None and len(np.unique(patients)) > 1:
+        by_patient = ask(folds_of(patients), None) if on_each_other else answers
+        new_patient = by_patient.weights(parameters.experts, everything)
+    elif patients is not None and not answers.is_single:
+        new_patient = unseen_patient_weights(weights)
+    return Proof(weights, answers, views, axes, placed, new_patient, lays, by_patient)
 
 
 def ask_experts(
@@ -428,7 +465,7 @@ def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: i
     apart = (LINE, GRAPH, *PLACE_EXPERTS)
     names = [name for name in {**proof.weights, **proof.placed} if proof.uses(name) and name not in apart]
     fitted = {name: fit_expert(name, views.of(name), node_features.components, spots, seed) for name in names}
-    return Experts(fitted, proof.weights, proof.axes, proof.placed)
+    return Experts(fitted, proof.weights, proof.axes, proof.placed, proof.new_patient)
 
 
 def _graph_scores(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spahgc._linear.held_out import NEVER, folds_of, folds_of_sections
+from spahgc._linear.held_out import NEVER, folds_of_sections
 from spahgc._linear.trust import PATIENT, PLACED, SECTION
 from spahgc._spots.rows import slide_or_half
 from spahgc._training.experts import Answers, Proof, ask_experts
@@ -58,11 +58,8 @@ class Cases:
             if placed.any():
                 yield PLACED, _only(answers.panel(self._placed_without), placed)
             del answers, of_sections
-        if self.patients is not None and len(np.unique(self.patients)) > 1:
-            folds = folds_of(self.patients)
-            proven = self.proof.answers
-            answers = proven if np.array_equal(folds, proven.folds) else self._ask(folds)
-            yield PATIENT, answers.panel(self.proof.weights_without)
+        if self.proof.by_patient is not None:
+            yield PATIENT, self.proof.by_patient.panel(self._new_patient_without)
 
     def _sections(self) -> tuple[Answers, np.ndarray] | None:
         """Answers for sections of which another one of the patient stayed, and which spots these are."""
@@ -97,6 +94,9 @@ class Cases:
             device=self.device,
         )
         return answers
+
+    def _new_patient_without(self, rows: np.ndarray) -> dict[str, float]:
+        return self.proof.weights_without(rows, new_patient=True)
 
     def _placed_without(self, rows: np.ndarray) -> dict[str, float]:
         return self.proof.weights_without(rows, placed=True)

@@ -69,7 +69,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     r"trust\.support\.(anchors|distances)": ("anchors",),
     r"trust\.support\.(centre|weight)": ("dim",),
     r"trust\.support\.blocks": ("any", 2),
-    r"experts\.(weights|placed)\.\w+": (1,),
+    r"experts\.(weights|placed|new_patient)\.\w+": (1,),
     r"experts\.kernel\.landmarks": ("landmarks", "any"),
     r"experts\.kernel\.coefficients": ("landmarks", "components"),
     r"experts\.kernel_overall\.landmarks": ("landmarks overall", "any"),

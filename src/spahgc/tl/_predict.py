@@ -15,7 +15,7 @@ from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, say, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
-from spahgc._slides.patients import with_groups
+from spahgc._slides.patients import patients_of, with_groups
 from spahgc._slides.split import placed_table, placed_tables
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
@@ -266,6 +266,7 @@ def predict(
             _check_place(spots, bank, parameters, method)
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+    spots = replace(spots, patients=frozenset(patients_of(target, group)))
     drift = look_of_target(spots, bank if model is None else model.bank)
     if place is False:
         spots = replace(spots, picture=None, registration=None, own_reference=None)
@@ -273,7 +274,7 @@ def predict(
     if model is not None:
         prediction = in_place(predict_spots(model, spots, device=device, support=trust), rows)
         prediction = prediction if part is None else _outside(prediction, part)
-        record = model.record() | {
+        record = model.record(new_patient=model.is_new_patient(spots)) | {
             "method": method,
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,

@@ -669,12 +669,13 @@ def embedding_blocks(bank: AnnData) -> tuple[tuple[int, int], ...]:
 
 
 def target_spots(target: AnnData, key: str) -> Spots:
-    """Positions and embedding of a target, read and checked, and nothing else of it."""
+    """Positions, embedding and patients of a target, read and checked, and nothing else of it."""
     check_anndata(target, "the target")
     xy = check_coordinates(target, "the target")
     check_single_slide(target, "the target")
     z = in_float(embedding_matrix(target, key, "the target"))
     spots = Spots.without_expression(z, xy, picture=stored_picture(target, xy, "the target"))
+    spots = replace(spots, patients=frozenset(patients_of(target)))
     made = target.uns.get(UNS, {}).get(Uns.registration)
     return spots if made is None else replace(spots, registration=pairs_of_record(made))
 

@@ -8,7 +8,7 @@ import uuid
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from spahgc._many.children import end_with
 from spahgc._parameters import NETWORK, find_preset
 from spahgc._settings import progress_bar, settings
 from spahgc._slides.measured import MeasuredSlide
+from spahgc._slides.patients import patients_of
 from spahgc._spots.rows import Spots
 from spahgc._validate import quoted
 from spahgc.model import fit_bank, predict_spots
@@ -167,10 +168,11 @@ def make_folds(
         known = {name: slide for name, slide in (unmeasured or {}).items() if name in train | test}
         for label, spec in specs.items():
             targets = {
-                name: Spots.without_expression(
-                    slide.embedding(spec["embedding"]),
-                    slide.xy,
-                    picture=measured_picture(slide),
+                name: replace(
+                    Spots.without_expression(
+                        slide.embedding(spec["embedding"]), slide.xy, picture=measured_picture(slide)
+                    ),
+                    patients=frozenset(patients_of(slide.adata)),
                 )
                 for name, slide in held_out.items()
             }
