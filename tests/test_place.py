@@ -130,6 +130,27 @@ def test_place_true_is_refused_for_a_method_without_places(block, method):
         sp.tl.predict(target, refs, embedding=EMBEDDING, method=method, place=True)
 
 
+def test_the_kernel_alone_knows_places_too(block, preset):
+    target, *refs = block
+    arguments = {"refs": refs, "embedding": EMBEDDING, "method": "kernel"}
+    sp.tl.predict(target, **arguments)
+    assert record(target)["method"] == "kernel" and record(target)["place"]["known"]
+    assert set(record(target)["experts"]) == {"kernel"}
+    assert "spahgc_std" not in target.layers and "spahgc_cv_pcc" not in target.var
+    placed = pearson(target)
+    sp.tl.predict(target, **arguments, place=False)
+    assert "place" not in record(target) and placed > pearson(target) + 0.2
+
+
+def test_the_kernel_without_a_place_is_the_baseline(block, stranger):
+    arguments = {"embedding": EMBEDDING, "method": "kernel", "copy": True}
+    without = sp.tl.predict(stranger, block[1:], **arguments)
+    refused = sp.tl.predict(stranger, block[1:], **arguments, place=False)
+    np.testing.assert_array_equal(without.layers["spahgc"], refused.layers["spahgc"])
+    with pytest.raises(ValueError, match="place=True, but no reference lies on the target"):
+        sp.tl.predict(stranger, block[1:], **arguments, place=True)
+
+
 def test_another_word_for_place_is_refused(block):
     with pytest.raises(ValueError, match=r"place='yes' is not known\. Pass \"auto\", True or False"):
         sp.tl.predict(block[0], block[1:], embedding=EMBEDDING, place="yes")

@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._keys import Obs, Uns
-from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
+from spahgc._parameters import KERNEL, METHODS, NETWORK, PRESETS, Parameters, find_preset
 from spahgc._settings import limited_threads, resolve_device, say, settings, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
@@ -40,7 +40,7 @@ from spahgc.pp._bank.references import (
     target_spots,
 )
 from spahgc.pp._compare.choose import check_number, choose_references
-from spahgc.pp._register.lays import free_name, lays_of_target
+from spahgc.pp._register.lays import Lays, free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._case import target_case
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 BYTES_PER_GB = 1e9
 MIN_LEVEL, MAX_LEVEL = 0.5, 0.99
 """Levels of intervals that references held out can tell."""
+PLACED_KERNEL = replace(PRESETS["default"], experts=(KERNEL,))
+"""Of ``method="kernel"`` for a target on which a reference lies."""
 BASELINE_WIDTH = 128
 """Principal components, or so, onto which a baseline brings the embedding of every spot."""
 
@@ -104,9 +106,9 @@ def predict(
         - ``"ridge_components"``: the same features, onto 20 components of the transcriptome;
         - ``"kernel"``: kernel ridge regression with the arc-cosine kernel (Cho and Saul 2009) on those features, onto 30
           components, each with a penalty and a slope from references held out in turn; exact up to 3,000 reference spots,
-          beyond that through 1,500 landmarks among them. It looks at no place: with
-          ``preset=sp.Parameters.preset("default", experts=("kernel",))`` the default is this regression alone, with place where
-          it is known;
+          beyond that through 1,500 landmarks among them. Where references lie on the target (``place``) it is the kernel of
+          the default, with theirs of place as far as references held out prove them. In a cross-validation it is a baseline,
+          and looks at no place;
         - ``"mlp"``: a network of two hidden layers on those features;
         - ``"bleep"``: contrastive retrieval after BLEEP (Xie et al., NeurIPS 2023);
         - ``"deepspot"``: five deep-set networks after DeepSpot (Nonchev et al., medRxiv 2025): the spot, the sum over its
@@ -266,6 +268,9 @@ def predict(
             _check_place(spots, bank, parameters, method)
         if method == NETWORK:
             model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+        elif method == KERNEL and place is not False and _lies_on_a_reference(spots, bank):
+            trust = False
+            model = fit_bank(bank, preset=PLACED_KERNEL, seed=seed, device=resolve_device(device), trust=trust)
     spots = replace(spots, patients=frozenset(patients_of(target, group)))
     drift = look_of_target(spots, bank if model is None else model.bank)
     if place is False:
@@ -389,10 +394,11 @@ def _chosen(target: AnnData, refs: Any, n: int | None, embedding: str | None) ->
 
 def _check_place(spots: Spots, bank: AnnData, parameters: Parameters, method: str) -> None:
     """Refuse a target on which no reference lies, before anything is trained."""
-    if not parameters.place or method != NETWORK:
-        raise ValueError('place=True has no part in this prediction: pass preset="default" and method="spahgc".')
-    name, others = free_name("target", bank_pictures(bank)), bank_pictures(bank)
-    lays = lays_of_target(name, spots.picture, others, spots.registration)
+    if method != KERNEL and (not parameters.place or method != NETWORK):
+        raise ValueError(
+            'place=True has no part in this prediction: pass preset="default" and method="spahgc", or method="kernel".'
+        )
+    lays = _lays(spots, bank)
     if not spots.own_reference and not any(pair.used for pair in lays.pairs.values()):
         reasons = "; ".join(f"{reference}: {pair.why}" for (_, reference), pair in lays.pairs.items())
         detail = reasons or "the slides store no images to tell by"
@@ -400,6 +406,16 @@ def _check_place(spots: Spots, bank: AnnData, parameters: Parameters, method: st
             f"place=True, but no reference lies on the target ({detail}). Pass a transform that you know to spahgc.pp.register "
             'first, or place="auto".'
         )
+
+
+def _lays(spots: Spots, bank: AnnData) -> Lays:
+    """How the references lie on the target."""
+    others = bank_pictures(bank)
+    return lays_of_target(free_name("target", others), spots.picture, others, spots.registration)
+
+
+def _lies_on_a_reference(spots: Spots, bank: AnnData) -> bool:
+    return bool(spots.own_reference) or any(pair.used for pair in _lays(spots, bank).pairs.values())
 
 
 def _outside(prediction: Prediction, part: MeasuredPart) -> Prediction:
