@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -146,9 +146,9 @@ def fit_kernel_ridge(
     n_landmarks
         Landmarks, evenly from each slide.
     """
-    chosen = None if len(x) <= max_exact else even_rows(slide, n_landmarks)
+    through = None if len(x) <= max_exact else Through.fit(x, y, slide, kernel, even_rows(slide, n_landmarks))
     errors, moments = np.zeros((len(PENALTIES), y.shape[1])), np.zeros((2, len(PENALTIES), y.shape[1]))
-    for rows, predicted in held_out(x, y, slide, kernel, chosen):
+    for rows, predicted in held_out(x, y, slide, kernel) if through is None else through.held_out(x, slide, kernel):
         truth = y[rows]
         for i, each in enumerate(predicted):
             errors[i] += np.square(truth - each).sum(axis=0)
@@ -157,46 +157,114 @@ def fit_kernel_ridge(
     with_truth, own = moments[:, best, columns]
     slopes = np.clip(np.divide(with_truth, own, out=np.zeros_like(own), where=own > 0), 0, MAX_SLOPE)
     penalties = np.array(PENALTIES)[best]
-    whole = decompose(x, y, kernel, chosen)
+    whole = decompose(x, y, kernel) if through is None else through.decompose()
     return KernelRidge(whole.landmarks, whole.solve(penalties) * slopes, penalties, slopes)
 
 
 def held_out(
-    x: np.ndarray, y: np.ndarray, slide: np.ndarray, kernel: Kernel, landmarks: np.ndarray | None
-) -> Sequence[tuple[np.ndarray, list[np.ndarray]]]:
+    x: np.ndarray, y: np.ndarray, slide: np.ndarray, kernel: Kernel
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Spots of each group of slides by number, and what the others say of them with each of the penalties."""
-    found = []
-    names = np.unique(slide)
-    for group in np.array_split(names, min(MAX_GROUPS, len(names))):
+    for group in groups_of_slides(slide):
         inside = np.isin(slide, group)
         rows, others = np.flatnonzero(inside), np.flatnonzero(~inside)
-        known = decompose(x[others], y[others], kernel, None if landmarks is None else _positions(landmarks, others))
+        known = decompose(x[others], y[others], kernel)
         scores = known.scores(x[rows], kernel)
         unit = known.penalty_unit
-        found.append((rows, [scores @ (known.products / (known.values + p * unit)[:, None]) for p in PENALTIES]))
-    return found
+        yield rows, [scores @ (known.products / (known.values + p * unit)[:, None]) for p in PENALTIES]
 
 
-def decompose(x: np.ndarray, y: np.ndarray, kernel: Kernel, landmarks: np.ndarray | None) -> Decomposed:
-    """Of all spots, or through the kernel to some of them by number."""
-    if landmarks is None:
-        values, vectors = np.linalg.eigh(kernel(x, x))
-        return Decomposed(x, vectors, np.maximum(values, 0), vectors.T @ y)
-    return decompose_through(x, y, kernel, x[landmarks])
+def groups_of_slides(slide: np.ndarray) -> list[np.ndarray]:
+    """Names of the slides that are held out together."""
+    names = np.unique(slide)
+    return np.array_split(names, min(MAX_GROUPS, len(names)))
+
+
+def decompose(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> Decomposed:
+    """Of all spots."""
+    values, vectors = np.linalg.eigh(kernel(x, x))
+    return Decomposed(x, vectors, np.maximum(values, 0), vectors.T @ y)
 
 
 def decompose_through(x: np.ndarray, y: np.ndarray, kernel: Kernel, known: np.ndarray) -> Decomposed:
     """Of all spots through the kernel to landmarks, whose features are ``known``."""
-    values, vectors = np.linalg.eigh(kernel(known, known))
-    kept = values > MIN_VALUE * values[-1]
-    whitened = vectors[:, kept] / np.sqrt(values[kept])
-    squares, with_y = np.zeros([whitened.shape[1]] * 2), np.zeros((whitened.shape[1], y.shape[1]))
-    for rows in blocks_of(len(x)):
-        scores = kernel(x[rows], known) @ whitened
-        squares += scores.T @ scores
-        with_y += scores.T @ y[rows]
-    values, turn = np.linalg.eigh(squares)
-    return Decomposed(known, whitened @ turn, np.maximum(values, 0), turn.T @ with_y)
+    return Through.fit(x, y, np.zeros(len(x)), kernel, known=known).decompose()
+
+
+@dataclass(frozen=True)
+class Through:
+    """Spots seen through the kernel to landmarks, summed over each group of slides, so that any of them can be left out.
+
+    The spots are gone through once, not once for every group. Landmarks are those of all slides, also where their slide is left
+    out: they are places in what spots look like, and what was measured there is in the sums alone.
+
+    Parameters
+    ----------
+    landmarks
+        Their features, landmarks x features.
+    whitened
+        From the kernel to them to axes on which it is the product of scores, landmarks x axes.
+    squares, products
+        Of each group: products of the scores, axes x axes, and of scores and responses, axes x responses.
+    sizes
+        Spots of each group.
+    """
+
+    landmarks: np.ndarray
+    whitened: np.ndarray
+    squares: list[np.ndarray]
+    products: list[np.ndarray]
+    sizes: list[int]
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray,
+        slide: np.ndarray,
+        kernel: Kernel,
+        chosen: np.ndarray | None = None,
+        *,
+        known: np.ndarray | None = None,
+    ) -> Through:
+        """Of spots ``x`` with responses ``y``; landmarks are ``chosen`` among them, or have the features ``known``."""
+        landmarks = x[chosen] if known is None else known
+        values, vectors = np.linalg.eigh(kernel(landmarks, landmarks))
+        kept = values > MIN_VALUE * values[-1]
+        whitened = vectors[:, kept] / np.sqrt(values[kept])
+        squares, products, sizes = [], [], []
+        for group in groups_of_slides(slide):
+            rows = np.flatnonzero(np.isin(slide, group))
+            sizes.append(len(rows))
+            squares.append(np.zeros([whitened.shape[1]] * 2))
+            products.append(np.zeros((whitened.shape[1], y.shape[1])))
+            for block in blocks_of(len(rows)):
+                part = rows[block]
+                scores = kernel(x[part], landmarks) @ whitened
+                squares[-1] += scores.T @ scores
+                products[-1] += scores.T @ y[part]
+        return cls(landmarks, whitened, squares, products, sizes)
+
+    def decompose(self, without: int | None = None) -> Decomposed:
+        """Of all groups, or of all but one."""
+        kept = [i for i in range(len(self.sizes)) if i != without]
+        values, turn = np.linalg.eigh(np.sum([self.squares[i] for i in kept], axis=0))
+        products = np.sum([self.products[i] for i in kept], axis=0)
+        return Decomposed(self.landmarks, self.whitened @ turn, np.maximum(values, 0), turn.T @ products)
+
+    def held_out(
+        self, x: np.ndarray, slide: np.ndarray, kernel: Kernel
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """As :func:`held_out`."""
+        for i, group in enumerate(groups_of_slides(slide)):
+            rows, known = np.flatnonzero(np.isin(slide, group)), self.decompose(without=i)
+            # Fewer spots are seen through as many landmarks: the penalty is that of as many landmarks a spot.
+            unit = known.penalty_unit * sum(self.sizes) / (sum(self.sizes) - self.sizes[i])
+            columns = [known.basis @ (known.products / (known.values + p * unit)[:, None]) for p in PENALTIES]
+            predicted = np.empty((len(rows), len(PENALTIES) * self.products[0].shape[1]))
+            for block in blocks_of(len(rows)):
+                predicted[block] = kernel(x[rows[block]], self.landmarks) @ np.hstack(columns)
+            yield rows, np.hsplit(predicted, len(PENALTIES))
 
 
 def even_rows(slide: np.ndarray, n: int) -> np.ndarray:
@@ -207,8 +275,3 @@ def even_rows(slide: np.ndarray, n: int) -> np.ndarray:
         rows = np.flatnonzero(slide == name)
         chosen.append(rng.choice(rows, max(1, round(share * len(rows))), replace=False))
     return np.sort(np.concatenate(chosen))
-
-
-def _positions(landmarks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Where those landmarks that are among some spots stand among them."""
-    return np.flatnonzero(np.isin(others, landmarks))
