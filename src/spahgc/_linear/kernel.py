@@ -146,9 +146,15 @@ def fit_kernel_ridge(
     n_landmarks
         Landmarks, evenly from each slide.
     """
-    through = None if len(x) <= max_exact else Through.fit(x, y, slide, kernel, even_rows(slide, n_landmarks))
     errors, moments = np.zeros((len(PENALTIES), y.shape[1])), np.zeros((2, len(PENALTIES), y.shape[1]))
-    for rows, predicted in held_out(x, y, slide, kernel) if through is None else through.held_out(x, slide, kernel):
+    if len(x) <= max_exact:
+        whole = decompose(x, y, kernel)
+        folds = held_out(whole, y, slide)
+    else:
+        through = Through.fit(x, y, slide, kernel, even_rows(slide, n_landmarks))
+        whole = through.decompose()
+        folds = through.held_out(x, slide, kernel)
+    for rows, predicted in folds:
         truth = y[rows]
         for i, each in enumerate(predicted):
             errors[i] += np.square(truth - each).sum(axis=0)
@@ -157,21 +163,35 @@ def fit_kernel_ridge(
     with_truth, own = moments[:, best, columns]
     slopes = np.clip(np.divide(with_truth, own, out=np.zeros_like(own), where=own > 0), 0, MAX_SLOPE)
     penalties = np.array(PENALTIES)[best]
-    whole = decompose(x, y, kernel) if through is None else through.decompose()
     return KernelRidge(whole.landmarks, whole.solve(penalties) * slopes, penalties, slopes)
 
 
-def held_out(
-    x: np.ndarray, y: np.ndarray, slide: np.ndarray, kernel: Kernel
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Spots of each group of slides by number, and what the others say of them with each of the penalties."""
+def held_out(whole: Decomposed, y: np.ndarray, slide: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Spots of each group of slides by number, and what the others say of them with each of the penalties.
+
+    No kernel is decomposed again without them. What a ridge regression of all spots misses of some of them is
+    :math:`I - H` times what it misses once it is fitted without these, where :math:`H` are their own rows and columns of the
+    matrix that takes responses to fitted values (leave-one-out by the hat matrix, Allen 1974, for groups).
+
+    Parameters
+    ----------
+    whole
+        The kernel between all spots.
+    y
+        Spots x responses.
+    slide
+        Name of each spot's slide.
+    """
+    diagonal = np.square(whole.basis) @ whole.values
     for group in groups_of_slides(slide):
-        inside = np.isin(slide, group)
-        rows, others = np.flatnonzero(inside), np.flatnonzero(~inside)
-        known = decompose(x[others], y[others], kernel)
-        scores = known.scores(x[rows], kernel)
-        unit = known.penalty_unit
-        yield rows, [scores @ (known.products / (known.values + p * unit)[:, None]) for p in PENALTIES]
+        rows = np.flatnonzero(np.isin(slide, group))
+        unit = np.delete(diagonal, rows).mean() or 1.0  # the penalty is a share of what the others' own kernel has
+        of_rows, predicted = whole.basis[rows], []
+        for penalty in PENALTIES:
+            shares = of_rows * (whole.values / (whole.values + penalty * unit))
+            missed = np.eye(len(rows)) - shares @ of_rows.T
+            predicted.append(y[rows] - np.linalg.solve(missed, y[rows] - shares @ whole.products))
+        yield rows, predicted
 
 
 def groups_of_slides(slide: np.ndarray) -> list[np.ndarray]:
