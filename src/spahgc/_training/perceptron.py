@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ WIDTH = 256
 DROPOUT = 0.5
 SETTINGS = BatchSettings(epochs=150, batch_spots=64, learning_rate=3e-4, weight_decay=1e-2)
 """Of its training; the number of epochs is the one that serves a reference held out best."""
+MAX_STEPS, MIN_EPOCHS = 5_000, 4
+"""Steps beyond which no epoch is begun, so that the time does not grow with the references: 150 epochs up to 2,133 spots,
+fewer where there are more, and :data:`MIN_EPOCHS` at the least."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def fit_perceptron(x: np.ndarray, components: GeneComponents, spots: Spots, seed
         spots,
         x,
         y,
-        SETTINGS,
+        _settings(len(x)),
         seed,
     )
     return PerceptronExpert(network, components.size)
@@ -70,6 +73,12 @@ def fit_perceptron(x: np.ndarray, components: GeneComponents, spots: Spots, seed
 def new_perceptron(inputs: int, outputs: int) -> Perceptron:
     """A perceptron of the size that the expert has."""
     return Perceptron(inputs, outputs, width=WIDTH, dropout=DROPOUT)
+
+
+def _settings(n_spots: int) -> BatchSettings:
+    """Those of a training on so many spots."""
+    epochs = MAX_STEPS * SETTINGS.batch_spots // max(n_spots, 1)
+    return replace(SETTINGS, epochs=min(max(epochs, MIN_EPOCHS), SETTINGS.epochs))
 
 
 def _outputs(network: Perceptron, x: np.ndarray) -> np.ndarray:
