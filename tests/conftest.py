@@ -20,6 +20,28 @@ import spahgc as sp
 from spahgc._parameters import EXPERTS, PRESETS, Parameters
 
 EMBEDDING = "X_sim"
+LONG_FILES = (
+    "test_docs_howto.py",
+    "test_readme.py",
+    "test_register.py",
+    "test_ended_processes.py",
+    "test_distributed.py",
+    "test_cli_ways.py",
+    "test_killed.py",
+    "test_races.py",
+    "test_fuzz.py",
+    "test_full_disk.py",
+    "test_contributions.py",
+    "test_trust_cases.py",
+    "test_her2st.py",
+    "test_place.py",
+    "test_saving.py",
+    "test_damaged_matrices.py",
+    "test_cli.py",
+    "test_cli_commands.py",
+    "test_privacy.py",
+)
+"""Files of 20 seconds and more, whatever the number of their tests. Begun last, one of them would keep a single process busy."""
 RECORD = {
     "name": "sim",
     "revision": "1",
@@ -33,6 +55,18 @@ RECORD = {
     "precision": "fp32",
     "context": "patch",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist take files in the order of the collection instead of that of their numbers of tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; all others stay in their order."""
+    place = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG_FILES)))
 
 
 @pytest.fixture(autouse=True)

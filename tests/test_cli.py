@@ -17,6 +17,7 @@ from PIL import Image
 
 import spahgc as sp
 from spahgc import cli
+from spahgc._parameters import PRESETS
 
 
 def _cohort_files() -> Any:
@@ -51,7 +52,10 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert run(capsys, "--version") == (0, f"{sp.__version__}\n", "")
 
 
-def test_demo_writes_slide_scores_and_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_demo_writes_slide_scores_and_figure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, quick_default: sp.Parameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "default", quick_default)
     folder = tmp_path / "demo"
     code, out, err = run(capsys, "--quiet", "demo", "--output", folder, "--spots", 24, "--device", "cpu")
     assert code == 0, err

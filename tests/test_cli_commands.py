@@ -71,11 +71,16 @@ def tiny(weights: Path) -> list[object]:
     return ["--encoder", "test_vit", "--checkpoint", weights, "--device", "cpu"]
 
 
+@pytest.fixture(scope="module")
+def _plain() -> list[AnnData]:
+    return sp.datasets.simulated(n_slides=2, n_patients=1, n_spots=24, n_genes=20)
+
+
 @pytest.fixture
-def plain(tmp_path: Path) -> list[Path]:
+def plain(_plain: list[AnnData], tmp_path: Path) -> list[Path]:
     """Two slides with pixels and without an embedding."""
     paths = []
-    for place, slide in enumerate(sp.datasets.simulated(n_slides=2, n_patients=1, n_spots=24, n_genes=20)):
+    for place, slide in enumerate(_plain):
         paths.append(tmp_path / f"plain{place}.h5ad")
         slide.write_h5ad(paths[-1])
     return paths

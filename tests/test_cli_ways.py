@@ -431,7 +431,7 @@ def case(tmp_path: Path) -> Path:
     """A plain image of tissue, and a folder of measured slides."""
     from PIL import Image
 
-    slides = sp.datasets.simulated(3, n_patients=3, n_spots=40, n_genes=30, seed=1)
+    slides = sp.datasets.simulated(3, n_patients=3, n_spots=24, n_genes=30, seed=1)
     (library,) = slides[0].uns["spatial"].values()
     Image.fromarray(library["images"]["hires"]).save(tmp_path / "case.png")
     (tmp_path / "refs").mkdir()
@@ -518,7 +518,7 @@ def test_a_run_reads_folders_of_visium_as_references(
     capsys: pytest.CaptureFixture[str], case: Path, tmp_path: Path
 ) -> None:
     folders = []
-    for place, slide in enumerate(sp.datasets.simulated(2, n_patients=2, n_spots=60, n_genes=30, seed=5)):
+    for place, slide in enumerate(sp.datasets.simulated(2, n_patients=2, n_spots=24, n_genes=30, seed=5)):
         folders.append(tmp_path / f"run_{place}")
         slide_files.write_visium(folders[-1], slide)
     arguments = ["-o", tmp_path / "out", "--mpp", "0.8", "--no-context", "--method", "ridge", "--device", "cpu"]

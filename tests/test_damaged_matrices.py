@@ -170,18 +170,40 @@ def overwrite(path: Path, name: str, value: int, where: int = -1) -> None:
         root.close()
 
 
-@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
-@pytest.mark.parametrize("value", [10**8, -(10**8)])
-def test_the_shell_refuses_a_slide_whose_counts_point_elsewhere(refs, tmp_path: Path, ending: str, value: int) -> None:
-    path = tmp_path / f"slide{ending}"
-    slide = refs[0].copy()
+SHELL = """
+import os, sys
+from spahgc import cli, io, tl  # once for all of them
+
+tl.predict, io.visium
+for path in sys.argv[1:]:
+    if not os.fork():
+        os.dup2(os.open(f"{path}.stderr", os.O_CREAT | os.O_WRONLY), 2)
+        cli.main(["predict", "--target", path, "--reference", path, "--output", f"{path}.predicted.h5ad"])
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+ELSEWHERE = [(value, ending) for value in (10**8, -(10**8)) for ending in (".h5ad", ".zarr")]
+
+
+@pytest.fixture(scope="module")
+def pointing_elsewhere(_cohort, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], tuple[Path, int]]:
+    """Slides with an index that points elsewhere, each with the status of a process of the shell that predicted it."""
+    folder, slide = tmp_path_factory.mktemp("elsewhere"), _cohort[1].copy()
     slide.X = csr_matrix(slide.X)
-    (slide.write_h5ad if ending == ".h5ad" else slide.write_zarr)(path)
-    overwrite(path, "X/indices", value)
-    code = "import sys; from spahgc import cli; cli.main(['predict', '--target', sys.argv[1], '--reference', sys.argv[1], '--output', sys.argv[2]])"
-    done = in_a_process(code, path, tmp_path / "out.h5ad")
-    assert done.returncode == 2, done
-    assert "cannot be read: the sparse matrix X is damaged: indices from" in done.stderr
+    paths = []
+    for value, ending in ELSEWHERE:
+        paths.append(folder / f"slide{value}{ending}")
+        (slide.write_h5ad if ending == ".h5ad" else slide.write_zarr)(paths[-1])
+        overwrite(paths[-1], "X/indices", value)
+    statuses = in_a_process(SHELL, *paths).stdout.split()
+    return {key: (path, int(status)) for key, path, status in zip(ELSEWHERE, paths, statuses, strict=True)}
+
+
+@pytest.mark.parametrize(("value", "ending"), ELSEWHERE)
+def test_the_shell_refuses_a_slide_whose_counts_point_elsewhere(pointing_elsewhere, value: int, ending: str) -> None:
+    path, status = pointing_elsewhere[value, ending]
+    said = Path(f"{path}.stderr").read_text()
+    assert status == 2, said
+    assert "cannot be read: the sparse matrix X is damaged: indices from" in said
     with pytest.raises(ValueError, match="the sparse matrix X is damaged"):
         (read_h5ad if ending == ".h5ad" else read_zarr)(path, "the slide", "Copy it again.")
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,11 +175,24 @@ def test_processes_without_work_are_warned_of() -> None:
 # -------------------------------------------------------------------------------------------------------- many slides
 
 
+@contextmanager
+def forked_from(context: Any, modules: list[str]) -> Iterator[None]:
+    """Processes of the context find these modules loaded; afterwards, as before, what dask asks for."""
+    context.set_forkserver_preload(modules)
+    yield
+    context.set_forkserver_preload(["distributed"])
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """Two workers, each a process of one thread."""
+    """Two workers, each a process of one thread; they are forked off a process that has loaded the libraries once."""
     distributed = pytest.importorskip("distributed")
+    import dask
+    from distributed.utils import get_mp_context
+
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        forked_from(get_mp_context(), ["distributed", "torch", "anndata", "spahgc.tl._predict_many"]),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -54,7 +54,7 @@ def run(page: str, *, n_blocks: int | None = None, **given: Any) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def _slides() -> list[AnnData]:
-    slides = sp.datasets.simulated(3, n_patients=3, n_spots=24, n_genes=20, n_domains=2, seed=1)
+    slides = sp.datasets.simulated(3, n_patients=3, n_spots=20, n_genes=20, n_domains=2, seed=1)
     for slide in slides:
         slide.var_names = [*GENES, *slide.var_names[len(GENES) :]]
     return slides

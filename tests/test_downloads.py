@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import random
 import subprocess
@@ -88,6 +89,27 @@ def started(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+TOGETHER = """
+import json, os, sys
+import pooch, requests, spahgc.datasets._download  # loading them takes longer than all the rest
+
+code, several = sys.argv[1:]
+children = []
+for arguments in json.loads(several):
+    children.append(os.fork())
+    if not children[-1]:
+        sys.argv[1:] = arguments
+        exec(code)
+        sys.exit(0)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
+
+def started_together(code: str, several: list[tuple[object, ...]]) -> subprocess.Popen[str]:
+    """A process for each of several lists of arguments; returns their parent, which fails if one of them does."""
+    return started(TOGETHER, code, json.dumps([[str(each) for each in arguments] for arguments in several]))
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, err = process.communicate(timeout=DEADLINE_S)
     return process.returncode, err
@@ -97,8 +119,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 def test_four_processes_that_want_one_file_get_it_whole(server: Any, tmp_path: Path, checksum: str) -> None:
     ready, path = [tmp_path / f"ready{n}" for n in range(PROCESSES)], tmp_path / "folder" / "file.bin"
     server.half_way = lambda: wait_for(lambda: all(file.exists() for file in ready))
-    processes = [started(RETRIEVE, URL, checksum, path, server.url, file) for file in ready]
-    assert [ended(process) for process in processes] == [(0, "")] * PROCESSES
+    parent = started_together(RETRIEVE, [(URL, checksum, path, server.url, file) for file in ready])
+    assert ended(parent) == (0, "")
     assert path.read_bytes() == CONTENT
     assert server.requests == [f"{HOST}/a/file.bin"], "one downloads, the others wait for it"
     assert {entry.name for entry in path.parent.iterdir()} <= {"file.bin", ".file.bin.sha256"}
@@ -295,11 +317,10 @@ def test_four_processes_fetch_a_cohort_that_is_one_archive(server: Any, tmp_path
     server.content[name] = buffer.getvalue()
     ready = [tmp_path / f"ready{n}" for n in range(PROCESSES)]
     server.half_way = lambda: wait_for(lambda: all(file.exists() for file in ready))
-    processes = [
-        started(FETCH, tmp_path / "cache", "cscc", section, server.url, file)
-        for section, file in zip(sections, ready, strict=True)
+    several = [
+        (tmp_path / "cache", "cscc", section, server.url, file) for section, file in zip(sections, ready, strict=True)
     ]
-    assert [ended(process) for process in processes] == [(0, "")] * PROCESSES
+    assert ended(started_together(FETCH, several)) == (0, "")
     assert server.requests == [name], "one downloads and unpacks, the others find what they want"
     found = {path.name for path in (tmp_path / "cache" / "cohorts" / "cscc").iterdir() if path.name[0] != "."}
     assert len(found) == 3 * len(sections)

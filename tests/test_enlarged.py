@@ -154,7 +154,7 @@ def test_organoids_go_from_the_hires_image_to_a_report(her2st, quick_default, tm
     for area in ("B1", "C1", "D1"):
         with pytest.warns(UserWarning, match=r"hires image alone, whose pixels are 4\.\d+ um wide"):
             whole = sp.io.visium(her2st.parent / "kidney_organoid" / area)
-        section = whole[:: whole.n_obs // 45].copy()
+        section = whole[:: whole.n_obs // 30].copy()
         with pytest.warns(UserWarning, match=r"its hires image is enlarged 6\.0 times"):
             sp.pp.embed(section, encoder=ENCODER, allow_upsampling=True)
         assert noted(section)["image"] == "hires image"

@@ -271,7 +271,7 @@ def test_four_slides_of_two_patients_are_predicted_banked_and_cross_validated(co
 
 def embedded(pixels, xy):
     slide = AnnData(np.zeros((len(xy), 1), np.float32), obsm={"spatial": np.asarray(xy, float)})
-    sp.pp.embed(slide, encoder="efficientnet_lite0", image=pixels, mpp=0.69, key_added="X", device="cpu")
+    sp.pp.embed(slide, encoder="efficientnet_lite0", image=pixels, mpp=0.69, context=False, key_added="X", device="cpu")
     return Look(slide.obsm["X"], slide.obsm["spatial"])
 
 

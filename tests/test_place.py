@@ -56,6 +56,12 @@ def block(_block: list[AnnData]) -> list[AnnData]:
     return [slide.copy() for slide in _block]
 
 
+@pytest.fixture(scope="module")
+def model(_block, preset) -> SpaHGC:
+    """Trained on all sections but the first."""
+    return sp.tl.fit([slide.copy() for slide in _block[1:]], embedding=EMBEDDING, preset=preset, device="cpu")
+
+
 @pytest.fixture
 def stranger() -> AnnData:
     base = sp.datasets.simulated(1, n_patients=1, n_spots=150, n_genes=40, seed=77)[0]
@@ -70,10 +76,10 @@ def record(adata: AnnData) -> dict:
     return adata.uns[UNS][Uns.predictions]["spahgc"]
 
 
-def test_what_lies_at_the_same_place_is_told_where_the_look_tells_nothing(block, preset):
-    target, *refs = block
-    blind = sp.tl.predict(target, refs, embedding=EMBEDDING, preset=preset, place=False, copy=True)
-    placed = sp.tl.predict(target, refs, embedding=EMBEDDING, preset=preset, copy=True)
+def test_what_lies_at_the_same_place_is_told_where_the_look_tells_nothing(block, model):
+    target = block[0]
+    blind = sp.tl.predict(target, model=model, place=False, copy=True)
+    placed = sp.tl.predict(target, model=model, copy=True)
     assert pearson(placed) > pearson(blind) + 0.2
     place = record(placed)[Uns.place]
     assert place["known"] and all(place["used"]) and place["moving"] == ["S1", "S2", "S3"]
@@ -102,10 +108,9 @@ def test_place_ignores_the_targets_own_counts(block, preset):
     np.testing.assert_array_equal(actual.layers["spahgc"], expected.layers["spahgc"])
 
 
-def test_a_slide_of_other_tissue_is_predicted_as_if_it_had_no_image(block, stranger, preset):
-    refs = block[1:]
-    expected = sp.tl.predict(stranger, refs, embedding=EMBEDDING, preset=preset, place=False, copy=True)
-    actual = sp.tl.predict(stranger, refs, embedding=EMBEDDING, preset=preset, copy=True)
+def test_a_slide_of_other_tissue_is_predicted_as_if_it_had_no_image(stranger, model):
+    expected = sp.tl.predict(stranger, model=model, place=False, copy=True)
+    actual = sp.tl.predict(stranger, model=model, copy=True)
     np.testing.assert_array_equal(actual.layers["spahgc"], expected.layers["spahgc"])
     place = record(actual)[Uns.place]
     assert not place["known"] and not any(place["used"])
@@ -156,9 +161,9 @@ def test_another_word_for_place_is_refused(block):
         sp.tl.predict(block[0], block[1:], embedding=EMBEDDING, place="yes")
 
 
-def test_a_transform_that_was_given_is_taken_where_no_image_tells(block, preset):
+def test_a_transform_that_was_given_is_taken_where_no_image_tells(block, preset, model):
     target, *refs = block
-    expected = sp.tl.predict(target, refs, embedding=EMBEDDING, preset=preset, copy=True)
+    expected = sp.tl.predict(target, model=model, copy=True)
     width = target.uns["spatial"]["S0"]["images"]["hires"].shape[1]
     width /= target.uns["spatial"]["S0"]["scalefactors"]["tissue_hires_scalef"]
     turned = np.array([[0, -1, width], [1, 0, 0], [0, 0, 1.0]])
@@ -172,14 +177,13 @@ def test_a_transform_that_was_given_is_taken_where_no_image_tells(block, preset)
     assert pearson(expected) > pearson(blind) + 0.1
 
 
-def test_a_saved_model_lays_its_references_on_a_target(block, preset, tmp_path: Path):
-    target, *refs = block
-    model = sp.tl.fit(refs, embedding=EMBEDDING, preset=preset)
+def test_a_saved_model_lays_its_references_on_a_target(block, model, tmp_path: Path):
+    target = block[0]
     model.save(tmp_path / "model")
-    loaded = SpaHGC.load(tmp_path / "model")
-    np.testing.assert_array_equal(loaded.predict(target), model.predict(target))
+    loaded, expected = SpaHGC.load(tmp_path / "model"), model.predict(target)
+    np.testing.assert_array_equal(loaded.predict(target), expected)
     sp.tl.predict(target, model=loaded, place=True)
-    np.testing.assert_array_equal(target[:, model.genes].layers["spahgc"], model.predict(target))
+    np.testing.assert_array_equal(target[:, model.genes].layers["spahgc"], expected)
 
 
 def test_one_reference_proves_nothing_and_is_used_with_fixed_shares(block, preset):

@@ -20,19 +20,36 @@ from spahgc._files import folder_written_whole, remove_leftovers, write_h5ad, wr
 from spahgc._training import model_files
 
 SAVED = Path(__file__).parent / "saved" / "0.1.0" / "paper"
-SAVER = """
-import sys
+SAVERS = """
+import os, sys
 import spahgc as sp
-model = sp.SpaHGC.load(sys.argv[1])
-model.seed = int(sys.argv[3])
+from spahgc import _files
+
+saved, folder, seeds, times, how, exchanges = sys.argv[1:]
+if exchanges == "False":
+    _files._renameat2 = lambda *_: False
+model = sp.SpaHGC.load(saved)
+starts, start = os.pipe()
+children = []
+for seed in seeds.split(","):
+    child = os.fork()  # loading torch takes longer than all the rest
+    if child:
+        children.append(child)
+        continue
+    model.seed = int(seed)
+    os.close(start)
+    os.read(starts, 1)
+    for _ in range(int(times)):
+        try:
+            model.save(folder, overwrite=how == "overwrite")
+            said = "saved"
+        except Exception as error:
+            said = f"{type(error).__name__} {error}"
+        os.write(1, f"{said}\\n".encode())  # a short line is written whole, whoever else writes
+    os._exit(0)
 print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(sys.argv[4])):
-    try:
-        model.save(sys.argv[2], overwrite=sys.argv[5] == "overwrite")
-        print("saved", flush=True)
-    except Exception as error:
-        print(type(error).__name__, error, flush=True)
+os.close(start)  # and all of them go on at once
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
@@ -41,28 +58,17 @@ def model() -> sp.SpaHGC:
     return sp.SpaHGC.load(SAVED)
 
 
-def savers(folder: Path, n: int, times: int, how: str) -> list[subprocess.Popen[str]]:
-    """Processes that save one model to one folder, all at once."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(SAVED), str(folder), str(number), str(times), how],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(n)
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    return processes
+def savers(folder: Path, seeds: tuple[int, ...], times: int, how: str, exchanges: bool = True) -> subprocess.Popen[str]:
+    """Processes that save one model under seeds of their own to one folder, all at once; the parent of all of them."""
+    given = [str(SAVED), str(folder), ",".join(map(str, seeds)), str(times), how, str(exchanges)]
+    parent = subprocess.Popen([sys.executable, "-c", SAVERS, *given], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "ready\n"
+    return parent
 
 
 def test_of_processes_that_save_without_overwrite_exactly_one_wins(tmp_path: Path) -> None:
-    said = [process.communicate()[0].strip() for process in savers(tmp_path / "model", 3, 1, "new")]
-    assert said.count("saved") == 1
+    said = savers(tmp_path / "model", (0, 1, 2), 1, "new").communicate()[0].splitlines()
+    assert len(said) == 3 and said.count("saved") == 1
     lost = [line for line in said if line != "saved"]
     assert all(line.startswith("FileExistsError") and "exists already" in line and "Errno" not in line for line in lost)
     assert 0 <= sp.SpaHGC.load(tmp_path / "model").seed < 3
@@ -73,27 +79,11 @@ def test_of_processes_that_save_without_overwrite_exactly_one_wins(tmp_path: Pat
 def test_a_model_can_be_loaded_while_others_replace_it(tmp_path: Path, model, exchanges: bool) -> None:
     folder = tmp_path / "model"
     model.save(folder)
-    code = SAVER
-    if not exchanges:
-        code = "from spahgc import _files\n_files._renameat2 = lambda *_: False\n" + SAVER
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(SAVED), str(folder), str(number), "8", "overwrite"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in (11, 12)
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
+    parent = savers(folder, (11, 12), 8, "overwrite", exchanges)
     seeds = set()
-    while any(process.poll() is None for process in processes):
+    while parent.poll() is None:
         seeds.add(sp.SpaHGC.load(folder).seed)
-    assert all(process.communicate()[0].split() == ["saved"] * 8 for process in processes)
+    assert parent.returncode == 0 and parent.communicate()[0].split() == ["saved"] * 16
     assert seeds <= {model.seed, 11, 12} and sp.SpaHGC.load(folder).seed in (11, 12)
     assert os.listdir(tmp_path) == ["model"]
 

@@ -16,13 +16,19 @@ from spahgc.tl._case import target_case
 LINEAR = Parameters(n_axes=8, n_components=4, weigh_genes=True, line=True, epochs=0)
 
 
-@pytest.fixture
-def slides() -> list[AnnData]:
-    """Five simulated slides of two patients."""
+@pytest.fixture(scope="module")
+def _slides() -> list[AnnData]:
     slides = sp.datasets.simulated(n_slides=5, n_patients=2, n_spots=60, n_genes=40, n_domains=3, seed=3)
     for slide in slides:
+        del slide.uns["spatial"]  # no reference is to be laid over another by its image
         slide.obsm["X_domains"] = slide.obsm["truth_domains"]
     return slides
+
+
+@pytest.fixture
+def slides(_slides: list[AnnData]) -> list[AnnData]:
+    """Five simulated slides of two patients; a fresh copy for each test."""
+    return [slide.copy() for slide in _slides]
 
 
 def told(slide: AnnData, refs: list[AnnData], **arguments) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +20,8 @@ pytest.importorskip("nbclient")
 FOLDER = Path(__file__).parents[1] / "tutorials"
 TEXTS = sorted(FOLDER.glob("[0-9]*.md"))
 N_TUTORIALS = 6
-MEASURED = "her2st"
-"""A tutorial whose code names it needs measured slides."""
+MEASURED = {"her2st", "als_spinal_cord"}
+"""A tutorial whose code names one of these folders needs measured slides."""
 
 
 def notebook_of(text: Path):
@@ -121,6 +122,16 @@ def test_every_tutorial_shows_a_figure_and_says_where_to_go_next(text: Path) -> 
     assert "## Where to go next" in headings[-1]
 
 
+def test_the_install_line_brings_jupyter_and_all_that_the_notebooks_need() -> None:
+    lines = (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    extras = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert lines[lines.index('pip install ".[tutorials]"') + 1].startswith("jupyter lab tutorials/")
+    brought = " ".join(extras["tutorials"])
+    needed = {word for line in lines if line.startswith("| [") for word in re.findall(r"`([\w-]+)`", line)}
+    assert needed >= {"domains", "enrich", "hd", "spatialdata", "squidpy"}
+    assert [word for word in ("jupyterlab", "jupytext", *needed) if word not in brought] == []
+
+
 def test_links_between_tutorials_lead_somewhere(text: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", text.read_text(encoding="utf-8"))
     assert targets
@@ -134,7 +145,7 @@ def test_a_tutorial_runs(
     # The kernel chooses its backend for figures by itself, unless the environment names one.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = renew.read_text(text)
-    if MEASURED in code_of(notebook):
+    if any(name in code_of(notebook) for name in MEASURED):
         folder = request.getfixturevalue("her2st")
         monkeypatch.setenv("SPAHGC_TEST_DATA", str(folder.parent))
     run = renew.execute(notebook, tmp_path)

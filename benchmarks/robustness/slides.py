@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -12,12 +13,14 @@ from anndata import AnnData
 from torch import nn
 
 import spahgc as sp
+from spahgc._training import perceptron
 from spahgc.encoders import Encoder, EncoderRecord
 
 EMBEDDING = "X_sim"
 N_SPOTS, N_GENES, SIDE_PX = 36, 24, 256
 PRESET = sp.Parameters.preset("default", width=16, layers=2, heads=2, epochs=2)
 """The default with a network that trains in no time."""
+perceptron.SETTINGS = replace(perceptron.SETTINGS, epochs=2)  # and so do the perceptrons beside it
 RECORD = EncoderRecord("small", "1", 8, 32, None, (0.5,) * 3, (0.2,) * 3, "bicubic", "mean", "fp32", "patch")
 
 

@@ -126,13 +126,16 @@ class _Windows:
         return sliding_window_view(np.pad(image, margin), (2 * margin + 1, 2 * margin + 1))[self.centres]
 
     def spectrum(self, windows: Floats) -> NDArray[np.complex64]:
-        """Fourier transform of each."""
-        return fft.rfft2(windows, (self.side, self.side))
+        """Fourier transform of each; the rows beyond the window are zero, and are not transformed one by one."""
+        rows = fft.rfft(windows, self.side, axis=2)
+        return fft.fft(rows, self.side, axis=1, overwrite_x=True)
 
     def sums(self, product: NDArray[np.complex64]) -> Floats:
-        """Sums of products at every shift."""
+        """Sums of products at every shift; rows of shifts out of reach are not transformed back."""
         n_shifts = 2 * self.reach + 1
-        return fft.irfft2(product, (self.side, self.side))[:, :n_shifts, :n_shifts]
+        rows = fft.ifft(product, axis=1, norm="forward")[:, :n_shifts]
+        found = fft.irfft(rows, self.side, axis=2, norm="forward")[:, :, :n_shifts]
+        return found * np.float32(1 / self.side**2)
 
     def correlate(self, here: Floats, there: Floats, mask_here: Floats, mask_there: Floats) -> Floats:
         """Masked, weighted correlation at every shift, mean over the channels; -1 where too little is compared."""
