@@ -100,7 +100,7 @@ def products(z: Any, width: int, n_compared: tuple[tuple[int, int], ...]) -> dic
 
 def predict(n: int, folder: Path, device: str) -> dict[str, float]:
     import spahgc as sp
-    from spahgc._linear.trust import MAX_ANCHORS
+    from spahgc._spots.support import MAX_ANCHORS
 
     model = sp.SpaHGC.load(folder)
     # The first call loads libraries: once, whatever the size.

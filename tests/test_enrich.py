@@ -16,7 +16,8 @@ from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, kstest
 
 import spahgc as sp
-from spahgc.tl._enrich import _null_variances, _scores, enrich
+from spahgc.tl._decoupler import scores as _scores
+from spahgc.tl._enrich import _null_variances, enrich
 from spahgc.tl._gene_sets import gene_sets, read_gmt
 
 

@@ -301,6 +301,12 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, content: bytes) -> Non
         sp.io.features(tmp_path / "case.pt")
 
 
+@pytest.mark.parametrize("changed", [{"patch_size": "wide"}, {"patch_size": [b"a"]}, {"patch_size_level0": "x"}])
+def test_an_attribute_that_is_no_number_is_said_to_be_none(tmp_path: Path, changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match='Attributes of "coords" are no numbers'):
+        sp.io.features(trident(tmp_path, **changed), mpp=0.25)
+
+
 @pytest.mark.parametrize("broken", [np.full((N, DIM), np.nan, np.float32), np.zeros((N, DIM), np.float32), VALUES[:-1]])
 def test_features_that_say_nothing_are_refused(tmp_path: Path, broken: np.ndarray) -> None:
     with pytest.raises(ValueError, match="NaN or infinite|is zero in all|29 rows of features and 30 places"):

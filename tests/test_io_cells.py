@@ -318,6 +318,16 @@ def test_damaged_tables_are_named(bundle: Path) -> None:
     table.assign(x_centroid=np.nan).to_parquet(bundle / "cells.parquet")
     with pytest.raises(ValueError, match="23 of 23 cells have no finite position"):
         sp.io.xenium(bundle)
+    table.assign(cell_area=[[1.0]] * len(table)).to_parquet(bundle / "cells.parquet")
+    with pytest.raises(ValueError, match='column "cell_area" holds no number for 23 cells'):
+        sp.io.xenium(bundle)
+    table.to_parquet(bundle / "cells.parquet")
+    outlines = pd.read_parquet(bundle / "cell_boundaries.parquet")
+    outlines.assign(vertex_y=outlines["vertex_y"].where(outlines.index > 2)).to_parquet(
+        bundle / "cell_boundaries.parquet"
+    )
+    with pytest.raises(ValueError, match="3 of its .* vertices are no finite numbers"):
+        sp.io.xenium(bundle, polygons=True)
     (bundle / "cells.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="the cells .* cannot be read"):
         sp.io.xenium(bundle)

@@ -289,6 +289,7 @@ SEVERAL_POSITIONAL = {
     "pp.register": "the slide and the references that are laid over it",
     "pp.use_embedding": "a slide and one of its keys",
     "tl.attribution": "a slide and one of its spots",
+    "tl.cell_types": "the slide and the signatures of its types",
     "tl.enrich": "a slide and the gene sets, as in decoupler",
     "tl.predict": "the slide and the references it is predicted from",
     "tl.transfer": "the slide and the references whose labels it gets",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 from anndata import AnnData
 
@@ -261,6 +262,64 @@ def _figure(gene: int) -> Callable[[Path], Any]:
     return run
 
 
+# --- for other programs
+
+
+def _export(write: Callable[..., Path], name: str, **options: Any) -> Callable[[Path], str]:
+    """Write the prediction of a model; of two seeds, so that the old differs from the new."""
+
+    def run(folder: Path, seed: int = 0) -> str:
+        again = {"overwrite": True} if "overwrite" in options and (folder / name).exists() else {}
+        genes = [predicted(seed).var_names[seed]]
+        named = {"genes": genes} if "genes" in options else {}
+        write(predicted(seed), folder / name, groups="domain" if seed == 0 else "array_row", **named, **again)
+        return _together(_exported(name)(folder))
+
+    return run
+
+
+def _exported(name: str) -> Callable[[Path], State]:
+    """The content of a file, or of everything in a folder together."""
+
+    def state(folder: Path) -> State:
+        path = folder / name
+        if not path.exists():
+            return {name: None}
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        return {name: fingerprint(*(f"{each.relative_to(folder)} {_content(each)}" for each in files))}
+
+    return state
+
+
+def _content(path: Path) -> str:
+    """Of a file; of an .h5ad what a reader finds, since HDF5 notes times."""
+    if path.suffix == ".h5ad":
+        adata = anndata.read_h5ad(path)
+        return fingerprint(adata.X, adata.obs_names, adata.var_names, *(adata.obsm[key] for key in sorted(adata.obsm)))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _export_operations() -> list[Operation]:
+    """Each new writer over what it wrote before."""
+    files: list[tuple[str, Callable[..., Path], str, tuple[str, ...]]] = [
+        ("write_geojson", sp.io.write_geojson, "case.geojson", ("genes",)),
+        ("write_loupe", sp.io.write_loupe, "groups.csv", ()),
+        ("write_xenium_explorer", sp.io.write_xenium_explorer, "groups.csv", ()),
+        ("write_cellxgene", sp.io.write_cellxgene, "case.h5ad", ("genes",)),
+        ("write_tissuumaps", sp.io.write_tissuumaps, "case_tissuumaps", ("genes", "overwrite")),
+    ]
+    if importlib.util.find_spec("vitessce") is not None:
+        files.append(("write_vitessce", sp.io.write_vitessce, "case_vitessce", ("genes", "overwrite")))
+    operations = []
+    for label, write, name, options in files:
+        run = _export(write, name, **dict.fromkeys(options))
+        old = functools.partial(run, seed=1)
+        operations.append(
+            Operation(f"{label} over another", run, _exported(name), lambda folder, old=old: old(folder) and None)
+        )
+    return operations
+
+
 # --- downloads
 
 
@@ -314,6 +373,7 @@ OPERATIONS = (
         "report over another", _report("new"), _hashes("page.html"), lambda folder: _report("old")(folder) and None
     ),
     Operation("figure over another", _figure(1), _hashes("figure.png"), lambda folder: _figure(0)(folder) and None),
+    *_export_operations(),
     Operation("download", _download, _hashes("cache/data.bin"), kept=("cache/.data.bin.part",)),
     *([Operation("index of a bank", _search_index, _bank_state, _prepare_one_bank)] if has_faiss() else []),
 )

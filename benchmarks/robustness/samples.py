@@ -174,6 +174,150 @@ def _read_tiles(folder: Path) -> str:
     return checked_slide(sp.pp.tile(folder / "slide.tif", mpp=0.8), counted=False)
 
 
+# --- cells, points and features of others
+
+
+def _cell_table() -> pd.DataFrame:
+    """Places of the spots of a slide as if they were cells."""
+    slide = slides.simulated()[0]
+    table = pd.DataFrame(slide.obsm["spatial"], columns=["x", "y"], index=[f"c{i}" for i in range(slide.n_obs)])
+    return table.assign(area=80.0)
+
+
+def _cell_polygons(factor: float) -> list[np.ndarray]:
+    """An octagon of 10 um around each cell, pixels times a factor."""
+    turns = np.linspace(0, 2 * np.pi, 9)
+    ring = np.column_stack([np.cos(turns), np.sin(turns)]) * 5 / slide_files.MPP
+    return [(xy + ring) * factor for xy in slides.simulated()[0].obsm["spatial"]]
+
+
+def _geojson(polygons: list[np.ndarray], **named: list[Any]) -> str:
+    """A FeatureCollection as QuPath and Space Ranger write it."""
+    features = [
+        {
+            "type": "Feature",
+            "properties": {name: values[i] for name, values in named.items()},
+            "geometry": {"type": "Polygon", "coordinates": [ring.tolist()]},
+        }
+        for i, ring in enumerate(polygons)
+    ]
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def _make_xenium(folder: Path) -> None:
+    slide, table, microns = slides.simulated()[0], _cell_table(), slide_files.MPP
+    (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": microns, "panel_name": "p"}))
+    slide_files.write_h5(folder / "cell_feature_matrix.h5", slide, list(table.index))
+    cells = pd.DataFrame(
+        {"cell_id": table.index, "x_centroid": table["x"] * microns, "y_centroid": table["y"] * microns}
+    )
+    cells.assign(cell_area=80.0).to_parquet(folder / "cells.parquet")
+    rings = _cell_polygons(microns)
+    vertices = pd.DataFrame(np.concatenate(rings), columns=["vertex_x", "vertex_y"])
+    vertices.insert(0, "cell_id", np.repeat(table.index, [len(ring) for ring in rings]))
+    vertices.to_parquet(folder / "cell_boundaries.parquet")
+    np.savetxt(folder / "he_imagealignment.csv", np.eye(3), delimiter=",")
+    Image.fromarray(slide_files.full_image(slide)).save(folder / "he.png")
+
+
+def _read_xenium(folder: Path) -> str:
+    found = sp.io.xenium(
+        folder, image=folder / "he.png", alignment=folder / "he_imagealignment.csv", polygons=True, library_id="S"
+    )
+    return _checked_cells(found)
+
+
+def _checked_cells(cells: AnnData) -> str:
+    """What holds of slides of cells beside that: areas, and outlines where there are some."""
+    if "area_um2" in cells.obs:  # where the resolution is known
+        area = cells.obs["area_um2"].to_numpy(np.float64)
+        require((np.isnan(area) | (area >= 0)).all(), "an area below 0")
+    outlines = cells.obsm["polygons"] if "polygons" in cells.obsm else np.empty(0)
+    require(not issparse(outlines) or np.isfinite(outlines.data).all(), "outlines that are not finite")
+    return checked_slide(cells) + fingerprint(outlines)
+
+
+def _make_cells(folder: Path) -> None:
+    slide, table = slides.simulated()[0], _cell_table()
+    counts = pd.DataFrame(slide.X.toarray().astype(int), index=table.index, columns=slide.var_names)
+    counts.rename_axis("cell").to_csv(folder / "counts.csv.gz")
+    table.rename_axis("cell").to_csv(folder / "places.csv")
+    (folder / "outlines.geojson").write_text(_geojson(_cell_polygons(1.0), cell_id=list(table.index)))
+    Image.fromarray(slide_files.full_image(slide)).save(folder / "he.png")
+
+
+def _read_cells(folder: Path) -> str:
+    files = [folder / name for name in ("counts.csv.gz", "places.csv", "he.png")]
+    return _checked_cells(sp.io.cells(*files, polygons=folder / "outlines.geojson", mpp=slide_files.MPP))
+
+
+def _make_segmented(folder: Path) -> None:
+    slide = slides.simulated()[0]
+    outputs = folder / RUN / "outs" / "segmented_outputs"
+    (outputs / "spatial").mkdir(parents=True)
+    names = [f"cellid_{i + 1:09d}-1" for i in range(slide.n_obs)]
+    slide_files.write_h5(outputs / "filtered_feature_cell_matrix.h5", slide, names, library=RUN)
+    slide_files.write_images(outputs / "spatial", slide_files.full_image(slide), microns_per_pixel=slide_files.MPP)
+    cells = _geojson(_cell_polygons(1.0), cell_id=list(range(1, slide.n_obs + 1)))
+    (outputs / "cell_segmentations.geojson").write_text(cells)
+    _shrink_images(folder)
+
+
+def _read_segmented(folder: Path) -> str:
+    return _checked_cells(sp.io.visium_hd(folder / RUN, cells=True, polygons=True))
+
+
+def _make_points(folder: Path) -> None:
+    (folder / "cells.geojson").write_text(_geojson(_cell_polygons(1.0), objectType=["cell"] * slides.N_SPOTS))
+    _cell_table().to_csv(folder / "points.csv", index=False)
+    Image.fromarray(slide_files.full_image(slides.simulated()[0])).save(folder / "he.png")
+
+
+def _read_points(folder: Path) -> str:
+    found = [
+        sp.pp.points(folder / "he.png", folder / name, mpp=slide_files.MPP) for name in ("cells.geojson", "points.csv")
+    ]
+    return "".join(checked_slide(slide, counted=False) for slide in found)
+
+
+def _make_regions(folder: Path) -> None:
+    slide = slides.simulated()[0]
+    corner, side = slide.obsm["spatial"].min(axis=0) - 20, np.ptp(slide.obsm["spatial"], axis=0) / 2 + 20
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    rings = [corner + side * (square + shift) for shift in ([0, 0], [1, 0])]
+    (folder / "regions.geojson").write_text(_geojson(rings, name=["left", "right"]))
+
+
+def _read_regions(folder: Path) -> str:
+    spots = sp.pp.pool(slides.simulated()[0], regions=folder / "regions.geojson")
+    require(
+        (spots.obs["n_pooled"] >= 0).all() and spots.obs["n_pooled"].sum() <= slides.N_SPOTS, "spots added up twice"
+    )
+    return fingerprint(spots.X, spots.obsm["spatial"], spots.obs_names)
+
+
+def _make_features(folder: Path) -> None:
+    import h5py
+
+    values = np.random.default_rng(0).normal(size=(12, 1024)).astype(np.float32)
+    corners = 512 * np.column_stack(np.divmod(np.arange(12), 4))
+    attributes = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20}
+    with h5py.File(folder / "case.h5", "w") as file:
+        named = {"name": "case", "savetodir": "20x_256px_0px_overlap/features_uni_v1"}
+        file.create_dataset("features", data=values).attrs.update(named)
+        file.create_dataset("coords", data=corners).attrs.update(attributes | {"overlap": 0})
+
+
+def _read_features(folder: Path) -> str:
+    target = sp.io.features(folder / "case.h5", encoder="uni", mpp=0.25)
+    z, xy = np.asarray(target.obsm["X_uni"]), np.asarray(target.obsm["spatial"])
+    require(z.shape == (target.n_obs, 1024) and np.isfinite(z).all(), f"features of shape {z.shape}")
+    require(xy.shape == (target.n_obs, 2) and np.isfinite(xy).all(), "positions that are none")
+    width = target.uns["spahgc"]["patch_um"]["X_uni"]
+    require(np.isfinite(width) and width > 0, f"patches {width} um wide")
+    return fingerprint(z, xy)
+
+
 # --- images
 
 
@@ -484,6 +628,12 @@ KINDS = (
     Kind("Visium HD, .parquet", _make_hd, _read_hd),
     Kind("Spatial Transcriptomics, .tsv", _make_st, _read_st),
     Kind("HEST, .h5ad and .json", _make_hest, _read_hest, skip=_only(".h5ad", ".json")),
+    Kind("Xenium, .h5 and .parquet", _make_xenium, _read_xenium, skip=_only(".xenium", ".h5", ".parquet", ".csv")),
+    Kind("cells of a table, .csv and GeoJSON", _make_cells, _read_cells, skip=_only(".gz", ".csv", ".geojson")),
+    Kind("Visium HD, segmented cells", _make_segmented, _read_segmented, skip=_only(".h5", ".json", ".geojson")),
+    Kind("points, GeoJSON and .csv", _make_points, _read_points, skip=_only(".geojson", ".csv")),
+    Kind("regions, GeoJSON", _make_regions, _read_regions),
+    Kind("features of TRIDENT, .h5", _make_features, _read_features),
     Kind("whole slide, given spots and grid", _make_slide, _read_whole_slide),
     Kind("whole slide, tiles", _make_slide, _read_tiles),
     Kind("image, TIFF in tiles", _make_image("image.tif", tile=(64, 64)), _read_image),

@@ -17,6 +17,9 @@ SPATIAL = "spatial"
 UNS = "spahgc"
 """``uns``: everything that is needed to repeat what the package wrote."""
 
+UNKNOWN = "unknown"
+"""Label of a spot of which nothing can be said: the references show nothing like it, or no type stands out."""
+
 PATCH_CONTEXT = "patch"
 """The `context` of an encoder record: the encoder sees the patch of a spot and nothing around it."""
 
@@ -69,6 +72,11 @@ class Obs:
     def domain(key: str) -> str:
         """Cluster of a spot by its predicted expression, categorical; ``"0"`` is the largest."""
         return f"{key}_domain"
+
+    @staticmethod
+    def cell_types(key: str) -> str:
+        """Cell type of a spot by its expression, categorical; ``obsm``: table of spots x types, the scores."""
+        return f"{key}_cell_types"
 
     @staticmethod
     def support(key: str) -> str:
@@ -225,6 +233,8 @@ class Uns:
     """How a grid of pseudo-spots was laid over the tissue of an image."""
     transfers = "transfers"
     """One record for each label or value that came from references, by its key."""
+    cell_types = "cell_types"
+    """One record of how cell types were scored for each name under which they stand in ``obs`` and ``obsm``."""
     pooled = "pooled"
     """Of a slide that was pooled: from what, how, and what was left out."""
     controls = "controls"

@@ -169,7 +169,11 @@ class Experts:
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
     """Sum of what experts with a weight say, times their weights; in one order, so that it is the same to the last bit."""
-    return np.sum([weights[name] * said[name] for name in (*EXPERTS, *PLACE_EXPERTS) if weights.get(name)], axis=0)
+    first, *others = [name for name in (*EXPERTS, *PLACE_EXPERTS) if weights.get(name)]
+    total = weights[first] * said[first]
+    for name in others:  # one after the other: of large slides not all products have room at once
+        total += weights[name] * said[name]
+    return total
 
 
 def _arrays_of(expert: KernelRidge | PerceptronExpert) -> dict[str, np.ndarray]:

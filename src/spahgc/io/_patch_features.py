@@ -94,12 +94,15 @@ def _of_trident(
         corners = corners[0]
     if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iuf":
         raise unreadable(path, "the features", f'"{COORDS}" has shape {corners.shape} and type {corners.dtype}', REMEDY)
+    matrix = _matrix(path, content[FEATURES])
+    with reading(path, "the features", f'Attributes of "{COORDS}" are no numbers. {REMEDY}'):
+        patch_px, input_px = _patch_px(said), int(said[AT_LEVEL]) if AT_LEVEL in said else None
     return PatchFeatures(
         TRIDENT,
-        _matrix(path, content[FEATURES]),
+        matrix,
         corners=corners.astype(np.float64),
-        patch_px=_patch_px(said),
-        input_px=int(said[AT_LEVEL]) if AT_LEVEL in said else None,
+        patch_px=patch_px,
+        input_px=input_px,
         encoder=_encoder_of_folder(attributes[FEATURES], path),
     )
 
@@ -168,16 +171,18 @@ def of_wsidata(sdata: SpatialData, key: str | None, path: Path) -> PatchFeatures
     table, tiles = sdata.tables[key], about.regions[0]
     spec, slide = dict(specs[tiles]), dict(sdata.attrs.get(SLIDE_PROPERTIES, {}))
     xy = spots_of_shapes(sdata, table)
-    patch_px = _base_width(spec)
-    mpp = slide.get("mpp")
+    with reading(path, "the features", f"Numbers of its {TILE_SPEC} or {SLIDE_PROPERTIES} are none. {REMEDY}"):
+        patch_px, mpp = _base_width(spec), None if slide.get("mpp") is None else float(slide["mpp"])
+        patch_um = None if spec.get("mpp") is None else float(spec["mpp"]) * float(spec["width"])
+        input_px = int(spec["width"]) if "width" in spec else None
     return PatchFeatures(
         LAZYSLIDE,
         _matrix(path, np.asarray(table.X.toarray() if hasattr(table.X, "toarray") else table.X)),
         corners=None if patch_px is None else xy - patch_px / 2,
         patch_px=patch_px,
-        mpp=None if mpp is None else float(mpp),
-        patch_um=None if spec.get("mpp") is None else float(spec["mpp"]) * float(spec["width"]),
-        input_px=int(spec["width"]) if "width" in spec else None,
+        mpp=mpp,
+        patch_um=patch_um,
+        input_px=input_px,
         encoder=key.removesuffix(f"_{tiles}"),
     )
 

@@ -221,7 +221,14 @@ def _read_cells(folder: Path) -> AnnData:
             f'no table of cells in "{folder}": neither {CELLS}.parquet nor {CELLS}.csv.gz is there, only {folder_content(folder)}. {REMEDY}'
         )
     counts = _read_counts(folder)
-    table = _read_table(file, "the cells", (CELL_ID, *CENTRE)).set_index(CELL_ID)
+    table = _read_table(file, "the cells", (CELL_ID, *CENTRE))
+    if CELL_AREA in table:
+        areas = pd.to_numeric(table[CELL_AREA], errors="coerce")
+        broken = int((areas.isna() & table[CELL_AREA].notna()).sum())
+        if broken:
+            raise unreadable(file, "the cells", f'column "{CELL_AREA}" holds no number for {broken} cells', REMEDY)
+        table = table.assign(**{CELL_AREA: areas})
+    table = table.set_index(CELL_ID)
     table.index.name = None
     refuse_repeated(table.index, f'cells in "{file}"', REMEDY)
     rows = table.index.get_indexer(counts.obs_names)
@@ -312,6 +319,9 @@ def _outline_file(folder: Path, polygons: bool | str) -> Path | None:
 def _read_outlines(path: Path, cells: pd.Index) -> Polygons:
     """Outlines in microns, one a cell; of a cell with several nuclei the largest."""
     table = _read_table(path, "the outlines", (CELL_ID, *VERTEX))
+    broken = int((~np.isfinite(table[list(VERTEX)].to_numpy(np.float64))).any(axis=1).sum())
+    if broken:
+        raise unreadable(path, "the outlines", f"{broken} of its {len(table)} vertices are no finite numbers", REMEDY)
     label = table["label_id"] if "label_id" in table else pd.Series(0, index=table.index)
     grouped = table.groupby([table[CELL_ID], label], sort=False)
     codes = grouped.ngroup().to_numpy()

@@ -6,6 +6,7 @@ everything but ``pl`` and ``cli``.
 """
 
 from spahgc.tl._attribution import attribution
+from spahgc.tl._cell_types import cell_types
 from spahgc.tl._cross_validation.cross_validate import CrossValidation, cross_validate
 from spahgc.tl._domains import domains
 from spahgc.tl._enrich import enrich
@@ -20,6 +21,7 @@ from spahgc.tl._trusted import trusted_genes
 __all__ = [
     "CrossValidation",
     "attribution",
+    "cell_types",
     "cross_validate",
     "domains",
     "enrich",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +13,13 @@ from spahgc._keys import UNS, Obsm, Uns
 from spahgc._settings import progress_bar, versions
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import quoted
-from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, Net, gene_sets
+from spahgc.tl._decoupler import METHODS, MLM, ULM, check_independent, require_decoupler, weight_matrix
+from spahgc.tl._decoupler import scores as _scores
+from spahgc.tl._gene_sets import Net, gene_sets
 from spahgc.tl._prediction import check_new_key, predicted_expression, reference_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-ULM, MLM, ZSCORE = METHODS = ("ulm", "mlm", "zscore")
 
 CHUNK_VALUES = 5_000_000
 """Scores of permuted pathways that are held at a time (40 MB)."""
@@ -130,7 +128,7 @@ def enrich(
     >>> slide.obsm["oracle_enrichment"].shape
     (40, 1)
     """
-    _require_decoupler()
+    require_decoupler()
     _check_arguments(method, min_genes, n_permutations, seed)
     written = check_new_key(Obsm.enrichment(key) if key_added is None else key_added, "obsm")
     data, adata = adata, table_of(adata, table_key, "the slide")
@@ -140,9 +138,9 @@ def enrich(
     predicted = ~reference_spots(adata, key)
     _check_spread(expression, adata[predicted], center)
     net = gene_sets(net)
-    weights, sizes, left_out = _weight_matrix(net, genes, min_genes)
+    weights, sizes, left_out = weight_matrix(net, genes, min_genes)
     if method == MLM:
-        _check_independent(weights)
+        check_independent(weights)
 
     scores = _scores(expression, weights, method)
     observed = scores.var(axis=0)
@@ -170,11 +168,6 @@ def enrich(
     return with_table(data, adata, table_key) if copy else None
 
 
-def _require_decoupler() -> None:
-    if importlib.util.find_spec("decoupler") is None:
-        raise ImportError('pathways are scored by decoupler, which is not installed. Run pip install "spahgc[enrich]".')
-
-
 def _check_arguments(method: str, min_genes: int, n_permutations: int, seed: int) -> None:
     if method not in METHODS:
         raise ValueError(f'method="{method}" is not known. Choose one of {", ".join(METHODS)}.')
@@ -193,69 +186,6 @@ def _check_spread(expression: np.ndarray, adata: AnnData, center: bool) -> None:
             f"{int(flat.sum())} of {adata.n_obs} spots ({quoted(adata.obs_names[flat])}) {found}, so that no pathway "
             f"can be above another. Remove these spots, or pass center={not center}."
         )
-
-
-def _weight_matrix(net: pd.DataFrame, genes: list[str], min_genes: int) -> tuple[pd.DataFrame, pd.Series, list[str]]:
-    """Weights of the panel's genes in the pathways that can be scored, genes x pathways in the order of the net.
-
-    Also the number of genes of every pathway, inside the panel or not, and the pathways with too few inside.
-    """
-    sizes = net.groupby(SOURCE, sort=False).size()
-    inside = net[net[TARGET].isin(genes)]
-    counts = inside.groupby(SOURCE, sort=False).size().reindex(sizes.index, fill_value=0)
-    kept = list(counts.index[counts >= min_genes])
-    if not kept:
-        best = str(counts.idxmax())
-        raise ValueError(
-            f'no pathway has min_genes={min_genes} of the {len(genes)} genes of the panel: the best is "{best}" with '
-            f"{counts[best]} of its {sizes[best]}. The panel looks like {quoted(genes, 3)}, the pathways' genes like "
-            f"{quoted(pd.unique(net[TARGET]), 3)}. Check species and kind of gene names, or lower min_genes."
-        )
-    weights = inside.pivot(index=TARGET, columns=SOURCE, values=WEIGHT).reindex(index=genes, columns=kept).fillna(0.0)
-    whole = np.ptp(weights.to_numpy(), axis=0) == 0
-    if whole.all():
-        raise ValueError(
-            f"all pathways that can be scored ({quoted(kept)}) hold the whole panel of {len(genes)} genes at one "
-            "weight, so that no gene is outside to compare with. Predict more genes, or pass smaller pathways."
-        )
-    if whole.any():
-        warnings.warn(
-            f"{int(whole.sum())} pathways ({quoted(weights.columns[whole])}) hold the whole panel at one weight and are "
-            "left out: no gene is outside to compare with.",
-            stacklevel=3,
-        )
-    weights = weights.loc[:, ~whole]
-    return weights, sizes[weights.columns], [name for name in sizes.index if name not in set(weights.columns)]
-
-
-def _check_independent(weights: pd.DataFrame) -> None:
-    n_genes, n_pathways = weights.shape
-    rank = np.linalg.matrix_rank(np.column_stack([np.ones(n_genes), weights.to_numpy()]))
-    if rank <= n_pathways or n_genes <= n_pathways + 1:
-        raise ValueError(
-            f'method="{MLM}" fits {n_pathways} pathways at once to {n_genes} genes, of which at most {rank - 1} are '
-            f'independent of each other in this panel. Remove redundant ones, or use method="{ULM}".'
-        )
-
-
-def _scores(expression: np.ndarray, weights: pd.DataFrame, method: str) -> np.ndarray:
-    """Scores of decoupler, spots x pathways in the order of ``weights``."""
-    import decoupler
-
-    # Numbers for names: decoupler sorts them, and must not trip over how the user's are spelt.
-    gene, pathway = np.nonzero(weights.to_numpy())
-    genes = [f"g{number}" for number in range(len(weights))]
-    pathways = [f"p{number}" for number in range(weights.shape[1])]
-    net = pd.DataFrame(
-        {
-            SOURCE: np.asarray(pathways)[pathway],
-            TARGET: np.asarray(genes)[gene],
-            WEIGHT: weights.to_numpy()[gene, pathway],
-        }
-    )
-    # empty=False: a gene that is zero everywhere belongs to the panel as any other does.
-    scores, _ = getattr(decoupler.mt, method)(pd.DataFrame(expression, columns=genes), net, tmin=1, empty=False)
-    return np.asarray(scores[pathways], dtype=np.float64)
 
 
 def _null_variances(

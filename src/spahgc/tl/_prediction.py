@@ -259,21 +259,22 @@ def _in_place(predicted: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
 
 
 def _forget(target: AnnData, key: str) -> None:
-    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains, pathways and regions."""
+    """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains, pathways, cell types and regions."""
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
     columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key), Var.kind(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
-    of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key))
+    of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key), Obs.cell_types(key))
     target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])
     for layer in (Layers.spread(key), Layers.low(key), Layers.high(key)):
         target.layers.pop(layer, None)
-    for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key)):
+    for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key), Obs.cell_types(key)):
         target.obsm.pop(graph, None)
     for name in (Varm.error_correlation(key), Varm.error_loadings(key)):
         target.varm.pop(name, None)
     for entry in (Uns.evaluations, Uns.domains, Uns.enrichment, Uns.regions):
         target.uns.get(UNS, {}).get(entry, {}).pop(key, None)
+    target.uns.get(UNS, {}).get(Uns.cell_types, {}).pop(Obs.cell_types(key), None)
 
 
 def _give_genes(target: AnnData, genes: list[str]) -> None:

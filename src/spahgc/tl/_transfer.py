@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
-from spahgc._keys import UNS, Obs, Uns
+from spahgc._keys import UNKNOWN, UNS, Obs, Uns
 from spahgc._linear.kernel import even_rows
 from spahgc._linear.labels import (
     VALUE_EXPERTS,
@@ -49,8 +49,6 @@ from spahgc.tl._trust_record import LOW_SUPPORT
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-UNKNOWN = "unknown"
-"""Label where the references show nothing like the spot."""
 MAX_SPOTS = 20_000
 """Labelled reference spots, evenly from each slide, of which the experts learn: with more they would only take longer."""
 MAX_LABELS = 200
