@@ -7,7 +7,8 @@ first ``--timed`` points, which lie side by side, tiles on the whole grid. The t
 threads, reading included), of which other programs take little away.
 
 Accuracy: references and target embedded in the same way; the target predicted at its measured spots, or on a grid and pooled
-over the circle of each measured spot (``pp.pool`` of what the values of the points stand for, counts per 10,000). Mean over the
+over the circle of each measured spot (``pp.pool``: means of the predicted values). Only points
+in these circles are embedded; ``--everywhere`` takes all of the tissue, which takes a multiple of the time. Mean over the
 genes of panel.txt of Pearson's correlation with the measurement, over the spots that hold a point of the grid. Nothing of the
 target's counts reaches a prediction.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,14 @@ from _cohorts import CACHE, ENCODER, log, made_with, markdown
 from _measured import named, panel_of, slides_of
 from anndata import AnnData
 from PIL import Image
+from scipy.spatial import KDTree
 
 import spahgc as sp
 
 Image.MAX_IMAGE_PIXELS = None
 KEY = "X_efficientnet_lite0"
 COARSE_UM = 50
-"""Spacing of the grid that is pooled for every way but several patches a spot, which nobody lays over a grid."""
+"""Spacing of the coarser grid. No grid is laid for several patches a spot, which are a grid themselves."""
 ONE, DENSE, SEVERAL = "one pass a point", "`dense=True`", "`samples={}`"
 
 
@@ -45,12 +48,18 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, default=20.0, help="of the fine grid, um (default: 20)")
     parser.add_argument("--timed", type=int, default=512, help="points of one pass each that are timed (default: 512)")
     parser.add_argument("--samples", type=int, default=7, help="patches a spot (default: 7)")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="embed all points of the grid, not those in spots alone"
+    )
+    parser.add_argument("--no-grids", action="store_true", help="predict at the measured spots alone")
+    parser.add_argument("--no-speed", action="store_true", help="time nothing")
     parser.add_argument("--method", default="kernel", help="of tl.predict (default: kernel)")
     parser.add_argument("--context", action="store_true", help="with the default context instead of the patch alone")
     parser.add_argument("--speed-only", action="store_true", help="predict nothing")
     parser.add_argument("--cache", type=Path, default=CACHE / "dense", help="where embeddings are kept")
     arguments = parser.parse_args()
     sp.settings.progress = False
+    warnings.filterwarnings("ignore", message="the folder .* of resume=")  # of the other ways
     readers = slides_of(arguments.cohort)
     names = [arguments.target, *arguments.reference]
     target, *references = [named(readers[name][0](), name) for name in names]
@@ -63,18 +72,22 @@ def main() -> None:
         return sp.pp.embed(slide, encoder=encoder, context=context, device="cpu", resume=folder, copy=True, **options)
 
     grids = {spacing: grid_of(target, spacing) for spacing in {COARSE_UM, arguments.spacing}}
-    print(f"{made_with()}\n\n{markdown(speed(grids[arguments.spacing], encoder, arguments))}\n")
+    print(f"{made_with()}\n", flush=True)
+    if not arguments.no_speed:
+        print(f"{markdown(speed(grids[arguments.spacing], encoder, arguments))}\n", flush=True)
     if arguments.speed_only:
         return
+    if not arguments.everywhere:
+        grids = {spacing: within_spots(grid, target) for spacing, grid in grids.items()}
     ways = {ONE: {}, DENSE: {"dense": True}, SEVERAL.format(arguments.samples): {"samples": arguments.samples}}
-    grids_of = {ONE: [COARSE_UM], DENSE: sorted(grids, reverse=True)}
+    grids_of = dict.fromkeys((ONE, DENSE), sorted(grids, reverse=True))
     panel, rows = panel_of(arguments.cohort, [target, *references]), []
     for way, options in ways.items():
         refs = [embedded(slide, slide.obs["slide"].iloc[0], **options) for slide in references]
         row: dict[str, str] = {"way": way}
         at_spots = predicted(embedded(target, arguments.target, **options), refs, panel, arguments.method)
         row["at the spots"] = f"{score(at_spots.to_df('spahgc')[panel], target, panel):.4f}"
-        for spacing in grids_of.get(way, []):
+        for spacing in [] if arguments.no_grids else grids_of.get(way, []):
             grid = embedded(grids[spacing], f"{arguments.target} {spacing:g} um", **options)
             found = pooled(predicted(grid, refs, panel, arguments.method), target, panel)
             row[f"grid of {spacing:g} um, pooled"] = f"{score(found, target, panel):.4f}"
@@ -87,6 +100,13 @@ def grid_of(target: AnnData, spacing: float) -> AnnData:
     (record,) = target.uns["spatial"].values()
     mpp = record["scalefactors"]["microns_per_pixel"]
     return sp.pp.tile(record["metadata"]["source_image_path"], spacing_um=spacing, mpp=mpp, focus=False)
+
+
+def within_spots(grid: AnnData, target: AnnData) -> AnnData:
+    """The points of a grid that lie in the circle of a measured spot."""
+    (record,) = target.uns["spatial"].values()
+    away = KDTree(target.obsm["spatial"]).query(grid.obsm["spatial"])[0]
+    return grid[away <= record["scalefactors"]["spot_diameter_fullres"] / 2].copy()
 
 
 def speed(grid: AnnData, encoder: Any, arguments: argparse.Namespace) -> pd.DataFrame:
@@ -121,12 +141,14 @@ def predicted(target: AnnData, refs: list[AnnData], panel: list[str], method: st
 
 
 def pooled(points: AnnData, target: AnnData, panel: list[str]) -> pd.DataFrame:
-    """What is predicted for the points in each measured spot, log1p of the mean; NaN without a point."""
-    values = AnnData(np.expm1(points.to_df("spahgc")[panel]), obsm={"spatial": points.obsm["spatial"]}, uns=points.uns)
+    """Mean of what is predicted for the points in each measured spot; NaN without a point."""
+    of_points = points.to_df("spahgc")[panel]
+    lowest = of_points.min()  # sums are of what is not negative
+    values = AnnData(of_points - lowest, obsm={"spatial": points.obsm["spatial"]}, uns=points.uns)
     spots = sp.pp.pool(values, spots=target, units="counts")
     with np.errstate(invalid="ignore", divide="ignore"):
         means = spots.X.toarray() / spots.obs["n_pooled"].to_numpy()[:, None]
-    return pd.DataFrame(np.log1p(means), index=target.obs_names, columns=panel)
+    return pd.DataFrame(means, index=target.obs_names, columns=panel) + lowest
 
 
 def score(found: pd.DataFrame, target: AnnData, panel: list[str]) -> float:

@@ -248,7 +248,7 @@ def test_cells_of_qupath_are_embedded_over_their_outlines(tmp_path: Path, image)
 
 
 @pytest.mark.parametrize("spacing", [1.0, 3.7, 40.0])
-def test_every_point_lies_in_the_inner_half_of_its_tile(spacing):
+def test_every_point_lies_in_the_inner_part_of_its_tile(spacing):
     xy = grid(spacing, left=13.3, top=7.9) + np.random.default_rng(0).normal(0, spacing / 3, (400, 2))
     tiles = Tiles.around(xy, 50.0)
     assert sorted(tiles.points) == list(range(400))
@@ -266,8 +266,8 @@ def test_every_point_lies_in_the_inner_half_of_its_tile(spacing):
 def test_the_two_ways_never_mix(image):
     slide = points(grid(3.0))
     shared, patch = dense(slide, image), sp.pp.embed(slide, encoder=maps(), image=image, context=False, copy=True)
-    assert record_of(shared)["sampling"] == "areas in shared tiles, 0.5 patches apart"
-    with pytest.raises(ValueError, match="sampling: 'areas in shared tiles, 0.5 patches apart' and None"):
+    assert record_of(shared)["sampling"] == "areas in shared tiles, 0.4 patches apart"
+    with pytest.raises(ValueError, match="sampling: 'areas in shared tiles, 0.4 patches apart' and None"):
         check_same_encoder(record_of(shared), record_of(patch), KEY, "the target", 'reference "A"')
 
 
@@ -411,3 +411,33 @@ def test_parts_of_other_areas_are_not_taken(image, tmp_path: Path):
     with pytest.warns(UserWarning, match=r"made with other inputs \(areas\)"):
         other = dense(points(grid(3.0), diameter_px=30.0), image, resume=tmp_path)
     np.testing.assert_array_equal(other.obsm[KEY], dense(points(grid(3.0), diameter_px=30.0), image).obsm[KEY])
+
+
+# Many slides, and the shell
+
+
+def test_results_of_many_slides_that_know_one_patch_a_spot_are_kept_and_others_are_not(tmp_path: Path, monkeypatch):
+    (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=20, n_genes=8)
+    slide.write_h5ad(tmp_path / "one.h5ad")
+    arguments = {"encoder": maps(), "context": False}
+    sp.pp.embed_many([tmp_path / "one.h5ad"], tmp_path / "out", **arguments)
+    again = sp.pp.embed_many([tmp_path / "one.h5ad"], tmp_path / "out", dense=False, samples=1, **arguments)
+    assert list(again["status"]) == ["kept"]
+    made_with = ad.read_zarr(tmp_path / "out" / "one.zarr").uns["spahgc"]["made_with"]["embed"]
+    assert "dense" not in str(made_with)
+    with pytest.raises((FileExistsError, ExceptionGroup), match="one.zarr|arguments"):
+        sp.pp.embed_many([tmp_path / "one.h5ad"], tmp_path / "out", dense=True, **arguments)
+
+
+@pytest.mark.parametrize("options", [{"dense": True}, {"samples": 7}])
+def test_the_shell_does_not_embed_some_slides_in_another_way_than_others(options):
+    from spahgc.cli._slide_files import check_context
+    from spahgc.encoders import describe_encoder
+
+    (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=20, n_genes=8)
+    encoder = "efficientnet_lite0"
+    sampling = {"dense": "areas in shared tiles, 0.4 patches apart", "samples": "7 patches within the spot"}
+    record = replace(describe_encoder(encoder), sampling=sampling[next(iter(options))])
+    slide.uns["spahgc"] = {"embeddings": {f"X_{encoder}": record.to_uns()}}
+    with pytest.raises(ValueError, match="embedded already, by .*, and the others would get one patch a spot"):
+        check_context(slide, encoder, None)

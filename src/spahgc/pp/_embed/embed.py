@@ -101,7 +101,7 @@ def embed(
         and an average over four turns, 12 passes. A :class:`Context`: what it says.
     dense
         For points that lie denser than patches, such as cells or a grid of 20 um: they share tiles as wide as a patch and
-        half a patch apart, and one pass of the encoder serves all points of a tile. A point gets the mean over its area, by
+        0.4 of it apart, and one pass of the encoder serves all points of a tile. A point gets the mean over its area, by
         bilinear interpolation, of the network's last map (the patch tokens of a transformer) and of the levels of the
         context; beside it stands all that is known of its tile, with the wider patches around the tile's middle. The area
         is the outline in ``obsm["polygons"]``, where there is one, else the circle of the spot's diameter. References need

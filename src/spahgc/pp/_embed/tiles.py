@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from spahgc.encoders._areas import Areas
 from spahgc.pp._embed.spot_areas import SpotAreas
 
-STEP = 0.5
-"""Distance of neighbouring tiles, in their widths: every point lies in the inner half of its tile, and what it looks like does
-not depend on where the tile ends."""
+STEP = 0.4
+"""Distance of neighbouring tiles, in their widths: every point lies in the inner part of its tile, at least 0.3 of its width from
+where it ends. The nearer tiles lie, the more the tile of a point is its own patch, and the more of them there are: on a
+hexagonal grid of 20 um eleven points share a tile of 155 um."""
 SAMPLING = f"areas in shared tiles, {STEP:g} patches apart"
 """How the encoder record calls it."""
 
@@ -21,7 +22,7 @@ SAMPLING = f"areas in shared tiles, {STEP:g} patches apart"
 class Tiles:
     """Tiles as wide as the encoder's patch, and the points of each.
 
-    Points share a tile that lie in the same square of a grid of half its width. It lies around the middle of the box that
+    Points share a tile that lie in the same square of a grid, 0.4 of its width each. It lies around the middle of the box that
     holds them: a point that has a tile for itself, as where spots lie farther apart, is in its very centre.
     """
 
