@@ -14,6 +14,8 @@ SIDE = 32
 CELLS = 8
 NAME = "maps"
 KEY = f"X_{NAME}"
+MPP = 4.0
+"""Microns per pixel of the slides: wide patches stay small."""
 
 
 class Maps(nn.Module):
@@ -71,7 +73,7 @@ def colour_at(xy: np.ndarray, height: int = 400, width: int = 600) -> np.ndarray
     return np.column_stack([30 + 200 * x / width, 30 + 200 * y / height, np.full(len(x), 150.0)]) / 255
 
 
-def points(xy, diameter_px: float | None = 4.0, mpp: float = 4.0, name: str = "S") -> ad.AnnData:
+def points(xy, diameter_px: float | None = 4.0, mpp: float = MPP, name: str = "S") -> ad.AnnData:
     """A slide of points without an image."""
     xy = np.asarray(xy, dtype=float)
     factors = {} if diameter_px is None else {"spot_diameter_fullres": diameter_px}

@@ -22,7 +22,7 @@ from spahgc.encoders import Encoder
 from spahgc.encoders._layout import Layout, context_blocks, parse_layout, write_layout
 from spahgc.pp import Context
 from spahgc.pp._embed.spot_areas import SpotAreas
-from spahgc.pp._embed.tiles import STEP, Tiles
+from spahgc.pp._embed.tiles import STEP, WIDEST_STEP, Tiles, step_of
 
 from . import map_networks as nets
 from .map_networks import KEY, SIDE, colour_at, grid, maps, points, ramp
@@ -67,7 +67,7 @@ def test_a_point_gets_what_the_last_map_shows_at_its_place(image, kept_as):
 def test_beside_it_stands_what_the_encoder_says_of_its_tile(image):
     slide = points(grid(3.0))
     found = dense(slide, image)
-    tiles = Tiles.around(slide.obsm["spatial"], SIDE)
+    tiles = Tiles.around(slide.obsm["spatial"], SIDE, nets.MPP)
     centres = np.repeat(tiles.centres, tiles.n_points, axis=0)[np.argsort(tiles.points)]
     np.testing.assert_allclose(found.obsm[BESIDE], colour_at(centres), atol=ROUNDING)
 
@@ -107,7 +107,7 @@ def test_levels_are_averaged_over_the_area_as_well(image):
 def test_wider_patches_are_those_around_the_middle_of_the_tile(image):
     slide = points(grid(3.0))
     found = dense(slide, image, context=Context(scales=(1, 2), depths=0, rotations=1))
-    tiles = Tiles.around(slide.obsm["spatial"], SIDE)
+    tiles = Tiles.around(slide.obsm["spatial"], SIDE, nets.MPP)
     centres = np.repeat(tiles.centres, tiles.n_points, axis=0)[np.argsort(tiles.points)]
     np.testing.assert_allclose(found.obsm[BESIDE][:, 3:6], colour_at(centres), atol=ROUNDING)
 
@@ -247,10 +247,23 @@ def test_cells_of_qupath_are_embedded_over_their_outlines(tmp_path: Path, image)
     np.testing.assert_allclose(found.obsm[KEY], colour_at(cells.obsm["spatial"]), atol=2 * ROUNDING)
 
 
+@pytest.mark.parametrize(("width_um", "step"), [(56.0, WIDEST_STEP), (112.0, 64 / 112), (448.0, STEP), (None, STEP)])
+def test_tiles_lie_64_um_apart_as_far_as_points_stay_within_them(width_um, step):
+    assert step_of(224.0, None if width_um is None else width_um / 224) == pytest.approx(step)
+
+
+def test_a_dozen_points_of_a_grid_of_20_um_share_a_tile_of_a_pathology_encoder():
+    rows = 20 * np.sqrt(3) / 2 * np.arange(116)
+    xy = np.concatenate(
+        [np.column_stack([20.0 * np.arange(100) + 10 * (i % 2), np.full(100, y)]) for i, y in enumerate(rows)]
+    )
+    assert len(xy) / len(Tiles.around(xy * 2, 224.0, 0.5)) > 10
+
+
 @pytest.mark.parametrize("spacing", [1.0, 3.7, 40.0])
 def test_every_point_lies_in_the_inner_part_of_its_tile(spacing):
     xy = grid(spacing, left=13.3, top=7.9) + np.random.default_rng(0).normal(0, spacing / 3, (400, 2))
-    tiles = Tiles.around(xy, 50.0)
+    tiles = Tiles.around(xy, 50.0, None)
     assert sorted(tiles.points) == list(range(400))
     tile = np.repeat(np.arange(len(tiles)), tiles.n_points)
     assert np.abs(xy[tiles.points] - tiles.centres[tile]).max() <= STEP * 50 / 2 + 1e-9
@@ -266,8 +279,8 @@ def test_every_point_lies_in_the_inner_part_of_its_tile(spacing):
 def test_the_two_ways_never_mix(image):
     slide = points(grid(3.0))
     shared, patch = dense(slide, image), sp.pp.embed(slide, encoder=maps(), image=image, context=False, copy=True)
-    assert record_of(shared)["sampling"] == "areas in shared tiles, 0.4 patches apart"
-    with pytest.raises(ValueError, match="sampling: 'areas in shared tiles, 0.4 patches apart' and None"):
+    assert record_of(shared)["sampling"] == "areas in shared tiles, 0.4 patches or 64 um apart"
+    with pytest.raises(ValueError, match="sampling: 'areas in shared tiles, 0.4 patches or 64 um apart' and None"):
         check_same_encoder(record_of(shared), record_of(patch), KEY, "the target", 'reference "A"')
 
 
@@ -299,7 +312,7 @@ def test_the_layout_of_areas_is_read_as_it_was_written(layout):
 
 
 def test_predictions_take_dense_references_and_survive_a_file(tmp_path: Path):
-    slides = sp.datasets.simulated(2, n_patients=2, n_spots=30, n_genes=8)
+    slides = sp.datasets.simulated(2, n_patients=2, n_spots=30, n_genes=10)
     encoder = maps()
     for slide in slides:
         sp.pp.embed(slide, encoder=encoder, dense=True)
@@ -417,7 +430,7 @@ def test_parts_of_other_areas_are_not_taken(image, tmp_path: Path):
 
 
 def test_results_of_many_slides_that_know_one_patch_a_spot_are_kept_and_others_are_not(tmp_path: Path, monkeypatch):
-    (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=20, n_genes=8)
+    (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=20, n_genes=10)
     slide.write_h5ad(tmp_path / "one.h5ad")
     arguments = {"encoder": maps(), "context": False}
     sp.pp.embed_many([tmp_path / "one.h5ad"], tmp_path / "out", **arguments)
@@ -434,9 +447,9 @@ def test_the_shell_does_not_embed_some_slides_in_another_way_than_others(options
     from spahgc.cli._slide_files import check_context
     from spahgc.encoders import describe_encoder
 
-    (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=20, n_genes=8)
+    (slide,) = sp.datasets.simulated(1, n_patients=1, n_spots=20, n_genes=10)
     encoder = "efficientnet_lite0"
-    sampling = {"dense": "areas in shared tiles, 0.4 patches apart", "samples": "7 patches within the spot"}
+    sampling = {"dense": "areas in shared tiles, 0.4 patches or 64 um apart", "samples": "7 patches within the spot"}
     record = replace(describe_encoder(encoder), sampling=sampling[next(iter(options))])
     slide.uns["spahgc"] = {"embeddings": {f"X_{encoder}": record.to_uns()}}
     with pytest.raises(ValueError, match="embedded already, by .*, and the others would get one patch a spot"):

@@ -100,13 +100,13 @@ def embed(
         encoder with a context of its own. ``False``: nothing. ``True``: patches of twice and four times the width, levels,
         and an average over four turns, 12 passes. A :class:`Context`: what it says.
     dense
-        For points that lie denser than patches, such as cells or a grid of 20 um: they share tiles as wide as a patch and
-        0.4 of it apart, and one pass of the encoder serves all points of a tile. A point gets the mean over its area, by
-        bilinear interpolation, of the network's last map (the patch tokens of a transformer) and of the levels of the
-        context; beside it stands all that is known of its tile, with the wider patches around the tile's middle. The area
-        is the outline in ``obsm["polygons"]``, where there is one, else the circle of the spot's diameter. References need
-        the same: where spots lie farther apart than tiles, each has a tile around itself. What it costs in accuracy stands
-        in ``docs/howto/cells.md``.
+        For points that lie denser than patches, such as cells or a grid of 20 um: they share tiles as wide as a patch
+        and 64 um apart (0.4 to 0.6 of their width), and one pass of the encoder serves all points of a tile. A point
+        gets the mean over its area, by bilinear interpolation, of the network's last map (the patch tokens of a
+        transformer) and of the levels of the context; beside it stands all that is known of its tile, with the wider
+        patches around the tile's middle. The area is the outline in ``obsm["polygons"]``, where there is one, else the
+        circle of the spot's diameter. References need the same: where spots lie farther apart than tiles, each has a
+        tile around itself. What it costs in accuracy stands in ``docs/howto/cells.md``.
     samples
         Patches of the encoder's own width within a spot, whose numbers are averaged: 1, or from 4 on its centre and a ring
         at two thirds of its radius, at a pass each. What it is worth stands in ``docs/speed.md``.
@@ -260,7 +260,7 @@ def embed(
     config = EmbeddingConfig(used, planned, levels, key, samples, channels, int(batch_size), n_workers, device, folder)
     patches = []
     for slide, of_spots, (width, scales) in zip(slides, areas, widths, strict=True):
-        tiles = Tiles.around(slide.xy, width) if dense else None
+        tiles = Tiles.around(slide.xy, width, slide.mpp) if dense else None
         cutter = PatchCutter(
             slide.xy if tiles is None else tiles.centres,
             width,

@@ -11,19 +11,29 @@ from spahgc.encoders._areas import Areas
 from spahgc.pp._embed.spot_areas import SpotAreas
 
 STEP = 0.4
-"""Distance of neighbouring tiles, in their widths: every point lies in the inner part of its tile, at least 0.3 of its width from
-where it ends. The nearer tiles lie, the more the tile of a point is its own patch, and the more of them there are: on a
-hexagonal grid of 20 um eleven points share a tile of 155 um."""
-SAMPLING = f"areas in shared tiles, {STEP:g} patches apart"
+"""Least distance of neighbouring tiles, in their widths. The nearer they lie, the more the tile of a point is its own patch, and
+the more of them there are."""
+STEP_UM = 64.0
+"""Least distance of neighbouring tiles, microns: on a hexagonal grid of 20 um then twelve points share a tile."""
+WIDEST_STEP = 0.6
+"""Largest distance of neighbouring tiles, in their widths: every point lies in the inner part of its tile, at least a fifth of its
+width from where it ends."""
+SAMPLING = f"areas in shared tiles, {STEP:g} patches or {STEP_UM:g} um apart"
 """How the encoder record calls it."""
+
+
+def step_of(width_px: float, mpp: float | None) -> float:
+    """Distance of neighbouring tiles, in their widths."""
+    least = STEP if mpp is None else STEP_UM / (width_px * mpp)
+    return min(max(STEP, least), WIDEST_STEP)
 
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
     """Tiles as wide as the encoder's patch, and the points of each.
 
-    Points share a tile that lie in the same square of a grid, 0.4 of its width each. It lies around the middle of the box that
-    holds them: a point that has a tile for itself, as where spots lie farther apart, is in its very centre.
+    Points share a tile that lie in the same square of a grid. It lies around the middle of the box that holds them: a point
+    that has a tile for itself, as where spots lie farther apart, is in its very centre.
     """
 
     centres: NDArray[np.float64]
@@ -36,7 +46,7 @@ class Tiles:
     """Width of a tile, pixels of the image."""
 
     @classmethod
-    def around(cls, xy: NDArray[np.float64], width_px: float) -> Tiles:
+    def around(cls, xy: NDArray[np.float64], width_px: float, mpp: float | None) -> Tiles:
         """Share tiles among points.
 
         Parameters
@@ -45,8 +55,10 @@ class Tiles:
             Points x 2, pixels of the image.
         width_px
             Width of a tile, pixels of the image.
+        mpp
+            Microns per pixel of the image, if known.
         """
-        squares = np.floor(xy / (STEP * width_px)).astype(np.int64)
+        squares = np.floor(xy / (step_of(width_px, mpp) * width_px)).astype(np.int64)
         _, tile = np.unique(squares[:, ::-1], axis=0, return_inverse=True)  # row by row
         tile = tile.reshape(-1)
         points = np.argsort(tile, kind="stable")
