@@ -75,7 +75,7 @@ def test_their_own_order_would_have_read_them_many_times(slide_file, decoded, mo
 
 
 def test_the_order_of_reading_changes_no_number_and_no_row(slide_file):
-    xy = grid(10.0, columns=20, rows=20)
+    xy = grid(10.0, columns=40, rows=40)
     order = np.random.default_rng(0).permutation(len(xy))
     there, here = (
         sp.pp.embed(points(places), encoder=maps(), image=slide_file, context=False, copy=True)
@@ -88,6 +88,11 @@ def test_spots_that_lie_apart_keep_their_order():
     xy = shuffled() * 3
     np.testing.assert_array_equal(reading_order.reading_order(xy, 50.0), np.arange(len(xy)))
     np.testing.assert_array_equal(reading_order.reading_order(xy[:1], 50.0), [0])
+
+
+def test_few_points_keep_their_order():
+    few = shuffled()[: reading_order.MANY]
+    np.testing.assert_array_equal(reading_order.reading_order(few, 500.0), np.arange(len(few)))
 
 
 def test_every_patch_is_read_and_neighbours_follow_each_other():

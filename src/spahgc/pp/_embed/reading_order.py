@@ -14,6 +14,9 @@ OVERLAPPING = 0.5
 """Distance of neighbours, in widths of a patch, below which patches overlap so much that their order matters. Spots that lie
 farther apart keep their own order, and with it the last digits of their embedding."""
 
+MANY = 1000
+"""Patches up to which their own order stays: they are read in no time, in whatever order."""
+
 
 def reading_order(xy: NDArray[np.float64], width_px: float) -> NDArray[np.int64]:
     """Order of patches: their own, or square by square of the image where they overlap.
@@ -25,7 +28,7 @@ def reading_order(xy: NDArray[np.float64], width_px: float) -> NDArray[np.int64]
     width_px
         Width of a patch, pixels of the image.
     """
-    pitch = spot_pitch(xy)
+    pitch = spot_pitch(xy) if len(xy) > MANY else None
     if pitch is None or pitch > OVERLAPPING * width_px:
         return np.arange(len(xy))
     column, row = np.floor(xy / BLOCK_PX).astype(np.int64).T
