@@ -42,7 +42,7 @@ from spahgc.encoders import Encoder, load_encoder
 from spahgc.encoders._layout import NO_LEVELS
 from spahgc.image import cut_patch, open_image
 from spahgc.pp._embed.encode import encode_batch
-from spahgc.pp._embed.patches import PatchCutter, prefetched_patches
+from spahgc.pp._embed.patches import CENTRED, PatchCutter, prefetched_patches
 
 TILE_PX = 256
 JPEG_QUALITY = 80
@@ -136,7 +136,9 @@ def embed_seconds(path: Path, xy: np.ndarray, encoder: Encoder, batch_size: int,
 def cut(path: Path, xy: np.ndarray, width_px: float, side: int, batch_size: int, n_workers: int) -> None:
     """Cut all patches and throw them away."""
     cutter = PatchCutter(xy, width_px, side, "bicubic")
-    batches = [(np.arange(len(xy))[start : start + batch_size], 1.0) for start in range(0, len(xy), batch_size)]
+    batches = [
+        (np.arange(len(xy))[start : start + batch_size], 1.0, CENTRED) for start in range(0, len(xy), batch_size)
+    ]
     with open_image(path) as image, prefetched_patches(cutter, image, batches, n_workers) as patches:
         for _ in patches:
             pass

@@ -245,6 +245,9 @@ class Uns:
     """Width of a patch in microns, for each embedding key."""
     patch_image = "patch_image"
     """What the patches were cut from, for each embedding key: ``image``, ``enlarged`` (times) and ``mpp``, if known."""
+    areas = "areas"
+    """Over which area a spot was looked at, for each embedding key of several patches a spot, or of shared tiles: ``diameter_px``
+    of its circle, ``n_outlines``, spots whose outline was taken instead, and ``n_tiles``, if tiles were shared."""
     features = "features"
     """Where an embedding that another tool made comes from, for each embedding key: ``tool``, ``file``, ``patch_px``, and the
     fields of the encoder record that are assumed since no file says them."""

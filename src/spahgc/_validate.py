@@ -18,7 +18,7 @@ from scipy.sparse import issparse
 
 from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
 
-_OWN_CONTEXT = re.compile("(scales [0-9.,e+-]+|widths [0-9.,e+-]+ um); levels ")
+_OWN_CONTEXT = re.compile("(areas [a-z0-9,]+; tile [0-9]+; )?(scales [0-9.,e+-]+|widths [0-9.,e+-]+ um); levels ")
 """How the context of a record begins that this package wrote, and whose columns stand under two keys."""
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""

@@ -42,6 +42,10 @@ def embed(
         float | None, typer.Option(help="Width of a patch, microns; the encoder's if left out.")
     ] = None,
     context: Context = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Points that lie denser than patches share tiles; references need the same.")
+    ] = False,
+    samples: Annotated[int, typer.Option(help="Patches within a spot: 1, or from 4 on its centre and a ring.")] = 1,
     stain: Annotated[str | None, choice("Normalise the stain: macenko or reinhard.", stain_names)] = None,
     key_added: Annotated[str | None, typer.Option(help="Key in obsm; X_ENCODER if left out.")] = None,
     batch_size: Annotated[int, typer.Option(help="Patches that are in memory at once.")] = 64,
@@ -81,6 +85,8 @@ def embed(
         "mpp": mpp,
         "patch_um": patch_um,
         "context": context,
+        "dense": dense,
+        "samples": samples,
         "stain_normalization": stain,
         "key_added": key_added,
         "batch_size": batch_size,

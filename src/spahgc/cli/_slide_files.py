@@ -284,6 +284,12 @@ def check_context(table: AnnData, encoder: str, context: bool | None) -> None:
     layout = None if record is None else parse_layout(str(record.get("context", PATCH_CONTEXT)))
     if described is None or layout is None:
         return
+    sampling = str(record.get("sampling", "")) if record is not None else ""
+    if sampling:
+        raise ValueError(
+            f"some slides are embedded already, by {sampling}, and the others would get one patch a spot, with which they cannot "
+            "be compared. Embed the others first, with the same options of spahgc embed."
+        )
     planned = context_for(described, None if context is None else as_context(context))
     wanted = Layout(tuple(planned.scales or ()), layout.levels, planned.rotations, tuple(planned.widths_um))
     if replace(layout, levels=()) != replace(wanted, levels=()):

@@ -168,7 +168,7 @@ class Encoder:
         if levels.indices:
             network: Any = module  # timm's networks have methods that torch's Module does not declare
             last, planes = network.forward_intermediates(batch, indices=list(levels.indices))
-            statistics = (block for plane in planes for block in _plane_statistics(plane))
+            statistics = (block for plane in planes for block in plane_statistics(plane))
             return torch.cat([network.forward_head(last), *statistics], dim=1)
         output = module(batch)
         if not isinstance(output, torch.Tensor):
@@ -203,7 +203,7 @@ class Encoder:
         return torch.stack(inputs).to(device=device, dtype=torch.float32)
 
 
-def _plane_statistics(level: Tensor) -> tuple[Tensor, Tensor]:
+def plane_statistics(level: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the plane (of the population: 0 for a plane of one pixel), batch x channels."""
     plane = level.flatten(2)
     mean = plane.mean(2, keepdim=True)

@@ -17,6 +17,7 @@ NO_LEVELS_TEXT = "none"
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
 _TEXT = re.compile(
+    r"(?:areas (?P<areas>none|[1-9][0-9]*(?:,[1-9][0-9]*)*); tile (?P<tile_dim>[1-9][0-9]*); )?"
     rf"(?:scales (?P<scales>{_NUMBER}(?:,{_NUMBER})*)|widths (?P<widths>{_NUMBER}(?:,{_NUMBER})*) um); "
     rf"levels (?P<levels>{NO_LEVELS_TEXT}|[1-9][0-9]*(?:,[1-9][0-9]*)*); "
     r"rotations (?P<rotations>[1-9][0-9]*)"
@@ -61,12 +62,19 @@ class Layout:
         Quarter turns of the patch over which a block is averaged; the very first block is that of the upright patch.
     widths_um
         Widths of patches beside those of the scales, microns.
+    areas
+        Where spots share tiles: channels of the intermediate levels of which the mean over a spot's area is a block. They
+        stand before all others, behind the mean of the network's last map; ``None`` where every spot has its own patch.
+    tile_dim
+        Length of the network's output for such a tile.
     """
 
     scales: tuple[float, ...] = (1.0,)
     levels: tuple[int, ...] = ()
     rotations: int = 1
     widths_um: tuple[float, ...] = ()
+    areas: tuple[int, ...] | None = None
+    tile_dim: int = 0
 
     @property
     def n_patches(self) -> int:
@@ -76,12 +84,14 @@ class Layout:
     @property
     def has_one_block(self) -> bool:
         """Whether there is nothing beside the network's output for the patch itself."""
-        return self.n_patches == 1 and not self.levels
+        return self.n_patches == 1 and not self.levels and self.areas is None
 
     def widths(self, dim: int) -> list[int]:
-        """Columns of every block, for a network whose output has `dim` numbers."""
+        """Columns of every block, for a network whose output, or last map, has `dim` numbers."""
         of_levels = [width for width in self.levels for _ in range(STATISTICS)]
-        return [dim, *of_levels] * self.n_patches
+        if self.areas is None:
+            return [dim, *of_levels] * self.n_patches
+        return [dim, *self.areas] + [self.tile_dim, *of_levels] * self.n_patches
 
 
 def write_layout(layout: Layout) -> str:
@@ -89,8 +99,16 @@ def write_layout(layout: Layout) -> str:
     if layout.has_one_block:
         return PATCH_CONTEXT
     patches = f"widths {_joined(layout.widths_um)} um" if layout.widths_um else f"scales {_joined(layout.scales)}"
-    levels = ",".join(str(width) for width in layout.levels) or NO_LEVELS_TEXT
-    return f"{patches}; levels {levels}; rotations {layout.rotations}"
+    areas = "" if layout.areas is None else f"areas {_levels_text(layout.areas)}; tile {layout.tile_dim}; "
+    return f"{areas}{patches}; levels {_levels_text(layout.levels)}; rotations {layout.rotations}"
+
+
+def _levels_text(widths: tuple[int, ...]) -> str:
+    return ",".join(str(width) for width in widths) or NO_LEVELS_TEXT
+
+
+def _level_widths(text: str) -> tuple[int, ...]:
+    return () if text == NO_LEVELS_TEXT else tuple(int(width) for width in text.split(","))
 
 
 def _joined(numbers: tuple[float, ...]) -> str:
@@ -108,12 +126,13 @@ def parse_layout(text: str) -> Layout | None:
     match = _TEXT.fullmatch(text)
     if match is None:
         return None
-    levels = "" if match["levels"] == NO_LEVELS_TEXT else match["levels"]
     layout = Layout(
         scales=_numbers(match["scales"] or "1"),
         widths_um=_numbers(match["widths"]) if match["widths"] else (),
-        levels=tuple(int(width) for width in levels.split(",") if width),
+        levels=_level_widths(match["levels"]),
         rotations=int(match["rotations"]),
+        areas=None if match["areas"] is None else _level_widths(match["areas"]),
+        tile_dim=int(match["tile_dim"] or 0),
     )
     # A text that only looks alike, such as "scales 1.0", is not ours.
     return layout if write_layout(layout) == text else None
@@ -132,7 +151,8 @@ def context_blocks(record: Mapping[str, Any], n_columns: int) -> list[slice]:
     Returns
     -------
     A slice a block: for every scale the network's output, then mean and standard deviation over the plane of each
-    level. A single slice where there is no context, or none that this package wrote.
+    level; before them, where spots share tiles, the means of the network's last map and of each level over a spot's area.
+    A single slice where there is no context, or none that this package wrote.
 
     Raises
     ------

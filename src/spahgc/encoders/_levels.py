@@ -80,7 +80,7 @@ def find_levels(encoder: Encoder, depths: int | None, *, device: str) -> Levels:
     side = encoder.record.input_px
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     levels = _choose_levels(_level_shapes(encoder, noise, device), depths, name)
-    _check_output(encoder, noise, levels, device)
+    check_output(encoder, noise, levels, device)
     return levels
 
 
@@ -129,7 +129,7 @@ def _choose_levels(shapes: Sequence[tuple[int, ...]], depths: int | None, name: 
     return Levels(tuple(indices), tuple(shapes[index][0] for index in indices))
 
 
-def _check_output(encoder: Encoder, patch: NDArray[np.uint8], levels: Levels, device: str) -> None:
+def check_output(encoder: Encoder, patch: NDArray[np.uint8], levels: Levels, device: str) -> None:
     """Refuse a network that reaches another output by way of its levels."""
     alone = encoder.encode(patch, device=device)
     beside = encoder.encode(patch, device=device, levels=levels)[:, : encoder.record.dim]

@@ -33,7 +33,8 @@ class EncoderRecord:
         Version of the weights: the commit on the hub, ``local:<sha256>`` for a file, ``user:<sha256>`` for a module,
         or package and version.
     dim
-        Length of the network's output. With a wider context an embedding is longer, and begins with these numbers.
+        Length of the network's output; of areas in the maps of tiles, channels of its last map. With a wider context an
+        embedding is longer, and begins with these numbers.
     input_px
         Side of a patch, in pixels.
     mpp
@@ -55,6 +56,9 @@ class EncoderRecord:
     stain
         How the stain of the patches was changed before the encoder saw them; empty where it was not. The record in
         ``uns`` has this field only where it was.
+    sampling
+        How a spot is looked at, where it is not by one patch around its centre: by several patches, or by its area in the
+        maps of a tile that spots share. Empty for one patch, and then the record in ``uns`` does not have this field.
     """
 
     name: str
@@ -69,6 +73,7 @@ class EncoderRecord:
     precision: str
     context: str
     stain: str = ""
+    sampling: str = ""
 
     def to_uns(self) -> dict[str, object]:
         """Return the record in types that survive ``write_h5ad`` and ``write_zarr``."""
@@ -84,8 +89,9 @@ class EncoderRecord:
             "pooling": self.pooling,
             "precision": self.precision,
             "context": self.context,
-            # Records of patches as they were scanned stay equal to those written before there was this field.
+            # Records of one patch a spot, as it was scanned, stay equal to those written before there were these fields.
             **({"stain": self.stain} if self.stain else {}),
+            **({"sampling": self.sampling} if self.sampling else {}),
         }
 
 

@@ -47,7 +47,7 @@ def use_embedding(
         Key of the embedding in ``obsm``.
     record
         What it was made with: ``name`` of the encoder, and of ``revision``, ``input_px`` (pixels), ``mpp`` (microns per
-        pixel of a patch), ``mean``, ``std``, ``interpolation``, ``pooling``, ``precision``, ``stain`` what is known.
+        pixel of a patch), ``mean``, ``std``, ``interpolation``, ``pooling``, ``precision``, ``stain``, ``sampling`` what is known.
         ``dim`` and ``context`` are filled in where they are missing: all columns, and the patch alone. For an encoder
         that the package knows, ``spahgc.encoders.describe_encoder(name)`` is a record to start from.
     table_key

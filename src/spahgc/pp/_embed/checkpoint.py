@@ -25,9 +25,11 @@ from spahgc._files import (
     written_whole,
 )
 from spahgc._reading import UnreadableError, reading
+from spahgc.pp._embed.columns import Columns
 from spahgc.pp._embed.context import Context
 from spahgc.pp._embed.patches import PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage
+from spahgc.pp._embed.spot_areas import SpotAreas
 
 if TYPE_CHECKING:
     from spahgc.encoders import Encoder
@@ -70,16 +72,16 @@ class EmbeddingCheckpoint:
             _warn_of_other_inputs(root, slide, made_with)
             write_text(made_folder(self.folder) / DESCRIPTION_FILE, json.dumps(made_with, indent=1))
 
-    def read(self, features: NDArray[np.float32], padded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def read(self, features: Columns, padded: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Fill in the rows of spots that are finished, and return which these are."""
         from safetensors.numpy import load_file
 
-        done = np.zeros(len(features), dtype=bool)
+        done = np.zeros(len(padded), dtype=bool)
         for path in sorted(self.folder.glob("spots-*.safetensors")):
             try:
                 with reading(path, "a part of an embedding", "Its spots are computed again."):
                     part = load_file(path)
-                    problem = _broken_part(part, features, padded)
+                    problem = _broken_part(part, features.shape, padded.shape)
             except (OSError, UnreadableError) as error:
                 problem = str(error.__cause__ or error)
             if problem is not None:
@@ -89,7 +91,8 @@ class EmbeddingCheckpoint:
                 )
                 continue
             rows = part["rows"]
-            features[rows], padded[rows] = part["features"], part["padded"]
+            features.put(rows, 0, part["features"])
+            padded[rows] = part["padded"]
             done[rows] = True
         return done
 
@@ -104,17 +107,17 @@ class EmbeddingCheckpoint:
 
 
 def _broken_part(
-    part: Mapping[str, NDArray[np.generic]], all_features: NDArray[np.float32], all_padded: NDArray[np.bool_]
+    part: Mapping[str, NDArray[np.generic]], all_features: tuple[int, int], all_padded: tuple[int, ...]
 ) -> str | None:
     """What is wrong with a file of some spots of an embedding, if something is."""
     rows, features, padded = part["rows"], part["features"], part["padded"]
-    n_spots = len(all_features)
+    n_spots = all_features[0]
     if _checksum(rows, features, padded).tobytes() != part["checksum"].tobytes():
         return "its checksum is wrong"
     if rows.dtype != np.int64 or padded.dtype != bool or features.dtype != np.float32:
         return f"it holds {rows.dtype}, {features.dtype} and {padded.dtype}"
     for found, whole in ((features, all_features), (padded, all_padded)):
-        if rows.ndim != 1 or found.shape != (len(rows), *whole.shape[1:]):
+        if rows.ndim != 1 or found.shape != (len(rows), *whole[1:]):
             return f"it holds {found.shape} numbers of {rows.shape} spots"
     if len(rows) and not 0 <= rows.min() <= rows.max() < n_spots:
         return f"it holds spots from {rows.min()} to {rows.max()}, the slide has {n_spots}"
@@ -127,14 +130,20 @@ def _checksum(*arrays: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def fingerprint(
-    slide: SlideImage, image: ImageSource, cutter: PatchCutter, encoder: Encoder, context: Context, levels: Levels
+    slide: SlideImage,
+    image: ImageSource,
+    cutter: PatchCutter,
+    encoder: Encoder,
+    context: Context,
+    levels: Levels,
+    areas: SpotAreas | None = None,
 ) -> Inputs:
     """All that determines the numbers of a slide's embedding, but for their rounding.
 
     The size of a batch and the device are not among it: they change the last digits at most. A few patches stand for
     how they are cut, stained and normalised; where the image is no file or array, they stand for the image as well.
     """
-    rows = np.unique(np.linspace(0, len(slide.xy) - 1, SAMPLE).round().astype(np.int64))
+    rows = np.unique(np.linspace(0, len(cutter.xy) - 1, SAMPLE).round().astype(np.int64))
     patches = [cutter.cut(image, rows, scale)[0] for scale in cutter.scales]
     return {
         "spots": len(slide.xy),
@@ -147,7 +156,15 @@ def fingerprint(
         "encoder": encoder.record.to_uns(),
         "patches": digest(*(part.tobytes() for part in patches)),
         "input": _transform_digest(encoder, patches[0]),
+        **({} if areas is None else {"areas": _areas_digest(areas)}),
     }
+
+
+def _areas_digest(areas: SpotAreas) -> str:
+    """Fingerprint of the areas of all spots."""
+    outlines = areas.outlines
+    drawn = [] if outlines is None else [outlines.vertices.astype("<f8"), outlines.starts.astype("<i8")]
+    return digest(repr(areas.diameter_px).encode(), *(np.ascontiguousarray(part).tobytes() for part in drawn))
 
 
 def _content(source: object) -> str:

@@ -206,9 +206,13 @@ def context_for(record: EncoderRecord, requested: Context | None) -> Context:
     return requested
 
 
-def with_context(record: EncoderRecord, context: Context, levels: tuple[int, ...]) -> EncoderRecord:
+def with_context(
+    record: EncoderRecord, context: Context, levels: tuple[int, ...], *, shared_tiles: bool = False
+) -> EncoderRecord:
     """Enter a context, and the channels of the levels that it takes, into the record of an encoder."""
-    if context == PATCH_ALONE:
+    if context == PATCH_ALONE and not shared_tiles:
         return record
     layout = Layout(tuple(context.scales or ()), levels, context.rotations, tuple(context.widths_um))
+    if shared_tiles:
+        layout = replace(layout, areas=levels, tile_dim=record.dim)
     return replace(record, context=write_layout(layout))

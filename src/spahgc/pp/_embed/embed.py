@@ -11,14 +11,15 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._settings import resolve_device
 from spahgc._slides.tables import with_table
 from spahgc._slides.totals import remember_library_sizes
 from spahgc._validate import check_key_of_embedding, check_writable_folder, encoder_records, has_context
 from spahgc.image._brightfield import check_brightfield, sample_around
+from spahgc.pp._embed.columns import Columns
 from spahgc.pp._embed.context import PATCH_ALONE, Context, as_context, context_for, with_context
-from spahgc.pp._embed.encode import EmbeddingConfig, encode_slide
+from spahgc.pp._embed.encode import EmbeddingConfig, SlidePatches, encode_slide
 from spahgc.pp._embed.enlarged import describe_image, warn_of_enlarged
 from spahgc.pp._embed.inputs import InputSlide, check_numbers, input_slides
 from spahgc.pp._embed.patches import (
@@ -29,8 +30,11 @@ from spahgc.pp._embed.patches import (
     patch_widths,
     record_used,
 )
+from spahgc.pp._embed.samples import check_samples, sampling_text
 from spahgc.pp._embed.slide_image import ImageRequirements, SlideImage, Source, opened_image
+from spahgc.pp._embed.spot_areas import areas_of_spots
 from spahgc.pp._embed.stain import PatchFunction, StainNormalizer, fit_stain, stain_name
+from spahgc.pp._embed.tiles import SAMPLING, Tiles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +54,8 @@ def embed(
     mpp: float | None = None,
     patch_um: float | None = None,
     context: Context | bool | None = None,
+    dense: bool = False,
+    samples: int = 1,
     stain_normalization: str | PatchFunction | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     key_added: str | None = None,
@@ -93,6 +99,17 @@ def embed(
         each the intermediate levels of networks that show them, 3 passes through the network a spot; nothing, for an
         encoder with a context of its own. ``False``: nothing. ``True``: patches of twice and four times the width, levels,
         and an average over four turns, 12 passes. A :class:`Context`: what it says.
+    dense
+        For points that lie denser than patches, such as cells or a grid of 20 um: they share tiles as wide as a patch
+        and 64 um apart (0.4 to 0.6 of their width), and one pass of the encoder serves all points of a tile. A point
+        gets the mean over its area, by bilinear interpolation, of the network's last map (the patch tokens of a
+        transformer) and of the levels of the context; beside it stands all that is known of its tile, with the wider
+        patches around the tile's middle. The area is the outline in ``obsm["polygons"]``, where there is one, else the
+        circle of the spot's diameter. References need the same: where spots lie farther apart than tiles, each has a
+        tile around itself. What it costs in accuracy stands in ``docs/howto/cells.md``.
+    samples
+        Patches of the encoder's own width within a spot, whose numbers are averaged: 1, or from 4 on its centre and a ring
+        at two thirds of its radius, at a pass each. What it is worth stands in ``docs/speed.md``.
     stain_normalization
         ``None`` leaves the colours of the patches as they were scanned. ``"macenko"`` exchanges a slide's haematoxylin
         and eosin for those of a published reference, ``"reinhard"`` moves the mean and spread of its colours to those
@@ -143,6 +160,11 @@ def embed(
       `stain` names the normalisation where there was one;
     - ``uns["spahgc"]["slide_mpp"]``: microns per pixel of the slide, if known; of a SpatialData also
       ``"slide_image"``, the key of the image that they belong to;
+    - ``obsm["X_<encoder>"]`` with `dense`: means of the last map over the area, spots x its channels; and beside, means of
+      the levels, then output, levels and wider patches of the tile, spots x (channels of the levels + patches * (dim + 2 *
+      channels of the levels));
+    - ``uns["spahgc"]["areas"]["X_<encoder>"]`` with `dense` or `samples`: ``diameter_px`` of the circle of a spot,
+      ``n_outlines``, spots whose outline was taken instead, and ``n_tiles``;
     - ``uns["spahgc"]["patch_um"]["X_<encoder>"]``: width of a patch at scale 1, microns, if known;
     - ``uns["spahgc"]["patch_image"]["X_<encoder>"]``: what the patches were cut from: ``image``, in words, ``enlarged``,
       how many times for the narrowest patch (below 1: reduced), and ``mpp``, its microns per pixel, if known;
@@ -161,7 +183,7 @@ def embed(
         If no image is known or only one that is too coarse, the resolution is needed but unknown or contradictory,
         spots lie outside the image, the key is taken by a part of another embedding, the image cannot be H&E (what lies around its first spots is black, grey and dark,
         or lacks the light of one colour, as fluorescence does), the encoder cannot show the depths of the context or has
-        a context of its own, or a slide's stains cannot be told.
+        a context of its own, a slide's stains cannot be told, or the encoder shows no map for `dense`.
     OSError
         If the folder of `resume` cannot be written.
 
@@ -188,12 +210,15 @@ def embed(
     'scales 1,2; levels 40,112,320; rotations 1'
     """
     from spahgc.encoders import describe_encoder, load_encoder
+    from spahgc.encoders._areas import find_map
     from spahgc.encoders._levels import find_levels, levels_if_any, refuse_oblong_input
     from spahgc.encoders._registry import takes_any_resolution
 
     inputs = input_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
     requested = None if context is None else as_context(context)
     check_numbers(batch_size, n_workers, mpp, patch_um)
+    samples = check_samples(samples)
+    _check_dense(dense, samples, requested)
     stain = stain_name(stain_normalization)
 
     def check_slides(record: EncoderRecord | None) -> list[SlideImage]:
@@ -205,9 +230,12 @@ def embed(
 
     record = describe_encoder(encoder)
     slides = check_slides(record)
+    with_areas = dense or samples > 1
+    areas = [areas_of_spots(*pair) if with_areas else None for pair in zip(inputs, slides, strict=True)]
     if record is not None:
         planned = context_for(record, requested)
-        _check_keys(inputs, slides, Obsm.embedding(record.name) if key_added is None else key_added, planned)
+        _refuse_own_context(record, dense)
+        _check_keys(inputs, slides, Obsm.embedding(record.name) if key_added is None else key_added, planned, dense)
         for slide in slides:
             patch_widths(slide, record, patch_um, planned)
     folder = None if resume is None else check_writable_folder(resume)
@@ -216,39 +244,42 @@ def embed(
     if record is None:  # what it needs of an image is only known now
         slides = check_slides(loaded.record)
     planned = context_for(loaded.record, requested)
+    _refuse_own_context(loaded.record, dense)
     used = replace(loaded, record=record_used(loaded.record, patch_um, stain))
     key = Obsm.embedding(used.record.name) if key_added is None else key_added
-    _check_keys(inputs, slides, key, planned)
+    _check_keys(inputs, slides, key, planned, dense)
     widths = [patch_widths(slide, used.record, patch_um, planned) for slide in slides]
     if planned.rotations > 1:
         refuse_oblong_input(used, device=device)
     choose_levels = levels_if_any if requested is None else find_levels
     levels = choose_levels(used, planned.depths, device=device)
-    used = replace(used, record=with_context(used.record, planned, levels.widths))
+    channels = find_map(used, levels, device=device) if dense else None
+    written = with_context(used.record, planned, levels.widths, shared_tiles=dense)
+    used = replace(used, record=replace(written, sampling=SAMPLING if dense else sampling_text(samples)))
     n_workers = default_workers(device) if n_workers is None else int(n_workers)
-    config = EmbeddingConfig(used, planned, levels, key, int(batch_size), n_workers, device, folder)
-    cutters = [
-        PatchCutter(
-            slide.xy,
+    config = EmbeddingConfig(used, planned, levels, key, samples, channels, int(batch_size), n_workers, device, folder)
+    patches = []
+    for slide, of_spots, (width, scales) in zip(slides, areas, widths, strict=True):
+        tiles = Tiles.around(slide.xy, width, slide.mpp) if dense else None
+        cutter = PatchCutter(
+            slide.xy if tiles is None else tiles.centres,
             width,
             used.record.input_px,
             used.record.interpolation,
             scales,
             _normalizer(slide, stain_normalization),
         )
-        for slide, (width, scales) in zip(slides, widths, strict=True)
-    ]
-
-    for slide, cutter in zip(slides, cutters, strict=True):
-        warn_of_enlarged(slide, cutter)
+        patches.append(SlidePatches(slide, cutter, of_spots, tiles))
+    for of_slide in patches:
+        warn_of_enlarged(of_slide.slide, of_slide.cutter)
 
     results = []
-    for each, slide, cutter in zip(inputs, slides, cutters, strict=True):
-        features, padded = encode_slide(slide, cutter, config)
+    for each, of_slide in zip(inputs, patches, strict=True):
+        features, padded = encode_slide(of_slide, config)
         table = each.table.copy() if copy else each.table
         if each.spots is not None and SPATIAL not in table.obsm:
-            table.obsm[SPATIAL] = slide.xy
-        _write(table, features, padded, slide, cutter, config, None if each.spots is None else each.spots.image_key)
+            table.obsm[SPATIAL] = of_slide.slide.xy
+        _write(table, features, padded, of_slide, config, None if each.spots is None else each.spots.image_key)
         if copy:
             results.append(with_table(each.data, table, table_key))
     if not copy:
@@ -256,10 +287,34 @@ def embed(
     return results if isinstance(data, list | tuple) else results[0]
 
 
-def _check_keys(inputs: list[InputSlide], slides: list[SlideImage], key: str, context: Context) -> None:
+def _check_dense(dense: bool, samples: int, requested: Context | None) -> None:
+    """Refuse what does not go with tiles that points share."""
+    if not isinstance(dense, bool | np.bool_):
+        raise TypeError(f"dense is {dense!r}; pass True for tiles that points share, or False for a patch a point")
+    if dense and samples > 1:
+        raise ValueError(
+            f"dense=True looks at all of a point's area already, and samples={samples} was asked for as well. Pass one of them."
+        )
+    if dense and requested is not None and requested.rotations > 1:
+        raise ValueError(
+            f"dense=True takes a tile as it lies, and a context of {requested.rotations} turns was asked for. Pass "
+            "context=Context(scales=(1, 2, 4), rotations=1), or leave context= out."
+        )
+
+
+def _refuse_own_context(record: EncoderRecord, dense: bool) -> None:
+    """Refuse to pool maps of an encoder that says itself what its numbers show."""
+    if dense and record.context != PATCH_CONTEXT:
+        raise ValueError(
+            f'encoder "{record.name}" has a context of its own ("{record.context}"), and dense=True would show another one. '
+            "Leave dense= out."
+        )
+
+
+def _check_keys(inputs: list[InputSlide], slides: list[SlideImage], key: str, context: Context, dense: bool) -> None:
     """Refuse a key under which a slide holds a part of another embedding, or whose context would take another one's place."""
     for each, slide in zip(inputs, slides, strict=True):
-        check_key_of_embedding(each.table, key, f'slide "{slide.name}"', with_context=context != PATCH_ALONE)
+        check_key_of_embedding(each.table, key, f'slide "{slide.name}"', with_context=dense or context != PATCH_ALONE)
 
 
 def _normalizer(slide: SlideImage, method: str | PatchFunction | None) -> StainNormalizer | None:
@@ -271,21 +326,28 @@ def _normalizer(slide: SlideImage, method: str | PatchFunction | None) -> StainN
         return fit_stain(method, image, f'slide "{slide.name}"')
 
 
+def _describe_areas(patches: SlidePatches) -> dict[str, float | int] | None:
+    """What the slide keeps of the areas of its spots, where they mattered."""
+    if patches.areas is None:
+        return None
+    return patches.areas.to_uns() | ({} if patches.tiles is None else {"n_tiles": len(patches.tiles)})
+
+
 def _write(
     adata: AnnData,
-    features: NDArray[np.float32],
+    features: Columns,
     padded: NDArray[np.bool_],
-    slide: SlideImage,
-    cutter: PatchCutter,
+    patches: SlidePatches,
     config: EmbeddingConfig,
     image_key: str | None,
 ) -> None:
     """Write the embedding, its record, and what is known of the slide now."""
-    key = config.key
+    key, slide, cutter = config.key, patches.slide, patches.cutter
     before = encoder_records(adata).get(key, {})
     entries = {name: value for name, value in adata.uns.get(UNS, {}).items() if name != Uns.slide_image}
-    entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: config.encoder.record.to_uns()}
+    entries[Uns.embeddings] = {**entries.get(Uns.embeddings, {}), key: config.record.to_uns()}
     of_key = {
+        Uns.areas: _describe_areas(patches),
         Uns.patch_um: None if slide.mpp is None else float(cutter.width_px * slide.mpp),
         Uns.patch_image: describe_image(slide, cutter),
         Uns.stain: None if cutter.normalizer is None else cutter.normalizer.to_uns(),
@@ -293,16 +355,16 @@ def _write(
     for name, value in of_key.items():
         others = {other: known for other, known in entries.get(name, {}).items() if other != key}
         entries[name] = others if value is None else {**others, key: value}
-    if not entries[Uns.stain]:
-        del entries[Uns.stain]
+    for name in (Uns.areas, Uns.stain):
+        if not entries[name]:
+            del entries[name]
     if slide.slide_mpp is not None:
         entries[Uns.slide_mpp] = float(slide.slide_mpp)
         if image_key is not None:
             entries[Uns.slide_image] = image_key
-    dim = config.encoder.record.dim
-    adata.obsm[key] = np.ascontiguousarray(features[:, :dim])
-    if features.shape[1] > dim:
-        adata.obsm[Obsm.context(key)] = np.ascontiguousarray(features[:, dim:])
+    adata.obsm[key] = features.own
+    if features.beside.shape[1]:
+        adata.obsm[Obsm.context(key)] = features.beside
     elif has_context(before) and Obsm.context(key) in adata.obsm:  # of an earlier embedding under the same key
         del adata.obsm[Obsm.context(key)]
     adata.obs[Obs.patch_padded] = padded[:, 0]

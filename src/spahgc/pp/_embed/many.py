@@ -37,6 +37,8 @@ RESERVED = ("data", "encoder", "image", "checkpoint", "device", "table_key", "im
 """Arguments of :func:`embed` that belong to a single slide, or that are named here."""
 NO_WIDTHS = ", widths_um=()"
 """How a context is written that has no widths in microns."""
+ONE_PATCH = {"dense": False, "samples": 1}
+"""Arguments for one patch a spot."""
 ROUNDING_ARGUMENTS = ("batch_size", "n_workers", "resume")
 """Arguments that change the result by rounding at most, and do not count when results are compared."""
 
@@ -81,7 +83,7 @@ def embed_many(
     overwrite
         Replace results that were made from other slides or with other arguments, which are refused otherwise.
     arguments
-        Further arguments of :func:`embed`: ``context``, ``mpp``, ``patch_um``, ``stain_normalization``, ``key_added``,
+        Further arguments of :func:`embed`: ``context``, ``dense``, ``samples``, ``mpp``, ``patch_um``, ``stain_normalization``, ``key_added``,
         ``batch_size``, ``n_workers``, ``allow_upsampling``, ``resume``.
 
     Returns
@@ -207,6 +209,8 @@ def _sample(encoder: Encoder) -> str:
 
 def _describe_arguments(chosen: dict[str, Any], record: EncoderRecord | None) -> str:
     plain = {name: value for name, value in chosen.items() if name not in ROUNDING_ARGUMENTS}
+    # As versions wrote it that knew one patch a spot alone, so that what they made is kept.
+    plain = {name: value for name, value in plain.items() if name not in ONE_PATCH or value != ONE_PATCH[name]}
     requested = None if plain["context"] is None else as_context(plain["context"])
     if requested is None and record is None:
         requested = DEFAULT_CONTEXT

@@ -39,6 +39,12 @@ PATCHES_PER_TASK = 8
 MAX_DEFAULT_WORKERS = 8
 """A tenth of the work on a patch holds Python's lock, so that more workers than this wait for each other."""
 
+Cut: TypeAlias = tuple[NDArray[np.int64], float, tuple[float, float]]
+"""Rows of the spots of a batch, the scale of its patches, and (x, y) by which they lie off the centres, pixels of the image."""
+
+CENTRED = (0.0, 0.0)
+"""A patch lies around the centre of its spot."""
+
 PatchBatch: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 """Patches, n x side x side x 3, and whether each of them reaches past the image and was padded."""
 
@@ -125,24 +131,23 @@ class PatchCutter:
     def cut(self, image: ImageSource, rows: NDArray[np.int64], scale: float = 1.0) -> PatchBatch:
         """Cut the patches of some spots, `scale` times as wide as those of scale 1."""
         batch = self.empty(len(rows))
-        self.cut_into(batch, slice(None), image, rows, scale, Event())
+        self.cut_into(batch, slice(None), image, (rows, scale, CENTRED), Event())
         return batch
 
     def empty(self, n: int) -> PatchBatch:
         """Room for some patches."""
         return np.empty((n, self.out_px, self.out_px, 3), dtype=np.uint8), np.zeros(n, dtype=bool)
 
-    def cut_into(
-        self, batch: PatchBatch, part: slice, image: ImageSource, rows: NDArray[np.int64], scale: float, stopped: Event
-    ) -> None:
-        """Fill a part of a batch that shows the spots `rows`; what is left when `stopped` is set stays empty."""
+    def cut_into(self, batch: PatchBatch, part: slice, image: ImageSource, cut: Cut, stopped: Event) -> None:
+        """Fill a part of a batch; what is left when `stopped` is set stays empty."""
         patches, padded = batch
+        rows, scale, offset = cut
         for index in range(len(rows))[part]:
             if stopped.is_set():
                 return
             patch, padded[index] = cut_patch(
                 image,
-                self.xy[rows[index]],
+                self.xy[rows[index]] + offset,
                 width_px=self.width_px * scale,
                 out_px=self.out_px,
                 interpolation=self.interpolation,
@@ -152,7 +157,7 @@ class PatchCutter:
 
 @contextmanager
 def prefetched_patches(
-    cutter: PatchCutter, image: ImageSource, batches: Iterable[tuple[NDArray[np.int64], float]], n_workers: int
+    cutter: PatchCutter, image: ImageSource, batches: Iterable[Cut], n_workers: int
 ) -> Iterator[Iterator[PatchBatch]]:
     """Patches of one batch after the other, those of the next one cut while the caller is busy with the last.
 
@@ -167,22 +172,23 @@ def prefetched_patches(
     image
         The image; its ``read`` is called from all threads.
     batches
-        Rows of the spots of each batch, and the scale of its patches.
+        What is cut, a batch each.
     n_workers
         Number of threads.
     """
     stopped = Event()
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="spahgc-patches")
 
-    def submit(rows: NDArray[np.int64], scale: float) -> tuple[PatchBatch, list[Future[None]]]:
-        batch = cutter.empty(len(rows))
-        parts = [slice(start, start + PATCHES_PER_TASK) for start in range(0, len(rows), PATCHES_PER_TASK)]
-        return batch, [pool.submit(cutter.cut_into, batch, part, image, rows, scale, stopped) for part in parts]
+    def submit(cut: Cut) -> tuple[PatchBatch, list[Future[None]]]:
+        n_patches = len(cut[0])
+        batch = cutter.empty(n_patches)
+        parts = [slice(start, start + PATCHES_PER_TASK) for start in range(0, n_patches, PATCHES_PER_TASK)]
+        return batch, [pool.submit(cutter.cut_into, batch, part, image, cut, stopped) for part in parts]
 
     def in_order() -> Iterator[PatchBatch]:
         pending: deque[tuple[PatchBatch, list[Future[None]]]] = deque()
-        for rows, scale in batches:
-            pending.append(submit(rows, scale))
+        for cut in batches:
+            pending.append(submit(cut))
             if len(pending) > 1:
                 yield _finished(*pending.popleft())
         while pending:
