@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from spahgc._logging import warn
 from spahgc._validate import check_new_name, error_of_path, make_folder, user_path
 
 PART, REPLACED, NEW = ".part", ".old", "new"
@@ -216,7 +216,7 @@ def _part_of(
         if lock is not None:
             os.close(lock)
         if part.exists():
-            warnings.warn(
+            warn(
                 f'"{part}" could not be removed: it is what "{path}" was before, or a part of what it would have become. '
                 "Nothing needs it; remove it when that is possible.",
                 stacklevel=5,

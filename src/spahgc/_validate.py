@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from anndata import AnnData
 from scipy.sparse import issparse
 
 from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._logging import warn
 
 _OWN_CONTEXT = re.compile("(scales [0-9.,e+-]+|widths [0-9.,e+-]+ um); levels ")
 """How the context of a record begins that this package wrote, and whose columns stand under two keys."""
@@ -240,7 +240,7 @@ def embedding_matrix(adata: AnnData, key: str, label: str, *, record: Mapping[st
     _check_range(lowest.astype(np.float64), highest.astype(np.float64), len(z), called)
     zero = ~z.any(axis=1)
     if zero.any():
-        warnings.warn(
+        warn(
             f"{called} is zero in {int(zero.sum())} of {len(z)} spots ({quoted(adata.obs_names[zero])}), as where nothing "
             "was embedded. They are similar to no other spot. Embed them, or remove these spots.",
             stacklevel=3,

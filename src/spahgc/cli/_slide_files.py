@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from glob import glob
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spahgc._files import folder_written_whole, write_h5ad
 from spahgc._keys import PATCH_CONTEXT, Obsm
+from spahgc._logging import warn
 from spahgc._reading import broken_matrix, read_h5ad, read_zarr, reading, unreadable
 from spahgc._slides.tables import is_spatialdata
 from spahgc._validate import check_new_name, check_writable_folder, encoder_records
@@ -138,7 +138,7 @@ def expand(paths: Sequence[Path], option: str, *, but: Path | None = None) -> li
         if members != [path] and but is not None and but.exists():
             kept = [each for each in members if not each.exists() or not each.samefile(but)]
             if len(kept) < len(members):
-                warnings.warn(
+                warn(
                     f"{option} {path} holds the target {but} itself, which is no reference of it: it is left out.",
                     stacklevel=2,
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._logging import warn
 from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import located_slides, placed_tables
@@ -73,7 +73,7 @@ def find_image(data: AnnData | SpatialData, table: AnnData, label: str) -> Slide
         spots = spots_on_image(data, table) if has_image(data) else None
         source = find_source(table, label) if spots is None else None
     except (FileNotFoundError, ValueError):
-        warnings.warn(
+        warn(
             f"no full-resolution image of {label} was found, so its patches stay empty. Write its path "
             f'into adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"], or add the image to its SpatialData.',
             stacklevel=5,

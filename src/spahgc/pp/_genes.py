@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
+from spahgc._logging import HINT, warn
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.tables import tables_of
@@ -128,7 +129,9 @@ def selected_genes(
             )
             + "Raise n_top=, or pass the genes yourself with genes=."
         )
-    logger.info("%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides))
+    logger.log(
+        HINT, "%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides)
+    )
     return sorted(panel)
 
 
@@ -239,7 +242,7 @@ def _words_of_loess(error: ValueError) -> str:
 
 
 def _warn_of_ranking(label: str, problem: str, instead: str) -> None:
-    warnings.warn(
+    warn(
         f"{label} is too shallow, or has too few genes, for the curve of variance on mean that ranks its genes ({problem}). "
         f"They were ranked {instead}. Pass genes= to choose them yourself.",
         stacklevel=6,

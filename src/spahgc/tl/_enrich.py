@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obsm, Uns
+from spahgc._logging import warn
 from spahgc._settings import progress_bar, versions
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import quoted
@@ -219,7 +219,7 @@ def _weight_matrix(net: pd.DataFrame, genes: list[str], min_genes: int) -> tuple
             "weight, so that no gene is outside to compare with. Predict more genes, or pass smaller pathways."
         )
     if whole.any():
-        warnings.warn(
+        warn(
             f"{int(whole.sum())} pathways ({quoted(weights.columns[whole])}) hold the whole panel at one weight and are "
             "left out: no gene is outside to compare with.",
             stacklevel=3,

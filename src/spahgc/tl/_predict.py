@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from spahgc._keys import Obs, Uns
 from spahgc._parameters import METHODS, NETWORK, Parameters, find_preset
-from spahgc._settings import limited_threads, resolve_device, say, settings, versions
+from spahgc._settings import hint_written, limited_threads, resolve_device, say, settings, timed, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
 from spahgc._slides.patients import with_groups
@@ -197,9 +197,9 @@ def predict(
     (``obs["in_tissue"]``) have no part in it: those of references are left out, those of the target keep their rows, which
     are NaN or empty. A warning counts either.
 
-    Three lines are printed, unless ``spahgc.settings.progress`` is false: how many genes were predicted, how many of them can be
-    trusted and for whom, and how many spots look like nothing on the references. :func:`spahgc.get.summary` is the same as a
-    table.
+    Three lines are said, unless ``spahgc.settings.progress`` is false or ``spahgc.settings.verbosity`` below ``"info"``: how
+    many genes were predicted, how many of them can be trusted and for whom, and how many spots look like nothing on the
+    references. :func:`spahgc.get.summary` is the same as a table.
 
     Raises
     ------
@@ -265,7 +265,8 @@ def predict(
         if place is True:
             _check_place(spots, bank, parameters, method)
         if method == NETWORK:
-            model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+            with timed(f'the training on "{resolve_device(device)}", {bank.n_obs} spots x {bank.n_vars} genes,'):
+                model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
     drift = look_of_target(spots, bank if model is None else model.bank)
     if place is False:
         spots = replace(spots, picture=None, registration=None, own_reference=None)
@@ -299,6 +300,7 @@ def predict(
         write_measured(target, part, key_added)
     remember_library_sizes(target)
     say(trust_record(target, key_added).lines())
+    hint_written(target, key_added)
     return with_table(data, target, table_key) if copy else None
 
 

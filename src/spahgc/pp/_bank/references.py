@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
+from spahgc._logging import warn
 from spahgc._slides.matrix import column_sums, in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.patients import patients_of
@@ -491,7 +491,7 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
     if empty.all():
         raise ValueError(f"{label} has no counts in any spot. Check X, or pass layer= with its counts.")
     if empty.any():
-        warnings.warn(
+        warn(
             f"{label} has {int(empty.sum())} spots without a single count "
             f"({quoted(slide.obs_names[empty])}); they are left out of the references.",
             stacklevel=4,

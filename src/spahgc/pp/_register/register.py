@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from spahgc._keys import UNS, Obs, Uns
+from spahgc._logging import warn
 from spahgc._slides.split import check_single_slide, located_slides, placed_table, placed_tables
 from spahgc._slides.tables import is_spatialdata, with_table
 from spahgc._validate import check_anndata, quoted
@@ -262,7 +262,7 @@ def _warn_of_unused(target: str, pairs: Mapping[str, PairRegistration]) -> None:
     unused = {name: pair.why for name, pair in pairs.items() if not pair.used}
     if unused:
         reasons = "; ".join(f'"{name}": {why}' for name, why in unused.items())
-        warnings.warn(
+        warn(
             f'{len(unused)} of {len(pairs)} references are not used with "{target}": {reasons}. If they belong together, pass '
             "transforms= or landmarks=.",
             stacklevel=3,
