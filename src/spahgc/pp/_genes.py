@@ -15,7 +15,7 @@ from spahgc._logging import HINT, warn
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.tables import tables_of
-from spahgc._validate import quoted
+from spahgc._validate import did_you_mean, quoted
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -140,8 +140,11 @@ def common_genes(slides: Mapping[str, AnnData | MeasuredSlide]) -> list[str]:
     shared = set.intersection(*(set(slide.var_names) for slide in slides.values()))
     if not shared:
         samples = "; ".join(f'"{name}": {quoted(slide.var_names, limit=2)}' for name, slide in slides.items())
+        first, *others = slides.values()
+        other = next((each for each in others if not set(each.var_names) & set(first.var_names)), first)
+        meant = did_you_mean(list(other.var_names), first.var_names) if other is not first else ""
         raise ValueError(
-            f"the references have no gene in common ({samples}). Check whether some name genes by symbol and others "
+            f"the references have no gene in common ({samples}).{meant} Check whether some name genes by symbol and others "
             "by Ensembl identifier."
         )
     return sorted(shared)

@@ -24,7 +24,7 @@ from spahgc._spots.pieces import describe_pieces
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
-from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
+from spahgc._validate import check_anndata, check_coordinates, did_you_mean, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
@@ -478,7 +478,8 @@ def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
     if target.n_vars and not set(genes) & set(target.var_names):
         raise ValueError(
             f"the target has none of the {len(genes)} genes of the panel: it has {quoted(target.var_names)}, the "
-            f"panel {quoted(genes)}. Use the same kind of gene names, or a target without genes."
+            f"panel {quoted(genes)}.{did_you_mean(genes, target.var_names)} Use the same kind of gene names, or a target "
+            "without genes."
         )
 
 
