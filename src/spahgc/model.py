@@ -160,7 +160,7 @@ class SpaHGC:
     @classmethod
     def fit(
         cls,
-        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path,
+        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
         *,
         genes: Sequence[str] | str | None = None,
         embedding: str | None = None,

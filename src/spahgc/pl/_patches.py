@@ -14,6 +14,7 @@ from spahgc._logging import warn
 from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import located_slides, placed_tables
+from spahgc._slides.stored import stored_slides
 from spahgc._validate import check_anndata, encoder_records, quoted
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.image._resample import FILTERS
@@ -45,6 +46,7 @@ def reference_slides(
     """The references that were handed over, by name: object and table; refuses those of another prediction or bank."""
     if refs is None:
         return {}
+    refs = stored_slides(refs, "reference")
     if is_bank(refs):
         raise ValueError("refs is a bank, which holds no images. Pass the slides from which it was made.")
     items = as_list(refs)

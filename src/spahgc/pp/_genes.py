@@ -14,10 +14,13 @@ from scipy.sparse import csr_matrix
 from spahgc._logging import HINT, warn
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import MeasuredSlide, measured_slides
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.tables import tables_of
 from spahgc._validate import did_you_mean, quoted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spatialdata import SpatialData
 
 logger = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ Kobak, 2021)."""
 
 
 def select_genes(
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
     *,
     n_top: int = N_TOP_GENES,
     n_abundant: int = 0,
@@ -60,7 +63,7 @@ def select_genes(
     Parameters
     ----------
     refs
-        The references, AnnData or SpatialData. Counts are expected. Spots off the tissue (``obs["in_tissue"]``) are left
+        The references, AnnData or SpatialData, or their paths. Counts are expected. Spots off the tissue (``obs["in_tissue"]``) are left
         out, with a warning.
     n_top
         Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
@@ -102,7 +105,9 @@ def select_genes(
     for name, number in {"n_top": n_top, "n_abundant": n_abundant, "min_spots": min_spots}.items():
         if number < 0:
             raise ValueError(f"{name} must be at least 0, found {number}.")
-    slides = measured_slides(tables_of(refs, table_key, "reference"), layer=layer, units=units)
+    slides = measured_slides(
+        tables_of(stored_slides(refs, "reference"), table_key, "reference"), layer=layer, units=units
+    )
     return selected_genes(slides, n_top=n_top, n_abundant=n_abundant, min_spots=min_spots)
 
 

@@ -60,7 +60,7 @@ BASELINE_WIDTH = 128
 
 def predict(
     target: AnnData | SpatialData,
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path | None = None,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path | None = None,
     *,
     model: SpaHGC | None = None,
     method: str = NETWORK,
@@ -89,9 +89,9 @@ def predict(
         The slide, with embedding and ``obsm["spatial"]``: an AnnData, or a SpatialData with such a table. Its counts are
         not looked at, but for those of the spots that ``measured`` names. An object without genes gets those of the panel.
     refs
-        Measured slides with the same embedding, AnnData or SpatialData, or a bank from
-        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk. With ``measured``
-        slides only, or none.
+        Measured slides with the same embedding, AnnData or SpatialData, or paths of such: ``.h5ad``, ``.zarr``, a folder of
+        them, or a pattern (``"refs/*.h5ad"``). Or a bank from :func:`spahgc.pp.reference_bank` or
+        :func:`spahgc.pp.open_bank`, or the path of a bank on disk. With ``measured`` slides only, or none.
     model
         A trained model, instead of ``refs``.
     method
@@ -237,8 +237,10 @@ def predict(
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
         )
+    refs = open_references(refs)
+    _check_choice(refs, n_references)  # once more, of what lies at a path
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
-    refs = grouped_references(placed_tables(open_references(refs), table_key, "reference"), group)
+    refs = grouped_references(placed_tables(refs, table_key, "reference"), group)
     grouped = target if group is None or measured is None else with_groups(target, group)[0]
     if measured is not None and is_bank(refs):
         raise ValueError(
@@ -373,7 +375,7 @@ def _check_choice(refs: Any, n_references: int | None) -> None:
             )
         return
     check_number(n_references, "n_references=")
-    if refs is None or is_bank(refs) or isinstance(refs, str | Path):
+    if refs is None or is_bank(refs):
         raise ValueError(
             "n_references= chooses among slides: pass a list of them as refs=, no model and no bank, whose slides stay together."
         )

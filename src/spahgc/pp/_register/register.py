@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._logging import warn
 from spahgc._slides.split import check_single_slide, located_slides, placed_table, placed_tables
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.tables import is_spatialdata, with_table
 from spahgc._validate import check_anndata, quoted
 from spahgc.pp._register.given import check_matrix, check_names, matrix_of_landmarks, matrix_to_system
@@ -156,6 +157,7 @@ def _slides(
     check_anndata(table, "the target")
     check_single_slide(table, "the target")
     (target_name,) = located_slides([table], "target")
+    refs = stored_slides(refs, "reference")
     holders = [refs] if isinstance(refs, AnnData) or is_spatialdata(refs) else list(refs)
     placed = located_slides(placed_tables(holders, table_key, "reference"), "reference")
     if target_name in placed:
