@@ -209,6 +209,15 @@ def check_container(slide: Slide, output: Path) -> None:
         raise ValueError(f"--output {output}: a SpatialData is written as {STORE}. Pass a name that ends in {STORE}.")
 
 
+def with_panel_alone(slide: Slide, key: str, table_key: str | None) -> Slide:
+    """The slide without the genes that a prediction does not hold; totals over all genes stay known."""
+    from spahgc._keys import Var
+    from spahgc._slides.tables import table_of, with_table
+
+    table = table_of(slide, table_key, "the target")
+    return with_table(slide, table[:, table.var[Var.panel(key)].to_numpy(dtype=bool)].copy(), table_key)
+
+
 def write_slide(slide: Slide, output: Path) -> None:
     """Write a slide, by the ending of the name, whole or not at all."""
     from spahgc._many.stores import write_slide as write_store
