@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from shapely.geometry import shape
 
 import spahgc as sp
 from spahgc import cli
@@ -550,20 +551,40 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 def test_the_way_of_an_assistant_from_a_real_slide(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, her2st: Path
 ) -> None:
-    """A scanner's slide and measured sections: four commands that read them, and one for all that follows."""
-    image = her2st.parent / "files" / "slides" / "CMU-1-Small-Region.svs"
-    (tmp_path / "refs").mkdir()
-    shutil.copy(image, tmp_path / "case.svs")
-    for name in ("C2", "B4"):
+    """A scanner's slide and four measured sections: one command, or four, to a report and a file for QuPath."""
+    image, case = her2st.parent / "files" / "slides" / "CMU-1-Small-Region.svs", tmp_path / "case.svs"
+    shutil.copy(image, case)
+    names = ("B4", "C2", "C3", "C4")
+    for name in names:
         three = [her2st / part for part in (f"{name}.tsv.gz", f"{name}_selection.tsv", f"{name}.jpg")]
         json_of(capsys, "read", "st", *three, "-o", tmp_path / "refs" / f"{name}.h5ad")
-    found = json_of(
-        capsys, "run", tmp_path / "case.svs", "--reference", tmp_path / "refs", "-o", tmp_path / "out", "--no-context",
-        "--method", "ridge", "--gene", "ERBB2", "--gene", "CD74", "--device", "cpu",
-    )  # fmt: skip
-    features = json.loads(Path(found["files"]["qupath"]).read_text("utf-8"))["features"]
-    predicted = ad.read_h5ad(found["files"]["prediction"])
-    assert len(features) == predicted.n_obs > 50
-    assert set(features[0]["properties"]["measurements"]) >= {"ERBB2", "CD74"}
-    assert Path(found["files"]["report"]).stat().st_size > 10_000
+    refs = tmp_path / "embedded"
+    json_of(capsys, "embed", *sorted((tmp_path / "refs").iterdir()), "-o", refs, "--no-context", "--device", "cpu")
+    chosen = ["--method", "ridge", "--gene", "ERBB2", "--gene", "CD74", "--device", "cpu"]
+
+    one = json_of(
+        capsys, "run", case, "--reference", refs, "-o", tmp_path / "out", "--no-context", "--spacing-um", "150", *chosen
+    )["files"]
     assert os.path.isfile(tmp_path / "out" / "run.json")
+
+    tiles, out = tmp_path / "case.h5ad", tmp_path / "predicted.h5ad"
+    page, qupath = tmp_path / "report.html", tmp_path / "case.geojson"
+    json_of(capsys, "tile", case, "-o", tiles, "--spacing-um", "150")
+    json_of(
+        capsys, "predict", "--target", tiles, "--reference", refs, "-o", out, "--encoder", "efficientnet_lite0",
+        "--no-context", "--no-trust", *chosen,
+    )  # fmt: skip
+    json_of(capsys, "report", out, "-o", page, "--reference", refs)
+    json_of(capsys, "export", out, "--to", "qupath", "-o", qupath)
+
+    predicted = ad.read_h5ad(out)
+    np.testing.assert_array_equal(predicted.layers["spahgc"], ad.read_h5ad(one["prediction"]).layers["spahgc"])
+    record = predicted.uns["spahgc"]["predictions"]["spahgc"]
+    assert [str(name) for name in record["references"]] == list(names) and predicted.n_obs > 25
+    for path in (Path(one["qupath"]), qupath):
+        features = json.loads(path.read_text("utf-8"))["features"]
+        centres = [np.asarray(shape(each["geometry"]).centroid.coords[0]) for each in features]
+        np.testing.assert_allclose(centres, predicted.obsm["spatial"], atol=1.0)  # pixels
+        assert set(features[0]["properties"]["measurements"]) >= {"ERBB2", "CD74"}
+    for path in (Path(one["report"]), page):
+        assert path.stat().st_size > 10_000 and "<html" in path.read_text("utf-8")[:500].lower()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -164,7 +166,11 @@ def test_nothing_left_is_said(slide, refs):
 # What is printed
 
 
-def test_a_prediction_prints_what_it_is_worth(target, refs, quick_default, capsys):
+def test_a_prediction_prints_what_it_is_worth(target, refs, quick_default, capsys, monkeypatch):
+    monkeypatch.setattr(
+        logging.getLogger("spahgc"), "propagate", False
+    )  # to pytest's, for which the console steps back
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     sp.settings.progress = True
     sp.tl.predict(target, refs, preset=quick_default)
     captured = capsys.readouterr()

@@ -6,20 +6,39 @@ import os
 import platform
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spahgc._logging import HINT, Verbosity, logger, says, set_verbosity, verbosity
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
 
+def _load_bars() -> None:
+    """Load :mod:`tqdm` without its warning that a notebook lacks ipywidgets: it draws its bars as text then.
+
+    Here, since pooch loads it as well, and before another package does whose warning would be taken for one of ours.
+    """
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)
+        import_module("tqdm.auto")
+
+
 def _default_cache() -> Path:
+    _load_bars()
     import pooch
 
     return Path(pooch.os_cache("spahgc"))
@@ -33,7 +52,7 @@ class Settings:
     """Where networks run (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``); ``None`` takes the first accelerator."""
 
     progress: bool = True
-    """Show progress bars, and a summary of three lines after a prediction."""
+    """Show progress bars, and a summary of three lines after a prediction, as far as ``verbosity`` has them."""
 
     cache_dir: Path = field(default_factory=_default_cache)
     """Folder for downloads."""
@@ -51,6 +70,36 @@ class Settings:
     wait for each other at every step, and on a machine that others use as well they mostly wait. What was set before is
     set again afterwards."""
 
+    @property
+    def verbosity(self) -> Verbosity:
+        """How much is said, in scanpy's steps.
+
+        ``"error"`` (0): errors alone. ``"warning"`` (1): and warnings. ``"info"`` (2, the default): and progress bars, and
+        three lines after a prediction. ``"hint"`` (3): and what was read and selected, and under which keys results
+        were written. ``"debug"`` (4): and how long it took, and where it was computed.
+
+        It is the level of the logger ``"spahgc"`` of :mod:`logging`, which writes on stdout in an interactive session, as
+        scanpy's does, and on stderr otherwise; or, once a program has given it or the root logger a handler, there alone.
+        """
+        return verbosity()
+
+    @verbosity.setter
+    def verbosity(self, wanted: Verbosity | str | int) -> None:
+        set_verbosity(wanted)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not hasattr(type(self), name) and name not in _NAMES:
+            near = get_close_matches(name, [*_NAMES, "verbosity"], n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise AttributeError(f'settings have no "{name}", they are {", ".join([*_NAMES, "verbosity"])}.{hint}')
+        super().__setattr__(name, value)
+
+    def values(self) -> dict[str, Any]:
+        """All of them by name, for another process to set."""
+        return {name: getattr(self, name) for name in _NAMES} | {"verbosity": int(self.verbosity)}
+
+
+_NAMES = tuple(field.name for field in fields(Settings))
 
 settings = Settings()
 
@@ -195,11 +244,16 @@ def show_progress_in_lines(wanted: bool) -> None:
 
 
 def progress_bar(**options: Any) -> tqdm:
-    """A bar of :mod:`tqdm`, silent where ``settings.progress`` is false."""
+    """A bar of :mod:`tqdm`, silent where ``settings.progress`` is false or ``settings.verbosity`` below ``"info"``."""
     if _in_lines:
         every = {"mininterval": LINE_EVERY_S, "maxinterval": LINE_EVERY_S}
-        return _line_class()(disable=not settings.progress, **{**options, **every, "ascii": True})
-    return _bar_class()(disable=not settings.progress, **options)
+        return _line_class()(disable=not shows_progress(), **{**options, **every, "ascii": True})
+    return _bar_class()(disable=not shows_progress(), **options)
+
+
+def shows_progress() -> bool:
+    """Whether bars and lines are wanted."""
+    return settings.progress and says(Verbosity.info)
 
 
 @cache
@@ -256,13 +310,36 @@ _silent: ContextVar[bool] = ContextVar("spahgc_silent", default=False)
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print lines for whoever called, unless ``settings.progress`` is false.
-
-    As scanpy does, on stdout in an interactive session and on stderr otherwise.
-    """
+    """Tell whoever called, one message a line, unless ``settings.progress`` is false or ``settings.verbosity`` below ``"info"``."""
     if settings.progress and not _silent.get():
-        interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
-        print(*lines, sep="\n", file=sys.stdout if interactive else sys.stderr)
+        for line in lines:
+            logger.info("%s", line)
+
+
+def hint(text: str) -> None:
+    """Tell what was written where, with ``settings.verbosity`` of ``"hint"``."""
+    if not _silent.get():
+        logger.log(HINT, "%s", text)
+
+
+def hint_written(adata: Any, key: str) -> None:
+    """Tell which keys of an AnnData are called so or begin so."""
+    found = [
+        f'{part}["{name}"]'
+        for part in ("layers", "obs", "var", "obsm", "varm", "obsp")
+        for name in getattr(adata, part)
+        if name == key or str(name).startswith(f"{key}_")
+    ]
+    hint(f"written: {', '.join(found)}")
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Tell how long such a block took, with ``settings.verbosity`` of ``"debug"``."""
+    start = time.monotonic()
+    yield
+    if not _silent.get():
+        logger.debug("%s took %.1f s", what, time.monotonic() - start)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,16 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import issparse
 
+from spahgc import _aliases
 from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._logging import warn
 
 _OWN_CONTEXT = re.compile("(areas [a-z0-9,]+; tile [0-9]+; )?(scales [0-9.,e+-]+|widths [0-9.,e+-]+ um); levels ")
 """How the context of a record begins that this package wrote, and whose columns stand under two keys."""
 MAX_LISTED = 5
 """Names that a message lists before it says how many more there are."""
+ENSEMBL = "ENS"
+"""How identifiers of Ensembl begin, of which two that are spelt much the same have nothing to do with each other."""
 
 LARGEST_EMBEDDING = 1e15
 """Largest number of an embedding. The squares of larger ones, summed over its columns, leave the range of float32."""
@@ -240,7 +243,7 @@ def embedding_matrix(adata: AnnData, key: str, label: str, *, record: Mapping[st
     _check_range(lowest.astype(np.float64), highest.astype(np.float64), len(z), called)
     zero = ~z.any(axis=1)
     if zero.any():
-        warnings.warn(
+        warn(
             f"{called} is zero in {int(zero.sum())} of {len(z)} spots ({quoted(adata.obs_names[zero])}), as where nothing "
             "was embedded. They are similar to no other spot. Embed them, or remove these spots.",
             stacklevel=3,
@@ -367,9 +370,37 @@ def check_genes(wanted: Sequence[str], available: Any, label: str) -> list[str]:
     if missing:
         raise KeyError(
             f"{len(missing)} of {len(genes)} genes not found in {label}: {quoted(missing)}; its genes look like "
-            f"{quoted(list(available)[:3])}. Check the spelling, and whether one side uses Ensembl identifiers."
+            f"{quoted(list(available)[:3])}.{did_you_mean(missing, available)} Check the spelling, and whether one side uses "
+            "Ensembl identifiers."
         )
     return genes
+
+
+def did_you_mean(missing: Sequence[str], available: Iterable[str]) -> str:
+    """What may have been meant by genes that are not there, as a sentence after a blank; empty where nothing is near.
+
+    Parameters
+    ----------
+    missing
+        Names that are not there, of which the first few are looked for.
+    available
+        Names that are there. A name is near by another name of the gene ("HER2"), its case, as in another species, its
+        hyphens, the version of its identifier, or its spelling; an Ensembl identifier by its version alone.
+    """
+    names = [str(name) for name in available]
+    found = {}
+    for name in map(str, missing[:MAX_LISTED]):
+        near = _aliases.did_you_mean(name, names)
+        if name.upper().startswith(ENSEMBL):
+            near = [each for each in near if _aliases.plain_name(each) == _aliases.plain_name(name)]
+        if near:
+            found[name] = " or ".join(f'"{each}"' for each in near)
+    if not found:
+        return ""
+    if len(missing) == 1:
+        return f" Did you mean {next(iter(found.values()))}?"
+    pairs = [f'{near} by "{name}"' for name, near in found.items()]
+    return f" Did you mean {', '.join(pairs)}?"
 
 
 def user_path(path: str | os.PathLike[str], label: str = "a path") -> Path:

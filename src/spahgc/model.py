@@ -45,7 +45,7 @@ from spahgc._training.networks import (
     train_networks,
 )
 from spahgc._training.placed import PlacedExpert, fit_placed, placed_scores, places_on
-from spahgc._validate import encoder_records, quoted, user_path
+from spahgc._validate import did_you_mean, encoder_records, quoted, user_path
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -160,7 +160,7 @@ class SpaHGC:
     @classmethod
     def fit(
         cls,
-        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path,
+        refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
         *,
         genes: Sequence[str] | str | None = None,
         embedding: str | None = None,
@@ -461,8 +461,8 @@ class SpaHGC:
         if not names or (found < 0).any():
             absent = [name for name, place in zip(names, found, strict=True) if place < 0]
             raise KeyError(
-                f"genes {quoted(absent)} not found in the panel of the model, which holds {quoted(self.genes)}. "
-                "Pass one or more of model.genes."
+                f"genes {quoted(absent)} not found in the panel of the model, which holds {quoted(self.genes)}."
+                f"{did_you_mean(absent, self.genes)} Pass one or more of model.genes."
             )
         return np.asarray(found)
 

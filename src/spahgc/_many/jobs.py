@@ -237,7 +237,7 @@ def _results_on_cluster(
 ) -> Results:
     from distributed import as_completed
 
-    values = vars(settings) | {"progress": False}
+    values = settings.values() | {"progress": False}
     on_worker = partial(_run_on_worker, run=run, values=values, caller=_process_id())
     run_id = f"{time.time_ns():x}"
     pending = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spahgc._keys import Obs
+from spahgc._logging import warn
 from spahgc.image import ImageSource, thumbnail
 from spahgc.image._levels import at_level
 
@@ -113,7 +113,7 @@ def refuse_swapped(
             f"Coordinates are (x, y), not (row, column). {remedy}"
         )
     if axes is Axes.TRANSPOSED and (gain is None or gain > -MIN_GAIN):
-        warnings.warn(
+        warn(
             f"x and y of the spots of {label} may be swapped: {found}, which no turn of a slide explains, and the image "
             f"does not tell. {remedy}",
             stacklevel=3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spahgc._keys import UNS, Uns
+from spahgc._logging import warn
 from spahgc._slides.polygons import Polygons
 from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.tables import Annotation, annotation
@@ -404,7 +404,7 @@ def _readable_candidates(
     if not candidates:
         raise ValueError(f"no image of the SpatialData can be H&E. {described}")
     if reasons:
-        warnings.warn(
+        warn(
             f"images of the SpatialData were left out when one was chosen, image_key= names one: {described}",
             stacklevel=2,
         )

@@ -14,6 +14,7 @@ from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.several import library_names
 from spahgc._slides.several import slide_labels as named_slides
 from spahgc._slides.spatialdata import spots_in_plane
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.tables import annotation, is_spatialdata, region_labels, table_of, tables_of
 from spahgc._validate import check_anndata, quoted
 
@@ -65,7 +66,8 @@ def placed_slides(data: AnnData | SpatialData, table_key: str | None, label: str
 def placed_tables(
     items: AnnData | SpatialData | Iterable[AnnData | SpatialData], table_key: str | None, label: str
 ) -> AnnData | Iterable[AnnData]:
-    """The same of a list of slides; the objects are not changed. What is no list passes through."""
+    """The same of a list of slides or of their paths; the objects are not changed. What is neither passes through."""
+    items = stored_slides(items, label)
     if is_spatialdata(items):
         items = [items]
     if isinstance(items, AnnData | str | bytes | dict) or not hasattr(items, "__iter__"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +11,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import HEST, Obs
+from spahgc._logging import warn
 from spahgc._validate import quoted
 
 Rows: TypeAlias = Any
@@ -97,7 +97,7 @@ class TissueRows:
 
 def warn_of_glass(on_tissue: np.ndarray, label: str, consequence: str) -> None:
     """Say how many spots lie off the tissue, and what follows."""
-    warnings.warn(
+    warn(
         f'{int((~on_tissue).sum())} of {len(on_tissue)} spots of {label} lie off the tissue (obs["{Obs.in_tissue}"]); they '
         f"{consequence}.",
         stacklevel=3,

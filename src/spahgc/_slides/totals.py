@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._files import digest
 from spahgc._keys import UNS, Obs, Uns, Var
+from spahgc._logging import warn
 from spahgc._slides.matrix import as_csr, column_sums, is_whole, row_sums
 
 TOTAL_COLUMNS = ("total_counts", "n_counts", "nCount_Spatial", "nCount_RNA")
@@ -250,4 +250,4 @@ def _lacks_genes(adata: AnnData, sums: np.ndarray) -> bool:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
+    warn(message, stacklevel=2)

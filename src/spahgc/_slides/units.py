@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +9,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import COUNTS_PER_SPOT, UNITS
+from spahgc._logging import warn
 from spahgc._slides.matrix import as_csr, is_whole, raw_matrix, row_sums
 from spahgc._slides.totals import column_totals, remembered_totals
 
@@ -338,4 +338,4 @@ def _say(label: str, assumed: str) -> None:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
+    warn(message, stacklevel=2)

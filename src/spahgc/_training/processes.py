@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from spahgc._logging import warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +105,7 @@ def warn_of_idle(processes: ProcessGroup, tasks_per_step: int, n_tasks: int) -> 
     """Say so where there are more processes than slides to share out."""
     busy = min(tasks_per_step, n_tasks, processes.count)
     if processes.rank == 0 and busy < processes.count:
-        warnings.warn(
+        warn(
             f"{processes.count - busy} of {processes.count} processes have nothing to do: a step takes "
             f"{min(tasks_per_step, n_tasks)} of {n_tasks} slides or blocks. Pass parameters with tasks_per_step="
             f"{processes.count} or a multiple of it, or start fewer processes.",

@@ -86,7 +86,7 @@ def _word(value: object) -> str:
 
 def note(text: str) -> None:
     """A line on stderr, unless it is to be quiet."""
-    from spahgc._settings import settings
+    from spahgc._settings import shows_progress
 
-    if settings.progress:
+    if shows_progress():
         typer.echo(text, err=True)

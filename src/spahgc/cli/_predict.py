@@ -58,6 +58,12 @@ def predict(
     intervals: Annotated[float | None, typer.Option(help="Level of intervals of the values, such as 0.9.")] = None,
     preset: Preset = "default",
     key_added: Annotated[str, typer.Option(help="Name of the layer that is written.")] = "spahgc",
+    panel_only: Annotated[
+        bool,
+        typer.Option(
+            "--panel-only", help="Write the predicted genes alone; others of the target are left out of the file."
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -71,6 +77,7 @@ def predict(
       spahgc predict --target T.h5ad --reference A.h5ad --reference B.h5ad --output OUT.h5ad
       spahgc predict --target T.h5ad --reference "refs/*.h5ad" -o OUT.h5ad
       spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad
+      spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad --panel-only
       spahgc predict --target T.h5ad --measured was_measured --reference A.h5ad --output OUT.h5ad
     """
     if target.exists():
@@ -86,6 +93,7 @@ def predict(
         embed_missing,
         read_references,
         read_slide,
+        with_panel_alone,
         write_slide,
     )
     from spahgc.tl._prediction import prediction_record
@@ -120,6 +128,8 @@ def predict(
             device=device,
             table_key=table_key,
         )
+    if panel_only:
+        slide = with_panel_alone(slide, key_added, table_key)
     write_slide(slide, output)
     table = table_of(slide, table_key, "the target")
     said = trust_record(table, key_added)

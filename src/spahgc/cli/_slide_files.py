@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from glob import glob
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spahgc._files import folder_written_whole, write_h5ad
 from spahgc._keys import PATCH_CONTEXT, Obsm
+from spahgc._logging import warn
 from spahgc._reading import broken_matrix, read_h5ad, read_zarr, reading, unreadable
 from spahgc._slides.tables import is_spatialdata
 from spahgc._validate import check_new_name, check_writable_folder, encoder_records
@@ -138,7 +138,7 @@ def expand(paths: Sequence[Path], option: str, *, but: Path | None = None) -> li
         if members != [path] and but is not None and but.exists():
             kept = [each for each in members if not each.exists() or not each.samefile(but)]
             if len(kept) < len(members):
-                warnings.warn(
+                warn(
                     f"{option} {path} holds the target {but} itself, which is no reference of it: it is left out.",
                     stacklevel=2,
                 )
@@ -207,6 +207,15 @@ def check_container(slide: Slide, output: Path) -> None:
     """Refuse to write a SpatialData into a file that holds one table only."""
     if is_spatialdata(slide) and output.suffix != STORE:
         raise ValueError(f"--output {output}: a SpatialData is written as {STORE}. Pass a name that ends in {STORE}.")
+
+
+def with_panel_alone(slide: Slide, key: str, table_key: str | None) -> Slide:
+    """The slide without the genes that a prediction does not hold; totals over all genes stay known."""
+    from spahgc._keys import Var
+    from spahgc._slides.tables import table_of, with_table
+
+    table = table_of(slide, table_key, "the target")
+    return with_table(slide, table[:, table.var[Var.panel(key)].to_numpy(dtype=bool)].copy(), table_key)
 
 
 def write_slide(slide: Slide, output: Path) -> None:

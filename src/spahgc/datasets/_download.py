@@ -14,7 +14,6 @@ import json
 import logging
 import re
 import shutil
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from spahgc._files import FULL_DISK, write_text
+from spahgc._logging import warn
 from spahgc._settings import progress_bar
 from spahgc.datasets._cohort import CohortUnavailableError
 from spahgc.datasets._turns import discard_leftovers, working_folder
@@ -158,7 +158,7 @@ def _record(arrived: Path, path: Path) -> None:
     """Keep the checksum of a first download, and say so where a later one differs from it."""
     before, now = _recorded(path), _sha256(arrived)
     if before not in (None, now):
-        warnings.warn(
+        warn(
             f"{path.name} is not what it was when it was first downloaded: its source has changed, and states no checksum. "
             "Results may differ from earlier ones.",
             stacklevel=2,

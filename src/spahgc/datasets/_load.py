@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from spahgc._logging import warn
 from spahgc._settings import settings
 from spahgc._validate import check_writable_folder
 from spahgc.datasets._cohort import CohortUnavailableError, find_cohort
@@ -119,7 +119,7 @@ def load(
     if sections is None:
         wanted = available(name, folder)
         if len(wanted) < len(cohort.sections):
-            warnings.warn(
+            warn(
                 f'{len(wanted)} of the {len(cohort.sections)} sections of cohort {name} are in "{folder}": '
                 f"{', '.join(wanted)}.",
                 stacklevel=3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from spahgc._logging import warn
 from spahgc.datasets._cohort import COHORTS
 from spahgc.datasets._find import Files, one_file
 from spahgc.datasets._github import Repository
@@ -107,7 +107,7 @@ def _spots_of_names(counts: Counts, image_path: Path) -> Spots:
     outside = np.asarray(((pixels < 0) | (pixels >= size)).any(axis=1))
     table[SELECTED] = (~outside).astype(int)
     if outside.any():
-        warnings.warn(
+        warn(
             f'{outside.sum()} of {len(outside)} spots of "{counts.label}" ({listed(counts.spots.to_numpy()[outside])}) lie beyond the rim '
             f'of the image "{image_path}", and are left out.',
             stacklevel=2,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._logging import warn
 from spahgc.image._damage import UnusableImageError
 from spahgc.image._resample import resample
 from spahgc.image._source import ImageSource, Pixels
@@ -84,7 +83,7 @@ def check_brightfield(pixels: Pixels, label: str) -> None:
             "fluorescence in colours is",
         )
     if grey:
-        warnings.warn(
+        warn(
             f"{label} has no colours: if it is H&E, its stains cannot be told apart, and encoders were made for coloured "
             "images. Pass the coloured image if there is one.",
             stacklevel=3,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._logging import warn
 from spahgc.image._array import image_axes
 from spahgc.image._colour import as_rgb, check_pixels
 from spahgc.image._source import Pixels
@@ -58,7 +57,7 @@ def _scaled(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
         bits = next(bits for bits in BITS if high < 2**bits)
         white = float(2**bits - 1)
         if bits not in (BITS[0], BITS[-1]):
-            warnings.warn(
+            warn(
                 f"{name} has values up to {high:g} (data type {array.dtype}): they are taken as {bits} bits a channel, of "
                 f"which {white:g} is white. Convert it to uint8 if that is wrong.",
                 stacklevel=2,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._logging import warn
 from spahgc._reading import UnreadableError
 from spahgc._validate import user_path
 from spahgc.image._array import ArrayImage
@@ -158,7 +158,7 @@ def _open_other(path: Path) -> ImageSource:
             ) from error
         raise
     if path.suffix.lower() in TIFF_ENDINGS:
-        warnings.warn(
+        warn(
             f'the image "{path}" is called a TIFF but is none: it is read as the {image.format} that it is, and '
             "decoded as a whole. Rename it, or find the file that it was made from.",
             stacklevel=4,

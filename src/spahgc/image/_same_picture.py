@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._logging import warn
 from spahgc.image._array import ArrayImage
 from spahgc.image._levels import at_level
 from spahgc.image._resample import resample
@@ -81,7 +81,7 @@ def refuse_other_picture(image: ImageSource, hires: Pixels, scale: float, name: 
     """
     found = compare_pictures(image, hires, scale)
     if found.one_is_blank:
-        warnings.warn(
+        warn(
             f"{name} and the hires image of the slide cannot be compared: one of them is blank. Check that they are the "
             "same picture.",
             stacklevel=2,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL, Obs, Obsm
+from spahgc._logging import warn
 from spahgc._slides.matrix import row_sums
 from spahgc._slides.orientation import gain_by_swapping
 from spahgc._slides.polygons import Polygons
@@ -134,7 +134,7 @@ def _warn_of_transposed(
         return
     gain = gain_by_swapping(open_image(images["hires"]), xy * scales["tissue_hires_scalef"])
     if gain is not None and gain > MIN_SWAPPED_GAIN:
-        warnings.warn(
+        warn(
             f"x and y of {where} may have changed places: with them swapped the cells lie better on the tissue of the image, by {gain:.2f} "
             "standard deviations of its darkness. x is the column of the image and y its row; look at them with spahgc.pl, and swap them "
             "if they lie beside the tissue.",
@@ -231,7 +231,7 @@ def _on_image(cells: Cells, image: ImageSource, path: Path) -> NDArray[np.bool_]
             else ("The alignment (or affine matrix) is probably that of another slide, or runs the other way.")
         )
         raise ValueError(f'{cells.where} and the image "{path}": {outside} {hint}')
-    warnings.warn(
+    warn(
         f'{int((~inside).sum())} of {len(inside)} cells of {cells.where} lie off the image "{path}" and are left out.',
         stacklevel=4,
     )

@@ -15,6 +15,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
+from spahgc._logging import HINT
 from spahgc._reading import read_h5ad, reading, unreadable
 from spahgc._slides.polygons import Polygons
 from spahgc._validate import check_anndata, quoted, user_path
@@ -171,7 +172,7 @@ def cells(
         "the table of cells",
         {"reader": "spahgc.io.cells", "affine": to_image, **notes, "n_cells_without_counts": len(places) - len(placed)},
     )
-    _logger.info("%s: %d cells, %d genes", name, *adata.shape)
+    _logger.log(HINT, "%s: %d cells, %d genes", name, *adata.shape)
     return finish_cells(found, name, mpp, image_path, min_counts=min_counts)
 
 

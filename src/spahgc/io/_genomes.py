@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from spahgc._logging import warn
 from spahgc._slides.matrix import column_sums
 from spahgc._validate import quoted
 
@@ -91,7 +91,7 @@ def one_genome(adata: AnnData, genome: str | None, path: Path) -> tuple[AnnData,
                 f"{found}. More than {MAX_OTHER_SHARE:.0%} of the counts are of another one than the first, so that nobody "
                 f'can tell which one is meant. Pass genome= with its name, e.g. genome="{chosen}".'
             )
-        warnings.warn(
+        warn(
             f"{found}. Assumed: the slide is about {_named(chosen)}; {int(np.isin(genomes, others).sum())} genes of the "
             f"others, with {other_share:.2%} of the counts, are left out, also of the total of a spot. Pass genome= if that "
             "is wrong.",
@@ -163,7 +163,7 @@ def _warn_of_common_start(names: pd.Index, path: Path) -> None:
     """Say so where all names begin as with a genome, which nothing confirms."""
     first = ANY_PREFIX.match(names[0]) if len(names) >= MIN_PREFIXED_GENES else None
     if first is not None and all(name.startswith(first[0]) for name in names):
-        warnings.warn(
+        warn(
             f'all gene names of the counts "{path}" begin with "{first[0]}", and nothing says whether that is a genome. '
             f'They are kept as they are. Pass genome="{first[1]}" to take it off.',
             stacklevel=6,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import ArrayLike
+
+from spahgc._logging import warn
 
 MAX_OFF_TISSUE = 0.1
 """Share of the spots of a filtered matrix that may lie off the tissue, as spots that were taken out by hand do.
@@ -50,13 +50,13 @@ def check_off_tissue(n_off: int, n_spots: int, counts: object, positions: object
             f"{found}. Barcodes are the same on every slide: these are probably the counts of another sample. Pass the "
             'folder of one run. If the counts were not filtered, their name must say "raw".'
         )
-    warnings.warn(f"{found}. They are left out. Do both belong to the same run?", stacklevel=4)
+    warn(f"{found}. They are left out. Do both belong to the same run?", stacklevel=4)
 
 
 def check_without_counts(n_without: int, n_under_tissue: int, counts: object, positions: object) -> None:
     """Say so if many spots under tissue have no counts."""
     if n_without > MAX_WITHOUT_COUNTS * n_under_tissue:
-        warnings.warn(
+        warn(
             f'{n_without} of {n_under_tissue} spots under tissue in "{positions}" are not in the counts "{counts}", and are '
             "left out. Are the counts a part of the run's, or those of another one?",
             stacklevel=4,
@@ -89,7 +89,7 @@ def check_shared(n_shared: int, n_counts: int, n_spots: int, counts: object, spo
             "two sections. Pass those of one."
         )
     if n_shared < (1 - MAX_WITHOUT_COUNTS) * max(n_counts, n_spots):
-        warnings.warn(f"{found}. The others are left out. Do both belong to the same section?", stacklevel=4)
+        warn(f"{found}. The others are left out. Do both belong to the same section?", stacklevel=4)
 
 
 def check_counts_on_tissue(totals: ArrayLike, under_tissue: ArrayLike, counts: object, positions: object) -> None:
@@ -112,7 +112,7 @@ def check_counts_on_tissue(totals: ArrayLike, under_tissue: ArrayLike, counts: o
         return
     higher = float(mannwhitneyu(on, off).statistic) / (len(on) * len(off))
     if higher < MIN_HIGHER:
-        warnings.warn(
+        warn(
             f'spots under tissue in "{positions}" have no more counts in "{counts}" than those beside it: a spot under '
             f"tissue has the higher count in {higher:.0%} of all pairs. Do both belong to the same slide?",
             stacklevel=4,
@@ -122,7 +122,7 @@ def check_counts_on_tissue(totals: ArrayLike, under_tissue: ArrayLike, counts: o
 def check_labels(n_known: int, n_spots: int, labels: object) -> None:
     """Say so if a table of labels knows less than 0.7 of the spots of a slide."""
     if n_known < MIN_LABELLED * n_spots:
-        warnings.warn(
+        warn(
             f'the labels "{labels}" know {n_known} of {n_spots} spots of the slide; the others have none. Do they belong to '
             "the same section?",
             stacklevel=4,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 from anndata import AnnData
 
+from spahgc._logging import warn
 from spahgc._reading import unreadable
 from spahgc._slides.polygons import Polygons
 from spahgc._validate import quoted
@@ -53,7 +53,7 @@ def read_segmented(
     outlines = _outlines(outlines_path, adata)
     check_outline_size(outlines, mpp, f'the outlines in "{outlines_path}"')
     if image is None:
-        warnings.warn(
+        warn(
             "no full-resolution image was named, and the hires image is too coarse to see a cell. Pass image= with the image that "
             "Space Ranger was run on.",
             stacklevel=3,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from spahgc._keys import UNS, Obs, Uns
+from spahgc._logging import warn
 from spahgc._spots.pitch import spot_pitch
 from spahgc._validate import check_unique, quoted, user_path
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
@@ -116,7 +116,7 @@ def resolution_of(image: ImageSource, name: str, mpp: float | None) -> float | N
     resolution = image.mpp if mpp is None else float(mpp)
     problem = getattr(image, "mpp_problem", None)
     if resolution is None and problem is not None:
-        warnings.warn(
+        warn(
             f'the resolution of slide "{name}" is taken as not known: {problem}. Pass mpp= with its microns per pixel.',
             stacklevel=3,
         )

@@ -19,6 +19,7 @@ from scipy.io import mmread
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._logging import HINT, warn
 from spahgc._reading import broken_sparse, reading, unreadable
 from spahgc._validate import quoted, user_path
 from spahgc.image import open_image
@@ -152,7 +153,7 @@ def read_slide(
     measured, notes, library = read_counts(files.counts, genome)
     adata, table, left_out = join_positions(measured, positions, (files.counts_path, files.positions))
     name = check_library_id(library_id if library_id is not None else library or default_name)
-    _logger.info("%s: %d spots, %d genes; left out: %s", name, *adata.shape, left_out)
+    _logger.log(HINT, "%s: %d spots, %d genes; left out: %s", name, *adata.shape, left_out)
 
     xy = table[[PIXEL_COL, PIXEL_ROW]].to_numpy(np.float64)
     images = read_images(files.images)
@@ -194,7 +195,7 @@ def _warn_of_coarse_image(slide: Slide, mpp: float | None) -> None:
         other_way = ", or allow_upsampling=True to spahgc.pp.embed, which then sees tissue and no cells"
     else:
         found, other_way = "nor is there a hires image, so that nothing can be embedded", ""
-    warnings.warn(
+    warn(
         f'no full-resolution image was named for slide "{slide.name}": {found}. Pass image= with the image that Space Ranger '
         f"was run on, which it does not keep{other_way}.",
         stacklevel=4,

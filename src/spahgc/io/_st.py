@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._logging import HINT
 from spahgc.image import open_image
 from spahgc.io._files import existing_file, listed
 from spahgc.io._joined import check_counts_on_tissue, check_shared
@@ -150,7 +151,7 @@ def st_slide(
         genes = counts.genes
         matrix, table, dropped = _join(counts, spots)
         left_out |= dropped
-    _logger.info("%s: %d spots, %d genes; left out: %s", name, len(table), len(genes), left_out)
+    _logger.log(HINT, "%s: %d spots, %d genes; left out: %s", name, len(table), len(genes), left_out)
 
     xy = table[PIXELS].to_numpy(np.float64)
     every = pd.concat([table, _placed(pd.concat([spots.selected.drop(index=table.index), spots.others]))])

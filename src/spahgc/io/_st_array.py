@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from math import hypot, isfinite, sqrt
 from numbers import Real
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from spahgc._logging import warn
 from spahgc._spots.pitch import spot_pitch
 from spahgc.image._mpp import check_mpp
 
@@ -288,7 +288,7 @@ def measured_scale(
         if spot_pitch_um is not None:
             check_mpp(f"spot_pitch_um={spot_pitch_um:g} over {pitch_px:.4g} px, mpp", measured)
     elif measured is not None and max(mpp / measured, measured / mpp) > OTHER_RESOLUTION:
-        warnings.warn(
+        warn(
             f'mpp={mpp:g} was passed, but spots of "{label}" lie {pitch_px:.4g} px apart, which gives {measured:.3g} on the '
             f"array that was recognised ({layout.name}). mpp={mpp:g} is taken.",
             stacklevel=4,

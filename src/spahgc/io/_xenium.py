@@ -16,6 +16,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
+from spahgc._logging import HINT, warn
 from spahgc._reading import broken_arrays, reading, unreadable
 from spahgc._slides.polygons import Polygons
 from spahgc._validate import quoted, user_path
@@ -127,7 +128,7 @@ def xenium(
         check_outline_size(drawn, 1.0, f'the outlines in "{outlines}"')
         drawn = drawn.moved(from_um)
     if image_path is None:
-        warnings.warn(
+        warn(
             f'no H&E image was named for slide "{name}": the cells are in pixels of the morphology image, in which nothing can be '
             "embedded. Pass image= with the H&E image, and alignment= with the file that Xenium Explorer exports.",
             stacklevel=2,
@@ -140,7 +141,7 @@ def xenium(
         f'the cells of "{folder}"',
         {"reader": "spahgc.io.xenium", **notes, "alignment": to_morphology},
     )
-    _logger.info("%s: %d cells, %d genes", name, *adata.shape)
+    _logger.log(HINT, "%s: %d cells, %d genes", name, *adata.shape)
     return finish_cells(cells, name, pixel_um * length_scale(to_morphology), image_path, min_counts=min_counts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from anndata import AnnData
 from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, Layers, Var
+from spahgc._logging import warn
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.measured import log_expression_and_totals, zero_spots
 from spahgc._slides.tissue import spots_on_tissue
@@ -203,7 +203,7 @@ def _has_measurement(x: object, label: str) -> bool:
     values = matrix.data if issparse(matrix) else np.asarray(matrix)
     missing = int(np.count_nonzero(np.isnan(values)))
     if 0 < missing < values.size:
-        warnings.warn(
+        warn(
             f"X has {missing} NaN among {values.size} values, so {label} counts as not measured and only the "
             "prediction is drawn. Pass layer= with the counts if it was measured.",
             stacklevel=6,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,9 +10,11 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import SPATIAL, UNS, Uns
+from spahgc._logging import warn
 from spahgc._slides.resolution import noted_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import located_slides, placed_tables
+from spahgc._slides.stored import stored_slides
 from spahgc._validate import check_anndata, encoder_records, quoted
 from spahgc.encoders._record import NATIVE_MPP
 from spahgc.image._resample import FILTERS
@@ -45,6 +46,7 @@ def reference_slides(
     """The references that were handed over, by name: object and table; refuses those of another prediction or bank."""
     if refs is None:
         return {}
+    refs = stored_slides(refs, "reference")
     if is_bank(refs):
         raise ValueError("refs is a bank, which holds no images. Pass the slides from which it was made.")
     items = as_list(refs)
@@ -73,7 +75,7 @@ def find_image(data: AnnData | SpatialData, table: AnnData, label: str) -> Slide
         spots = spots_on_image(data, table) if has_image(data) else None
         source = find_source(table, label) if spots is None else None
     except (FileNotFoundError, ValueError):
-        warnings.warn(
+        warn(
             f"no full-resolution image of {label} was found, so its patches stay empty. Write its path "
             f'into adata.uns["{SPATIAL}"][slide]["metadata"]["source_image_path"], or add the image to its SpatialData.',
             stacklevel=5,

@@ -11,12 +11,16 @@ import numpy as np
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
+from spahgc._logging import HINT, warn
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import MeasuredSlide, measured_slides
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.tables import tables_of
-from spahgc._validate import quoted
+from spahgc._validate import did_you_mean, quoted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spatialdata import SpatialData
 
 logger = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ Kobak, 2021)."""
 
 
 def select_genes(
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
     *,
     n_top: int = N_TOP_GENES,
     n_abundant: int = 0,
@@ -59,7 +63,7 @@ def select_genes(
     Parameters
     ----------
     refs
-        The references, AnnData or SpatialData. Counts are expected. Spots off the tissue (``obs["in_tissue"]``) are left
+        The references, AnnData or SpatialData, or their paths. Counts are expected. Spots off the tissue (``obs["in_tissue"]``) are left
         out, with a warning.
     n_top
         Genes taken of each reference, ranked by :func:`scanpy.pp.highly_variable_genes` with
@@ -101,7 +105,9 @@ def select_genes(
     for name, number in {"n_top": n_top, "n_abundant": n_abundant, "min_spots": min_spots}.items():
         if number < 0:
             raise ValueError(f"{name} must be at least 0, found {number}.")
-    slides = measured_slides(tables_of(refs, table_key, "reference"), layer=layer, units=units)
+    slides = measured_slides(
+        tables_of(stored_slides(refs, "reference"), table_key, "reference"), layer=layer, units=units
+    )
     return selected_genes(slides, n_top=n_top, n_abundant=n_abundant, min_spots=min_spots)
 
 
@@ -128,7 +134,9 @@ def selected_genes(
             )
             + "Raise n_top=, or pass the genes yourself with genes=."
         )
-    logger.info("%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides))
+    logger.log(
+        HINT, "%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides)
+    )
     return sorted(panel)
 
 
@@ -137,8 +145,11 @@ def common_genes(slides: Mapping[str, AnnData | MeasuredSlide]) -> list[str]:
     shared = set.intersection(*(set(slide.var_names) for slide in slides.values()))
     if not shared:
         samples = "; ".join(f'"{name}": {quoted(slide.var_names, limit=2)}' for name, slide in slides.items())
+        first, *others = slides.values()
+        other = next((each for each in others if not set(each.var_names) & set(first.var_names)), first)
+        meant = did_you_mean(list(other.var_names), first.var_names) if other is not first else ""
         raise ValueError(
-            f"the references have no gene in common ({samples}). Check whether some name genes by symbol and others "
+            f"the references have no gene in common ({samples}).{meant} Check whether some name genes by symbol and others "
             "by Ensembl identifier."
         )
     return sorted(shared)
@@ -239,7 +250,7 @@ def _words_of_loess(error: ValueError) -> str:
 
 
 def _warn_of_ranking(label: str, problem: str, instead: str) -> None:
-    warnings.warn(
+    warn(
         f"{label} is too shallow, or has too few genes, for the curve of variance on mean that ranks its genes ({problem}). "
         f"They were ranked {instead}. Pass genes= to choose them yourself.",
         stacklevel=6,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 
 import numpy as np
 import pandas as pd
 
+from spahgc._logging import warn
 from spahgc._validate import quoted
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT
 
@@ -50,7 +50,7 @@ def weight_matrix(
             f"weight, so that no gene is outside to compare with. Predict more genes, or pass smaller {several}."
         )
     if whole.any():
-        warnings.warn(
+        warn(
             f"{int(whole.sum())} {several} ({quoted(weights.columns[whole])}) hold the whole panel at one weight and are "
             "left out: no gene is outside to compare with.",
             stacklevel=3,

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
-from spahgc._settings import versions
+from spahgc._settings import hint, versions
 from spahgc._slides.tables import table_of, with_table
 from spahgc._validate import quoted
 from spahgc.tl._prediction import check_new_key, predicted_expression, reference_spots
@@ -146,6 +146,7 @@ def domains(
     adata.obs[written] = pd.Categorical(of_spots, categories=names)
     uns = adata.uns.setdefault(UNS, {})
     uns[Uns.domains] = {**uns.get(Uns.domains, {}), key if key_added is None else key_added: record}
+    hint(f'written: obs["{written}"]')
     return with_table(data, adata, table_key) if copy else None
 
 

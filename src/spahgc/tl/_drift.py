@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from anndata import AnnData
 
 from spahgc._keys import Uns
+from spahgc._logging import warn
 from spahgc._spots.rows import Spots
 from spahgc.pp._compare.compare import ALL, compare_with_bank
 from spahgc.pp._compare.limits import BRIGHTNESS, EMBEDDING, RESOLUTION, STAIN
@@ -40,7 +40,7 @@ def look_of_target(spots: Spots, bank: AnnData) -> dict[str, Any]:
     row = {str(name): value for name, value in compare_with_bank(spots, bank).loc[[ALL]].iloc[0].items()}
     found = [word for word in str(row["large"]).split(", ") if word]
     if found:
-        warnings.warn(sentence(row, found), stacklevel=3)
+        warn(sentence(row, found), stacklevel=3)
     numbers = {name: float(value) for name, value in row.items() if name not in ("large", "advice")}
     return {Uns.drift: {**numbers, "large": found, "advice": str(row["advice"])}}
 

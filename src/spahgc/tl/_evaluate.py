@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
 from spahgc._keys import SCORES, SPATIAL, STRUCTURE_SCORES, UNS, Uns, Var
+from spahgc._logging import warn
 from spahgc._slides.measured import log_expression_and_totals, zero_spots
 from spahgc._slides.split import slide_labels
 from spahgc._slides.tables import table_of
@@ -154,7 +154,7 @@ def evaluate(
         )
     near = _neighbours(adata, rows[~empty])
     if empty.any():
-        warnings.warn(
+        warn(
             f"{int(empty.sum())} spots without a single count ({quoted(adata.obs_names[rows[empty]])}) are left out of the evaluation.",
             stacklevel=2,
         )
@@ -178,7 +178,7 @@ def evaluate(
 def _neighbours(adata: AnnData, compared: np.ndarray) -> csr_matrix | None:
     """Neighbours among the rows that are compared; ``None`` where no positions are known, with a warning."""
     if SPATIAL not in adata.obsm:
-        warnings.warn(
+        warn(
             f'obsm["{SPATIAL}"] not found in the slide: moran_difference and ssim need positions and are NaN. Write the '
             "spot centres (x, y) there.",
             stacklevel=3,

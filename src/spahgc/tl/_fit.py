@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
     *,
     genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
@@ -37,7 +37,8 @@ def fit(
     Parameters
     ----------
     refs
-        The references: measured slides with an embedding, AnnData or SpatialData, or a bank from
+        The references: measured slides with an embedding, AnnData or SpatialData, or paths of such (``.h5ad``, ``.zarr``, a
+        folder of them, a pattern), or a bank from
         :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk, whose embedding is
         read in blocks. Their order, and the order of their spots, do not matter. They are not changed.
         Where the table of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it

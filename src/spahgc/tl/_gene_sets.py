@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from spahgc._logging import warn
 from spahgc._reading import reading
 from spahgc._validate import quoted, user_path
 
@@ -169,7 +169,7 @@ def _names_that_can_be_written(table: pd.DataFrame) -> pd.DataFrame:
             f'pathway names may not contain "/" (h5ad and zarr cannot write it), and with "_" in its place some of '
             f"{quoted(slashed)} would fall together. Rename them."
         )
-    warnings.warn(
+    warn(
         f'"/" in the names of {len(slashed)} pathways ({quoted(slashed)}) is replaced by "_": h5ad and zarr cannot '
         "write it.",
         stacklevel=4,

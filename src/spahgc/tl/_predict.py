@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from spahgc._keys import Obs, Uns
 from spahgc._parameters import KERNEL, METHODS, NETWORK, PRESETS, Parameters, find_preset
-from spahgc._settings import limited_threads, resolve_device, say, settings, versions
+from spahgc._settings import hint_written, limited_threads, resolve_device, say, settings, timed, versions
 from spahgc._slides.measured import measured_slides, padded_around, padded_spots
 from spahgc._slides.measured_part import MeasuredPart, measured_part
 from spahgc._slides.patients import patients_of, with_groups
@@ -24,7 +24,7 @@ from spahgc._spots.pieces import describe_pieces
 from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
-from spahgc._validate import check_anndata, check_coordinates, encoder_records, find_embedding, quoted
+from spahgc._validate import check_anndata, check_coordinates, did_you_mean, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
@@ -62,7 +62,7 @@ BASELINE_WIDTH = 128
 
 def predict(
     target: AnnData | SpatialData,
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData] | str | Path | None = None,
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path | None = None,
     *,
     model: SpaHGC | None = None,
     method: str = NETWORK,
@@ -91,9 +91,9 @@ def predict(
         The slide, with embedding and ``obsm["spatial"]``: an AnnData, or a SpatialData with such a table. Its counts are
         not looked at, but for those of the spots that ``measured`` names. An object without genes gets those of the panel.
     refs
-        Measured slides with the same embedding, AnnData or SpatialData, or a bank from
-        :func:`spahgc.pp.reference_bank` or :func:`spahgc.pp.open_bank`, or the path of a bank on disk. With ``measured``
-        slides only, or none.
+        Measured slides with the same embedding, AnnData or SpatialData, or paths of such: ``.h5ad``, ``.zarr``, a folder of
+        them, or a pattern (``"refs/*.h5ad"``). Or a bank from :func:`spahgc.pp.reference_bank` or
+        :func:`spahgc.pp.open_bank`, or the path of a bank on disk. With ``measured`` slides only, or none.
     model
         A trained model, instead of ``refs``.
     method
@@ -199,9 +199,9 @@ def predict(
     (``obs["in_tissue"]``) have no part in it: those of references are left out, those of the target keep their rows, which
     are NaN or empty. A warning counts either.
 
-    Three lines are printed, unless ``spahgc.settings.progress`` is false: how many genes were predicted, how many of them can be
-    trusted and for whom, and how many spots look like nothing on the references. :func:`spahgc.get.summary` is the same as a
-    table.
+    Three lines are said, unless ``spahgc.settings.progress`` is false or ``spahgc.settings.verbosity`` below ``"info"``: how
+    many genes were predicted, how many of them can be trusted and for whom, and how many spots look like nothing on the
+    references. :func:`spahgc.get.summary` is the same as a table.
 
     Raises
     ------
@@ -239,8 +239,10 @@ def predict(
         raise ValueError(
             "genes=, embedding=, layer= and units= belong to the training. A model has its own: leave them out."
         )
+    refs = open_references(refs)
+    _check_choice(refs, n_references)  # once more, of what lies at a path
     data, target = target, placed_table(target, table_key, "the target", write=not copy)
-    refs = grouped_references(placed_tables(open_references(refs), table_key, "reference"), group)
+    refs = grouped_references(placed_tables(refs, table_key, "reference"), group)
     grouped = target if group is None or measured is None else with_groups(target, group)[0]
     if measured is not None and is_bank(refs):
         raise ValueError(
@@ -267,7 +269,8 @@ def predict(
         if place is True:
             _check_place(spots, bank, parameters, method)
         if method == NETWORK:
-            model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+            with timed(f'the training on "{resolve_device(device)}", {bank.n_obs} spots x {bank.n_vars} genes,'):
+                model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
         elif method == KERNEL and place is not False and _lies_on_a_reference(spots, bank):
             trust = False
             model = fit_bank(bank, preset=PLACED_KERNEL, seed=seed, device=resolve_device(device), trust=trust)
@@ -305,6 +308,7 @@ def predict(
         write_measured(target, part, key_added)
     remember_library_sizes(target)
     say(trust_record(target, key_added).lines())
+    hint_written(target, key_added)
     return with_table(data, target, table_key) if copy else None
 
 
@@ -377,7 +381,7 @@ def _check_choice(refs: Any, n_references: int | None) -> None:
             )
         return
     check_number(n_references, "n_references=")
-    if refs is None or is_bank(refs) or isinstance(refs, str | Path):
+    if refs is None or is_bank(refs):
         raise ValueError(
             "n_references= chooses among slides: pass a list of them as refs=, no model and no bank, whose slides stay together."
         )
@@ -493,7 +497,8 @@ def _check_room(target: AnnData, genes: list[str], *, n_layers: int) -> None:
     if target.n_vars and not set(genes) & set(target.var_names):
         raise ValueError(
             f"the target has none of the {len(genes)} genes of the panel: it has {quoted(target.var_names)}, the "
-            f"panel {quoted(genes)}. Use the same kind of gene names, or a target without genes."
+            f"panel {quoted(genes)}.{did_you_mean(genes, target.var_names)} Use the same kind of gene names, or a target "
+            "without genes."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from spahgc._linear.expected import Expected
 from spahgc._linear.shared_errors import EDGES, SharedErrors
 from spahgc._linear.statistics import moments_of
 from spahgc._linear.trust import PATIENT, SECTION
+from spahgc._logging import warn
 from spahgc._slides.measured_part import MeasuredPart
 from spahgc._spots.rows import blocks_of
 from spahgc._training.networks import Prediction
@@ -124,7 +124,7 @@ def write_prediction(
     inside = columns >= 0
     if not inside.all():
         absent = [gene for gene, there in zip(genes, inside, strict=True) if not there]
-        warnings.warn(
+        warn(
             f"{len(absent)} of {len(genes)} genes of the panel are not among the genes of the target "
             f"({quoted(absent)}); their prediction has no place in it. Predict into a target without genes to keep it.",
             stacklevel=3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from anndata import AnnData
 
 from spahgc._keys import UNITS, UNS, Layers, Obs, Uns, Varm
 from spahgc._linear.shared_errors import pitch_of
+from spahgc._logging import warn
 from spahgc._slides.split import check_single_slide
 from spahgc._slides.tables import table_of
 from spahgc._validate import check_anndata, check_coordinates, check_genes, quoted
@@ -306,7 +306,7 @@ def _pathways(net: pd.DataFrame, genes: list[str], min_genes: int) -> list[tuple
             f"{quoted(pd.unique(net[TARGET]), 3)}. Check species and kind of gene names, or lower min_genes."
         )
     if few:
-        warnings.warn(
+        warn(
             f"{len(few)} of {len(inside)} pathways ({quoted(few)}) have fewer than min_genes={min_genes} genes in the panel and "
             "are left out.",
             stacklevel=4,
@@ -380,7 +380,7 @@ def _say_empty(empty: list[str], n_regions: int, column: str) -> None:
     if len(empty) == n_regions:
         raise ValueError(f'obs["{column}"] names no spot that was predicted: there is no mean.')
     if empty:
-        warnings.warn(
+        warn(
             f'{len(empty)} regions of obs["{column}"] ({quoted(empty)}) hold no spot that was predicted and are left out.',
             stacklevel=3,
         )

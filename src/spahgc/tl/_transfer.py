@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from spahgc._linear.labels import (
 )
 from spahgc._linear.low_rank import ImageAxes
 from spahgc._linear.trust import Support
+from spahgc._logging import warn
 from spahgc._parameters import PRESETS
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import padded_around, padded_spots
@@ -334,13 +334,13 @@ def _warn_of_names(key: str, value: Value, known: References) -> None:
         return
     lacking = {label for label in value.labels if any(label not in names for names in by_patient.values())}
     if lacking:
-        warnings.warn(
+        warn(
             f'labels of obs["{key}"] differ between patients (or slides that name none): {quoted(sorted(lacking))} do not occur in all '
             f"of {quoted(by_patient)}. They are taken as they are called; rename those that mean the same.",
             stacklevel=3,
         )
     if all(label.lstrip("-").isdigit() for label in value.labels) and _named_patients(known) > 1:
-        warnings.warn(
+        warn(
             f'labels of obs["{key}"] are plain numbers, and the references are of several patients. Clusters are numbered anew on each '
             "slide: if one number does not mean the same everywhere, rename them, or pass references of one patient.",
             stacklevel=3,
@@ -393,7 +393,7 @@ def _transferred(
 def _warn_of_chance(key: str, record: Mapping[str, Any]) -> None:
     held = record["held_out"]
     if held["log_loss"] >= held["majority_log_loss"]:
-        warnings.warn(
+        warn(
             f'obs["{key}"] of references held out is told no better than by the most frequent label (log loss {held["log_loss"]:.2f} and '
             f"{held['majority_log_loss']:.2f}): what the spots look like says nothing of it, or one name means different things.",
             stacklevel=3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
+from spahgc._logging import warn
 from spahgc._slides.measured import log_expression
 from spahgc._validate import check_anndata, quoted
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT
@@ -68,7 +68,7 @@ def type_profiles(
             f"{MIN_CELLS} cells; {MIN_TYPES} to {MAX_TYPES} can be told apart."
         )
     if few:
-        warnings.warn(
+        warn(
             f'{len(few)} types of obs["{groupby}"] ({quoted(few)}) have fewer than {MIN_CELLS} cells and are left out.',
             stacklevel=3,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from spahgc._keys import UNITS, UNS, Obs, Uns, Var
+from spahgc._logging import warn
 from spahgc._slides.categories import categories_of, category_colours, stored_colours
 from spahgc._slides.library import Library, check_one_slide, find_library
 from spahgc._slides.resolution import recorded_mpp
@@ -199,7 +199,7 @@ def _chosen_genes(table: AnnData, key: str, genes: str | Sequence[str] | None, m
     trust = table.var.get(Var.cv_pcc(key))
     if trust is not None:
         panel = trust[panel].sort_values(ascending=False, kind="stable", na_position="last").index
-    warnings.warn(
+    warn(
         f"{most} of {len(panel)} predicted genes are written, "
         f"{'those of the highest ' + Var.cv_pcc(key) if trust is not None else 'the first ones'}: more would be too many for "
         "the program that reads them. Pass genes= to name others or more.",

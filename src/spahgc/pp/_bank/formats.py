@@ -111,8 +111,7 @@ def current_version(path: Path) -> BankVersion:
 
 def _advice_on_slide(path: Path) -> str:
     """What to do with the path of what may be a slide, where a bank is wanted."""
-    function = "read_h5ad" if path.is_file() else "read_zarr"
-    return f'If it is a measured slide, read it first: refs=[anndata.{function}("{path}")].'
+    return f'If it is a measured slide, pass its path as a reference: refs="{path}".'
 
 
 def write_manifest(path: Path, version_name: str, n_spots: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +13,12 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
 from spahgc._keys import SPATIAL, UNITS, UNITS_AS_GIVEN, UNS, Obs, Obsm, Obsp, Uns
+from spahgc._logging import warn
 from spahgc._slides.matrix import column_sums, in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.patients import patients_of
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.totals import warn_of_other_genes
 from spahgc._slides.units import TRANSFORMED
 from spahgc._spots.rows import Joined, Rows, SomeRows, Spots, StoredRows, as_rows, in_float, standardize, stored_rows
@@ -69,7 +70,7 @@ ALL_GENES = "all"
 
 
 def reference_bank(
-    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData],
+    refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
     *,
     genes: Sequence[str] | None = None,
     embedding: str | None = None,
@@ -89,7 +90,8 @@ def reference_bank(
     Parameters
     ----------
     refs
-        The references: measured slides with an embedding, AnnData or SpatialData. They are not changed. Where the table
+        The references: measured slides with an embedding, AnnData or SpatialData, or paths of such (``.h5ad``, ``.zarr``, a
+        folder of them, a pattern). They are not changed. Where the table
         of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it annotates.
     genes
         The panel; ``None`` selects it with :func:`spahgc.pp.select_genes`.
@@ -491,7 +493,7 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
     if empty.all():
         raise ValueError(f"{label} has no counts in any spot. Check X, or pass layer= with its counts.")
     if empty.any():
-        warnings.warn(
+        warn(
             f"{label} has {int(empty.sum())} spots without a single count "
             f"({quoted(slide.obs_names[empty])}); they are left out of the references.",
             stacklevel=4,
@@ -562,7 +564,8 @@ def _stacked(blocks: list[np.ndarray]) -> np.ndarray:
 
 
 def open_references(refs: Any) -> Any:
-    """The bank that lies at a path; whatever else references are handed over as passes through."""
+    """Slides or the bank that lie at a path; whatever else references are handed over as passes through."""
+    refs = stored_slides(refs, "reference")
     return open_bank(refs) if isinstance(refs, str | Path) else refs
 
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.split import located_slides, placed_table, placed_tables, shared_spots
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.tables import is_spatialdata
 from spahgc._spots.rows import Spots
 from spahgc._validate import check_coordinates, check_same_encoder, find_embedding
@@ -95,6 +96,7 @@ def choose_references(
     (2, 2)
     """
     check_number(n, "n=")
+    candidates = stored_slides(candidates, "candidate")
     if is_bank(candidates) or isinstance(candidates, str):
         raise TypeError(
             "the candidates are a bank of references, whose slides stay together. Pass the slides themselves as a list."

@@ -47,7 +47,7 @@ def compare(
     target
         The slide that is to be predicted, AnnData or SpatialData, with an embedding and ``obsm["spatial"]``.
     refs
-        Slides with the same embedding, or a bank of them, or the path of a bank on disk.
+        Slides with the same embedding, or their paths, or a bank of them, or the path of a bank on disk.
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     table_key

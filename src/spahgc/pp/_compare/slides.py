@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._keys import UNS, Obs, Uns
+from spahgc._logging import warn
 from spahgc._slides.resolution import slide_mpp
 from spahgc._slides.tissue import only_on_tissue
 from spahgc._validate import check_coordinates, embedding_matrix, encoder_records
@@ -65,7 +65,7 @@ class SlideLook:
             except NoImageError:
                 picture = None
             except OSError as error:
-                warnings.warn(f"the colours of {label} are not compared: {error}", stacklevel=2)
+                warn(f"the colours of {label} are not compared: {error}", stacklevel=2)
         return cls(Colour.of(picture), _sharpness(adata, xy, label), _patch_mpp(adata, key))
 
 
@@ -104,5 +104,5 @@ def _sharpness(adata: AnnData, xy: np.ndarray, label: str) -> float:
             chosen = xy[spread_evenly(len(xy), N_FOCUS)]
             return float(np.median([focus(image, tuple(place), width_um=FOCUS_UM, mpp=mpp) for place in chosen]))
     except (OSError, ValueError) as error:
-        warnings.warn(f"the sharpness of {label} is not compared: {error}", stacklevel=2)
+        warn(f"the sharpness of {label} is not compared: {error}", stacklevel=2)
         return float("nan")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +23,7 @@ from spahgc._files import (
     write_text,
     written_whole,
 )
+from spahgc._logging import warn
 from spahgc._reading import UnreadableError, reading
 from spahgc.pp._embed.columns import Columns
 from spahgc.pp._embed.context import Context
@@ -85,7 +85,7 @@ class EmbeddingCheckpoint:
             except (OSError, UnreadableError) as error:
                 problem = str(error.__cause__ or error)
             if problem is not None:
-                warnings.warn(
+                warn(
                     f'"{path.name}" is damaged ({problem}); its spots are computed again.',
                     stacklevel=4,
                 )
@@ -201,7 +201,7 @@ def _warn_of_other_inputs(root: Path, slide: str, made_with: Inputs) -> None:
         if not same_spots:
             continue
         differing = [name for name in made_with if other.get(name) != made_with[name]]
-        warnings.warn(
+        warn(
             f'the folder "{path.parent.name}" of resume= holds parts of slide "{slide}" that were made with other inputs '
             f"({', '.join(differing)}). They are not used; delete that folder if they are not wanted any more.",
             stacklevel=5,

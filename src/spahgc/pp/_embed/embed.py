@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
-from spahgc._settings import resolve_device
+from spahgc._settings import hint_written, resolve_device
 from spahgc._slides.tables import with_table
 from spahgc._slides.totals import remember_library_sizes
 from spahgc._validate import check_key_of_embedding, check_writable_folder, encoder_records, has_context
@@ -280,6 +280,7 @@ def embed(
         if each.spots is not None and SPATIAL not in table.obsm:
             table.obsm[SPATIAL] = of_slide.slide.xy
         _write(table, features, padded, of_slide, config, None if each.spots is None else each.spots.image_key)
+        hint_written(table, key)
         if copy:
             results.append(with_table(each.data, table, table_key))
     if not copy:

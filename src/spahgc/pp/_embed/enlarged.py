@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-
+from spahgc._logging import warn
 from spahgc.pp._embed.patches import PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage
 
@@ -29,7 +28,7 @@ def warn_of_enlarged(slide: SlideImage, cutter: PatchCutter) -> None:
     if times <= MAX_ENLARGEMENT:
         return
     pixels = "" if slide.mpp is None else f", from pixels of {slide.mpp:.3g} um to {slide.mpp / times:.3g} um"
-    warnings.warn(
+    warn(
         f'slide "{slide.name}": its {slide.kind} is enlarged {times:.1f} times for the patches of the encoder{pixels}. Cells '
         "cannot be seen in them, the texture and the shape of the tissue can. Pass image= with a finer image if there is one.",
         stacklevel=3,

@@ -7,7 +7,6 @@ fine as the encoder's.
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from spahgc._keys import SPATIAL, Obs
+from spahgc._logging import warn
 from spahgc._slides.library import HIRES_SCALE, Library, find_library
 from spahgc._slides.orientation import refuse_swapped
 from spahgc._slides.resolution import slide_mpp
@@ -272,7 +272,7 @@ def check_hires(
         if coarse is not None and not requirements.any_resolution:
             raise ValueError(coarse)
         if coarse is not None:
-            warnings.warn(f"{coarse} The encoder was trained on photographs, so that it is enlarged.", stacklevel=2)
+            warn(f"{coarse} The encoder was trained on photographs, so that it is enlarged.", stacklevel=2)
     pixels = rgb_of_8_bits(library.hires, f"the hires image of {label}")
     height, width = pixels.shape[:2]
     xy = check_coordinates(adata, label) * scale

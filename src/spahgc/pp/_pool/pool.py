@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns, Var
+from spahgc._logging import warn
 from spahgc._slides.library import check_one_slide, find_library
 from spahgc._slides.matrix import in_memory, is_whole, raw_matrix, row_sums
 from spahgc._slides.polygons import Polygons
@@ -384,7 +384,7 @@ def _add_totals(pooled: AnnData, table: AnnData, membership: csr_matrix) -> None
 
 
 def _warn_of_several(n: int) -> None:
-    warnings.warn(
+    warn(
         f"{n} cells lie in several regions and count in each. Where sums must add up, draw regions that do not overlap.",
         stacklevel=3,
     )

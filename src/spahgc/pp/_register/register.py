@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,9 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from spahgc._keys import UNS, Obs, Uns
+from spahgc._logging import warn
 from spahgc._slides.split import check_single_slide, located_slides, placed_table, placed_tables
+from spahgc._slides.stored import stored_slides
 from spahgc._slides.tables import is_spatialdata, with_table
 from spahgc._validate import check_anndata, quoted
 from spahgc.pp._register.given import check_matrix, check_names, matrix_of_landmarks, matrix_to_system
@@ -156,6 +157,7 @@ def _slides(
     check_anndata(table, "the target")
     check_single_slide(table, "the target")
     (target_name,) = located_slides([table], "target")
+    refs = stored_slides(refs, "reference")
     holders = [refs] if isinstance(refs, AnnData) or is_spatialdata(refs) else list(refs)
     placed = located_slides(placed_tables(holders, table_key, "reference"), "reference")
     if target_name in placed:
@@ -262,7 +264,7 @@ def _warn_of_unused(target: str, pairs: Mapping[str, PairRegistration]) -> None:
     unused = {name: pair.why for name, pair in pairs.items() if not pair.used}
     if unused:
         reasons = "; ".join(f'"{name}": {why}' for name, why in unused.items())
-        warnings.warn(
+        warn(
             f'{len(unused)} of {len(pairs)} references are not used with "{target}": {reasons}. If they belong together, pass '
             "transforms= or landmarks=.",
             stacklevel=3,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spahgc._keys import SPATIAL
+from spahgc._logging import warn
 from spahgc._slides.library import HIRES_SCALE, Library, find_library
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._slides.resolution import slide_mpp
@@ -125,7 +125,7 @@ def stored_picture(adata: AnnData, xy: NDArray[np.float64], label: str) -> Pictu
         stored = None if library is None else stored_image(library, label)
         return None if stored is None else cut_picture(stored[0], 1 / stored[1], xy, mpp=slide_mpp(adata))
     except ValueError as error:
-        warnings.warn(f"{label} is not laid on other slides: {error}", stacklevel=2)
+        warn(f"{label} is not laid on other slides: {error}", stacklevel=2)
         return None
 
 

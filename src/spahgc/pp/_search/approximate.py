@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._files import remove_leftovers_in, written_whole
+from spahgc._logging import HINT
 from spahgc._reading import reading
 from spahgc._spots.rows import Rows, SomeRows, StoredRows, as_stored
 from spahgc.pp._search.exact import MIN_NORM, cosine_neighbors, neighbor_graph, normalized
@@ -297,7 +298,7 @@ def _stored_index(rows: StoredRows, bank_folder: Path) -> Index:
                 index.extend(rows)
                 break
     else:
-        logger.info("making an index of %d spots", len(rows))
+        logger.log(HINT, "making an index of %d spots", len(rows))
         index = Index.build(rows)
     newest, *outdated = paths
     try:
@@ -343,7 +344,7 @@ def approximate_neighbors(
     if tuned is None:
         return None
     n_probes, n_candidates, recall = tuned
-    logger.info("approximate search: recall %.3f with %d lists, %d candidates", recall, n_probes, n_candidates)
+    logger.log(HINT, "approximate search: recall %.3f with %d lists, %d candidates", recall, n_probes, n_candidates)
     n = query.shape[0]
     values, columns = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
     for start in range(0, n, QUERY_BATCH):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 from scipy.sparse import csr_matrix
 
+from spahgc._logging import warn
 from spahgc._settings import limited_threads, settings
 from spahgc._spots.rows import Rows
 from spahgc.pp._search.approximate import FAISS_EXTRA, MIN_RECALL, approximate_neighbors, faiss_or_none, require_faiss
@@ -74,7 +74,7 @@ def search_neighbors(query: Rows, bank: Rows, k: int, *, exclude_self: bool = Fa
             if approximate is not None:
                 graph, record = approximate
                 return Neighbors(graph, {"search": APPROXIMATE, **record})
-            warnings.warn(
+            warn(
                 f"the approximate search finds fewer than {MIN_RECALL:.0%} of the neighbours in this bank. The search goes "
                 "on exactly.",
                 stacklevel=3,
@@ -92,7 +92,7 @@ def _is_approximate(query: Rows, bank: Rows, device: str) -> bool:
     if settings.search == EXACT or query.shape[0] * bank.shape[0] * bank.shape[1] <= limit:
         return False
     if faiss_or_none() is None:
-        warnings.warn(
+        warn(
             f"{query.shape[0]} spots are compared with each of {bank.shape[0]}, which takes minutes. With faiss it would "
             f'take seconds: run pip install "spahgc[{FAISS_EXTRA}]". The search goes on exactly.',
             stacklevel=3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spahgc._keys import COUNTS_PER_SPOT
+from spahgc._logging import warn
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import quoted
 from spahgc.tl._evaluate import MIN_SPOTS, correlation
@@ -36,7 +36,7 @@ def slide_ceilings(slides: Mapping[str, MeasuredSlide], scores: pd.DataFrame, se
             slides[name].counts(), slides[name].var_names.get_indexer(genes), rng=rng, totals=slides[name].totals
         )
     if without:
-        warnings.warn(
+        warn(
             f"{quoted(without)} do not hold whole numbers, so that their counts cannot be split: no noise ceiling is "
             "known. Pass layer= with the counts.",
             stacklevel=3,

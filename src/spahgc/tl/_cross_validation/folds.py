@@ -236,7 +236,7 @@ def run_folds(folds: Sequence[Fold], n_jobs: int) -> Generator[FoldResult]:
     with parallel_config("loky", inner_max_num_threads=1, **options):
         # Arrays are not shared as read-only memory maps, so that a fold meets the same objects here and there.
         pool = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered", max_nbytes=None)
-    with closing(pool(delayed(_run_in_process)(fold, vars(settings)) for fold in folds)) as results:
+    with closing(pool(delayed(_run_in_process)(fold, settings.values()) for fold in folds)) as results:
         try:
             yield from results  # closed, it ends the processes and what they are at
         except RuntimeError as error:  # loky's own are of this class

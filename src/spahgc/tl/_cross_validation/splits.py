@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._keys import Obs
+from spahgc._logging import warn
 from spahgc._reading import reading
 from spahgc._slides.patients import patients_of
 from spahgc._validate import quoted, user_path
@@ -78,7 +78,7 @@ def find_group_by(slides: Mapping[str, AnnData]) -> str:
     elif unnamed and len(unnamed) < len(patients):
         problem = f'obs["{Obs.patient}"] is not filled in {quoted(unnamed)}, as it is in the other slides'
     if problem:
-        warnings.warn(
+        warn(
             f"{problem}: slides are held out one at a time, so that a slide may be predicted from another of its patient. "
             f'Name the patient of every slide, or pass group_by="{Obs.slide}".',
             stacklevel=3,
@@ -233,7 +233,7 @@ def check_known(splits: Iterable[Split], slides: Mapping[str, AnnData]) -> None:
     for split in splits:
         known, wanted = (set().union(*(patients[name] for name in side)) for side in (split.train, split.test))
         if known & wanted:
-            warnings.warn(
+            warn(
                 f'split "{split.name}" has slides of the patients {quoted(sorted(known & wanted))} in train and in test: '
                 "its scores are not those of a new patient.",
                 stacklevel=3,
