@@ -57,7 +57,15 @@ patient, from those of other patients. What the prediction says of itself is the
   genes that reach it, which only a reader of the measurement knows;
 - **support AUC**: of the support, spots of the slide against spots of other cohorts.
 
-The settings were found with these slides in view."""
+The settings were found with these slides in view. What holds on all of them: intervals of values on every slide and of genes on
+every slide, and an unknown tissue is told from a known one. What does not:
+
+- with references of **one patient** (breast by patient), hardly a gene of a new one is trusted, although a quarter of them could
+  be: by how much a prediction varies over the slide is all that ranks the genes, and the relation of it to what is reached differs
+  between cohorts by a factor of three. Those that are trusted keep the rate;
+- **kidney organoids** are three organoids, not sections of one, and their references are two: C1 is further from the other two
+  than these are from each other, which nothing told;
+- the ranks of genes for a new patient agree in .59 in the mean, for a further section in .77."""
 
 
 @dataclass(frozen=True)
