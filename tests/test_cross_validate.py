@@ -88,11 +88,13 @@ def test_slides_to_predict_carry_neither_counts_nor_what_was_derived_from_them(c
         "picture",
         "own_reference",
         "registration",
+        "patients",
     }
     assert target.y.shape == target.transcriptome.shape == (cohort[0].n_obs, 0)
     np.testing.assert_array_equal(target.z, cohort[0].obsm["X_sim"])
     np.testing.assert_array_equal(target.xy, cohort[0].obsm["spatial"])
     assert target.own_reference is None and target.registration is None
+    assert target.patients == {"P1"}
     assert "P1S1" not in fold.references.slides
 
 
