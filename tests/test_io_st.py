@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.sparse import issparse
 
 import spahgc as sp
+from spahgc._logging import HINT
 
 matplotlib.use("Agg")
 
@@ -157,7 +158,7 @@ def test_a_spot_that_is_not_selected_may_lie_anywhere(slide):
 def test_spots_in_one_table_only_are_left_out_counted_and_logged(slide, caplog):
     slide.counts = slide.counts.rename(index={"11x4": "30x30"})
     slide.write()
-    with caplog.at_level("INFO", logger="spahgc"), pytest.warns(UserWarning, match="share 5 spots, of 6 with counts"):
+    with caplog.at_level(HINT, logger="spahgc"), pytest.warns(UserWarning, match="share 5 spots, of 6 with counts"):
         metadata = slide.read().uns["spatial"]["S1"]["metadata"]
     assert metadata["n_counts_without_spot"] == 1
     assert metadata["n_spots_without_counts"] == 1

@@ -276,13 +276,8 @@ class SpaHGC:
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
         by_place, place = self._by_place(experts, nodes, spots, by_slide)
-        shares = experts.weights_for(placed=bool(by_place), new_patient=self.is_new_patient(spots))
+        shares = experts.weights_for(placed=bool(by_place), new_patient=is_new_patient(spots, self.bank))
         return experts.blend(views, known | by_place, shares) / size, neighbors, attention, place
-
-    def is_new_patient(self, spots: Spots) -> bool:
-        """Whether a target names patients, and the references others; where either is silent nobody knows."""
-        known = set(bank_patients(self.bank).values())
-        return not spots.own_reference and bool(spots.patients and known) and spots.patients.isdisjoint(known)
 
     def _by_place(
         self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
@@ -441,7 +436,7 @@ class SpaHGC:
             experts,
             self.parameters,
             placed,
-            self.is_new_patient(spots),
+            is_new_patient(spots, self.bank),
             self._bank_spots,
             self._reference_graph,
         )
@@ -522,7 +517,13 @@ class SpaHGC:
         return self.trust.support(spots.z, in_float(as_rows(self.bank.obsm[self.embedding])))
 
     def record(self, *, new_patient: bool = False) -> dict[str, Any]:
-        """What is needed to repeat a prediction, of a new patient or not, in types that ``uns`` can hold."""
+        """What is needed to repeat a prediction, in types that ``uns`` can hold.
+
+        Parameters
+        ----------
+        new_patient
+            Of a target that is of no patient of the references, for which the experts have weights of their own.
+        """
         return (
             bank_record(self.bank)
             | {
@@ -638,6 +639,12 @@ class SpaHGC:
             versions=description["versions"],
             experts=experts,
         )
+
+
+def is_new_patient(spots: Spots, bank: AnnData) -> bool:
+    """Whether a target names patients, and the references others; where either is silent nobody knows."""
+    known = set(bank_patients(bank).values())
+    return not spots.own_reference and bool(spots.patients and known) and spots.patients.isdisjoint(known)
 
 
 def grouped_references(refs: Any, group: str | None) -> Any:

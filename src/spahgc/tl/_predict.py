@@ -25,7 +25,7 @@ from spahgc._spots.rows import Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, did_you_mean, encoder_records, find_embedding, quoted
-from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, predict_spots
+from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, is_new_patient, predict_spots
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -282,7 +282,7 @@ def predict(
     if model is not None:
         prediction = in_place(predict_spots(model, spots, device=device, support=trust), rows)
         prediction = prediction if part is None else _outside(prediction, part)
-        record = model.record(new_patient=model.is_new_patient(spots)) | {
+        record = model.record(new_patient=is_new_patient(spots, model.bank)) | {
             "method": method,
             "device": resolve_device(device),
             Uns.cs_search: prediction.search,
