@@ -21,9 +21,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from _cohorts import CACHE, ENCODER, log, made_with, markdown
+from _fine_grids import pooled, predicted, score
 from _measured import named, panel_of, slides_of
 from anndata import AnnData
 from PIL import Image
@@ -85,11 +85,11 @@ def main() -> None:
     for way, options in ways.items():
         refs = [embedded(slide, slide.obs["slide"].iloc[0], **options) for slide in references]
         row: dict[str, str] = {"way": way}
-        at_spots = predicted(embedded(target, arguments.target, **options), refs, panel, arguments.method)
+        at_spots = predicted(embedded(target, arguments.target, **options), refs, panel, method=arguments.method)
         row["at the spots"] = f"{score(at_spots.to_df('spahgc')[panel], target, panel):.4f}"
         for spacing in [] if arguments.no_grids else grids_of.get(way, []):
             grid = embedded(grids[spacing], f"{arguments.target} {spacing:g} um", **options)
-            found = pooled(predicted(grid, refs, panel, arguments.method), target, panel)
+            found = pooled(predicted(grid, refs, panel, method=arguments.method), target, panel)
             row[f"grid of {spacing:g} um, pooled"] = f"{score(found, target, panel):.4f}"
         rows.append(row)
         print(markdown(pd.DataFrame(rows).set_index("way").fillna("not run")), flush=True)
@@ -134,33 +134,6 @@ def speed(grid: AnnData, encoder: Any, arguments: argparse.Namespace) -> pd.Data
             }
         )
     return pd.DataFrame(rows).set_index("way")
-
-
-def predicted(target: AnnData, refs: list[AnnData], panel: list[str], method: str) -> AnnData:
-    """The target with a prediction, without its counts."""
-    blind = AnnData(obs=target.obs[["slide"]], obsm=dict(target.obsm), uns=target.uns)
-    return sp.tl.predict(blind, refs, method=method, genes=panel, embedding=KEY, copy=True)
-
-
-def pooled(points: AnnData, target: AnnData, panel: list[str]) -> pd.DataFrame:
-    """Mean of what is predicted for the points in each measured spot; NaN without a point."""
-    of_points = points.to_df("spahgc")[panel]
-    lowest = of_points.min()  # sums are of what is not negative
-    values = AnnData(of_points - lowest, obsm={"spatial": points.obsm["spatial"]}, uns=points.uns)
-    spots = sp.pp.pool(values, spots=target, units="counts")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = spots.X.toarray() / spots.obs["n_pooled"].to_numpy()[:, None]
-    return pd.DataFrame(means, index=target.obs_names, columns=panel) + lowest
-
-
-def score(found: pd.DataFrame, target: AnnData, panel: list[str]) -> float:
-    """Mean over genes of Pearson's correlation with the measurement."""
-    counts = target[:, panel].X.toarray()
-    totals = target.obs["spahgc_total_counts"].to_numpy()[:, None]
-    measured = np.log1p(counts / totals * 1e4)
-    known = found.notna().all(axis=1).to_numpy()
-    pairs = zip(found.to_numpy()[known].T, measured[known].T, strict=True)
-    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
 
 
 if __name__ == "__main__":

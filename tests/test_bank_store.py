@@ -424,7 +424,9 @@ def test_a_bank_of_a_newer_format_asks_for_an_update(refs, panel, path):
     sp.pp.reference_bank(refs, genes=panel, path=path)
     manifest = path / "zarr.json"
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 3'))
-    match = r"holds a bank of format 3; .* reads banks of format 1 or 2, .* Update spahgc: pip install --upgrade spahgc"
+    match = (
+        r"holds a bank of format 3; .* reads banks of format 1 or 2, .* wrote it: run pip install --upgrade \"spahgc\"."
+    )
     for use in (sp.pp.open_bank, lambda path: sp.pp.reference_bank(refs, path=path, append=True)):
         before = contents(path)
         with pytest.raises(ValueError, match=match):

@@ -89,6 +89,8 @@ def test_slides_to_predict_carry_neither_counts_nor_what_was_derived_from_them(c
         "own_reference",
         "registration",
         "patients",
+        "mpp",
+        "steps",
     }
     assert target.y.shape == target.transcriptome.shape == (cohort[0].n_obs, 0)
     np.testing.assert_array_equal(target.z, cohort[0].obsm["X_sim"])

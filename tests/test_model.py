@@ -421,15 +421,16 @@ def describe(folder: Path, **changes) -> None:
 def test_loading_another_format_is_refused(saved, version):
     describe(saved, format=version)
     with pytest.raises(
-        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2, 3, 4 and 5. Install"
+        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2, 3, 4, 5 and 6. Install"
     ):
         SpaHGC.load(saved)
 
 
 def test_loading_a_newer_format_says_to_update(saved):
-    describe(saved, format=6)
+    describe(saved, format=7)
     with pytest.raises(
-        ValueError, match='has format 6, this version .* reads format 2, 3, 4 and 5. .*pip install -U "spahgc"'
+        ValueError,
+        match='has format 7, this version .* reads format 2, 3, 4, 5 and 6. .*pip install --upgrade "spahgc"',
     ):
         SpaHGC.load(saved)
 

@@ -283,6 +283,10 @@ class Uns:
     pieces = "pieces"
     """In the record of a prediction by networks: pieces of tissue with a gap between them, ``n_pieces``, and spots without a
     neighbour, ``n_isolated``, which are predicted from their references alone."""
+    surroundings = "surroundings"
+    """In the record of a prediction: whether the neighbours of a spot count ``by`` ``"count"`` or ``"radius"`` and ``why``, their
+    number in an array, ``n_around``, and in microns the spacing of the target's spots, ``spacing_um``, that of the references,
+    ``references_um``, and the radius that so many fill there, ``radius_um``, as far as resolutions are known."""
     experts = "experts"
     """In the record of a prediction: what it is averaged of, with the weights that references held out proved."""
     experts_proven = "experts_proven"

@@ -66,6 +66,10 @@ class Parameters:
     """Principal axes of what a spot looks like on its slide, context included. 0: the embedding of the plain patch."""
     n_around: int = 18
     """Nearest spots whose mean appearance is seen too, in ``n_axes`` more axes; 0 for none. Needs ``n_axes``."""
+    surroundings_um: float = 0.0
+    """Radius of these surroundings, microns: on a slide where ``n_around`` spots fill another one, more or fewer spots are the
+    surroundings, and graph and place reckon in the spacing of spots that it means. 0: what they fill on the references, of
+    which the median counts."""
     n_components: int | tuple[int, ...] = 0
     """Components of the transcriptome that the nodes carry and the network predicts. 0: the genes of the panel.
     Several numbers: the mean of the predictions from so many components each. Needs ``n_axes``."""
@@ -123,6 +127,15 @@ class Parameters:
             raise ValueError(
                 "standardized= is for the embedding as it is. With n_axes=, by_slide=True standardises what the nodes carry "
                 "over the spots of each slide, and the line does so anyway. Leave standardized= out."
+            )
+        if not (np.isfinite(self.surroundings_um) and self.surroundings_um >= 0):
+            raise ValueError(
+                f"surroundings_um={self.surroundings_um} is no radius. Pass microns, or 0 for the references' own."
+            )
+        if self.surroundings_um and not self.n_around:
+            raise ValueError(
+                f"surroundings_um={self.surroundings_um:g} and n_around=0 contradict each other. Pass n_around=, or leave "
+                "surroundings_um= out."
             )
         self._check_retrieval()
         if self.weigh_genes and not self.n_components:

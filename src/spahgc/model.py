@@ -59,6 +59,7 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
+from spahgc.pp._bank.scale import target_in_microns
 from spahgc.pp._edge_types import CS, Nodes, n_neighbors
 from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_target
 from spahgc.pp._search.neighbors import Neighbors
@@ -246,7 +247,7 @@ class SpaHGC:
             if line is None:
                 raise ValueError("the model has neither a line nor networks: nothing predicts. Fit it again.")
             return line, neighbors, None, {}
-        graph = self.graph(features, spots.xy, neighbors.graph, device)
+        graph = self.graph(features, spots.xy, neighbors.graph, device, step=spots.step_of())
         outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
         share = self.parameters.graph_share
         outputs = outputs if line is None else share * outputs + (1 - share) * line
@@ -271,7 +272,7 @@ class SpaHGC:
             known[LINE] = nodes.ridge.ridge.predict(views.by_slide)
         if self.networks:
             edges = neighbors.graph
-            graph = self.graph(carried, spots.xy, edges, device)
+            graph = self.graph(carried, spots.xy, edges, device, step=spots.step_of())
             outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
@@ -462,16 +463,21 @@ class SpaHGC:
         return np.asarray(found)
 
     def _bank_spots(self) -> Spots:
-        return self._used_columns(bank_spots(self.bank, dense=False))
+        return select_embedding_columns(bank_spots(self.bank, dense=False), self.bank, self.parameters)
 
     def _reference_graph(self) -> csr_matrix:
         return csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
 
-    def graph(self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str) -> HeteroGraph:
-        """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`."""
+    def graph(
+        self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str, *, step: float | None = None
+    ) -> HeteroGraph:
+        """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`.
+
+        `step`, for a target that is denser than the references, is how far these lie apart, in its pixels.
+        """
         references = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
         known = self.node_features.features, self.node_features.expression
-        return target_graph(*known, features, xy, cross, references, self.parameters, device)
+        return target_graph(*known, features, xy, cross, references, self.parameters, device, step=step)
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
@@ -501,8 +507,13 @@ class SpaHGC:
         return spots, rows
 
     def _used_columns(self, spots: Spots) -> Spots:
-        """The spots with what of their embedding the parameters look at."""
+        """A target's spots with what of their embedding the parameters look at, and with what is around them."""
+        spots, _ = target_in_microns(spots, self.bank, self.parameters)
         return select_embedding_columns(spots, self.bank, self.parameters)
+
+    def surroundings(self, spots: Spots) -> dict[str, Any]:
+        """What the surroundings of a target's spots are, for the record of a prediction."""
+        return target_in_microns(spots, self.bank, self.parameters)[1].record(self.parameters.n_around)
 
     def support(self, target: AnnData | SpatialData, *, table_key: str | None = None) -> np.ndarray | None:
         """How well the references cover what :meth:`predict` sees of each spot, 0 to 1; ``None`` if nothing says so."""
@@ -663,7 +674,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str,
     """Train on a bank of one's own, to which the RS graph of what the nodes carry is added; without ``trust`` none is told."""
     parameters = find_preset(preset)
     with limited_threads(step_products(bank.n_obs, bank, parameters)):
-        spots = select_embedding_columns(bank_spots(bank, dense=False), bank, parameters)
+        spots = select_embedding_columns(bank_spots(bank, dense=False, parameters=parameters), bank, parameters)
         check_sizes(spots, parameters)
         blocks = embedding_blocks(bank)
         node_features = fit_node_features(spots, blocks, parameters)

@@ -115,7 +115,9 @@ class ImageAxes:
 def _views(spots: Spots, blocks: tuple[tuple[int, int], ...], n_around: int, scale: SlideScale | None) -> Views:
     """The spots as they look on their slide and, if wanted, their surroundings."""
     own = StandardizedRows.fit(spots.z, spots.slide, blocks, scale)
-    return (own, NeighbourMeanRows.fit(own, spots.xy, spots.slide, n_around, AROUND_WEIGHT)) if n_around else (own,)
+    if not n_around:
+        return (own,)
+    return own, NeighbourMeanRows.fit(own, spots.xy, spots.slide, n_around, AROUND_WEIGHT, spots.steps)
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,8 @@ def held_out_predictions(
     predicted = np.full(spots.y.shape, np.nan, dtype=np.float32)
     for fold in range(folds.max() + 1):
         rows, known = np.flatnonzero(folds == fold), spots.part(np.flatnonzero(folds != fold))
-        unseen = replace(Spots.without_expression(SomeRows(spots.z, rows), spots.xy[rows]), slide=spots.slide[rows])
+        unseen = Spots.without_expression(SomeRows(spots.z, rows), spots.xy[rows])
+        unseen = replace(unseen, slide=spots.slide[rows], steps=spots.steps)
         components = fit_components(known, parameters)
         ridge = ImageRidge.fit(known, blocks, components, parameters)
         predicted[rows] = components.panel(ridge.predict(unseen))

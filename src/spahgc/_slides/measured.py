@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._keys import COUNTS_PER_SPOT, SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._slides.matrix import row_sums
+from spahgc._slides.resolution import known_mpp
 from spahgc._slides.split import split_slides
 from spahgc._slides.tissue import only_on_tissue
 from spahgc._slides.totals import library_sizes
@@ -170,6 +171,11 @@ class MeasuredSlide:
         """Spot centres ``(x, y)``, spots x 2, pixels, float64."""
         return check_coordinates(self.adata, self.label)
 
+    @cached_property
+    def mpp(self) -> float | None:
+        """Microns per pixel; ``None`` where nothing tells."""
+        return known_mpp(self.adata)
+
     @property
     def padded(self) -> np.ndarray:
         """Spots whose patch reaches past the image, boolean."""
@@ -262,6 +268,7 @@ class MeasuredSlide:
         slide.picture, slide.picture_taken = self.picture, self.picture_taken
         slide._reading = self._found_reading().of_given_counts()
         slide.__dict__["totals"] = totals
+        slide.__dict__["mpp"] = self.mpp
         if self.hold:
             slide.__dict__["_held_counts"] = counts
         return slide

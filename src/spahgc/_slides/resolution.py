@@ -160,6 +160,19 @@ def recorded_mpp(adata: AnnData, library: Library | None) -> float | None:
     return None
 
 
+def known_mpp(adata: AnnData) -> float | None:
+    """What the object itself says, or else the pitch of Visium's array, where these are needed for distances alone.
+
+    Nothing is refused: what no microscope can have made, or what several slides in one object leave open, counts as not known.
+    """
+    try:
+        library = find_library(adata)
+    except ValueError:  # several libraries of which none is named
+        library = None
+    found = recorded_mpp(adata, library) or _visium_mpp(adata, None)
+    return found if found is not None and is_plausible(found) else None
+
+
 def noted_mpp(adata: AnnData) -> float | None:
     """What a reader or an earlier embedding wrote into ``uns["spahgc"]["slide_mpp"]``."""
     value = adata.uns.get(UNS, {}).get(Uns.slide_mpp)

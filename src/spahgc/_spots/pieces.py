@@ -6,15 +6,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from spahgc._spots.pitch import is_array
 from spahgc._spots.plane import nearest_distances, nearest_in_plane, within
+from spahgc._spots.scale import is_sparser, neighbours_at, or_nearest
 
 N_CANDIDATES = 8
 """Nearest spots that may be one step away: all around a spot of a square array."""
-ARRAY_SHARE, ARRAY_TOLERANCE = 0.7, 0.2
-"""Spots lie on an array where at least this share of them has the nearest other one at the median distance, give or take
-this share of it, ... Arrays with many stray spots have 0.75 and more, spots at random 0.35."""
-MAX_CLOSER_SHARE = 0.05
-"""... and at most this share has it nearer than that. Legacy arrays, whose spots are printed a little off, have 0.02."""
 ARRAY_REACH = 1.5
 """Pitches of an array up to which two spots are neighbours: the diagonal of a square array (1.41) is a step, the second
 ring of a hexagonal one (1.73), between which and the first nothing was measured, is none."""
@@ -55,7 +52,9 @@ def tissue_pieces(xy: np.ndarray, slide: np.ndarray | None = None) -> np.ndarray
     return pieces
 
 
-def nearest_in_piece(xy: np.ndarray, n_neighbors: int, slide: np.ndarray | None = None) -> csr_matrix:
+def nearest_in_piece(
+    xy: np.ndarray, n_neighbors: int, slide: np.ndarray | None = None, step: float | None = None
+) -> csr_matrix:
     """Distances to the nearest spots of the same piece of tissue (:func:`tissue_pieces`).
 
     A slide in one piece has the graph of :func:`~spahgc._spots.plane.nearest_in_plane`. A spot of a small piece has fewer
@@ -69,6 +68,10 @@ def nearest_in_piece(xy: np.ndarray, n_neighbors: int, slide: np.ndarray | None 
         Neighbours of a spot, at most.
     slide
         Name of each spot's slide; ``None`` for one slide.
+    step
+        Of one slide whose spots lie denser than those of its references: how far these lie apart, in its pixels. The
+        neighbours of a spot are then those nearest to places at that distance, evenly around it; the nearest ones where
+        it has none there. On a slide that is sparser they are the nearest, as there are no others.
 
     Returns
     -------
@@ -79,6 +82,20 @@ def nearest_in_piece(xy: np.ndarray, n_neighbors: int, slide: np.ndarray | None 
     ValueError
         If a slide has a single spot, or no neighbour is asked for.
     """
+    nearest = _nearest_in_piece(xy, n_neighbors, slide)
+    if step is None or is_sparser(xy, step):
+        return nearest
+    rows, columns, distances = [], [], []
+    for members in _groups(tissue_pieces(xy, slide)):
+        graph = neighbours_at(xy[members], n_neighbors, step).tocoo()
+        rows.append(members[graph.row])
+        columns.append(members[graph.col])
+        distances.append(graph.data)
+    far = csr_matrix((np.concatenate(distances), (np.concatenate(rows), np.concatenate(columns))), shape=nearest.shape)
+    return or_nearest(far, nearest)
+
+
+def _nearest_in_piece(xy: np.ndarray, n_neighbors: int, slide: np.ndarray | None) -> csr_matrix:
     whole = nearest_in_plane(xy, n_neighbors, slide)[1]
     pieces = tissue_pieces(xy, slide)
     if not _crosses(whole, pieces):
@@ -121,7 +138,4 @@ def _reach(distances: csr_matrix) -> float:
     pitch = float(np.median(nearest))
     if pitch == 0:  # spots in the same place say nothing of how far others are
         return np.inf
-    regular = np.abs(nearest - pitch) <= ARRAY_TOLERANCE * pitch
-    closer = nearest < (1 - ARRAY_TOLERANCE) * pitch
-    on_array = regular.mean() >= ARRAY_SHARE and closer.mean() <= MAX_CLOSER_SHARE
-    return pitch * (ARRAY_REACH if on_array else OPEN_REACH)
+    return pitch * (ARRAY_REACH if is_array(nearest) else OPEN_REACH)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spahgc._reading import reading, unreadable
 from spahgc._spots.plane import nearest_in_plane
+from spahgc._spots.scale import spots_around
 
 MIN_SPREAD = 1e-6
 """What varies less than this is centred, not scaled."""
@@ -190,7 +191,9 @@ def standardize(z: Rows, slide: np.ndarray) -> np.ndarray:
     return out
 
 
-def neighbour_mean(z: np.ndarray, xy: np.ndarray, slide: np.ndarray, k: int = N_HEXAGONAL) -> np.ndarray:
+def neighbour_mean(
+    z: np.ndarray, xy: np.ndarray, slide: np.ndarray, k: int = N_HEXAGONAL, steps: Mapping[str, float] | None = None
+) -> np.ndarray:
     """Mean feature of the ``k`` nearest other spots of the same slide, or of all others if fewer.
 
     Parameters
@@ -203,12 +206,14 @@ def neighbour_mean(z: np.ndarray, xy: np.ndarray, slide: np.ndarray, k: int = N_
         Name of each spot's slide.
     k
         Neighbours of a spot.
+    steps
+        Slides on which they are those within a radius; see :func:`~spahgc._spots.scale.spots_around`.
 
     Returns
     -------
     Spots x dim, float32.
     """
-    near, _ = nearest_in_plane(xy, k, slide)
+    near = spots_around(xy, k, slide, steps or {})
     per_spot = np.diff(near.indptr)[:, None]
     return ((near.astype(np.float32) @ z) / per_spot).astype(np.float32)
 
@@ -336,11 +341,16 @@ class NeighbourMeanRows(LazyRows):
 
     @classmethod
     def fit(
-        cls, spots_rows: StandardizedRows, xy: np.ndarray, slide: np.ndarray, k: int, weight: float
+        cls,
+        spots_rows: StandardizedRows,
+        xy: np.ndarray,
+        slide: np.ndarray,
+        k: int,
+        weight: float,
+        steps: Mapping[str, float] | None = None,
     ) -> NeighbourMeanRows:
-        """The ``k`` nearest other spots of the same slide, or all others if fewer."""
-        near, _ = nearest_in_plane(xy, k, slide)
-        near = csr_matrix(near, dtype=np.float32)
+        """The ``k`` nearest other spots of the same slide, or those within a radius: see :func:`spots_around`."""
+        near = csr_matrix(spots_around(xy, k, slide, steps or {}), dtype=np.float32)
         near.data *= np.repeat(weight / np.diff(near.indptr), np.diff(near.indptr)).astype(np.float32)
         return cls(spots_rows, near)
 
@@ -731,6 +741,11 @@ class Spots:
         Of a target that was measured in part, the name under which its measured part stands among the references.
     registration
         Of a target, how references lie on it by name, where that was found or given before.
+    mpp
+        Of a target, microns per pixel; ``None`` where they are not known.
+    steps
+        Slides whose spots lie denser or sparser than those of most references, with the spacing of these in their pixels:
+        their neighbours are those within a radius, not a number. See :mod:`spahgc._spots.scale`.
     patients
         Of a target, who it is of, as far as it names them.
     """
@@ -743,10 +758,13 @@ class Spots:
     picture: Any = None
     own_reference: str | None = None
     registration: Any = None
+    mpp: float | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
     patients: frozenset[str] = frozenset()
 
     def __getitem__(self, chosen: np.ndarray) -> Spots:
-        return Spots(self.z[chosen], self.xy[chosen], self.slide[chosen], self.y[chosen], self.transcriptome[chosen])
+        y, transcriptome = self.y[chosen], self.transcriptome[chosen]
+        return Spots(self.z[chosen], self.xy[chosen], self.slide[chosen], y, transcriptome, steps=self.steps)
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -754,7 +772,12 @@ class Spots:
     def part(self, chosen: np.ndarray) -> Spots:
         """Some of the spots, by number; neither embedding nor expression is copied."""
         z, y, transcriptome = (SomeRows(dense(part), chosen) for part in (self.z, self.y, self.transcriptome))
-        return Spots(z, self.xy[chosen], self.slide[chosen], y, transcriptome)
+        return Spots(z, self.xy[chosen], self.slide[chosen], y, transcriptome, steps=self.steps)
+
+    def step_of(self, chosen: np.ndarray | slice = slice(None)) -> float | None:
+        """The step of the slide of some spots, by number; ``None`` where its neighbours count, or there are several slides."""
+        names = [str(name) for name in np.unique(self.slide[chosen])] if self.steps else []
+        return self.steps.get(names[0]) if len(names) == 1 else None
 
     @classmethod
     def without_expression(cls, z: Rows, xy: np.ndarray, name: str = "target", picture: Any = None) -> Spots:

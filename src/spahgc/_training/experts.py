@@ -431,7 +431,8 @@ def _held_out_scores(
     if name == GRAPH:
         carried = node_features.features
         nodes = LowRankFeatures(node_features.image_axes, fold.components, None, carried[fold.others])
-        return _graph_scores(nodes, fold.spots, carried[fold.rows], spots.xy[fold.rows], parameters, seed, device)
+        where = spots.xy[fold.rows], spots.step_of(fold.rows)
+        return _graph_scores(nodes, fold.spots, carried[fold.rows], *where, parameters, seed, device)
     seen = views.of(name)
     return fit_expert(name, seen[fold.others], fold.components, fold.spots, seed).predict(seen[fold.rows])
 
@@ -477,6 +478,7 @@ def _graph_scores(
     known: Spots,
     features: np.ndarray,
     xy: np.ndarray,
+    step: float | None,
     parameters: Parameters,
     seed: int,
     device: str,
@@ -490,7 +492,9 @@ def _graph_scores(
     bank = Nodes(known_features)
     wanted = n_neighbors(CS, bank, parameters)
     cross = CS.build(bank, Nodes(features), wanted, _search_device(device)).graph
-    graph = target_graph(known_features, known_expression, features, xy, cross, reference_graph, parameters, device)
+    graph = target_graph(
+        known_features, known_expression, features, xy, cross, reference_graph, parameters, device, step=step
+    )
     return predict_networks(networks, graph, xy, parameters, device)[0] * node_features.components.size
 
 
@@ -503,10 +507,12 @@ def target_graph(
     reference_graph: csr_matrix | None,
     parameters: Parameters,
     device: str,
+    *,
+    step: float | None = None,
 ) -> HeteroGraph:
-    """Graph of a target with what it needs of the references, on a device."""
+    """Graph of a target with what it needs of the references, on a device; ``step`` as in :class:`Nodes`."""
     known = {CS.name: cross} | ({} if reference_graph is None else {RS.name: csr_matrix(reference_graph)})
-    nodes = {TARGET: Nodes(features, xy), REFERENCE: Nodes(reference_features, expression=expression)}
+    nodes = {TARGET: Nodes(features, xy, step=step), REFERENCE: Nodes(reference_features, expression=expression)}
     graphs = build_edges(nodes, parameters, known=known)
     return hetero_graph(*needed_references(nodes, graphs, parameters.layers), device)
 

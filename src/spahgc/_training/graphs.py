@@ -17,6 +17,7 @@ from spahgc._spots.plane import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import DenseRows, Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
 from spahgc.nn import Edges, HeteroGraph, Task
 from spahgc.pp._bank.references import make_rs_graph
+from spahgc.pp._bank.scale import references_in_microns
 from spahgc.pp._edge_types import CS, EDGE_TYPES, REFERENCE, RS, TARGET, TS, Nodes, build_edges
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ SPARE_NEIGHBORS = 2
 """RS neighbours that are looked for, over those that are wanted: some lie on the slide that plays the target."""
 
 
-def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
+def bank_spots(bank: AnnData, *, dense: bool = True, parameters: Parameters | None = None) -> Spots:
     """The spots of the bank; what of their embedding lies on disk is read in blocks, where it is needed.
 
     Parameters
@@ -53,6 +54,8 @@ def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
         All references.
     dense
         Hold the expression of the panel as an array; otherwise it is dense where it is read.
+    parameters
+        May ask for surroundings of another radius than the references' own.
     """
     if Obsm.transcriptome not in bank.obsm:
         raise KeyError(
@@ -62,7 +65,8 @@ def bank_spots(bank: AnnData, *, dense: bool = True) -> Spots:
     z = in_float(as_rows(bank.obsm[bank.uns[UNS][Uns.bank]["embedding"]]))
     slide = bank.obs[Obs.slide].astype(str).to_numpy()
     transcriptome, y = (csr_matrix(in_memory(part)) for part in (bank.obsm[Obsm.transcriptome], bank.X))
-    return Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, y.toarray() if dense else DenseRows(y), transcriptome)
+    spots = Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, y.toarray() if dense else DenseRows(y), transcriptome)
+    return references_in_microns(spots, bank, parameters)
 
 
 def check_sizes(spots: Spots, parameters: Parameters) -> None:
@@ -88,7 +92,7 @@ def training_task(
     """
     features = node_features.features
     nodes = {
-        TARGET: Nodes(features[target], spots.xy[target]),
+        TARGET: Nodes(features[target], spots.xy[target], step=spots.step_of(target)),
         REFERENCE: Nodes(features[bank], spots.xy[bank], node_features.expression[bank]),
     }
     graph = hetero_graph(nodes, build_edges(nodes, parameters), device)
@@ -314,7 +318,7 @@ class SlideTask:
         """The graphs as a whole, which are small beside what the nodes carry; RS edges where there are any."""
         features = node_features.features
         nodes = {
-            TARGET: Nodes(SomeRows(features, target), spots.xy[target]),
+            TARGET: Nodes(SomeRows(features, target), spots.xy[target], step=spots.step_of(target)),
             REFERENCE: Nodes(SomeRows(features, bank), spots.xy[bank], SomeRows(node_features.expression, bank)),
         }
         known = {}
@@ -381,7 +385,7 @@ class SampledTask:
     ) -> SampledTask:
         """With the neighbours in the plane, which are the same in every step."""
         xy = spots.xy[target]
-        nodes = Nodes(xy=xy)
+        nodes = Nodes(xy=xy, step=spots.step_of(target))
         near = TS.build(nodes, nodes, parameters.n_spatial, "cpu").graph if parameters.layers else None
         return cls(node_features, target, bank, xy, near, parameters, device)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from spahgc._files import folder_written_whole, is_being_replaced, remove_leftovers, write_hdf5
+from spahgc._installation import update_advice
 from spahgc._keys import UNS, Obsp, Uns
 from spahgc._linear.trust import SECTION
 from spahgc._parameters import Parameters
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, Tensor]
     Migration = Callable[[Description, Tensors], tuple[Description, Tensors]]
 
-FORMAT = 5
+FORMAT = 6
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 FILES = DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 ENTRIES: dict[str, type | tuple[type, ...]] = {
@@ -102,7 +103,12 @@ def _from_4(description: Description, tensors: Tensors) -> tuple[Description, Te
     return description, {renamed(name): tensor for name, tensor in tensors.items()}
 
 
-MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """Surroundings that were so many neighbours, whatever the pitch."""
+    return description | {"parameters": {"surroundings_um": 0.0, **description["parameters"]}}, tensors
+
+
+MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
 """From each older format that is read to the one after it."""
 
 
@@ -135,7 +141,7 @@ def _description_as_written(folder: Path) -> Description:
     if not known or (version != FORMAT and version not in MIGRATIONS):
         is_newer = isinstance(version, int) and version > FORMAT
         way_out = (
-            'A newer version of spahgc wrote it: run pip install -U "spahgc".'
+            f"A newer version of spahgc wrote it: {update_advice()}."
             if is_newer
             else "Install the version that wrote it, or fit the model again."
         )

@@ -34,13 +34,14 @@ def places_on(target: Spots, known: Spots, lays: Lays) -> tuple[np.ndarray, Plac
     Parameters
     ----------
     target
-        The slide; of a target that was measured in part, its measured part lies where it is.
+        The slide; of a target that was measured in part, its measured part lies where it is. One that is denser or sparser than
+        its references has their spacing as its unit of distance.
     known
         Spots of the references.
     lays
         How the slides lie on each other.
     """
-    name, pitch = str(target.slide[0]), spot_pitch(target.xy)
+    name, pitch = str(target.slide[0]), next(iter(target.steps.values()), None) or spot_pitch(target.xy)
     if pitch is None:
         return None
     xy, frame = np.zeros((len(known), 2)), np.zeros(len(known), dtype=np.int64)

@@ -63,6 +63,17 @@ def cross_graph(
         If the embedding is missing on one side.
     ValueError
         If the two embeddings come from different encoders, or if the bank is smaller than ``n_neighbors``.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=30)
+    >>> for slide in [target, *refs]:
+    ...     slide.obsm["X_domains"] = slide.obsm["truth_domains"]  # where sp.pp.embed(slide) would write
+    >>> bank = sp.pp.reference_bank(refs, embedding="X_domains")
+    >>> sp.pp.cross_graph(target, bank, n_neighbors=3, embedding="X_domains")
+    >>> target.obsm["spahgc_cs"].shape, target.obsm["spahgc_cs"].nnz
+    ((60, 120), 180)
     """
     table = table_of(target, table_key, "the target")
     check_anndata(table, "the target")

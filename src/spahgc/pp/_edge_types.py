@@ -41,12 +41,15 @@ class Nodes:
         What they carry of their expression, nodes x m; that of a target is never known.
     slide
         Name of each node's slide; empty where all are of one.
+    step
+        Of nodes that lie denser or sparser than the references: how far these lie apart, in pixels.
     """
 
     features: Rows = field(default_factory=_unknown)
     xy: np.ndarray = field(default_factory=_unknown)
     expression: Rows = field(default_factory=_unknown)
     slide: np.ndarray | None = None
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class EdgeType:
 
 
 def _nearest_in_piece(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
-    return Neighbors(nearest_in_piece(receiver.xy, n_neighbors, receiver.slide), {})
+    return Neighbors(nearest_in_piece(receiver.xy, n_neighbors, receiver.slide, receiver.step), {})
 
 
 def _most_similar(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
@@ -93,7 +96,8 @@ def _peers(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Nei
 
 MADE_BY = "spahgc.pp.spatial_graph(target)", "spahgc.pp.cross_graph(target, bank)", "spahgc.pp.reference_bank(refs)"
 TS = EdgeType("ts", TARGET, TARGET, "n_spatial", _nearest_in_piece, "obsp", Obsp.spatial_distances, MADE_BY[0])
-"""Target slice: the nearest spots of the same piece of tissue; values are distances in pixels."""
+"""Target slice: the nearest spots of the same piece of tissue, on a slide that is denser than its references those at their
+spacing; values are distances in pixels."""
 CS = EdgeType("cs", REFERENCE, TARGET, "n_sources", _most_similar, "obsm", Obsm.cross_graph, MADE_BY[1])
 """Cross slice: the reference spots of highest cosine similarity of the features."""
 RS = EdgeType("rs", REFERENCE, REFERENCE, "n_reference", _peers, "obsp", Obsp.reference_connectivities, MADE_BY[2])

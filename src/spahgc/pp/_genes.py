@@ -101,6 +101,14 @@ def select_genes(
     -----
     Paper, section 4.1: the 1,000 most variable genes of each slide, intersected; here over the references only, and
     without abundant genes, which ``preset="default"`` adds.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=60)
+    >>> panel = sp.pp.select_genes(refs, n_top=20)
+    >>> len(panel) <= 20, set(panel) <= set(refs[0].var_names)
+    (True, True)
     """
     for name, number in {"n_top": n_top, "n_abundant": n_abundant, "min_spots": min_spots}.items():
         if number < 0:

@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import pandas as pd
 
+from spahgc._installation import install_command
 from spahgc._logging import warn
 from spahgc._validate import quoted
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT
@@ -18,7 +19,7 @@ def require_decoupler() -> None:
     """Name the extra where the package is missing."""
     if importlib.util.find_spec("decoupler") is None:
         raise ImportError(
-            'gene sets are scored by decoupler, which is not installed. Run pip install "spahgc[enrich]".'
+            f"gene sets are scored by decoupler, which is not installed. Run {install_command('enrich')}."
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from spahgc._installation import install_command
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._settings import hint, versions
 from spahgc._slides.tables import table_of, with_table
@@ -197,8 +198,8 @@ def _check_numbers(
 def _require_igraph() -> None:
     if importlib.util.find_spec("igraph") is None:
         raise ImportError(
-            'without n_domains= the number of domains is found by Leiden, which needs igraph. Run pip install "spahgc'
-            '[domains]", or pass n_domains=.'
+            "without n_domains= the number of domains is found by Leiden, which needs igraph. Run "
+            f"{install_command('domains')}, or pass n_domains=."
         )
 
 

@@ -85,6 +85,24 @@ def fit(
     transcriptome as a weighted average of experts (kernel ridge regression, small networks, and a graph that retrieves the
     expression of references), and reads the panel off them. The weights are those of non-negative least squares on references
     held out in turn, shrunk to equal shares; their sum is 1. Of the graph's states none is chosen: the last one is kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=30, n_domains=3)
+    >>> for slide in [target, *refs]:
+    ...     slide.obsm["X_domains"] = slide.obsm["truth_domains"]  # where sp.pp.embed(slide) would write
+    >>> quick = sp.Parameters(n_axes=3, line=True, epochs=0)  # a line alone; the default trains for minutes
+    >>> model = sp.tl.fit(refs, genes=["MORPH001", "MORPH002"], embedding="X_domains", preset=quick)
+    >>> list(model.genes)
+    ['MORPH001', 'MORPH002']
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model")
+    ...     model = sp.SpaHGC.load(f"{folder}/model")
+    >>> sp.tl.predict(target, model=model)
+    >>> target.layers["spahgc"].shape  # as X; NaN in genes outside the panel
+    (60, 30)
     """
     return SpaHGC.fit(
         refs,

@@ -21,7 +21,7 @@ from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows
 from spahgc._slides.totals import remember_library_sizes
 from spahgc._spots.pieces import describe_pieces
-from spahgc._spots.rows import Spots
+from spahgc._spots.rows import N_HEXAGONAL, Spots
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, did_you_mean, encoder_records, find_embedding, quoted
@@ -39,6 +39,7 @@ from spahgc.pp._bank.references import (
     target_look,
     target_spots,
 )
+from spahgc.pp._bank.scale import target_in_microns
 from spahgc.pp._compare.choose import check_number, choose_references
 from spahgc.pp._register.lays import Lays, free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 BYTES_PER_GB = 1e9
 MIN_LEVEL, MAX_LEVEL = 0.5, 0.99
 """Levels of intervals that references held out can tell."""
+LOOK_AROUND = ("ridge_neighbours", "ridge_components", "kernel", "mlp", "deepspot")
+"""Baselines that look at the six spots around one."""
 PLACED_KERNEL = replace(PRESETS["default"], experts=(KERNEL,))
 """Of ``method="kernel"`` for a target on which a reference lies."""
 BASELINE_WIDTH = 128
@@ -231,6 +234,32 @@ def predict(
     With ``measured`` the prediction still sees how all spots of the target look, measured ones as neighbours too. The measured
     spots are standardised by themselves, as a slide of their own, both what they look like and what they express: a corner of
     tumour says how its spots differ from each other, not how tumour differs from the rest of the slide.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=30, n_domains=3)
+    >>> for slide in [target, *refs]:
+    ...     slide.obsm["X_domains"] = slide.obsm["truth_domains"]  # where sp.pp.embed(slide) would write
+    >>> quick = sp.Parameters(n_axes=3, line=True, epochs=0)  # a line alone; the default trains for minutes
+    >>> sp.tl.predict(target, refs, genes="all", embedding="X_domains", preset=quick)
+    >>> target.layers["spahgc"].shape, target.layers["spahgc_std"].shape
+    ((60, 30), (60, 30))
+
+    A model that is trained once predicts any number of targets:
+
+    >>> model = sp.tl.fit(refs, genes="all", embedding="X_domains", preset=quick)
+    >>> sp.tl.predict(target, model=model, key_added="again")
+    >>> bool((target.layers["again"] == target.layers["spahgc"]).all())
+    True
+
+    Some genes, by a baseline, beside it:
+
+    >>> sp.tl.predict(
+    ...     target, refs, genes=["MORPH001", "FLAT001"], embedding="X_domains", method="ridge", key_added="ridge"
+    ... )
+    >>> int(target.var["ridge_panel"].sum())
+    2
     """
     _check_arguments(refs, model, method, key_added, measured, place)
     _check_intervals(intervals, trust, method, None if model is not None else find_preset(preset))
@@ -290,6 +319,7 @@ def predict(
             **drift,
             **choice,
             Uns.pieces: describe_pieces(spots.xy),
+            Uns.surroundings: model.surroundings(spots),
         }
         write_prediction(target, prediction.expression, model.genes, key_added, record)
         write_attention(target, model, prediction.cross, key_added, prediction.attention)
@@ -302,7 +332,7 @@ def predict(
         predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
         predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
-        record |= drift | choice
+        record |= drift | choice | surroundings_of_baseline(spots, bank, method)
         write_prediction(target, predicted, list(bank.var_names), key_added, record)
     if part is not None:
         write_measured(target, part, key_added)
@@ -512,9 +542,17 @@ def _keep_totals(target: AnnData) -> str:
     )
 
 
+def surroundings_of_baseline(spots: Spots, bank: AnnData, method: str) -> dict[str, Any]:
+    """What the surroundings of a target's spots are, for the record of a baseline; nothing where it looks at none."""
+    if method not in LOOK_AROUND:
+        return {}
+    return {Uns.surroundings: target_in_microns(spots, bank)[1].record(N_HEXAGONAL)}
+
+
 def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:
     """What a baseline makes of a target's spots, spots x genes of the bank, float32."""
     known = bank_spots(bank)  # a baseline holds what it learns from in memory
+    spots, _ = target_in_microns(spots, bank)
     record = encoder_records(bank).get(bank_embedding(bank), {})
     known, spots = (
         replace(part, z=seen_columns(method, np.asarray(part.z, np.float32), record)) for part in (known, spots)

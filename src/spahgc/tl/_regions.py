@@ -112,8 +112,9 @@ def regions(
     correlation is that of residuals of references held out over their spread, not centred, by distance in spot pitches (up to
     1.5, 2.5, 4, 6 and 9, and beyond): what pairs far apart share is what the whole slide is off by, and bounds
     ``n_effective`` by ``1 / rho`` however large a region is. It is shrunk towards genes of the same level; negative
-    correlations count as none. Distances are counted in pitches, so a grid much finer than that of the references has wider
-    intervals than it should have in a region, a coarser one narrower ones.
+    correlations count as none. Distances are counted in pitches of the references: of a grid that is finer or coarser in microns,
+    where resolutions are known. Errors of spots of a finer grid count as alike as those of neighbouring reference spots, which
+    is less than they are.
 
     Errors of genes of a pathway are correlated as well: their covariance, at one spot and by distance, is that on 20 patterns
     of the residuals; where it is negative in sum, the genes count as independent.
@@ -153,7 +154,7 @@ def regions(
     check_single_slide(adata, SLIDE)
     xy = check_coordinates(adata, SLIDE)
     predicted = np.isfinite(values[:, panel]).all(axis=1) & ~reference_spots(adata, key)
-    spread, pitch = np.asarray(adata.layers[Layers.spread(key)]), pitch_of(xy)
+    spread, pitch = np.asarray(adata.layers[Layers.spread(key)]), pitch_of(xy) * _references_over_own(adata, key)
     support = adata.obs.get(Obs.support(key), pd.Series(np.nan, index=adata.obs_names)).to_numpy(dtype=np.float64)
     tables, empty = [], []
     for place, label in enumerate(region.categories):
@@ -177,6 +178,12 @@ def regions(
     uns = adata.uns.setdefault(UNS, {})
     uns[Uns.regions] = {**uns.get(Uns.regions, {}), name: record}
     return found.copy()
+
+
+def _references_over_own(adata: AnnData, key: str) -> float:
+    """Spacing of the references over that of the slide, where they differ and both are known; 1 elsewhere."""
+    told = prediction_record(adata, key).get(Uns.surroundings, {})
+    return float(told["references_um"]) / float(told["spacing_um"]) if str(told.get("by")) == "radius" else 1.0
 
 
 @dataclass(frozen=True)

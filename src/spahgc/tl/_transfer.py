@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +29,12 @@ from spahgc._parameters import PRESETS
 from spahgc._settings import limited_threads
 from spahgc._slides.measured import padded_around, padded_spots
 from spahgc._slides.patients import patients_of
+from spahgc._slides.resolution import known_mpp
 from spahgc._slides.split import placed_table, placed_tables, shared_spots, split_slides
 from spahgc._slides.tables import with_table
 from spahgc._slides.tissue import TissueRows, spots_on_tissue
 from spahgc._spots.rows import Spots, in_float, slide_or_half
+from spahgc._spots.scale import spacings_um, steps_of
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -171,7 +173,8 @@ def transfer(
 
     with limited_threads(float(np.prod(known.spots.z.shape))):
         preset = PRESETS["default"]
-        axes, x = ImageAxes.fit(known.spots, known.blocks, n_axes=preset.n_axes, n_around=preset.n_around)
+        around, spots = _in_microns(known, spots)
+        axes, x = ImageAxes.fit(around, known.blocks, n_axes=preset.n_axes, n_around=preset.n_around)
         seen = axes.transform(spots)
         support = Support.fit(known.spots, known.blocks)(spots.z, known.spots.z)
         said = {name: _transferred(value, x, known, seen) for name, value in read.items()}
@@ -246,6 +249,20 @@ def _references(slides: Mapping[str, AnnData], key: str, wanted: Sequence[str]) 
     nothing = np.empty((len(xy), 0), dtype=np.float32)
     blocks = tuple((block.start, block.stop) for block in context_blocks(record, z.shape[1]))
     return References(Spots(z, xy, slide_of, nothing, csr_matrix(nothing)), tables, blocks, patients)
+
+
+def _in_microns(known: References, target: Spots) -> tuple[Spots, Spots]:
+    """Spots of references and target, which know where neighbours count by a radius: the references' own, in the median."""
+    found = {name: known_mpp(table) for name, table in known.tables.items()}
+    mpp = {name: value for name, value in found.items() if value is not None}
+    spots = known.spots
+    own = [spacing for spacing in spacings_um(spots.xy, spots.slide, mpp).values() if spacing is not None]
+    wanted = float(np.median(own)) if own else None
+    of_target = {} if target.mpp is None else {str(target.slide[0]): target.mpp}
+    return (
+        replace(spots, steps=steps_of(spots.xy, spots.slide, mpp, wanted)[0]),
+        replace(target, steps=steps_of(target.xy, target.slide, of_target, wanted)[0]),
+    )
 
 
 def _check_target(shown: AnnData, spots: Spots, known: References, key: str) -> None:

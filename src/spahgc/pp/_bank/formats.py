@@ -25,6 +25,7 @@ import numpy as np
 from anndata import AnnData
 
 from spahgc._files import write_text
+from spahgc._installation import update_advice
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._reading import broken_pointers, check_sparse, reading, unreadable
 from spahgc._spots.rows import ZARR_FILE
@@ -102,7 +103,7 @@ def current_version(path: Path) -> BankVersion:
         raise ValueError(f'"{path}" holds a slide and no bank of references. {_advice_on_slide(path)}')
     found = "no bank of references" if bank is None else f"a bank of format {number!r}"
     is_newer = isinstance(number, int) and number > FORMAT
-    advice = "Update spahgc: pip install --upgrade spahgc." if is_newer else "Write the bank again."
+    advice = f"A newer version of spahgc wrote it: {update_advice()}." if is_newer else "Write the bank again."
     raise ValueError(
         f'"{path}" holds {found}; this version of spahgc reads banks of format '
         f"{' or '.join(map(str, OPENERS))}, as spahgc.pp.reference_bank writes them. {advice}"

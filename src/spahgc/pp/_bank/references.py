@@ -17,6 +17,7 @@ from spahgc._logging import warn
 from spahgc._slides.matrix import column_sums, in_memory
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.patients import patients_of
+from spahgc._slides.resolution import known_mpp
 from spahgc._slides.split import canonical_order, check_single_slide, placed_tables, shared_spots
 from spahgc._slides.stored import stored_slides
 from spahgc._slides.totals import warn_of_other_genes
@@ -64,6 +65,9 @@ GENE_SELECTION = "gene_selection"
 
 PICTURES = "pictures"
 """Entry of a bank's record: small pictures of its slides, by their number among ``slides``."""
+
+MPP = "mpp"
+"""Entry of a bank's record: microns per pixel of its slides, by their number among ``slides``, where they are known."""
 
 ALL_GENES = "all"
 """Panel of all genes that the references cover."""
@@ -154,6 +158,16 @@ def reference_bank(
         If another process is appending.
     OSError
         If ``path`` cannot be written; ``errno`` is that of the system.
+
+    Examples
+    --------
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=30)
+    >>> for slide in refs:
+    ...     slide.obsm["X_domains"] = slide.obsm["truth_domains"]  # where sp.pp.embed(slide) would write
+    >>> bank = sp.pp.reference_bank(refs, embedding="X_domains")
+    >>> bank.shape, bank.obsp["spahgc_rs_connectivities"].shape
+    ((120, 30), (120, 120))
     """
     if n_transcriptome < 1:
         raise ValueError(
@@ -218,6 +232,18 @@ def bank_pictures(bank: AnnData) -> dict[str, Picture]:
     return {names[int(i)]: Picture.from_record(record) for i, record in made.get(PICTURES, {}).items()}
 
 
+def _resolutions(slides: Mapping[str, MeasuredSlide]) -> dict[str, float]:
+    """Microns per pixel of the slides of which they are known."""
+    return {name: slide.mpp for name, slide in slides.items() if slide.mpp is not None}
+
+
+def bank_mpp(bank: AnnData) -> dict[str, float]:
+    """Microns per pixel of the references of which they are known, by name."""
+    made = bank.uns[UNS][Uns.bank]
+    names = [str(name) for name in made["slides"]]
+    return {names[int(i)]: float(mpp) for i, mpp in made.get(MPP, {}).items()}
+
+
 def bank_patients(bank: AnnData) -> dict[str, str]:
     """Patient of every reference, if each of them names one."""
     if Obs.patient not in bank.obs:
@@ -244,6 +270,8 @@ class _Plan:
     """What ranked the genes of slides on which it was something else than on most."""
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     """Pictures of the slides that bring one, by name; also of those that are in the bank already."""
+    mpp: Mapping[str, float] = field(default_factory=dict)
+    """Microns per pixel of the slides of which they are known, by name; also of those that are in the bank already."""
 
     def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
@@ -264,6 +292,8 @@ class _Plan:
         }
         if self.n_genes_measured is not None:
             record[Uns.n_genes_measured] = self.n_genes_measured
+        if self.mpp:
+            record[MPP] = {f"{i}": float(self.mpp[name]) for i, name in enumerate(slides) if name in self.mpp}
         if self.pictures:
             seen = {f"{i}": self.pictures.get(name) for i, name in enumerate(slides)}
             record[PICTURES] = {i: picture.to_record() for i, picture in seen.items() if picture is not None}
@@ -304,6 +334,7 @@ def _plan(
         n_genes_measured=fewest,
         gene_selection=selection,
         pictures=_pictures(slides),
+        mpp=_resolutions(slides),
     )
 
 
@@ -369,6 +400,7 @@ def _plan_of_bank(
         n_genes_measured=fewest or None,
         gene_selection=made.get(GENE_SELECTION, {}),
         pictures={**bank_pictures(bank), **_pictures(slides)},
+        mpp={**bank_mpp(bank), **_resolutions(slides)},
     )
 
 
@@ -678,7 +710,7 @@ def target_spots(target: AnnData, key: str) -> Spots:
     check_single_slide(target, "the target")
     z = in_float(embedding_matrix(target, key, "the target"))
     spots = Spots.without_expression(z, xy, picture=stored_picture(target, xy, "the target"))
-    spots = replace(spots, patients=frozenset(patients_of(target)))
+    spots = replace(spots, mpp=known_mpp(target), patients=frozenset(patients_of(target)))
     made = target.uns.get(UNS, {}).get(Uns.registration)
     return spots if made is None else replace(spots, registration=pairs_of_record(made))
 

@@ -67,6 +67,19 @@ def open_bank(path: str | Path) -> AnnData:
     ValueError
         If the folder holds something else, or a format that this version of the package does not know. Those of earlier
         versions it knows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import spahgc as sp
+    >>> target, *refs = sp.datasets.simulated(n_slides=3, n_spots=60, n_genes=30)
+    >>> for slide in refs:
+    ...     slide.obsm["X_domains"] = slide.obsm["truth_domains"]  # where sp.pp.embed(slide) would write
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = sp.pp.reference_bank(refs, embedding="X_domains", path=f"{folder}/bank.zarr")
+    ...     bank = sp.pp.open_bank(f"{folder}/bank.zarr")
+    ...     bank.n_obs, sorted(bank.obs["slide"].unique())
+    (120, ['P1S2', 'P2S1'])
     """
     return current_version(user_path(path, "the path of a bank")).open()
 

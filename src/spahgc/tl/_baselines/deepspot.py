@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.rows import N_HEXAGONAL, SlideScale, Spots, rescale
+from spahgc._spots.scale import spots_at
 from spahgc._training.early_stopping import chosen_epochs, train_for
 from spahgc._training.graphs import as_tensor
 from spahgc.nn._baselines import BatchSettings, in_blocks
@@ -68,8 +68,11 @@ def _sets(z: np.ndarray, spots: Spots) -> SpotSets:
 
 
 def _neighbours(spots: Spots) -> torch.Tensor:
-    """Numbers of the nearest spots, spots x 6; a small slide's are repeated, which changes no maximum over them."""
-    near, _ = nearest_in_plane(spots.xy, N_HEXAGONAL, spots.slide)
+    """Numbers of the nearest spots, spots x 6; where there are fewer they are repeated, which changes no maximum over them.
+
+    On a slide that is denser than most references they are those at the distance of these.
+    """
+    near = spots_at(spots.xy, N_HEXAGONAL, spots.slide, spots.steps)
     near.sort_indices()
     n = np.diff(near.indptr)[:, None]
     return torch.from_numpy(near.indices[near.indptr[:-1, None] + np.arange(N_HEXAGONAL) % n].astype(np.int64))

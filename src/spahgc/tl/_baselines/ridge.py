@@ -23,8 +23,8 @@ def tissue_features(references: Spots, target: Spots) -> tuple[np.ndarray, np.nd
     wanted = standardize(target.z, target.slide)
     own = reduce(known, wanted, N_COMPONENTS)
     around = reduce(
-        neighbour_mean(known, references.xy, references.slide),
-        neighbour_mean(wanted, target.xy, target.slide),
+        neighbour_mean(known, references.xy, references.slide, steps=references.steps),
+        neighbour_mean(wanted, target.xy, target.slide, steps=target.steps),
         N_COMPONENTS,
     )
     return np.hstack([own[0], around[0]]), np.hstack([own[1], around[1]])

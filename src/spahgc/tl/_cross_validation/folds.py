@@ -172,6 +172,7 @@ def make_folds(
                     Spots.without_expression(
                         slide.embedding(spec["embedding"]), slide.xy, picture=measured_picture(slide)
                     ),
+                    mpp=slide.mpp,
                     patients=frozenset(patients_of(slide.adata)),
                 )
                 for name, slide in held_out.items()
