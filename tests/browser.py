@@ -73,7 +73,7 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, path: Path, **context: Any) -> Iterator[Opened]:
+def opened(browser: Any, path: Path, *, beside: str | None = None, **context: Any) -> Iterator[Opened]:
     """A page that has been opened from its file and says that it is ready.
 
     Parameters
@@ -82,17 +82,20 @@ def opened(browser: Any, path: Path, **context: Any) -> Iterator[Opened]:
         From :func:`chromium`.
     path
         The file.
+    beside
+        Folder beside the file from which it may load pictures.
     context
         Settings of playwright's context, such as ``color_scheme`` or ``viewport``.
     """
     own = path.resolve().as_uri()
+    files = None if beside is None else f"{path.resolve().parent.as_uri()}/{beside}/"
     surroundings = browser.new_context(accept_downloads=True, **context)
     surroundings.set_default_timeout(TIMEOUT_MS)
     try:
         seen = Opened(surroundings.new_page())
 
         def answer(route: Any) -> None:
-            if route.request.url == own:
+            if route.request.url == own or (files is not None and route.request.url.startswith(files)):
                 route.continue_()
                 return
             seen.requests.append(route.request.url)

@@ -15,8 +15,13 @@ BYTES_PER_MB = 1e6
 
 
 def report(
-    slide: Annotated[Path, typer.Argument(help="A slide with a prediction, .h5ad or .zarr.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page, .html.")],
+    slides: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SLIDE...", help="Slides with a prediction, .h5ad or .zarr; between several the page switches."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page, .html; with --tiles a folder.")],
     reference: Annotated[
         list[Path] | None,
         typer.Option(help="References of the prediction, whose patches the page shows: files, a folder, or a pattern."),
@@ -33,8 +38,24 @@ def report(
     layer: Annotated[str | None, typer.Option(help="Layer with the measured counts; X if left out.")] = None,
     units: UnitsOption = None,
     image: Annotated[
-        Path | None, typer.Option(help="Full-resolution image; the one that the slide names if left out.")
+        list[Path] | None,
+        typer.Option(
+            help="Full-resolution image; the one that the slide names if left out. Repeat, one for each slide."
+        ),
     ] = None,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option(help="GeoJSON of regions to draw over the maps. Repeat, one for each slide."),
+    ] = None,
+    net: Annotated[
+        Path | None, typer.Option(help="Marker panels, a GMT file: the gene table can be narrowed to one.")
+    ] = None,
+    tiles: Annotated[
+        bool,
+        typer.Option(
+            help="Write a folder with the image in full resolution beside the page, so that nuclei are sharp."
+        ),
+    ] = False,
     max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 12.0,
     table_key: TableKey = None,
     overwrite: Overwrite = False,
@@ -42,7 +63,7 @@ def report(
 ) -> Printed:
     """Make a page of a prediction to look at in a browser.
 
-    It is one file, which asks no network for anything.
+    It is one file (with --tiles a folder), which asks no network for anything.
 
     Example:
       spahgc report OUT.h5ad --output report.html --reference C2.h5ad --reference C3.h5ad
@@ -50,11 +71,14 @@ def report(
     import spahgc as sp
     from spahgc.cli._slide_files import check_output, read_references, read_slide
 
-    check_output(output, PAGE_ENDINGS, overwrite=overwrite)
-    data = read_slide(slide, "slide")
+    if not tiles:
+        check_output(output, PAGE_ENDINGS, overwrite=overwrite)
+    elif output.exists() and not overwrite:
+        raise FileExistsError(f"--output {output} exists already. Pass --overwrite to replace it, or another name.")
+    data = [read_slide(slide, "slide") for slide in slides]
     refs = read_references(reference, None)
     written = sp.pl.report(
-        data,
+        data[0] if len(data) == 1 else data,
         output,
         refs=refs,
         model=None if model is None else sp.SpaHGC.load(model),
@@ -63,9 +87,16 @@ def report(
         title=title,
         layer=layer,
         units=units,
-        image=image,
+        image=_one_or_all(image),
+        annotations=_one_or_all(annotations),
+        net=net,
+        tiles=tiles,
         table_key=table_key,
         max_mb=max_mb,
     )
     size_mb = written.stat().st_size / BYTES_PER_MB
     return result(f"{written}: {size_mb:.1f} MB", {"output": written, "key": key, "mb": size_mb}, as_json)
+
+
+def _one_or_all(paths: list[Path] | None) -> Path | list[Path] | None:
+    return paths[0] if paths is not None and len(paths) == 1 else paths

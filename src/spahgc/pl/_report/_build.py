@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,16 @@ from scipy.spatial import cKDTree
 
 from spahgc._slides.categories import category_colours
 from spahgc.pl._report._added import Added
+from spahgc.pl._report._annotations import Annotation
 from spahgc.pl._report._content import Content
 from spahgc.pl._report._pack import TEXT_PER_BYTE, Block, Codes, bytes_block, number_block, plain, quantised
 from spahgc.pl._report._page import page
 from spahgc.pl._report._picture import Picture, Pixels, fitted
-from spahgc.pl._report._provenance import origin, reading_notes, sections, subtitle
+from spahgc.pl._report._placing import Placing
+from spahgc.pl._report._provenance import origin, reading_notes, sections, subtitle, warning
 from spahgc.pl._report._retrieved import Patches, Retrieved, fitted_patches
+from spahgc.pl._report._sets import GeneSet
+from spahgc.pl._report._tiles import SIDE, Tiles
 from spahgc.pl._spot_panels import COLOURS
 from spahgc.pl._style import EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP, shared_limits
 from spahgc.pl._tissue import Tissue
@@ -46,35 +50,52 @@ class Sources:
     """Width of a patch in units of the tissue."""
     added: Added | None = None
     """``None`` where no model was handed over."""
+    placing: Placing | None = None
+    annotations: list[Annotation] = field(default_factory=list)
+    sets: list[GeneSet] = field(default_factory=list)
+    tiles: Tiles | None = None
+    """``None`` where the page is to be one file."""
 
 
-def build(sources: Sources, max_mb: float) -> str:
-    """Make a page of at most so many megabytes.
+def build(slides: Sequence[Sources], max_mb: float) -> str:
+    """Make a page of at most so many megabytes; what room there is the slides share evenly.
 
     Raises
     ------
     ValueError
         If the numbers alone take more, or leave no room for the coarsest picture.
     """
-    numbers = number_blocks(sources.content, sources.retrieved, sources.added)
-    description = _description(sources, numbers)
-    plain_page = page(sources.title, description, list(numbers.values()))
-    room = max_mb * BYTES_PER_MB - len(plain_page.encode()) - NOTE_BYTES
-    room -= LENGTH_BYTES * len(sources.patches or [])
+    numbers = [number_blocks(one.content, one.retrieved, one.added) for one in slides]
+    descriptions = [_description(one) for one in slides]
+    blocks = [list(own.values()) for own in numbers]
+    has_files = any(one.tiles is not None for one in slides)
+    n_bytes = len(page(slides[0].title, descriptions, blocks, has_files=has_files).encode())
+    room = max_mb * BYTES_PER_MB - n_bytes
+    room -= sum(NOTE_BYTES + LENGTH_BYTES * len(one.patches or []) for one in slides)
+    contents = [one.content for one in slides]
     if room < 0:
-        raise ValueError(_too_large(sources.content, len(plain_page), max_mb))
-    budget = int(room / TEXT_PER_BYTE)
+        raise ValueError(_too_large(contents, n_bytes, max_mb))
+    budget = int(room / TEXT_PER_BYTE / len(slides))
+    for place, one in enumerate(slides):
+        pictures = _pictures(one, budget)
+        if pictures is None:
+            raise ValueError(_too_large(contents, n_bytes, max_mb, "the picture of the slide"))
+        picture, patches = pictures
+        blocks[place] += [bytes_block("picture", picture.jpeg)] if picture is not None else []
+        blocks[place] += [bytes_block("patches", b"".join(patches.jpegs))] if patches is not None else []
+        descriptions[place] |= _said_of_pictures(descriptions[place], picture, patches)
+    return page(slides[0].title, descriptions, blocks, has_files=has_files)
+
+
+def _pictures(sources: Sources, budget: int) -> tuple[Picture | None, Patches | None] | None:
+    """Picture and patches of a slide in so many bytes; nothing if even the coarsest picture does not fit."""
     picture = None
     if sources.pixels is not None:
         picture = fitted(sources.pixels, int(budget * (PICTURE_SHARE if sources.patches else 1)))
         if picture is None:
-            raise ValueError(_too_large(sources.content, len(plain_page), max_mb, "the picture of the slide"))
+            return None
         budget -= len(picture.jpeg)
-    patches = fitted_patches(sources.patches, budget) if sources.patches else None
-    blocks = list(numbers.values())
-    blocks += [bytes_block("picture", picture.jpeg)] if picture is not None else []
-    blocks += [bytes_block("patches", b"".join(patches.jpegs))] if patches is not None else []
-    return page(sources.title, description | _pictures(description, picture, patches), blocks)
+    return picture, fitted_patches(sources.patches, budget) if sources.patches else None
 
 
 def number_blocks(content: Content, retrieved: Retrieved | None, added: Added | None = None) -> dict[str, Block]:
@@ -92,6 +113,10 @@ def number_blocks(content: Content, retrieved: Retrieved | None, added: Added | 
     if added is not None:
         arrays = {"adding": added.references, "added": added.values, "sums": added.sums, "rest": added.rest}
         blocks |= {name: number_block(name, values) for name, values in arrays.items()}
+    outlines = content.tissue.footprint.outlines
+    if outlines is not None:
+        blocks["vertices"] = number_block("vertices", outlines.vertices.astype(np.float32))
+        blocks["starts"] = number_block("starts", outlines.starts.astype(np.int32))
     return blocks
 
 
@@ -100,7 +125,7 @@ def _layers(content: Content) -> dict[str, Codes]:
     return {name: quantised(values) for name, values in layers.items() if values is not None}
 
 
-def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, Any]:
+def _description(sources: Sources) -> dict[str, Any]:
     """What the scripts read, as far as it does not hang on how much room there is."""
     content, record = sources.content, prediction_record(sources.adata, sources.content.key)
     tissue, trust = content.tissue, content.trust
@@ -109,9 +134,10 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
     layers: dict[str, Any] = {
         name: {"low": codes.low.tolist(), "high": codes.high.tolist()} for name, codes in _layers(content).items()
     }
-    if content.spread is not None:
-        layers["spread"]["limits"] = [_limits([column]) for column in content.spread.T]
-    panels = [layer for layer in (content.measured, content.predicted) if layer is not None]
+    shown = _shown_values(content)
+    for name, values in shown.items():
+        layers[name]["limits"] = [_limits([column]) for column in values.T]
+    panels = [shown[name] for name in ("measured", "predicted") if name in shown]
     return {
         "title": sources.title,
         "slide": content.slide,
@@ -140,12 +166,20 @@ def _description(sources: Sources, numbers: Mapping[str, Block]) -> dict[str, An
         "microns": tissue.microns,
         "patchWidth": sources.patch_width,
         "picture": None,
-        "notes": reading_notes(content, record),
+        "shape": _shape(tissue),
+        "toPixels": _to_pixels(sources.placing),
+        "warning": warning(content),
+        "annotations": [asdict(one) for one in sources.annotations],
+        "sets": [asdict(one) for one in sources.sets],
+        "tiles": _tiles(sources.tiles),
+        "notes": reading_notes(content, record) + _note_of_tiles(sources.tiles),
         "provenance": sections(sources.adata, content, record),
     }
 
 
-def _pictures(description: Mapping[str, Any], picture: Picture | None, patches: Patches | None) -> dict[str, Any]:
+def _said_of_pictures(
+    description: Mapping[str, Any], picture: Picture | None, patches: Patches | None
+) -> dict[str, Any]:
     """What the page says of the pictures, in the place of what stood there before they were made."""
     entries: dict[str, Any] = {"notes": list(description["notes"])}
     if picture is not None:
@@ -159,6 +193,52 @@ def _pictures(description: Mapping[str, Any], picture: Picture | None, patches: 
     return entries
 
 
+def _shown_values(content: Content) -> dict[str, np.ndarray]:
+    """Values that the maps show, from which the colour scales follow: nothing of spots that are drawn as rings."""
+    layers = {"measured": content.measured, "predicted": content.predicted, "spread": content.spread}
+    hidden = content.unknown[:, None]
+    # A slide of which nothing is known keeps its scale, which no spot uses.
+    mask = hidden.any() and not hidden.all()
+    return {
+        name: np.where(hidden, np.nan, values) if mask and name != "measured" else values
+        for name, values in layers.items()
+        if values is not None
+    }
+
+
+def _shape(tissue: Tissue) -> dict[str, object]:
+    """What a spot covers."""
+    footprint = tissue.footprint
+    if footprint.outlines is not None:
+        return {"kind": "outline"}
+    return {"kind": "circle"} if footprint.angle is None else {"kind": "square", "angle": footprint.angle}
+
+
+def _to_pixels(placing: Placing | None) -> dict[str, float]:
+    """Places of the page as pixels of the full-resolution image; as they are where that is not known."""
+    if placing is None:
+        return {"scale": 1.0, "x": 0.0, "y": 0.0}
+    x, y = (float(value) for value in placing.shift)
+    return {"scale": placing.pixels_per_unit, "x": x, "y": y}
+
+
+def _tiles(tiles: Tiles | None) -> dict[str, object] | None:
+    if tiles is None:
+        return None
+    bounds = dict(zip(("left", "top", "right", "bottom"), tiles.bounds, strict=True))
+    return {"folder": tiles.folder, "side": SIDE, "least": tiles.least, "most": tiles.most, "bounds": bounds}
+
+
+def _note_of_tiles(tiles: Tiles | None) -> list[str]:
+    if tiles is None:
+        return []
+    coarser = tiles.pixels_per_tile_pixel
+    return [
+        "Seen from near, the slide comes from tiles in the folder beside this page, one pixel of which stands for "
+        f"{coarser:.2g} of the full-resolution image. Hand the whole folder on."
+    ]
+
+
 def _limits(panels: list[np.ndarray]) -> list[float | bool]:
     low, high, extend = shared_limits(panels, None, None)
     return [low, high, extend in ("min", "both"), extend in ("max", "both")]
@@ -168,7 +248,9 @@ def _domains(content: Content) -> dict[str, object] | None:
     if content.domains is None:
         return None
     names = [str(name) for name in content.domains.categories]
-    counts = np.bincount(content.domains.codes[content.domains.codes >= 0], minlength=len(names))
+    # The map shows no domain of spots that look like nothing on the references, so they are not counted.
+    shown = content.domains.codes[(content.domains.codes >= 0) & ~content.unknown]
+    counts = np.bincount(shown, minlength=len(names))
     return {"names": names, "colours": category_colours(len(names)), "counts": counts.tolist()}
 
 
@@ -231,9 +313,10 @@ def _palettes() -> dict[str, str]:
     return {name: "".join(to_hex(colour)[1:] for colour in colormaps[name](np.arange(256))) for name in names}
 
 
-def _too_large(content: Content, n_bytes: int, max_mb: float, label: str = "") -> str:
+def _too_large(contents: Sequence[Content], n_bytes: int, max_mb: float, label: str = "") -> str:
     size = f"{n_bytes / BYTES_PER_MB:.1f} MB"
-    numbers = f"the numbers of {len(content.genes):,} genes x {len(content.spots):,} spots take {size}"
+    of = " and ".join(f"{len(one.genes):,} genes x {len(one.spots):,} spots" for one in contents)
+    numbers = f"the numbers of {of} take {size}"
     if label:
         numbers += f" and leave no room for {label}"
     return (

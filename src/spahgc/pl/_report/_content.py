@@ -62,6 +62,7 @@ def collect(
     key: str,
     genes: Sequence[str] | None,
     layer: str | None,
+    first: Sequence[str] = (),
     units: str | None = None,
     fade_below: float | None = LOW_SUPPORT,
     keys: SpatialKeys,
@@ -80,6 +81,8 @@ def collect(
         Genes to show; ``None`` takes the most trusted ones of the panel, at most :data:`MAX_GENES`.
     layer
         Layer of the counts.
+    first
+        Genes that are kept before others where none are named: those of the gene sets.
     units
         What its values are; ``None`` finds out.
     fade_below
@@ -96,7 +99,7 @@ def collect(
     """
     panel = _panel(adata, key)
     shown = _by_trust(adata, panel if genes is None else drawable_genes(adata, gene_list(genes), key, SLIDE), key)
-    shown = shown[:MAX_GENES] if genes is None else shown
+    shown = _most(shown, set(first)) if genes is None else shown
     positions = adata.var_names.get_indexer(shown)
     spread = Layers.spread(key)
     return Content(
@@ -142,6 +145,12 @@ def _by_trust(adata: AnnData, genes: list[str], key: str) -> list[str]:
         if scores is not None:
             return [genes[i] for i in np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")]
     return genes
+
+
+def _most(genes: list[str], first: set[str]) -> list[str]:
+    """As many genes as a page shows, in their order; those of `first` before others."""
+    kept = set(sorted(genes, key=lambda gene: gene not in first)[:MAX_GENES])
+    return [gene for gene in genes if gene in kept]
 
 
 def _trust(adata: AnnData, genes: list[str], key: str) -> pd.DataFrame | None:

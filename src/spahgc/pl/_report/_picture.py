@@ -98,14 +98,30 @@ def as_jpeg(values: np.ndarray, size: tuple[int, int], quality: int) -> bytes:
     return stream.getvalue()
 
 
+def shown_box(image: ImageSource, tissue: Tissue, scale: float) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom edge of the part of an image that is shown with room around it, pixels.
+
+    Parameters
+    ----------
+    image
+        The full-resolution image.
+    tissue
+        What is shown.
+    scale
+        Units of the tissue for a pixel of the image.
+    """
+    # y runs downwards, so its limits stand the other way round.
+    room = ROOM * max(tissue.xlim[1] - tissue.xlim[0], tissue.ylim[0] - tissue.ylim[1])
+    xs, ys = (tissue.xlim[0] - room, tissue.xlim[1] + room), (tissue.ylim[1] - room, tissue.ylim[0] + room)
+    left, right = (float(np.clip(x / scale + EDGE, 0, image.width)) for x in xs)
+    top, bottom = (float(np.clip(y / scale + EDGE, 0, image.height)) for y in ys)
+    return left, top, right, bottom
+
+
 def _fine(slide: SlideImage, tissue: Tissue) -> Pixels | None:
     scale = units_per_pixel(slide, tissue)
     with opened_image(slide.source) as image:
-        # y runs downwards, so its limits stand the other way round.
-        room = ROOM * max(tissue.xlim[1] - tissue.xlim[0], tissue.ylim[0] - tissue.ylim[1])
-        xs, ys = (tissue.xlim[0] - room, tissue.xlim[1] + room), (tissue.ylim[1] - room, tissue.ylim[0] + room)
-        left, right = (float(np.clip(x / scale + EDGE, 0, image.width)) for x in xs)
-        top, bottom = (float(np.clip(y / scale + EDGE, 0, image.height)) for y in ys)
+        left, top, right, bottom = shown_box(image, tissue, scale)
         if right - left < 1 or bottom - top < 1:
             return None
         shrink = min(1.0, QUALITIES[0][0] / max(right - left, bottom - top))

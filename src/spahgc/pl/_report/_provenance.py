@@ -41,6 +41,8 @@ ENCODER = {
     "std": "Deviation of the channels",
 }
 """Fields of the records that a page shows, and what it calls them."""
+MOSTLY_UNKNOWN = 0.5
+"""Share of spots that look like nothing on the references from which a page says so before anything else."""
 MAX_NAMED = 40
 """References or genes that are named one by one."""
 
@@ -83,14 +85,26 @@ def sections(adata: AnnData, content: Content, record: Record) -> list[dict[str,
     return [{"folded": False} | section for section in listed if section["rows"]]
 
 
+def warning(content: Content) -> str | None:
+    """What has to be known before anything else, where most of a slide looks like nothing on the references."""
+    said = content.said
+    if not said.n_unknown or said.n_unknown < MOSTLY_UNKNOWN * said.n_spots:
+        return None
+    shown = "What was predicted there is not shown" if content.unknown.any() else "Do not read what is shown there"
+    return (
+        f"Most of this slide ({said.n_unknown:,} of {_counted(said.n_spots, 'spot')}) looks like nothing on the references. "
+        f"{shown}, and correlations on the references say nothing of it."
+    )
+
+
 def reading_notes(content: Content, record: Record) -> list[str]:
     """How the page is read."""
     part = record.get(Uns.measured)
     notes = [
         f"Expression is in {content.units}. "
         + ("Measured and predicted values" if content.measured is not None else "The values")
-        + " of a gene share one colour scale, from their 1st to their 99th percentile; a sign at its end says that there "
-        "are values beyond."
+        + " of a gene share one colour scale, from their 1st to their 99th percentile, unless \u201cScale\u201d gives each its "
+        "own or \u201cContrast\u201d draws its ends in; a sign at its end says that there are values beyond."
     ]
     notes.append(
         "Spots have their true size on the tissue, or more where that would be too small to be seen and their distance "

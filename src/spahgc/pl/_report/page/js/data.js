@@ -5,11 +5,23 @@
 const MISSING = 255;
 const STEPS = 254;
 
-/** Everything but the large numbers; written by Python, see _page.py. */
-const content = JSON.parse(byId("content").textContent);
+/** Everything but the large numbers, a slide each; written by Python, see _page.py. */
+const contents = Array.from(document.querySelectorAll('script[type="application/json"]'), (one) => JSON.parse(one.textContent));
 
-/** Arrays by name of the block, as far as they have been read. */
-const arrays = {};
+/** Arrays of each slide by name of the block, as far as they have been read. */
+const held = contents.map(() => ({}));
+
+/** Where the patches of each slide begin, and their addresses. */
+const cut = contents.map(() => ({ starts: [0], urls: {} }));
+
+/** What is shown: number of the slide, its description, arrays and patches. */
+let [shownSlide, content, arrays, patches] = [0, contents[0], held[0], cut[0]];
+
+/** Show another slide from here on; what hangs on it is made anew by build(). */
+function takeSlide(number) {
+  [shownSlide, content, arrays, patches] = [number, contents[number], held[number], cut[number]];
+  unknown = new Set(content.unknown);
+}
 
 const KINDS = { u1: Uint8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array };
 
@@ -19,14 +31,15 @@ const KINDS = { u1: Uint8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array
  * @returns {Promise<?TypedArray>} Nothing where the page has no such block.
  */
 async function readBlock(name) {
-  if (name in arrays) return arrays[name];
-  const element = byId(`block-${name}`);
+  const own = arrays;
+  if (name in own) return own[name];
+  const element = byId(shownSlide === 0 ? `block-${name}` : `block-${name}-${shownSlide}`);
   if (element === null) return null;
   let bytes = fromBase64(element.textContent);
   if (element.dataset.packed === "deflate") bytes = await inflated(bytes);
-  arrays[name] = new KINDS[element.dataset.kind](bytes.buffer);
+  own[name] = new KINDS[element.dataset.kind](bytes.buffer);
   element.remove();
-  return arrays[name];
+  return own[name];
 }
 
 function fromBase64(text) {
@@ -132,13 +145,12 @@ function patchUrl(reference) {
   return urls[reference];
 }
 
-const patches = { starts: [0], urls: {} };
-
 /** Read all that the first view needs; the rest is read when it is asked for. */
 async function readFirst() {
-  const names = ["places", "predicted", "measured", "support", "domains"];
+  const names = ["places", "predicted", "measured", "support", "domains", "vertices", "starts"];
   if (content.retrieved !== null) names.push("edges", "similarity", "attention", "patches");
   if (content.added !== null) names.push("adding", "added", "sums", "rest");
   await Promise.all(names.map(readBlock));
+  patches.starts.length = 1;
   for (const length of content.retrieved?.patchBytes ?? []) patches.starts.push(patches.starts.at(-1) + length);
 }

@@ -48,6 +48,24 @@ function filled(element, attributes, children) {
   return element;
 }
 
+let hearing = new AbortController();
+
+/**
+ * Listen to an element that stays when another slide is shown; until then.
+ * @param {EventTarget} target
+ * @param {string} type
+ * @param {function(Event): void} listener
+ */
+function listen(target, type, listener) {
+  target.addEventListener(type, listener, { signal: hearing.signal });
+}
+
+/** End all that listen() has begun. */
+function stopListening() {
+  hearing.abort();
+  hearing = new AbortController();
+}
+
 /**
  * A number for the eye; NaN and null are a dash.
  * @param {?number} value
@@ -98,7 +116,7 @@ function announce(text) {
 }
 
 /**
- * Scroll a list, and nothing but the list, until a part of it is seen.
+ * Scroll a list, and nothing but the list, until a part of it is seen, also where the window cuts the list.
  * @param {HTMLElement} list
  * @param {HTMLElement} part
  */
@@ -106,7 +124,8 @@ function scrollInto(list, part) {
   const [outer, inner] = [list.getBoundingClientRect(), part.getBoundingClientRect()];
   const head = list.querySelector("thead")?.offsetHeight ?? 0;
   if (inner.top < outer.top + head) list.scrollTop -= outer.top + head - inner.top;
-  else if (inner.bottom > outer.bottom) list.scrollTop += inner.bottom - outer.bottom;
+  const bottom = Math.min(outer.bottom, Math.max(window.innerHeight, outer.top + head + inner.height));
+  if (inner.bottom > bottom) list.scrollTop += inner.bottom - bottom;
 }
 
 /**

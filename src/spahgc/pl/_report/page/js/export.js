@@ -2,7 +2,7 @@
  * Files for the reader: the maps as they are seen, as a PNG; the gene table as CSV.
  */
 
-const SHEET = { scale: 2, margin: 24, gap: 24, head: 74, title: 30, legend: 64, foot: 40 };
+const SHEET = { scale: 2, margin: 24, gap: 24, head: 78, title: 30, legend: 64, foot: 40 };
 const INK = "#1c2126";
 const PALE_INK = "#5b646d";
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
@@ -13,7 +13,11 @@ function savePicture() {
   // toBlob waits until the browser is idle, which may take seconds; the reader waits for this file now.
   const address = drawSheet().toDataURL("image/png");
   const bytes = fromBase64(address.slice(address.indexOf(",") + 1));
-  download(new Blob([bytes], { type: "image/png" }), `${content.slide}_${content.genes[state.gene]}.png`);
+  download(new Blob([bytes], { type: "image/png" }), `${content.slide}_${shownGenes().join("_")}.png`);
+}
+
+function shownGenes() {
+  return (state.second < 0 ? [state.gene] : [state.gene, state.second]).map((gene) => content.genes[gene]);
 }
 
 function drawSheet() {
@@ -27,17 +31,16 @@ function drawSheet() {
   ink.scale(SHEET.scale, SHEET.scale);
   ink.fillStyle = "#ffffff";
   ink.fillRect(0, 0, width, height);
-  write(ink, `${content.title}: ${content.genes[state.gene]}`, SHEET.margin, 36, { size: 18, weight: 600, width: width - 2 * SHEET.margin });
-  write(ink, trustText(state.gene), SHEET.margin, 58, { colour: PALE_INK, width: width - 2 * SHEET.margin });
+  write(ink, `${content.title}: ${shownGenes().join(" and ")}`, SHEET.margin, 36, { size: 18, weight: 600, width: width - 2 * SHEET.margin });
+  trustLines().forEach((line, i) => write(ink, line, SHEET.margin, 56 + 17 * i, { colour: PALE_INK, width: width - 2 * SHEET.margin }));
   let left = SHEET.margin;
   panels.forEach((panel, index) => {
-    const view = viewOf(state.shown[index]);
-    write(ink, view.title, left, SHEET.head + 18, { size: 14, weight: 600, width: sizes[index].x });
+    write(ink, titleOf(index), left, SHEET.head + 18, { size: 14, weight: 600, width: sizes[index].x });
     ink.save();
     ink.translate(left, SHEET.head + SHEET.title);
-    drawMap(ink, panel, state.shown[index]);
+    drawMap(ink, panel, index);
     ink.restore();
-    drawSheetLegend(ink, view, left, SHEET.head + SHEET.title + tallest + 12, sizes[index].x);
+    drawSheetLegend(ink, index, left, SHEET.head + SHEET.title + tallest + 12, sizes[index].x);
     left += sizes[index].x + SHEET.gap;
   });
   const rings = unknown.size > 0 && state.shown.some((layer) => RINGED.has(layer)) ? ` Rings: ${unknownText()}.` : "";
@@ -52,7 +55,8 @@ function write(ink, text, x, y, { size = 13, weight = 400, colour = INK, align =
   ink.fillText(text, x, y, width);
 }
 
-function drawMap(ink, { map }, layer) {
+function drawMap(ink, { map }, index) {
+  const layer = state.shown[index];
   const { x: width, y: height } = map.getSize();
   ink.beginPath();
   ink.rect(0, 0, width, height);
@@ -64,14 +68,12 @@ function drawMap(ink, { map }, layer) {
     ink.drawImage(picture, start.x, start.y, end.x - start.x, end.y - start.y);
   }
   const radius = spotRadius(map);
-  const colours = spotColours(layer);
+  const colours = spotColours(layer, index);
   ink.globalAlpha = state.opacity;
   for (let spot = 0; spot < content.nSpots; spot += 1) {
     const ringed = isRinged(layer, spot);
     if (colours[spot] === null && !ringed) continue;
-    const { x, y } = map.latLngToContainerPoint(placeOf(spot));
-    ink.beginPath();
-    ink.arc(x, y, radius, 0, 2 * Math.PI);
+    traceSpot(ink, map, spot, radius);
     if (ringed) {
       [ink.strokeStyle, ink.lineWidth] = [UNKNOWN.colour, UNKNOWN.width];
       ink.stroke();
@@ -81,7 +83,16 @@ function drawMap(ink, { map }, layer) {
     ink.fill();
   }
   ink.globalAlpha = 1;
+  drawSheetAnnotations(ink, map);
+  if (state.region !== null) drawSheetRegion(ink, map);
   if (content.microns !== null) drawSheetScaleBar(ink, map, height);
+}
+
+function drawSheetRegion(ink, map) {
+  [ink.strokeStyle, ink.lineWidth] = [INK, 2];
+  ink.setLineDash([6, 5]);
+  for (const ring of state.region.rings) traceRing(ink, map, ring);
+  ink.setLineDash([]);
 }
 
 function drawSheetScaleBar(ink, map, height) {
@@ -93,7 +104,14 @@ function drawSheetScaleBar(ink, map, height) {
   write(ink, text, 16 + width / 2, height - 21, { size: 12, align: "center" });
 }
 
-function drawSheetLegend(ink, view, left, top, width) {
+function drawSheetLegend(ink, index, left, top, width) {
+  const layer = state.shown[index];
+  if (isBlended(layer)) {
+    drawBlendSquare(ink, left, top, SHEET.legend - 12);
+    blendTexts(layer).forEach((text, i) => write(ink, text, left + SHEET.legend, top + 16 + 18 * i, { size: 12, width: width - SHEET.legend }));
+    return;
+  }
+  const view = viewOf(layer, geneOf(index));
   if (view.kind === "classes") drawSheetClasses(ink, view, left, top, width);
   if (view.kind !== "scale") return;
   const bar = ink.createLinearGradient(left, 0, left + width, 0);
@@ -125,14 +143,19 @@ function saveTable() {
   const head = ["gene"];
   if (trust !== null) head.push("held_out_pcc", "held_out_pcc_low", "held_out_pcc_high");
   if (achieved !== null) head.push("achieved_pcc");
-  const rows = table.order.map((gene) => {
+  const rows = shownOrder().map((gene) => {
     const row = [cell(content.genes[gene])];
     if (trust !== null) row.push(...[trust.pcc, trust.low, trust.high].map((column) => numberCell(column[gene])));
     if (achieved !== null) row.push(numberCell(achieved[gene]));
     return row;
   });
-  const text = [head, ...rows].map((row) => `${row.join(",")}\r\n`).join("");
-  download(new Blob([text], { type: "text/csv;charset=utf-8" }), `${content.slide}_genes.csv`);
+  saveCsv([head, ...rows], `${content.slide}_genes.csv`);
+}
+
+/** Hand a table over whose cells are texts of CSV already. */
+function saveCsv(rows, name) {
+  const text = rows.map((row) => `${row.join(",")}\r\n`).join("");
+  download(new Blob([text], { type: "text/csv;charset=utf-8" }), name);
 }
 
 function numberCell(value) {

@@ -7,9 +7,9 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 /** Listen to the keys on every map, and to "/" everywhere. */
 function listenToKeys() {
   panels.forEach(({ map }, index) => {
-    map.getContainer().addEventListener("keydown", (event) => onMapKey(event, map, index));
+    listen(map.getContainer(), "keydown", (event) => onMapKey(event, map, index));
   });
-  document.addEventListener("keydown", (event) => {
+  listen(document, "keydown", (event) => {
     const writing = event.target.closest?.("input, select, textarea");
     if (event.key !== "/" || writing || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -21,7 +21,8 @@ function onMapKey(event, map, index) {
   if (event.target !== map.getContainer() || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in ARROWS) walk(map, index, ARROWS[event.key]);
   else if ((event.key === "Enter" || event.key === " ") && state.pointed >= 0) update({ spot: state.pointed });
-  else if (event.key === "Escape") update({ spot: -1, pointed: -1 });
+  else if (event.key === "Escape") update({ spot: -1, pointed: -1, drawing: "move" });
+  else if (event.key === "r" || event.key === "R") markCorner();
   else if (event.key === "+" || event.key === "=") map.zoomIn();
   else if (event.key === "-") map.zoomOut();
   else if (event.key === "0") showWholeSlide();

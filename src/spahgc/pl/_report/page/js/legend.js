@@ -3,19 +3,24 @@
  */
 
 const STOPS = 24;
+const BLEND_SQUARE_PX = 60;
+
+/** What changes the colours of the spots. */
+const RECOLOURING = ["gene", "second", "pair", "palette", "shown", "scale", "least", "most"];
 
 /** Fill the frames of all maps and keep them up to date. */
 function makeLegends() {
   state.shown.forEach((_, index) => {
-    byId(`layers-${index}`).append(...layerChoices(index));
+    byId(`layers-${index}`).replaceChildren(...layerChoices(index));
     drawLegend(index);
   });
   showGene();
   showPointed();
   onChange((changed) => {
-    if (changed.has("gene")) showGene();
-    if (["gene", "palette", "shown"].some((name) => changed.has(name))) state.shown.forEach((_, i) => drawLegend(i));
-    if (["gene", "pointed", "spot", "shown"].some((name) => changed.has(name))) showPointed();
+    if (changed.has("gene") || changed.has("second")) showGene();
+    if (changed.has("shown")) checkLayers();
+    if (RECOLOURING.some((name) => changed.has(name))) state.shown.forEach((_, i) => drawLegend(i));
+    if ([...RECOLOURING, "pointed", "spot"].some((name) => changed.has(name))) showPointed();
   });
 }
 
@@ -32,16 +37,25 @@ function layerChoices(index) {
   });
 }
 
+/** Layers change by more than their buttons: two genes are compared in the same layer. */
+function checkLayers() {
+  state.shown.forEach((layer, index) => {
+    for (const choice of byId(`layers-${index}`).querySelectorAll("input")) choice.checked = choice.value === layer;
+  });
+}
+
 function showGene() {
-  byId("gene-trust").textContent = trustText(state.gene);
+  byId("gene-trust").replaceChildren(...trustLines().map((line) => make("span", {}, line)));
 }
 
 function drawLegend(index) {
-  const view = viewOf(state.shown[index]);
-  byId(`legend-${index}`).replaceChildren(...legendParts(view), ...ringLegend(state.shown[index]));
+  const layer = state.shown[index];
+  const parts = isBlended(layer) ? blendLegend(layer) : legendParts(viewOf(layer, geneOf(index)));
+  byId(`legend-${index}`).replaceChildren(...parts, ...ringLegend(layer));
   byId(`map-${index}`).setAttribute(
     "aria-label",
-    `Map: ${view.title}. Arrow keys walk from spot to spot, Enter chooses a spot, plus and minus zoom, 0 shows all.`,
+    `Map: ${titleOf(index)}. Arrow keys walk from spot to spot, Enter chooses a spot, R marks the corners of a rectangle, ` +
+      "plus and minus zoom, 0 shows all.",
   );
 }
 
@@ -49,6 +63,11 @@ function drawLegend(index) {
 function ringLegend(layer) {
   if (unknown.size === 0 || !RINGED.has(layer)) return [];
   return [make("span", { class: "rings" }, make("span", { class: "swatch unknown", "aria-hidden": "true" }), unknownText())];
+}
+
+function blendLegend(layer) {
+  const lines = [...blendTexts(layer), `White: both low; dark: both high. ${content.units}`];
+  return [blendSquare(BLEND_SQUARE_PX), make("span", { class: "blend-texts" }, ...lines.map((line) => make("span", {}, line)))];
 }
 
 function legendParts(view) {
@@ -66,7 +85,7 @@ function legendParts(view) {
   const [low, high] = scaleEnds(view);
   return [
     make("span", { class: "scale" }, make("span", {}, low), bar, make("span", {}, high)),
-    make("span", { class: "unit" }, view.label),
+    make("span", { class: "unit" }, `${view.title}: ${view.label}`),
   ];
 }
 
@@ -77,9 +96,10 @@ function showPointed() {
   state.shown.forEach((layer, index) => {
     const needle = byId(`legend-${index}`).querySelector(".needle");
     if (needle === null) return;
-    const value = spot >= 0 ? valueAt(layer, state.gene, spot) : NaN;
+    const gene = geneOf(index);
+    const value = spot >= 0 && !isRinged(layer, spot) ? valueAt(layer, gene, spot) : NaN;
     needle.hidden = Number.isNaN(value);
-    needle.style.left = `${100 * clamped(shareOf(viewOf(layer), value), 0, 1)}%`;
+    needle.style.left = `${100 * clamped(shareOf(viewOf(layer, gene), value), 0, 1)}%`;
   });
 }
 
@@ -91,12 +111,13 @@ function showPointed() {
 function spotText(spot, first) {
   const parts = spotValues(spot).map(([name, value]) => `${name.toLowerCase()} ${value}`);
   parts.sort((a, b) => Number(b.startsWith(first)) - Number(a.startsWith(first)));
-  const caution = unknown.has(spot) ? " (it looks like nothing on the references: do not read its prediction)" : "";
-  return `Spot ${content.spots[spot]}: ${parts.join(", ")}${caution}`;
+  const caution = unknown.has(spot) ? " (it looks like nothing on the references, so its prediction is not shown)" : "";
+  const second = state.second >= 0 && !unknown.has(spot) ? `; ${content.genes[state.second]} predicted ${formatted(valueAt("predicted", state.second, spot))}` : "";
+  return `Spot ${content.spots[spot]}: ${parts.join(", ")}${caution}${second}`;
 }
 
 /**
- * Values of a spot by their names.
+ * Values of a spot by their names; a dash where nobody knows what a value is worth.
  * @param {number} spot
  * @returns {Array<[string, string]>}
  */
@@ -104,8 +125,8 @@ function spotValues(spot) {
   const values = [];
   for (const layer of ["measured", "predicted", "spread", "support"]) {
     if (!hasLayer(layer) || !(layer in arrays)) continue;
-    values.push([LAYERS[layer], formatted(valueAt(layer, state.gene, spot))]);
+    values.push([LAYERS[layer], isRinged(layer, spot) ? NO_VALUE : formatted(valueAt(layer, state.gene, spot))]);
   }
-  if (hasLayer("domains")) values.push(["Domain", domainAt(spot) ?? NO_VALUE]);
+  if (hasLayer("domains")) values.push(["Domain", unknown.has(spot) ? NO_VALUE : (domainAt(spot) ?? NO_VALUE)]);
   return values;
 }

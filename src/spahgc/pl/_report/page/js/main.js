@@ -2,29 +2,15 @@
  * The start: read the numbers, then fill every part of the page.
  */
 
-/** Light or dark: as the system has it until the reader says otherwise. */
-function makeThemeButton() {
-  const system = window.matchMedia("(prefers-color-scheme: dark)");
-  const root = document.documentElement;
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const button = byId("theme");
-  const show = () => button.setAttribute("aria-pressed", String(isDark()));
-  button.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    show();
-  });
-  system.addEventListener("change", show);
-  show();
-}
-
 /** Colours, opacity, and the buttons that save. */
 function makeTools() {
-  byId("palette").append(...Object.entries(PALETTES).map(([value, name]) => make("option", { value }, name)));
-  byId("palette").addEventListener("change", ({ target }) => update({ palette: target.value }));
+  byId("palette").replaceChildren(...Object.entries(PALETTES).map(([value, name]) => make("option", { value }, name)));
+  byId("palette").value = state.palette;
+  listen(byId("palette"), "change", ({ target }) => update({ palette: target.value }));
   byId("opacity").value = String(100 * state.opacity);
-  byId("opacity").addEventListener("input", ({ target }) => update({ opacity: Number(target.value) / 100 }));
-  byId("save-picture").addEventListener("click", savePicture);
-  byId("save-table").addEventListener("click", saveTable);
+  listen(byId("opacity"), "input", ({ target }) => update({ opacity: Number(target.value) / 100 }));
+  listen(byId("save-picture"), "click", savePicture);
+  listen(byId("save-table"), "click", saveTable);
 }
 
 /** A fault that the reader has to know of. */
@@ -34,21 +20,36 @@ function showFailure(error) {
   throw error;
 }
 
-async function start() {
-  makeThemeButton();
-  byId("panel-1")?.toggleAttribute("hidden", state.shown.length < 2);
+/** Fill every part of the page with what is to be shown; also once another slide has been chosen. */
+async function build() {
+  stopListening();
+  forgetListeners();
+  byId("panel-1").hidden = state.shown.length < 2;
   byId("maps").classList.toggle("single", state.shown.length < 2);
   makeProvenance();
   await readFirst();
   await Promise.all(state.shown.map(readBlock));
   indexPlaces();
   makeTools();
+  makeContrast();
+  makeSets();
   makeTable();
   makeSearch();
+  makePair();
   makeLegends();
   await makeMaps();
+  makeDrawing();
+  makeAnnotations();
+  makeRegionPart();
   makeSpotPart();
   listenToKeys();
+}
+
+async function start() {
+  makeThemeButton();
+  makeSlides();
+  makePrint();
+  await build();
   document.documentElement.dataset.ready = "true";
   await readBlock("spread"); // no map shows it yet; from now on it stands among the values of a spot
 }

@@ -22,6 +22,8 @@ const OPTIONS = {
   // One map would glide while the others jump.
   zoomAnimation: false,
   fadeAnimation: false,
+  // The slide is kept in view, see keepInView.
+  trackResize: false,
   // The arrow keys walk from spot to spot, see keys.js.
   keyboard: false,
 };
@@ -29,7 +31,7 @@ const OPTIONS = {
 /**
  * @typedef {Object} Panel
  * @property {L.Map} map
- * @property {L.CircleMarker[]} circles One a spot.
+ * @property {L.Path[]} spots One a spot.
  * @property {L.CircleMarker[]} pointedRing Two rings, light on dark, so that one is seen on any colour.
  * @property {L.CircleMarker[]} chosenRing
  * @property {L.Marker} cross Where the pointer is on the other map.
@@ -44,13 +46,18 @@ let picture = null;
 
 /** Make all maps and let them follow each other. */
 async function makeMaps() {
-  if (content.picture !== null) await readPicture();
+  for (const { map } of panels.splice(0)) map.remove();
+  await readPicture();
   state.shown.forEach((_, index) => panels.push(makePanel(index)));
   for (const panel of panels) {
     panel.map.on("move", () => follow(panel));
     panel.map.on("zoomend", () => fitCircles(panel));
     panel.map.on("zoomend resize", () => fitScaleBar(panel));
+    panel.map.on("moveend", () => {
+      if (!sight.isFitting) sight.isWhole = false;
+    });
   }
+  watchSize();
   showWholeSlide();
   state.shown.forEach((_, index) => colourSpots(index));
   setOpacity();
@@ -58,6 +65,8 @@ async function makeMaps() {
 }
 
 async function readPicture() {
+  picture = null;
+  if (content.picture === null) return;
   picture = new Image();
   picture.src = URL.createObjectURL(new Blob([await readBlock("picture")], { type: "image/jpeg" }));
   await picture.decode();
@@ -65,15 +74,17 @@ async function readPicture() {
 
 function makePanel(index) {
   const map = L.map(byId(`map-${index}`), OPTIONS);
-  for (const [name, order] of [["spots", 410], ["marks", 450]]) map.createPane(name).style.zIndex = order;
+  // Tiles lie over the picture, in a pane of Leaflet (200) that is above it.
+  for (const [name, order] of [["picture", 150], ["spots", 410], ["marks", 450]]) map.createPane(name).style.zIndex = order;
   map.getPane("marks").style.pointerEvents = "none";
   map.fitBounds(boundsOf(content.view));
   map.setMinZoom(map.getZoom() - 1);
   map.setMaxZoom(Math.max(Math.log2(MAX_SPOT_PX / content.diameter), map.getZoom() + 1));
-  if (picture !== null) L.imageOverlay(picture.src, boundsOf(content.picture), { className: "slide-picture" }).addTo(map);
+  if (picture !== null) L.imageOverlay(picture.src, boundsOf(content.picture), { pane: "picture", className: "slide-picture" }).addTo(map);
+  addTiles(map);
   const panel = {
     map,
-    circles: addCircles(map),
+    spots: addSpots(map),
     pointedRing: addRing(map, 1.5),
     chosenRing: addRing(map, 2.5),
     cross: L.marker([0, 0], { icon: L.divIcon({ className: "cross", iconSize: [17, 17] }), interactive: false, keyboard: false }),
@@ -88,11 +99,10 @@ function boundsOf({ left, top, right, bottom }) {
   return [[-bottom, left], [-top, right]];
 }
 
-function addCircles(map) {
+function addSpots(map) {
   const renderer = L.canvas({ pane: "spots", padding: 0.3 });
-  // L.circle, which has its radius in units of the map, rounds it to whole pixels, up for one spot and down for the next.
-  const style = { renderer, radius: spotRadius(map), stroke: false, fillOpacity: 1, interactive: false };
-  return Array.from({ length: content.nSpots }, (_, spot) => L.circleMarker(placeOf(spot), style).addTo(map));
+  const style = { renderer, stroke: false, fillOpacity: 1, interactive: false };
+  return Array.from({ length: content.nSpots }, (_, spot) => addSpot(map, spot, style));
 }
 
 function addRing(map, weight) {
@@ -125,12 +135,42 @@ function addZoomButtons(map) {
   control.addTo(map);
 }
 
+/** Whether the whole slide is in sight, and whether the page itself is moving the maps. */
+const sight = { isWhole: true, isFitting: false, watcher: null };
+
 /** Where the slide as a whole is seen. */
 function showWholeSlide() {
+  sight.isFitting = true;
   for (const { map } of panels) {
     map.invalidateSize({ pan: false });
+    // A smaller map needs a smaller zoom than the one that was the least until now.
+    map.setMinZoom(OPTIONS.minZoom);
     map.fitBounds(boundsOf(content.view), { animate: false });
+    map.setMinZoom(map.getZoom() - 1);
   }
+  panels.forEach(fitScaleBar);
+  sight.isFitting = false;
+  sight.isWhole = true;
+}
+
+/** Keep the slide in view when the window, and with it the maps, change their size. */
+function watchSize() {
+  sight.watcher?.disconnect();
+  sight.watcher = new ResizeObserver(keepInView);
+  for (const { map } of panels) sight.watcher.observe(map.getContainer());
+}
+
+/** The whole slide stays whole; a part of it stays in the middle. */
+function keepInView() {
+  if (panels.some(({ map }) => map.getContainer().clientWidth === 0)) return;
+  if (sight.isWhole) {
+    showWholeSlide();
+    return;
+  }
+  [sight.isFitting, following] = [true, true];
+  for (const { map } of panels) map.invalidateSize({ animate: false });
+  [sight.isFitting, following] = [false, false];
+  follow(panels[0]);
   panels.forEach(fitScaleBar);
 }
 
@@ -159,7 +199,7 @@ function listenToPointer(panel) {
     for (const other of panels) other.cross.remove();
   });
   map.on("click", ({ latlng }) => {
-    const spot = spotAt(map, latlng);
+    const spot = drawing.isDone ? -1 : spotAt(map, latlng);
     if (spot >= 0) update({ spot, pointed: spot });
   });
 }
@@ -170,12 +210,7 @@ function spotAt(map, { lat, lng }) {
 }
 
 function followState(changed) {
-  for (const name of ["gene", "palette", "shown"]) {
-    if (changed.has(name)) {
-      panels.forEach((_, index) => colourSpots(index));
-      break;
-    }
-  }
+  if (RECOLOURING.some((name) => changed.has(name))) panels.forEach((_, index) => colourSpots(index));
   if (changed.has("opacity")) setOpacity();
   if (changed.has("pointed")) panels.forEach((panel) => placeRing(panel, panel.pointedRing, state.pointed));
   if (changed.has("spot")) panels.forEach((panel) => placeRing(panel, panel.chosenRing, state.spot));
@@ -183,9 +218,9 @@ function followState(changed) {
 
 function colourSpots(index) {
   const layer = state.shown[index];
-  const colours = spotColours(layer);
+  const colours = spotColours(layer, index);
   const ring = { stroke: true, color: UNKNOWN.colour, weight: UNKNOWN.width };
-  panels[index].circles.forEach((circle, spot) => {
+  panels[index].spots.forEach((circle, spot) => {
     const fill = colours[spot] === null ? { fill: false } : { fill: true, fillColor: colours[spot] };
     circle.setStyle({ ...fill, ...(isRinged(layer, spot) ? ring : { stroke: false }) });
   });
@@ -203,8 +238,8 @@ function placeRing(panel, ring, spot) {
 }
 
 /** Spots grow and shrink with the tissue. */
-function fitCircles({ map, circles, pointedRing, chosenRing }) {
-  for (const circle of circles) circle.setRadius(spotRadius(map));
+function fitCircles({ map, spots, pointedRing, chosenRing }) {
+  for (const spot of spots) spot.setRadius?.(spotRadius(map));
   for (const circle of [...pointedRing, ...chosenRing]) circle.setRadius(ringRadius(map));
 }
 

@@ -22,10 +22,12 @@ function drawSpot() {
     return;
   }
   const cards = [ownCard(spot)];
-  const added = addedFor(spot, state.gene);
+  // What adds up to a prediction that nobody can read would give it a weight that it does not have.
+  const added = unknown.has(spot) ? null : addedFor(spot, state.gene);
   if (added !== null) cards.push(...added.spots.map((each) => addingCard(each, added.spots[0])));
   else if (content.retrieved !== null) cards.push(...retrievedFor(spot).map(referenceCard));
-  part.replaceChildren(make("ol", { class: "cards" }, ...cards));
+  const caution = "This spot looks like nothing on the references: what was predicted here is not shown, and the reference spots below are no explanation of it.";
+  part.replaceChildren(...(unknown.has(spot) ? [make("p", { class: "caution" }, caution)] : []), make("ol", { class: "cards" }, ...cards));
   if (added !== null) {
     part.append(make("p", { class: "sums" }, sumOf(added)), make("p", { class: "quiet" }, content.added.note));
   } else if (content.retrieved !== null) part.append(make("p", { class: "quiet" }, content.retrieved.note));

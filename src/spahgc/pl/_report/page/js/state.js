@@ -7,13 +7,38 @@
  * @property {number} gene Shown gene, by its place in content.genes.
  * @property {number} spot Chosen spot, or -1.
  * @property {number} pointed Spot under the pointer or the arrow keys, or -1.
+ * @property {number} second Gene that is shown beside it, or -1.
+ * @property {"side"|"blend"} pair How the two are shown: a map each, or mixed on every map.
+ * @property {number} set Shown gene set, or -1 for all genes.
  * @property {string[]} shown Layer of each map.
+ * @property {"shared"|"own"} scale Whether measured and predicted values of a gene have one colour scale.
+ * @property {number} least Where the colours begin, as a share of the scale.
+ * @property {number} most Where they end.
+ * @property {?Region} region Chosen region, see region.js.
+ * @property {"move"|"rectangle"|"lasso"} drawing What the pointer does on a map.
+ * @property {boolean} annotated Whether annotations are seen.
  * @property {string} palette Colours of expression.
  * @property {number} opacity Of the spots, 0 to 1.
  */
 
 /** @type {State} */
-const state = { gene: 0, spot: -1, pointed: -1, shown: firstLayers(), palette: "viridis", opacity: 0.9 };
+const state = {
+  gene: 0,
+  second: -1,
+  pair: "side",
+  set: -1,
+  spot: -1,
+  pointed: -1,
+  shown: firstLayers(),
+  scale: "shared",
+  least: 0,
+  most: 1,
+  palette: "viridis",
+  opacity: 0.9,
+  region: null,
+  drawing: "move",
+  annotated: true,
+};
 
 const listeners = [];
 
@@ -23,6 +48,11 @@ const listeners = [];
  */
 function onChange(listener) {
   listeners.push(listener);
+}
+
+/** Tell nobody any more. */
+function forgetListeners() {
+  listeners.length = 0;
 }
 
 /**

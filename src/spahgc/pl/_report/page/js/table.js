@@ -32,7 +32,7 @@ const COLUMNS = [
   },
 ];
 
-const table = { rows: [], order: [], sorted: "", falling: true };
+const table = { rows: [], order: [], sorted: "", falling: true, marked: null };
 
 /** The columns for which the page has numbers. */
 function columnsHere() {
@@ -42,23 +42,26 @@ function columnsHere() {
 /** Fill the table. Genes come in the order of trust. */
 function makeTable() {
   const columns = columnsHere();
-  byId("gene-head").append(...columns.map(headCell));
+  byId("gene-head").replaceChildren(...columns.map(headCell));
   table.rows = content.genes.map((_, gene) => geneRow(gene, columns));
   table.order = content.genes.map((_, gene) => gene);
+  [table.axis, table.sorted] = [undefined, ""];
   const first = columns.find(({ id }) => id !== "gene");
   if (first !== undefined) [table.sorted, table.falling] = [first.id, true];
   placeRows();
   markSorted();
-  byId("gene-rows").addEventListener("keydown", onTableKey);
-  markShown(false);
+  listen(byId("gene-rows"), "keydown", onTableKey);
+  markShown();
   onChange((changed) => {
-    if (changed.has("gene")) markShown(true);
+    if (changed.has("set")) placeRows();
+    if (changed.has("gene") || changed.has("set")) markShown();
   });
 }
 
 function headCell({ id, title, explained }) {
   const button = make("button", { type: "button", title: explained, onclick: () => sortBy(id) }, title);
-  return make("th", { scope: "col", id: `head-${id}` }, button);
+  // A browser does not repeat buttons at the head of each printed page, but it repeats text.
+  return make("th", { scope: "col", id: `head-${id}`, "data-title": title }, button);
 }
 
 function geneRow(gene, columns) {
@@ -119,11 +122,17 @@ function sortBy(id) {
   });
   placeRows();
   markSorted();
+  markShown();
   announce(`Genes sorted by ${column.title}, ${table.falling ? "falling" : "rising"}`);
 }
 
+/** Genes of the table from the first row to the last. */
+function shownOrder() {
+  return table.order.filter(isInSet);
+}
+
 function placeRows() {
-  byId("gene-rows").replaceChildren(...table.order.map((gene) => table.rows[gene]));
+  byId("gene-rows").replaceChildren(...shownOrder().map((gene) => table.rows[gene]));
 }
 
 function markSorted() {
@@ -133,23 +142,24 @@ function markSorted() {
   }
 }
 
-/** Mark the shown gene; it is also the one row that the Tab key reaches. */
-function markShown(scroll) {
-  const before = byId("gene-rows").querySelector("[aria-current]");
-  before?.removeAttribute("aria-current");
-  before?.querySelector("button").setAttribute("tabindex", "-1");
-  const row = table.rows[state.gene];
-  row.setAttribute("aria-current", "true");
-  row.querySelector("button").setAttribute("tabindex", "0");
-  if (scroll) scrollInto(byId("gene-list"), row);
+/** Mark the shown gene and bring it into sight; it is also the one row that the Tab key reaches. */
+function markShown() {
+  table.marked?.removeAttribute("aria-current");
+  table.marked?.querySelector("button").setAttribute("tabindex", "-1");
+  table.marked = table.rows[state.gene];
+  table.marked.setAttribute("aria-current", "true");
+  table.marked.querySelector("button").setAttribute("tabindex", "0");
+  if (isInSet(state.gene)) scrollInto(byId("gene-list"), table.marked);
+  else table.rows[shownOrder()[0]]?.querySelector("button").setAttribute("tabindex", "0");
 }
 
 function onTableKey(event) {
   const gene = Number(event.target.dataset?.gene ?? NaN);
-  const place = table.order.indexOf(gene);
-  const last = table.order.length - 1;
+  const order = shownOrder();
+  const place = order.indexOf(gene);
+  const last = order.length - 1;
   const to = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: last }[event.key];
   if (place < 0 || to === undefined) return;
   event.preventDefault();
-  table.rows[table.order[clamped(to, 0, last)]].querySelector("button").focus();
+  table.rows[order[clamped(to, 0, last)]].querySelector("button").focus();
 }

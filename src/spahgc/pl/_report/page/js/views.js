@@ -22,7 +22,7 @@ const RINGED = new Set(["predicted", "spread", "domains"]);
 /** Ring of such a spot: its colour, and its width in pixels. */
 const UNKNOWN = { colour: "#777777", width: 1.2 };
 
-const unknown = new Set(content.unknown);
+let unknown = new Set(content.unknown);
 
 /** Whether a layer shows a spot as a ring. */
 function isRinged(layer, spot) {
@@ -56,12 +56,18 @@ const palettes = Object.fromEntries(
  * @property {number[]} [counts] Spots of each class.
  */
 
+/** Gene that a map shows: the second one on the second map where two are shown side by side. */
+function geneOf(index) {
+  return index === 1 && state.second >= 0 && state.pair === "side" ? state.second : state.gene;
+}
+
 /**
- * What a layer shows of the chosen gene.
+ * What a layer shows of a gene.
  * @param {string} layer
+ * @param {number} [shownGene]
  * @returns {View}
  */
-function viewOf(layer) {
+function viewOf(layer, shownGene = state.gene) {
   if (layer === "image") return { kind: "none", title: "Image" };
   if (layer === "domains") {
     return { kind: "classes", title: "Domains by predicted expression", ...content.domains };
@@ -70,36 +76,47 @@ function viewOf(layer) {
     const scale = { low: 0, high: 1, below: false, above: false };
     return { kind: "scale", title: "Support", label: EXPLAINED.support, colours: palettes.cividis, ...scale };
   }
-  const gene = content.genes[state.gene];
+  const title = `${content.genes[shownGene]}, ${LAYERS[layer].toLowerCase()}`;
+  const scale = narrowed(limitsOf(layer, shownGene));
   if (layer === "spread") {
-    const [low, high, below, above] = content.layers.spread.limits[state.gene];
     const colours = palettes[state.palette === "magma" ? "viridis" : "magma"];
-    const label = `standard deviation, ${content.units}`;
-    return { kind: "scale", title: `${gene}, spread`, label, low, high, below, above, colours };
+    return { kind: "scale", title, label: `standard deviation, ${content.units}`, ...scale, colours };
   }
-  const [low, high, below, above] = content.limits[state.gene];
-  const title = `${gene}, ${LAYERS[layer].toLowerCase()}`;
-  return { kind: "scale", title, label: content.units, low, high, below, above, colours: palettes[state.palette] };
+  return { kind: "scale", title, label: content.units, ...scale, colours: palettes[state.palette] };
+}
+
+/** Ends of the colour scale of a layer before the reader changes the contrast. */
+function limitsOf(layer, gene) {
+  const isShared = layer !== "spread" && state.scale === "shared";
+  return isShared ? content.limits[gene] : content.layers[layer].limits[gene];
+}
+
+/** The part of a scale to which the reader has drawn the contrast. */
+function narrowed([low, high, below, above]) {
+  const at = (share) => low + share * (high - low);
+  return { low: at(state.least), high: at(state.most), below: below || state.least > 0, above: above || state.most < 1 };
 }
 
 /**
  * Colour of every spot, or null where it stays blank.
  * @param {string} layer
+ * @param {number} index Of the map.
  * @returns {Array<?string>}
  */
-function spotColours(layer) {
-  return allColours(layer).map((colour, spot) => (isRinged(layer, spot) ? null : colour));
+function spotColours(layer, index) {
+  const colours = isBlended(layer) ? blendedColours(layer) : allColours(layer, geneOf(index));
+  return colours.map((colour, spot) => (isRinged(layer, spot) ? null : colour));
 }
 
-function allColours(layer) {
+function allColours(layer, gene) {
   const n = content.nSpots;
   if (layer === "image") return new Array(n).fill(null);
   if (layer === "domains") return Array.from(arrays.domains, (code) => content.domains.colours[code] ?? null);
-  const view = viewOf(layer);
+  const view = viewOf(layer, gene);
   if (layer === "support") return Array.from(arrays.support, (value) => colourOn(view, value));
   // A gene has 255 codes and a slide thousands of spots.
-  const table = Array.from({ length: MISSING + 1 }, (_, code) => colourOn(view, decoded(layer, state.gene, code)));
-  return Array.from(codesOf(layer, state.gene), (code) => table[code]);
+  const table = Array.from({ length: MISSING + 1 }, (_, code) => colourOn(view, decoded(layer, gene, code)));
+  return Array.from(codesOf(layer, gene), (code) => table[code]);
 }
 
 /** Colour of a value on a scale; null for NaN. */
@@ -111,7 +128,7 @@ function colourOn(view, value) {
 
 /** Where a value lies on a scale, 0 to 1. */
 function shareOf(view, value) {
-  return (value - view.low) / (view.high - view.low);
+  return (value - view.low) / (view.high - view.low || 1);
 }
 
 /** Numbers at the two ends of a scale; a sign says that there are values beyond. */
@@ -120,7 +137,13 @@ function scaleEnds(view) {
   return [low, `${view.above ? "\u2265 " : ""}${formatted(view.high)}`];
 }
 
-/** How well the shown gene is predicted, in words. */
+/** How well the shown genes are predicted, a line each. */
+function trustLines() {
+  if (state.second < 0) return [trustText(state.gene)];
+  return [state.gene, state.second].map((gene) => `${content.genes[gene]}: ${trustText(gene)}`);
+}
+
+/** How well a gene is predicted, in words. */
 function trustText(gene) {
   const { trust, achieved } = content;
   const parts = [];
@@ -132,6 +155,7 @@ function trustText(gene) {
         : "no PCC is defined on the references",
     );
   }
+  if (content.warning !== null && trust !== null) parts.push("not for this slide, most of which looks like nothing on them");
   if (achieved !== null) parts.push(`PCC ${formatted(achieved[gene])} on this slide`);
   return parts.join("; ");
 }
