@@ -94,6 +94,29 @@ def test_twelve_genes_are_drawn_in_three_columns(simulated: list[AnnData]) -> No
     assert wide.get_size_inches().tolist() == [14, 3]
 
 
+def test_twelve_genes_that_need_more_than_a_page_get_panels_in_which_spots_are_seen(simulated: list[AnnData]) -> None:
+    genes = list(simulated[0].var_names[:12])
+    figure = sp.pl.spatial_genes(simulated[0], genes, ncols=3, show=False, return_fig=True)
+    figure.canvas.draw()
+    maps = [ax for ax in figure.axes if ax.get_title()]
+    assert min(ax.get_position(original=True).width * figure.get_size_inches()[0] for ax in maps) > 1.0
+    assert figure.get_size_inches()[0] <= 10.0
+    two = sp.pl.spatial_genes(simulated[0], genes[:2], ncols=2, show=False, return_fig=True)
+    assert two.get_size_inches()[0] == 6.9, "what fits a page stays as wide as a page"
+
+
+@pytest.mark.parametrize("gene", ["ENSMUSG00000019874.11", "MORPH001", "A very long name of a feature"])
+def test_titles_do_not_leave_the_figure(simulated: list[AnnData], gene: str) -> None:
+    slide = simulated[0].copy()
+    slide.var_names = [gene, *slide.var_names[1:]]
+    figure = sp.pl.spatial_genes(slide, gene, show=False, return_fig=True)
+    figure.canvas.draw()
+    width = figure.bbox.width
+    boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+    assert not [1 for one, other in combinations(boxes, 2) if one.overlaps(other)]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.0008, 9.0), (0.02, 0.3), (0.5, 80.0), (1e-5, 100.0)])
 def test_numbers_of_a_logarithmic_axis_stand_beside_each_other(low: float, high: float) -> None:
     figure, ax = plt.subplots(figsize=(3.35, 2.6))
@@ -162,3 +185,17 @@ def test_the_style_is_taken_on_request_alone(simulated: list[AnnData]) -> None:
         assert matplotlib.rcParams["axes.titlesize"] == before["axes.titlesize"]
         sp.pl.set_style()
         assert matplotlib.rcParams["axes.titlesize"] == 8.5 and matplotlib.rcParams["pdf.fonttype"] == 42
+
+
+def test_edges_that_are_short_are_thin_and_leave_the_tissue_to_be_seen():
+    from matplotlib import pyplot as plt
+
+    from spahgc.pl._graph_figure import EDGE_PT, _share_of_width
+
+    _, ax = plt.subplots(figsize=(3, 3))
+    ax.set_xlim(0, 1000)
+    near, far = (np.array([[[0.0, 0.0], [length, 0.0]]]) for length in (2.0, 100.0))
+    assert _share_of_width(ax, far) == 1.0 and _share_of_width(ax, near[:0]) == 1.0
+    assert 0 < _share_of_width(ax, near) < 0.2
+    assert EDGE_PT * _share_of_width(ax, near) < EDGE_PT * _share_of_width(ax, 2 * near)
+    plt.close("all")

@@ -37,8 +37,10 @@ MAX_PANELS = 72
 """More panels in one figure than this can neither be printed nor looked at."""
 MIN_PANEL_IN = 0.9
 """Least width of a panel."""
+GROWN_PANEL_IN = 1.25
+"""Width that panels get in a figure that has to be wider than a page anyway, as far as there is room."""
 MAX_WIDTH_IN = 10.0
-"""Up to which a figure grows where its panels would be narrower than that: the width of a page that lies."""
+"""Up to which a figure grows where its panels would be too narrow: the width of a page that lies."""
 SHARED, OWN = "shared", "own"
 """Colour scales: one for measured and predicted values of a gene on all slides, or one for each map."""
 MAX_TIGHT_LINES = 2
@@ -104,8 +106,10 @@ class Grid:
         """Width of the figure, inches: of one, one and a half or two columns of a journal, unless panels need more."""
         if self.figsize is not None:
             return self.figsize[0]
-        needed = self.across * MIN_PANEL_IN + self._beside
-        return max(figure_width(self.across), needed if needed <= MAX_WIDTH_IN else 0.0)
+        needed, page = self.across * MIN_PANEL_IN + self._beside, figure_width(self.across)
+        if needed <= page or needed > MAX_WIDTH_IN:
+            return page
+        return min(self.across * GROWN_PANEL_IN + self._beside, MAX_WIDTH_IN)
 
     @property
     def _beside(self) -> float:

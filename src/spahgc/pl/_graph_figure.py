@@ -41,6 +41,8 @@ MAX_LETTERS = 13
 """Letters of a name below a patch."""
 EDGE_COLOUR, EDGE_PT = "0.1", 0.4
 SPOT_EDGE_PT = 1.6
+FULL_LENGTH_PT = 3.0
+"""Length from which edges have their full width; shorter ones are thinner by as much."""
 SPOT_NODE_PT = 14.0
 """Width of the edges of the spot in question, points; area of its node, square points."""
 HALO = 1.8
@@ -114,9 +116,12 @@ def draw_spatial_graph(ax: Axes, spatial: SpatialGraph) -> None:
     draw_slide(ax, spatial.tissue)
     colour = EDGE_COLOUR if spatial.tissue.image is not None else text_colour(ax)
     as_pixels = len(spatial.pairs) > MAX_VECTOR_SPOTS
-    thin = LineCollection(list(xy[spatial.pairs]), linewidths=EDGE_PT, colors=colour, rasterized=as_pixels, zorder=2)
+    share = _share_of_width(ax, xy[spatial.pairs])
+    thin = LineCollection(
+        list(xy[spatial.pairs]), linewidths=share * EDGE_PT, colors=colour, rasterized=as_pixels, zorder=2
+    )
     ax.add_collection(thin, autolim=False)
-    ax.scatter(xy[:, 0], xy[:, 1], s=NODE_PT, c=colour, linewidths=0, rasterized=as_pixels, zorder=2)
+    ax.scatter(xy[:, 0], xy[:, 1], s=share**2 * NODE_PT, c=colour, linewidths=0, rasterized=as_pixels, zorder=2)
     if spatial.position is not None:
         ends = np.stack(
             [np.broadcast_to(xy[spatial.position], (len(spatial.neighbors), 2)), xy[spatial.neighbors]], axis=1
@@ -127,6 +132,15 @@ def draw_spatial_graph(ax: Axes, spatial: SpatialGraph) -> None:
         x, y = xy[spatial.position]
         ax.scatter(x, y, s=SPOT_NODE_PT, c=TARGET_COLOUR, edgecolors="white", linewidths=0.6, zorder=3)
     ax.set_title(spatial.title, fontsize=TEXT_PT)
+
+
+def _share_of_width(ax: Axes, ends: np.ndarray) -> float:
+    """Share of their width with which edges are drawn: less than 1 where they are so short that they would cover the slide."""
+    if not len(ends):
+        return 1.0
+    length = float(np.median(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)))
+    across_pt = ax.get_window_extent().width / ax.figure.dpi * 72.0
+    return min(1.0, length * across_pt / abs(float(np.diff(ax.get_xlim())[0])) / FULL_LENGTH_PT)
 
 
 def draw_ego_graph(axes: list[Axes], graph: EgoGraph) -> None:

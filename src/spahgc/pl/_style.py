@@ -40,8 +40,8 @@ EXPRESSION_CMAP, SPREAD_CMAP, SUPPORT_CMAP = "viridis", "magma", "cividis"
 MIN_CONTRAST = 0.4
 """Least difference between the brightness of text and of its background, 0 to 1."""
 
-TITLE_CHAR_IN = 0.066
-"""Mean width of a letter of a title."""
+TITLE_CHAR_IN, WIDE_CHAR_IN, NARROW_CHAR_IN = 0.066, 0.076, 0.058
+"""Mean width of a letter of a title, of its capitals and digits, and of all others."""
 LEGEND_IN, LEGEND_CHAR_IN = 0.25, 0.058
 """Width of a legend without its names, and mean width of a letter of these."""
 GENE_SHARE = 0.75
@@ -233,16 +233,17 @@ def titles(
     expected
         PCC of each gene on references held out with its interval, for those of which no PCC is known here.
     """
-    most = max(int(width / TITLE_CHAR_IN), MIN_TITLE_CHARS)
+    room = max(width / TITLE_CHAR_IN, MIN_TITLE_CHARS)
+    most = int(room)
     names = [shorten(gene, int(GENE_SHARE * most)) for gene in genes]
     known = [None] * len(names) if expected is None else expected
     notes = [
         _note(score) if score is not None else _held_out_note(held_out)
         for score, held_out in zip(scores, known, strict=True)
     ]
-    after_gene = "\n" if max(len(f"{name}, predicted") for name in names) > most else " "
-    longest = max(len(f"{name}, predicted {note}") for name, note in zip(names, notes, strict=True))
-    before_note = "\n" if longest > most else " "
+    after_gene = "\n" if max(_letters(f"{name}, predicted") for name in names) > room else " "
+    longest = max(_letters(f"{name}, predicted {note}") for name, note in zip(names, notes, strict=True))
+    before_note = "\n" if longest > room else " "
     if max(map(len, notes)) > most:
         notes = [note.replace(": ", ":\n") for note in notes]
     rows = []
@@ -252,6 +253,12 @@ def titles(
             row["predicted"] += before_note + note
         rows.append(list(row.values()))
     return rows
+
+
+def _letters(text: str) -> float:
+    """How many letters of mean width are as wide as a text; names of genes are capitals and digits."""
+    n_wide = sum(letter.isupper() or letter.isdigit() for letter in text)
+    return (n_wide * WIDE_CHAR_IN + (len(text) - n_wide) * NARROW_CHAR_IN) / TITLE_CHAR_IN
 
 
 def _note(score: float | None) -> str:
