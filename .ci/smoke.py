@@ -99,7 +99,7 @@ def check_main_job(folder: Path) -> None:
     expect("predict" in spahgc("--help", folder=folder), "spahgc --help does not name the command predict")
     started = time.perf_counter()
     spahgc("--quiet", "demo", "--output", "demo", "--spots", str(N_SPOTS), "--device", "cpu", folder=folder)
-    for name in ("target.h5ad", "scores.csv", "spatial_genes.png"):
+    for name in ("target.h5ad", "scores.csv", "spatial_genes.png", "report.html"):
         expect((folder / "demo" / name).is_file(), f"spahgc demo wrote no {name}")
     check_figure(folder / "demo" / "spatial_genes.png")
     spahgc("--quiet", "report", "demo/target.h5ad", "--output", "report.html", folder=folder)

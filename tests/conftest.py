@@ -75,6 +75,12 @@ def _quiet() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _as_from_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages name commands for where the package came from, which differs by machine."""
+    monkeypatch.setattr("spahgc._installation._origin", dict)
+
+
+@pytest.fixture(autouse=True)
 def _as_many_threads_as_were_asked_for() -> None:
     """Numba, which scanpy and squidpy run on, sets torch's threads to its own number."""
     if "torch" in sys.modules:

@@ -52,7 +52,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert run(capsys, "--version") == (0, f"{sp.__version__}\n", "")
 
 
-def test_demo_writes_slide_scores_and_figure(
+def test_demo_writes_slide_scores_figure_and_report_and_says_what_comes_next(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, quick_default: sp.Parameters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PRESETS, "default", quick_default)
@@ -68,6 +68,47 @@ def test_demo_writes_slide_scores_and_figure(
     assert np.isfinite(target.layers["spahgc"][:, target.var["spahgc_panel"]]).all()
     with Image.open(folder / "spatial_genes.png") as figure:
         assert np.asarray(figure.convert("RGB")).std() > 10  # something is drawn
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.lstrip().lower().startswith("<!doctype html")
+    *_, report, title, first, second, third = out.strip().splitlines()
+    assert (report, title) == (f"Report: {folder / 'report.html'}", "Next:")
+    assert first.startswith(f"- Open {folder / 'report.html'} in a browser")
+    assert "spahgc read visium" in second and "spahgc run" in third
+    assert {path.name for path in folder.iterdir()} == {"target.h5ad", "scores.csv", "spatial_genes.png", "report.html"}
+
+
+def test_commands_that_the_demo_names_can_be_given(tmp_path: Path) -> None:
+    import typer
+
+    from spahgc.cli._app import app
+    from spahgc.cli._arguments import spread
+    from spahgc.cli._demo import NEXT
+
+    commands = typer.main.get_command(app)
+    named = [step.partition(": ")[2].split() for step in NEXT if ": spahgc " in step]
+    assert len(NEXT) == 3 and [words[:2] for words in named] == [["spahgc", "read"], ["spahgc", "run"]]
+    for _, name, *rest in named:
+        for path in ("A.h5ad", "B.h5ad", "IMAGE.tif", "SLIDE.svs"):
+            rest = [str(tmp_path / path) if word == path else word for word in rest]
+            (tmp_path / path).touch()
+        rest = spread([name, *rest], commands.commands)[1:]
+        context = commands.commands[name].make_context(name, rest, resilient_parsing=False)  # refuses unknown options
+        assert context.info_name == name
+
+
+def test_the_demo_is_of_several_patients_that_differ_in_stain() -> None:
+    from spahgc.cli._demo import N_PATIENTS, N_SLIDES, STAIN_EFFECT
+
+    assert N_PATIENTS >= 3 and N_SLIDES > N_PATIENTS and STAIN_EFFECT > 0.2
+
+
+def test_the_demo_as_json_names_its_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(
+        capsys, "--quiet", "demo", "--output", tmp_path, "--spots", 20, "--preset", "paper", "--device", "cpu", "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["report"] == str(tmp_path / "report.html") and len(told["next"]) == 3
 
 
 def test_predict_writes_what_the_function_computes(

@@ -291,6 +291,28 @@ def test_report_hands_everything_to_the_function(
     }
 
 
+def test_report_hands_several_slides_with_what_belongs_to_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, predicted: Path, tmp_path: Path
+) -> None:
+    handed: dict[str, Any] = {}
+
+    def report(adata: list[AnnData], path: Path, **options: Any) -> Path:
+        handed.update(options, n=len(adata))
+        path.mkdir()
+        (path / "index.html").write_text("page")
+        return path / "index.html"
+
+    monkeypatch.setattr(sp.pl, "report", report)
+    folder, drawn = tmp_path / "pages", ["--annotations", "a.geojson", "--annotations", "b.geojson"]
+    options = [*drawn, "--net", "markers.gmt", "--tiles"]
+    found = result_of(capsys, "report", predicted, predicted, "--output", folder, *options)
+    assert found["output"] == str(folder / "index.html")
+    assert handed["n"] == 2 and handed["tiles"] and handed["net"] == Path("markers.gmt") and handed["image"] is None
+    assert handed["annotations"] == [Path("a.geojson"), Path("b.geojson")]
+    code, _, err = run(capsys, "report", predicted, "--output", folder, "--tiles")
+    assert code == 2 and "exists already. Pass --overwrite" in err
+
+
 def test_report_makes_the_page(capsys: pytest.CaptureFixture[str], predicted: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     code, out, err = run(capsys, "report", predicted, "--output", page)

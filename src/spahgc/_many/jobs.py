@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 import pandas as pd
 
 from spahgc._files import path_digest, remove_leftovers
+from spahgc._installation import install_command
 from spahgc._keys import UNS, Uns
 from spahgc._many.stores import read_made_with, read_slide, slide_paths, write_slide
 from spahgc._settings import progress_bar, settings
@@ -166,7 +167,7 @@ def check_client(client: object) -> None:
     except ImportError as error:
         raise ImportError(
             "client= needs dask.distributed, which is not installed. "
-            'Run `pip install "spahgc[distributed]"`, or leave client= out.'
+            f"Run `{install_command('distributed')}`, or leave client= out."
         ) from error
     if not isinstance(client, Client):
         raise TypeError(

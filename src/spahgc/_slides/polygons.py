@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
+from spahgc._installation import install_command
 from spahgc._keys import Obsm
 from spahgc._validate import quoted
 
@@ -160,7 +161,7 @@ def shapes_of(adata: AnnData) -> Any:
         import shapely
     except ImportError as error:
         raise ImportError(
-            'a table of shapes needs geopandas, which comes with spatialdata. Run pip install "spahgc[spatialdata]".'
+            f"a table of shapes needs geopandas, which comes with spatialdata. Run {install_command('spatialdata')}."
         ) from error
 
     polygons = polygons_of(adata)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from spahgc._installation import install_command
 from spahgc._keys import SPATIAL, Obs
 from spahgc._reading import broken_matrix, read_h5ad, read_zarr, reading, unreadable
 from spahgc._slides.tables import ATTRS, is_spatialdata
@@ -132,7 +133,7 @@ def _read_spatialdata(path: Path, label: str) -> SpatialData:
         import spatialdata
     except ImportError as error:
         raise ImportError(
-            f'"{path}" is a SpatialData, and spatialdata is not installed. Run pip install "spahgc[spatialdata]".'
+            f'"{path}" is a SpatialData, and spatialdata is not installed. Run {install_command("spatialdata")}.'
         ) from error
     with reading(path, label, STORE_REMEDY):
         sdata = spatialdata.read_zarr(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spahgc._installation import install_command
 from spahgc._logging import warn
 
 if TYPE_CHECKING:
@@ -120,6 +121,6 @@ def _partial_state(*, cpu: bool) -> Any:
     except ImportError as error:
         raise ImportError(
             "several processes were started together, and training in them needs accelerate, which is not installed. "
-            'Run `pip install "spahgc[distributed]"`, or start one process.'
+            f"Run `{install_command('distributed')}`, or start one process."
         ) from error
     return PartialState(cpu=cpu)

@@ -16,16 +16,28 @@ if TYPE_CHECKING:
 
 ENCODER = "efficientnet_lite0"
 """Its weights come with the installation."""
-N_SLIDES, N_PATIENTS, N_SPOTS, N_GENES = 4, 2, 200, 120
+N_SLIDES, N_PATIENTS, N_SPOTS, N_GENES = 6, 3, 100, 120
+"""A section of three patients is predicted from five others: one of the same patient, two of each other."""
+STAIN_EFFECT, DEPTH = 0.4, 2000.0
+"""Patients differ in stain and counts are few, as on measured slides: standard deviation of the dyes' log concentration, and
+expected counts of a spot."""
 N_SHOWN_GENES = 3
 METHODS = ("spahgc", "ridge", "nearest", "mean")
 """What is compared."""
 FOLLOWS = "morphology"
-SLIDE, SCORES, FIGURE = "target.h5ad", "scores.csv", "spatial_genes.png"
+SLIDE, SCORES, FIGURE, REPORT = "target.h5ad", "scores.csv", "spatial_genes.png", "report.html"
+NEXT = (
+    "Open {report} in a browser: maps, how far each gene can be trusted, and the reference spots behind a spot.",
+    "Read a run of your own: spahgc read visium RUN/outs --image IMAGE.tif --output A.h5ad",
+    "Predict a slide from such runs: spahgc run SLIDE.svs --reference A.h5ad B.h5ad --output case",
+)
+"""What to do after the demo."""
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the slide, the scores and the figures.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the slide, the scores, the figure and the report.")
+    ],
     preset: Preset = "default",
     spots: Annotated[int, typer.Option(min=20, help="Spots of a slide.")] = N_SPOTS,
     seed: Seed = 0,
@@ -34,16 +46,20 @@ def demo(
 ) -> Printed:
     """Run the main job on simulated slides; needs no network.
 
-    It embeds, trains, predicts, evaluates, and draws the genes that were predicted best.
+    It embeds, trains, predicts, evaluates, draws the genes that were predicted best, and writes a report.
 
     Example:
       spahgc demo --output demo
     """
     table = run_demo(output, preset=preset, n_spots=spots, seed=seed, device=device)
-    files = [SCORES, FIGURE, SLIDE]
+    files = [SCORES, FIGURE, SLIDE, REPORT]
     note(f"Written to {output}: {', '.join(files)}")
-    text = table.to_string(float_format=lambda value: f"{value:.3f}")
-    return result(text, {"output": output, "files": files, "methods": records(table)}, as_json)
+    report = output / REPORT
+    steps = [step.format(report=report) for step in NEXT]
+    scores = table.to_string(float_format=lambda value: f"{value:.3f}")
+    text = "\n".join([scores, "", f"Report: {report}", "Next:", *(f"- {step}" for step in steps)])
+    values = {"output": output, "files": files, "report": report, "methods": records(table), "next": steps}
+    return result(text, values, as_json)
 
 
 def run_demo(output: Path, *, preset: str, n_spots: int, seed: int, device: str | None) -> pd.DataFrame:
@@ -52,7 +68,7 @@ def run_demo(output: Path, *, preset: str, n_spots: int, seed: int, device: str 
     Parameters
     ----------
     output
-        Folder for ``target.h5ad``, ``scores.csv`` and the figure; made if it is not there.
+        Folder for ``target.h5ad``, ``scores.csv``, the figure and the report; made if it is not there.
     preset
         Parameters of the network.
     n_spots
@@ -75,7 +91,15 @@ def run_demo(output: Path, *, preset: str, n_spots: int, seed: int, device: str 
     from spahgc._validate import check_writable_folder
 
     folder = check_writable_folder(output)
-    target, *refs = sp.datasets.simulated(N_SLIDES, n_patients=N_PATIENTS, n_spots=n_spots, n_genes=N_GENES, seed=seed)
+    target, *refs = sp.datasets.simulated(
+        N_SLIDES,
+        n_patients=N_PATIENTS,
+        n_spots=n_spots,
+        n_genes=N_GENES,
+        depth=DEPTH,
+        stain_effect=STAIN_EFFECT,
+        seed=seed,
+    )
     sp.pp.embed([target, *refs], encoder=ENCODER, device=device)
     with silence():  # the scores say it
         for method in METHODS:
@@ -84,6 +108,7 @@ def run_demo(output: Path, *, preset: str, n_spots: int, seed: int, device: str 
     write_h5ad(target, folder / SLIDE)
     write_text(folder / SCORES, table.to_csv())
     _draw(target, folder / FIGURE)
+    sp.pl.report(target, folder / REPORT, refs=refs)
     return table
 
 

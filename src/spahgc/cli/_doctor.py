@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from spahgc._installation import install_command
 from spahgc.cli._choices import choice, encoder_names
 from spahgc.cli._encoder_status import GATED
 from spahgc.cli._options import AsJson, Device
@@ -92,7 +93,7 @@ def _packages(info: SystemInfo) -> list[tuple[str, str]]:
 
 def _absent(extra: Extra) -> tuple[str, str]:
     lacking = ", ".join(package.name for package in extra.packages if not package.fits)
-    return NOTE, f'extra {extra.name}: without {lacking}; `pip install "spahgc[{extra.name}]"`'
+    return NOTE, f"extra {extra.name}: without {lacking}; `{install_command(extra.name)}`"
 
 
 def _compute(compute: Compute, processors: int) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spahgc._files import folder_written_whole, write_h5ad
+from spahgc._installation import install_command
 from spahgc._keys import PATCH_CONTEXT, Obsm
 from spahgc._logging import warn
 from spahgc._reading import broken_matrix, read_h5ad, read_zarr, reading, unreadable
@@ -79,7 +80,7 @@ def _read_store(path: Path, option: str) -> Slide:
         import spatialdata
     except ImportError as error:
         raise ImportError(
-            f'{path} is a SpatialData, and spatialdata is not installed. Run `pip install "spahgc[spatialdata]"`.'
+            f"{path} is a SpatialData, and spatialdata is not installed. Run `{install_command('spatialdata')}`."
         ) from error
     with reading(path, option, REMEDY):
         sdata = spatialdata.read_zarr(path)

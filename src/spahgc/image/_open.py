@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._installation import install_command
 from spahgc._logging import warn
 from spahgc._reading import UnreadableError
 from spahgc._validate import user_path
 from spahgc.image._array import ArrayImage
 from spahgc.image._damage import UnusableImageError, opening
 from spahgc.image._dask import DaskImage, is_dask, is_xarray, open_xarray
-from spahgc.image._openslide import ENDINGS, INSTALL, OpenSlideImage, has_openslide, is_openslide
+from spahgc.image._openslide import ENDINGS, EXTRA, OpenSlideImage, has_openslide, is_openslide
 from spahgc.image._raster import RasterImage
 from spahgc.image._source import ImageSource
 from spahgc.image._tiff import TiffImage, UnsupportedTiff, check_pages, is_tiff
@@ -140,7 +141,9 @@ def _open_tiff(path: Path) -> ImageSource:
         if is_openslide(path):
             return OpenSlideImage(path)
         if not has_openslide():
-            raise ImportError(f"{error} openslide may read it, but is not installed. Run {INSTALL}.") from error
+            raise ImportError(
+                f"{error} openslide may read it, but is not installed. Run {install_command(EXTRA)}."
+            ) from error
         raise
 
 
@@ -154,7 +157,7 @@ def _open_other(path: Path) -> ImageSource:
             return OpenSlideImage(path)
         if not has_openslide():
             raise UnusableImageError(
-                f"{error} If it is a slide of a scanner, openslide may read it: {INSTALL}."
+                f"{error} If it is a slide of a scanner, openslide may read it: {install_command(EXTRA)}."
             ) from error
         raise
     if path.suffix.lower() in TIFF_ENDINGS:

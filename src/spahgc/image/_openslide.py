@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from spahgc._installation import install_command
 from spahgc.image._colour import as_rgb
 from spahgc.image._damage import FileImage, UnusableImageError, read_region
 from spahgc.image._levels import make_levels
@@ -16,7 +17,8 @@ from spahgc.image._source import Pixels, check_region
 
 ENDINGS = (".mrxs", ".vms", ".vmu", ".dcm", ".czi")
 """Names of slides that another reader would mistake (a .mrxs is a JPEG of the label by its content) or not know."""
-INSTALL = 'pip install "spahgc[wsi]"'
+EXTRA = "wsi"
+"""Of the installation that brings the library."""
 
 
 def has_openslide() -> bool:
@@ -49,7 +51,7 @@ def require_openslide(path: Path) -> None:
         If openslide is not installed.
     """
     if not has_openslide():
-        raise ImportError(f'"{path}" is read by openslide, which is not installed. Run {INSTALL}.')
+        raise ImportError(f'"{path}" is read by openslide, which is not installed. Run {install_command(EXTRA)}.')
 
 
 class OpenSlideImage(FileImage):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spahgc._installation import install_command
 from spahgc._reading import reading, unreadable
 from spahgc._validate import quoted
 
@@ -142,7 +143,7 @@ def read_wsidata(path: Path, key: str | None) -> PatchFeatures:
         import spatialdata
     except ImportError as error:
         raise ImportError(
-            f'"{path}" is a SpatialData, and spatialdata is not installed. Run pip install "spahgc[spatialdata]".'
+            f'"{path}" is a SpatialData, and spatialdata is not installed. Run {install_command("spatialdata")}.'
         ) from error
     with reading(path, "the features", REMEDY):
         sdata = spatialdata.read_zarr(path)

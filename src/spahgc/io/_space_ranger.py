@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.io import mmread
 from scipy.sparse import csr_matrix
 
+from spahgc._installation import install_command
 from spahgc._keys import SPATIAL, Obs
 from spahgc._logging import HINT, warn
 from spahgc._reading import broken_sparse, reading, unreadable
@@ -396,7 +397,7 @@ def _read_positions_csv(path: Path) -> pd.DataFrame:
 def _read_positions_parquet(path: Path) -> pd.DataFrame:
     if importlib.util.find_spec("pyarrow") is None:
         raise ImportError(
-            f'the positions "{path}" are a parquet file, which needs pyarrow. Run pip install "spahgc[hd]".'
+            f'the positions "{path}" are a parquet file, which needs pyarrow. Run {install_command("hd")}.'
         )
     with reading(path, "the positions", POSITIONS_REMEDY):
         table = pd.read_parquet(io.BytesIO(read_bytes(path)), engine="pyarrow")

@@ -16,6 +16,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
+from spahgc._installation import install_command
 from spahgc._logging import HINT, warn
 from spahgc._reading import broken_arrays, reading, unreadable
 from spahgc._slides.polygons import Polygons
@@ -192,7 +193,7 @@ def _table_file(folder: Path, stem: str) -> Path | None:
     found = [folder / f"{stem}{ending}" for ending in TABLE_ENDINGS if (folder / f"{stem}{ending}").is_file()]
     readable = [file for file in found if file.suffix != ".parquet" or importlib.util.find_spec("pyarrow") is not None]
     if found and not readable:
-        raise ImportError(f'"{found[0]}" is a parquet file, which needs pyarrow. Run pip install "spahgc[hd]".')
+        raise ImportError(f'"{found[0]}" is a parquet file, which needs pyarrow. Run {install_command("hd")}.')
     return readable[0] if readable else None
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spahgc._files import folder_written_whole
+from spahgc._installation import install_command
 from spahgc._keys import SPATIAL
 from spahgc.io._exports.content import Content, new_folder, read_content
 from spahgc.io._exports.picture import small_picture
@@ -29,7 +30,7 @@ ON_PICTURE = "spatial_picture"
 GROUP = "group"
 BASE_URL = "http://localhost:8000"
 """Where ``python -m http.server`` shows the folder in which it is started."""
-INSTALL = 'pip install "spahgc[vitessce]"'
+EXTRA = "vitessce"
 
 
 def write_vitessce(
@@ -98,7 +99,7 @@ def write_vitessce(
         import vitessce
     except ImportError as error:
         raise ImportError(
-            f"the configuration is made by the package vitessce, which is not installed. Run {INSTALL}."
+            f"the configuration is made by the package vitessce, which is not installed. Run {install_command(EXTRA)}."
         ) from error
     folder = new_folder(path, overwrite=overwrite)
     content = read_content(data, key=key, genes=genes, groups=groups, table_key=table_key)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from spahgc._files import remove_leftovers_in, written_whole
+from spahgc._installation import install_command
 from spahgc._logging import HINT
 from spahgc._reading import reading
 from spahgc._spots.rows import Rows, SomeRows, StoredRows, as_stored
@@ -113,7 +114,7 @@ def require_faiss() -> ModuleType:
     faiss = faiss_or_none()
     if faiss is None:
         raise ImportError(
-            f'the approximate search needs faiss, which is not installed. Run pip install "spahgc[{FAISS_EXTRA}]", or set '
+            f"the approximate search needs faiss, which is not installed. Run {install_command(FAISS_EXTRA)}, or set "
             'spahgc.settings.search = "exact".'
         )
     return faiss

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from scipy.sparse import csr_matrix
 
+from spahgc._installation import install_command
 from spahgc._logging import warn
 from spahgc._settings import limited_threads, settings
 from spahgc._spots.rows import Rows
@@ -94,7 +95,7 @@ def _is_approximate(query: Rows, bank: Rows, device: str) -> bool:
     if faiss_or_none() is None:
         warn(
             f"{query.shape[0]} spots are compared with each of {bank.shape[0]}, which takes minutes. With faiss it would "
-            f'take seconds: run pip install "spahgc[{FAISS_EXTRA}]". The search goes on exactly.',
+            f"take seconds: run {install_command(FAISS_EXTRA)}. The search goes on exactly.",
             stacklevel=3,
         )
         return False
