@@ -99,6 +99,7 @@ def test_bank_records_how_it_was_made(refs, panel):
         "n_neighbors": 4,
         "units": "log1p counts per 10,000",
         "n_genes_measured": 60,
+        "mpp": {f"{i}": 0.8 for i in range(len(refs))},  # of the simulated image
     }
     assert record["embeddings"] == {EMBEDDING: refs[0].uns["spahgc"]["embeddings"][EMBEDDING]}
 

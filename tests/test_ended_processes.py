@@ -13,7 +13,6 @@ import pytest
 from anndata import AnnData
 
 import spahgc as sp
-from spahgc._many.children import end_with
 
 psutil = pytest.importorskip("psutil")
 
@@ -143,12 +142,19 @@ def test_a_process_ends_with_the_one_that_started_it(start) -> None:
     wait_for(lambda: gone([child]))
 
 
-def test_the_watch_ends_nothing_while_the_parent_lives() -> None:
-    import os
+WATCHED = """
+import os, time
+from spahgc._many.children import POLL_S, end_with
+end_with(os.getppid())
+time.sleep(3 * POLL_S)
+print("alive")
+"""
 
-    end_with(os.getppid())
-    time.sleep(0)
-    assert psutil.Process().is_running()
+
+def test_the_watch_ends_nothing_while_the_parent_lives(start) -> None:
+    process = start("-c", WATCHED)
+    out, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0 and out == "alive\n"
 
 
 # The command line

@@ -217,6 +217,8 @@ def test_nothing_in_the_package_is_written_past_the_one_place() -> None:
         "io/_exports/geojson.py",
         "io/_exports/tissuumaps.py",
         "io/_exports/vitessce.py",
+        "pl/_report/__init__.py",  # a page and its tiles, into the part of a folder
+        "pl/_report/_tiles.py",
         "io/_files.py",  # an unpacked copy in a temporary folder
     }
     marks = (

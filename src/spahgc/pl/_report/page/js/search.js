@@ -40,9 +40,11 @@ function makeGeneField(parts) {
   listen(field, "focus", () => field.select());
   listen(field, "input", () => openOptions(search, field.value));
   listen(field, "mousedown", (event) => {
-    // In a field that has the focus a press would put the cursor into the name that was chosen before; what is typed is to take
-    // its place.
-    if (document.activeElement === field && list.hidden) event.preventDefault();
+    // A press would put the cursor into the name that was chosen before, in some browsers only after the click; what is typed is
+    // to take its place.
+    if (!list.hidden) return;
+    event.preventDefault();
+    field.focus();
   });
   listen(field, "click", () => {
     if (!list.hidden) return;
