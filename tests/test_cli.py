@@ -102,13 +102,16 @@ def test_the_demo_is_of_several_patients_that_differ_in_stain() -> None:
     assert N_PATIENTS >= 3 and N_SLIDES > N_PATIENTS and STAIN_EFFECT > 0.2
 
 
-def test_the_demo_as_json_names_its_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, out, err = run(
-        capsys, "--quiet", "demo", "--output", tmp_path, "--spots", 20, "--preset", "paper", "--device", "cpu", "--json"
-    )
+def test_the_demo_as_json_names_its_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.DataFrame({"genes": [3]}, index=pd.Index(["spahgc"], name="method"))
+    monkeypatch.setattr("spahgc.cli._demo.run_demo", lambda *_, **__: table)
+    code, out, err = run(capsys, "--quiet", "demo", "--output", tmp_path, "--json")
     assert code == 0, err
     told = json.loads(out)
     assert told["report"] == str(tmp_path / "report.html") and len(told["next"]) == 3
+    assert told["methods"] == [{"method": "spahgc", "genes": 3}]
 
 
 def test_predict_writes_what_the_function_computes(
