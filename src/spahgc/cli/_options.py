@@ -78,9 +78,9 @@ Methods = Annotated[
 
 def chosen_genes(genes: list[str] | None) -> list[str] | str | None:
     """What the functions take as ``genes=``."""
-    from spahgc.pp._bank.references import ALL_GENES
+    from spahgc.pp._genes import ALL_GENES, UNION_GENES
 
-    return ALL_GENES if genes == [ALL_GENES] else genes
+    return genes[0] if genes in ([ALL_GENES], [UNION_GENES]) else genes
 
 
 def refuse(given: dict[str, object], why: str) -> None:
