@@ -173,6 +173,14 @@ class Var:
         return f"{key}_panel"
 
     @staticmethod
+    def n_references(key: str) -> str:
+        """References that measured a gene, on which its prediction rests; 0 outside the panel. With ``genes="union"`` alone."""
+        return f"{key}_n_references"
+
+    n_references_of_bank = "spahgc_n_references"
+    """The same in a bank of references."""
+
+    @staticmethod
     def score(key: str, name: str) -> str:
         """A gene's agreement with the measurement, e.g. ``spahgc_pearson`` or ``spahgc_ssim``."""
         return f"{key}_{name}"
@@ -210,6 +218,10 @@ class Var:
 
 class Varm:
     """Keys of ``varm``; those of a prediction carry its key."""
+
+    measured_by = "spahgc_measured_by"
+    """In a bank of ``genes="union"``: whether a reference measured a gene, genes x references, boolean; the references are those
+    of ``uns["spahgc"]["bank"]["slides"]``, in that order."""
 
     @staticmethod
     def error_correlation(key: str) -> str:

@@ -13,7 +13,13 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from spahgc._keys import Obs, Obsp, Uns
-from spahgc._linear.node_features import LowRankFeatures, PlainFeatures, arrays_with_prefix, fit_node_features
+from spahgc._linear.node_features import (
+    LowRankFeatures,
+    PlainFeatures,
+    arrays_with_prefix,
+    check_can_mask,
+    fit_node_features,
+)
 from spahgc._linear.trust import Trust, held_out_trust, trust_of
 from spahgc._parameters import GRAPH, LINE, Parameters, find_preset
 from spahgc._reading import check_sparse, reading
@@ -46,6 +52,7 @@ from spahgc._training.networks import (
 )
 from spahgc._training.placed import PlacedExpert, fit_placed, placed_scores, places_on
 from spahgc._validate import did_you_mean, encoder_records, quoted, user_path
+from spahgc.pp._bank.coverage import in_all
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -673,6 +680,8 @@ def grouped_references(refs: Any, group: str | None) -> Any:
 def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str, trust: bool = True) -> SpaHGC:
     """Train on a bank of one's own, to which the RS graph of what the nodes carry is added; without ``trust`` none is told."""
     parameters = find_preset(preset)
+    if not in_all(bank).all():
+        check_can_mask(parameters)
     with limited_threads(step_products(bank.n_obs, bank, parameters)):
         spots = select_embedding_columns(bank_spots(bank, dense=False, parameters=parameters), bank, parameters)
         check_sizes(spots, parameters)

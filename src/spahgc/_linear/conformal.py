@@ -28,15 +28,23 @@ class GroupScores:
     Parameters
     ----------
     quantiles
-        Scores at the shares of :data:`GRID`, groups x kinds x shares; kinds are such as genes of a similar level.
+        Scores at the shares of :data:`GRID`, groups x kinds x shares; kinds are such as genes of a similar level. NaN where a
+        group has no score of a kind: it is then none of the groups of that kind.
     """
 
     quantiles: np.ndarray
 
     @classmethod
-    def fit(cls, scores: list[list[np.ndarray]]) -> GroupScores:
-        """From the scores of each group and kind, in any order; those that are NaN have no part in it."""
-        return cls(np.array([[_quantiles(kind) for kind in group] for group in scores]))
+    def fit(cls, scores: list[list[np.ndarray]], *, leave_out: bool = False) -> GroupScores:
+        """From the scores of each group and kind, in any order; those that are NaN have no part in it.
+
+        With ``leave_out`` a group without a score of a kind is no group of that kind; otherwise its scores are 0.
+        """
+        found = np.array([[_quantiles(kind) for kind in group] for group in scores])
+        if leave_out:
+            empty = np.array([[not np.isfinite(kind).any() for kind in group] for group in scores])
+            found[empty & ~empty.all(axis=0)] = np.nan
+        return cls(found)
 
     @property
     def n_groups(self) -> int:
@@ -59,12 +67,18 @@ class GroupScores:
 
     def share_below(self, score: np.ndarray, *, unseen: float, factor: float = 1.0, kind: int = 0) -> np.ndarray:
         """Share of a new group that is expected at most at some scores; the inverse of :meth:`quantile`."""
-        return _mixture(self.quantiles[:, kind], np.asarray(score) / factor, unseen)
+        return _mixture(_known(self.quantiles[:, kind]), np.asarray(score) / factor, unseen)
 
     def _quantile(self, groups: np.ndarray, share: float, unseen: float) -> float:
+        groups = _known(groups)
         low, high = float(groups.min()), float(groups.max())
         values = np.linspace(min(low, low * unseen), max(high, high * unseen), N_SEARCHED)
         return float(np.interp(share, _mixture(groups, values, unseen), values))
+
+
+def _known(groups: np.ndarray) -> np.ndarray:
+    """Those groups that have scores."""
+    return groups[~np.isnan(groups[:, 0])]
 
 
 def _mixture(groups: np.ndarray, values: np.ndarray, unseen: float) -> np.ndarray:

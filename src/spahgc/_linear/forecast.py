@@ -11,6 +11,7 @@ from scipy.optimize import lsq_linear
 from spahgc._linear.conformal import GroupScores
 from spahgc._linear.spread import Spread
 from spahgc._linear.statistics import MAX_PCC, MIN_VARIANCE, groups_by_level, moments_of, pearson
+from spahgc._spots.known import mean_where_known
 from spahgc._spots.rows import Rows, read
 
 MAX_SIGNAL = 1.5
@@ -85,7 +86,7 @@ class GeneForecast:
         between = max(float(np.mean(excess)) if excess else 0.0, 0.0)
         scaled = [part / np.sqrt(between + noise[i]) for i, part in enumerate(residuals)]
         by_group = [[np.concatenate([scaled[i] for i in np.flatnonzero(groups == name)])] for name in np.unique(groups)]
-        return cls(_mean(z, noise), spreads.mean(axis=0), coefficients, between, GroupScores.fit(by_group))
+        return cls(_mean(z, noise), mean_where_known(spreads), coefficients, between, GroupScores.fit(by_group))
 
     def expected(self, deviations: np.ndarray) -> np.ndarray:
         """Fisher's z of every gene on a slide; NaN where nothing tells.
@@ -137,7 +138,7 @@ def _mean(z: np.ndarray, noise: np.ndarray) -> np.ndarray:
 def _others(z: np.ndarray, noise: np.ndarray, spreads: np.ndarray, slide: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean of z and of the measured spread on all slides but one; of a single one its own, for want of others."""
     others = np.arange(len(z)) != slide if len(z) > 1 else np.ones(1, dtype=bool)
-    return _mean(z[others], noise[others]), spreads[others].mean(axis=0)
+    return _mean(z[others], noise[others]), mean_where_known(spreads[others])
 
 
 def _signal(deviations: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -205,14 +206,14 @@ class ValueForecast:
         """
         rows = np.concatenate([_some(np.flatnonzero(slide == name)) for name in np.unique(slide)])
         apart = np.abs(read(measured, rows) - predicted[rows]) / spread(predicted[rows])
-        slope, size = _by_support(np.square(apart).mean(axis=1), support[rows], slide[rows])
+        slope, size = _by_support(mean_where_known(np.square(apart), axis=1), support[rows], slide[rows])
         grown = apart / _growth(support[rows], slope, size)[:, None]
         kinds = groups_by_level(spread.level)
         kind = np.empty(len(spread.level), dtype=np.int64)
         for i, genes in enumerate(kinds):
             kind[genes] = i
         scores = [[grown[group[rows] == name][:, genes].ravel() for genes in kinds] for name in np.unique(group)]
-        return cls(kind, slope, size, GroupScores.fit(scores))
+        return cls(kind, slope, size, GroupScores.fit(scores, leave_out=True))
 
     def growth(self, support: np.ndarray) -> np.ndarray:
         """What the spread of spots is multiplied by, a number a spot."""

@@ -26,6 +26,7 @@ from spahgc._spots.rows import (
     standardize,
     sum_of_squared_scores,
 )
+from spahgc._spots.unmeasured import patterns
 
 AROUND_WEIGHT = 0.5
 """Weight of the surroundings beside the spot itself, whose expression is in question."""
@@ -127,6 +128,9 @@ class GeneComponents:
     Every gene is standardised over the spots of each slide first, so that neither depth nor other differences between
     whole slides make a component. What the noise of single genes adds to a spot stays out of the components.
 
+    The genes of the transcriptome are those that all references measured. A gene of the panel that only some of them did is
+    read off by what these say; one that none of the spots at hand measured is NaN.
+
     Parameters
     ----------
     scores
@@ -187,7 +191,7 @@ class GeneComponents:
         training_target = genes.some(chosen)
         return cls(
             scores,
-            loadings_of(scores, StandardizedRows.fit(spots.y, spots.slide)),
+            loadings_where_measured(scores, StandardizedRows.fit(spots.y, spots.slide), spots.slide),
             SlideScale.fit(spots.y, spots.slide),
             training_target,
             loadings_of(scores, training_target),
@@ -240,3 +244,28 @@ def loadings_of(scores: np.ndarray, y: Rows) -> np.ndarray:
     penalty = max(LOADINGS_PENALTY * np.trace(products) / len(products), MIN_SPREAD)
     with_y = sum(scores[rows].T @ y[rows] for rows in blocks_of(len(scores)))
     return np.linalg.solve(products + penalty * np.eye(len(products)), with_y)
+
+
+def loadings_where_measured(scores: np.ndarray, y: Rows, slide: np.ndarray) -> np.ndarray:
+    """:func:`loadings_of` by groups of genes that the same slides measured, each over the spots of these slides.
+
+    Parameters
+    ----------
+    scores
+        Spots x components.
+    y
+        Spots x genes, standardised by slide; NaN on slides that did not measure a gene.
+    slide
+        Name of each spot's slide.
+
+    Returns
+    -------
+    Components x genes; 0 for a gene that no slide measured.
+    """
+    groups = patterns(y, slide)
+    if len(groups) == 1 and (len(groups[0].rows), len(groups[0].genes)) == y.shape:
+        return loadings_of(scores, y)
+    loadings = np.zeros((scores.shape[1], y.shape[1]))
+    for group in groups:
+        loadings[:, group.genes] = loadings_of(scores[group.rows], group.of(y))
+    return loadings

@@ -13,6 +13,7 @@ from spahgc._linear.low_rank import GeneComponents, ImageAxes
 from spahgc._linear.ridge import Ridge, fit_ridge
 from spahgc._parameters import Parameters
 from spahgc._spots.rows import Rows, SlideScale, Spots, blocks_of
+from spahgc._spots.unmeasured import MeasuredRows, is_complete, measured_genes, scale_where_measured
 
 N_PENALTY_COMPONENTS = 4
 """Largest components by whose error the penalty is chosen: the smaller ones are mostly noise, and would raise it."""
@@ -55,26 +56,48 @@ class PlainFeatures:
 
     So no gene outweighs the others by its mere variance; the released code scales to the range over all slides
     instead, the test slide among them.
+
+    A gene that a slide did not measure is hidden from the network as the masks hide entries: its nodes carry the gene's mean,
+    which is 0 here, so that it adds nothing to a cosine similarity either; and the loss leaves it out.
+
+    Parameters
+    ----------
+    features, expression, gene_loadings
+        See :class:`NodeFeatures`.
+    scale
+        Mean and spread of every gene over the spots of the slides that measured it.
+    judged
+        The expression with NaN where it was not measured; ``None`` where all slides measured all genes.
     """
 
     features: Rows
     expression: np.ndarray
     scale: SlideScale
     gene_loadings: None = None
+    judged: Rows | None = None
 
     @classmethod
     def fit(cls, spots: Spots) -> PlainFeatures:
         """From spots whose embedding is that of the patch."""
-        scale = SlideScale.fit(spots.y, np.zeros(len(spots)))
+        complete = is_complete(spots.y, spots.slide)
+        if complete:
+            scale = SlideScale.fit(spots.y, np.zeros(len(spots)))
+        else:
+            scale = scale_where_measured(spots.y, spots.slide)
         expression = np.empty(spots.y.shape, dtype=np.float32)
         for rows in blocks_of(len(spots)):
             expression[rows] = scale.transform(spots.y[rows])
-        return cls(spots.z, expression, scale)
+        if complete:
+            return cls(spots.z, expression, scale)
+        names, measured = measured_genes(spots.y, spots.slide)
+        expression[np.isnan(expression)] = 0
+        judged = MeasuredRows(expression, np.searchsorted(names, spots.slide), measured)
+        return cls(spots.z, expression, scale, judged=judged)
 
     @property
-    def training_target(self) -> np.ndarray:
-        """The expression itself."""
-        return self.expression
+    def training_target(self) -> Rows:
+        """The expression itself, as far as it was measured."""
+        return self.expression if self.judged is None else self.judged
 
     def transform(self, target: Spots) -> tuple[Rows, None]:
         """The target's embedding, and nothing."""
@@ -195,6 +218,18 @@ def fit_node_features(spots: Spots, blocks: tuple[tuple[int, int], ...], paramet
     if not parameters.n_axes:
         return PlainFeatures.fit(spots)
     return LowRankFeatures.fit(spots, blocks, parameters)
+
+
+def check_can_mask(parameters: Parameters) -> None:
+    """Refuse parameters under which a gene that some references did not measure would be taken for one that is not expressed."""
+    if parameters.n_components or not (parameters.n_axes or parameters.n_retrieved):
+        return
+    name = f"n_retrieved={parameters.n_retrieved}" if parameters.n_retrieved else f"n_axes={parameters.n_axes}"
+    raise ValueError(
+        f"genes that only some of the references measured cannot be predicted with n_components=0 and {name}: every gene would "
+        "be a component of its own, and references that did not measure it would count as ones that do not express it. Pass "
+        'n_components=30, as preset="default" has it, preset="paper", or leave genes="union" out.'
+    )
 
 
 def arrays_with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
+from spahgc._spots.known import mean_where_known
 from spahgc._spots.plane import spatial_blocks
 from spahgc._spots.rows import Rows, mean_of, read
 
@@ -51,6 +52,9 @@ class SharedErrors:
     Errors are residuals of references held out over their spread. They are not centred: what a whole slide, or all of a tissue,
     is off by is a part of them, and the one that no number of spots averages out.
 
+    What a slide says nothing of, since it did not measure a gene, has no part in that gene's correlation, and none in the scores
+    of the slide on the patterns.
+
     Parameters
     ----------
     correlation
@@ -84,7 +88,8 @@ class SharedErrors:
         Parameters
         ----------
         measured, predicted
-            Spots x genes, ``log1p`` counts per 10,000; spots of which ``predicted`` is NaN were not held out.
+            Spots x genes, ``log1p`` counts per 10,000; spots of which all of ``predicted`` is NaN were not held out. Some slide
+            says something of each gene.
         spread
             Gives the standard deviation of predictions, spots x genes.
         xy
@@ -94,20 +99,20 @@ class SharedErrors:
         group
             Name of what was held out together with each spot, such as its patient; ``None``: its slide.
         """
-        held_out = np.isfinite(predicted).all(axis=1)
+        held_out = np.isfinite(predicted).any(axis=1)
         names = np.unique(slide[held_out])
         most = max(MAX_SPOTS // len(names), MIN_SPOTS)
         parts = [some_spots(xy, np.flatnonzero((slide == name) & held_out), most) for name in names]
         errors = [(read(measured, rows) - predicted[rows]) / spread(predicted[rows]) for rows in parts]
-        square = np.mean([np.square(error).mean(axis=0) for error in errors], axis=0)
+        square = mean_where_known(np.array([np.square(error).mean(axis=0) for error in errors]))
         errors = [(error / np.sqrt(np.maximum(square, SMALLEST))).astype(np.float32) for error in errors]
         kinds = kinds_of([predicted[rows] / np.sqrt(np.maximum(square, SMALLEST)) for rows in parts])
         pairs = [Pairs.of(xy[rows], kind) for rows, kind in zip(parts, kinds, strict=True)]
         products = np.array([pair.products(error) for pair, error in zip(pairs, errors, strict=True)])
-        loadings = _patterns(pairs, errors)
-        scores = [error @ loadings for error in errors]
+        loadings = _patterns(pairs, [_without_nan(error) for error in errors])
+        scores = [_without_nan(error) @ loadings for error in errors]
         covariance = _filled(_mean([pair.covariances(score) for pair, score in zip(pairs, scores, strict=True)]))
-        correlation = _shrunk(products, mean_of(predicted, np.concatenate(parts)))
+        correlation = _shrunk(products, _level(predicted, parts))
         groups = names if group is None else np.array([group[rows[0]] for rows in parts])
         return cls(correlation, loadings, covariance, np.array([_freedom(errors, kinds, groups)]))
 
@@ -119,6 +124,23 @@ class SharedErrors:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SharedErrors:
         """The inverse of :meth:`to_arrays`."""
         return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+def _without_nan(values: np.ndarray) -> np.ndarray:
+    """0 in the place of NaN."""
+    unknown = np.isnan(values)
+    return np.where(unknown, values.dtype.type(0), values) if unknown.any() else values
+
+
+def _level(predicted: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+    """Mean of every gene's prediction over the spots of the slides that say something of it."""
+    level = mean_of(predicted, np.concatenate(parts))
+    missing = np.flatnonzero(np.isnan(level))
+    if len(missing):
+        means = np.array([mean_of(predicted, rows)[missing] for rows in parts])
+        sizes = np.where(np.isnan(means), 0.0, np.array([len(rows) for rows in parts], dtype=np.float64)[:, None])
+        level[missing] = (np.nan_to_num(means) * sizes).sum(axis=0) / np.maximum(sizes.sum(axis=0), 1)
+    return level
 
 
 def some_spots(xy: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
@@ -149,7 +171,7 @@ def kinds_of(predicted: list[np.ndarray]) -> list[np.ndarray]:
     from sklearn.decomposition import PCA
 
     # Slides as wholes are predicted differently, by those that they were held out from.
-    values = np.concatenate([part - part.mean(axis=0) for part in predicted])
+    values = _without_nan(np.concatenate([part - part.mean(axis=0) for part in predicted]))
     n = min(KIND_COMPONENTS, *values.shape)
     components = PCA(n, svd_solver="randomized", random_state=0).fit_transform(values)
     n_kinds = min(N_KINDS, len(np.unique(components, axis=0)))
@@ -229,8 +251,7 @@ def _filled(classes: np.ndarray) -> np.ndarray:
     """A class without any pair has what the next nearer one has, which is rather more."""
     filled = classes.copy()
     for i in range(len(filled)):
-        if not np.isfinite(filled[i]).all():
-            filled[i] = filled[i - 1] if i else 0.0
+        filled[i] = np.where(np.isfinite(filled[i]), filled[i], filled[i - 1] if i else 0.0)
     return filled
 
 
@@ -254,7 +275,10 @@ def _shrunk(products: np.ndarray, level: np.ndarray) -> np.ndarray:
     correlation = np.empty(own.T.shape)
     for i, row in enumerate(own):
         trend = _by_level(level, row)
-        of_slides = products[np.isfinite(products[:, i]).all(axis=1), i]
+        of_slides = products[np.isfinite(products[:, i]).any(axis=1), i]
+        complete = np.isfinite(of_slides).all(axis=0)
+        if not complete.all():  # few slides tell of their noise by genes that all of them measured
+            of_slides = of_slides[:, complete] if complete.any() else of_slides[:1]
         total = float(np.square(row - trend).mean())
         noise = float(of_slides.var(axis=0, ddof=1).mean()) / len(of_slides) if len(of_slides) > 1 else total
         kept = max(1 - noise / total, 0.0) if total > 0 else 0.0
@@ -277,8 +301,8 @@ def _freedom(errors: list[np.ndarray], kinds: list[np.ndarray], groups: np.ndarr
     taken.
     """
     of_slides = np.array([_squared_offsets(error, kind) for error, kind in zip(errors, kinds, strict=True)])
-    squares = np.array([of_slides[groups == name].mean(axis=0) for name in np.unique(groups)])
-    sizes = (squares / np.maximum(squares.mean(axis=0), SMALLEST)).mean(axis=1)
+    squares = np.array([mean_where_known(of_slides[groups == name]) for name in np.unique(groups)])
+    sizes = mean_where_known(squares / np.maximum(mean_where_known(squares), SMALLEST), axis=1)
     varied = float(sizes.var(ddof=1) / sizes.mean() ** 2) if len(sizes) > 1 and sizes.mean() > 0 else np.inf
     return float(np.clip(2 / max(varied, SMALLEST), len(sizes), MAX_FREEDOM))
 

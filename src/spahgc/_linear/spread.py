@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spahgc._linear.statistics import MIN_VARIANCE, groups_by_level
+from spahgc._spots.known import mean_where_known
 from spahgc._spots.rows import Rows, blocks_of, mean_of, read
 
 MAX_LOG_RATIO = 3.0
@@ -51,18 +52,18 @@ class Spread:
         Parameters
         ----------
         measured, predicted
-            Spots x genes, ``log1p`` counts per 10,000.
+            Spots x genes, ``log1p`` counts per 10,000; NaN where a slide says nothing of a gene. Some slide does of each gene.
         slide
             Name of each spot's slide.
         """
         parts = [np.flatnonzero(slide == name) for name in np.unique(slide)]
         moments = np.array([_moments(measured, predicted, rows) for rows in parts])
         squares, levels, spreads, covariances = moments.swapaxes(0, 1)
-        level = levels.mean(axis=0)
+        level = mean_where_known(levels)
         variance = _shrunk(squares, level)
-        size = (squares / variance).mean(axis=1, keepdims=True)  # slides of more noise would rule the slope
-        size = np.maximum(size, MIN_VARIANCE)
-        slope = _by_level(level, (covariances / (variance * size)).mean(axis=0), spreads.mean(axis=0))
+        # Slides of more noise would rule the slope.
+        size = np.maximum(mean_where_known(squares / variance, axis=1, keepdims=True), MIN_VARIANCE)
+        slope = _by_level(level, mean_where_known(covariances / (variance * size)), mean_where_known(spreads))
         raw = cls(variance, level, slope)
         of_slides = [raw.standardised_square(measured, predicted, rows) for rows in parts]
         return replace(raw, variance=np.maximum(variance * np.mean(of_slides), MIN_VARIANCE))
@@ -74,11 +75,13 @@ class Spread:
 
     def standardised_square(self, measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> float:
         """Mean square of the residuals over their standard deviations, at some spots by number."""
-        total = 0.0
+        total, n = 0.0, 0
         for block in blocks_of(len(rows)):
             known, estimate = read(measured, rows[block]), read(predicted, rows[block])
-            total += float(np.square((known - estimate) / self(estimate)).sum(dtype=np.float64))
-        return total / (len(rows) * measured.shape[1])
+            squares = np.square((known - estimate) / self(estimate))
+            total += float(np.nansum(squares, dtype=np.float64))
+            n += int(np.count_nonzero(~np.isnan(squares)))
+        return total / n
 
 
 def _moments(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -95,12 +98,16 @@ def _moments(measured: Rows, predicted: np.ndarray, rows: np.ndarray) -> np.ndar
 def _shrunk(squares: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Variance of every gene from its mean squares on some slides (slides x genes), shrunk towards the trend."""
     n_slides, n_genes = squares.shape
-    own = np.maximum(squares.mean(axis=0), MIN_VARIANCE)
+    n_known = int(np.count_nonzero(~np.isnan(squares)))
+    own = np.maximum(mean_where_known(squares), MIN_VARIANCE)
     trend = np.maximum(_by_level(level, own, np.ones(n_genes)), MIN_VARIANCE)
     apart = np.clip(np.log(own / trend), -MAX_LOG_RATIO, MAX_LOG_RATIO)
     of_slides = np.log(np.clip(squares / own, np.exp(-MAX_LOG_RATIO), np.exp(MAX_LOG_RATIO)))
-    noise = of_slides - of_slides.mean(axis=0) - of_slides.mean(axis=1, keepdims=True) + of_slides.mean()
-    error = np.square(noise).sum() / max((n_slides - 1) * (n_genes - 1), 1) / n_slides
+    noise = of_slides - mean_where_known(of_slides) - mean_where_known(of_slides, axis=1, keepdims=True)
+    noise += mean_where_known(of_slides, axis=None)
+    # Of complete slides the freedom is (slides - 1) x (genes - 1), and every gene's mean is over all slides.
+    freedom, n_of_gene = max(n_known - n_slides - n_genes + 1, 1), n_known / n_genes
+    error = np.nansum(np.square(noise)) / freedom / n_of_gene
     total = apart.var()
     kept = max(1 - error / total, 0.0) if total > 0 else 0.0
     return trend * np.exp(kept * apart)

@@ -13,9 +13,11 @@ from spahgc._linear.node_features import ImageRidge, arrays_with_prefix, fit_com
 from spahgc._linear.shared_errors import SharedErrors
 from spahgc._linear.spread import Spread
 from spahgc._linear.statistics import MAX_PCC, pearson
+from spahgc._logging import warn
 from spahgc._parameters import Parameters
-from spahgc._spots.rows import Rows, SomeRows, Spots, dense, slide_or_half
+from spahgc._spots.rows import Rows, SomeColumns, SomeRows, Spots, dense, slide_or_half
 from spahgc._spots.support import Support
+from spahgc._spots.unmeasured import MeasuredRows, measured_genes
 
 CASES = SECTION, PLACED, PATIENT = "section", "placed", "patient"
 """What a target may be: a further section of a patient who is among the references, the same where a reference lies on it, or
@@ -27,7 +29,7 @@ NORMAL_95 = 1.959964
 
 @dataclass(frozen=True)
 class Correlation:
-    """PCC of every gene over references held out in turn; NaN where no reference has one.
+    """PCC of every gene over references held out in turn; NaN where no reference has one, or one alone measured it.
 
     Parameters
     ----------
@@ -60,6 +62,62 @@ class Correlation:
         precision = np.array([max(len(rows) - 3, 0) for rows in parts], dtype=np.float64)[:, None]
         mean, error = _random_effects(np.arctanh(np.clip(pcc, -MAX_PCC, MAX_PCC)), precision)
         return cls(*(np.tanh(mean + side * NORMAL_95 * error) for side in (0, -1, 1)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What held-out predictions can be compared with.
+
+    Parameters
+    ----------
+    rows
+        Spots of slides that were held out and measured a gene that others did too.
+    genes
+        Which genes are compared on any slide, boolean; ``None`` for all.
+    measured, predicted
+        Of these spots and genes; both NaN where one of them is.
+    """
+
+    rows: np.ndarray
+    genes: np.ndarray | None
+    measured: Rows
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> Compared:
+        """From all spots and genes; parameters as in :meth:`Case.fit`."""
+        names, compared = cls._genes(measured, predicted, slide)
+        if not compared.any():
+            raise ValueError("no gene was measured by a reference held out and by one of the others.")
+        rows = np.flatnonzero(np.isin(slide, names[compared.any(axis=1)]))
+        if len(rows) < len(predicted):
+            measured, predicted, slide = SomeRows(measured, rows), predicted[rows], slide[rows]
+        if compared[compared.any(axis=1)].all():
+            return cls(rows, None, measured, predicted)
+        genes = np.asarray(compared.any(axis=0))
+        number, compared = np.searchsorted(names, slide), compared[:, genes]
+        measured, predicted = SomeColumns(measured, np.flatnonzero(genes)), predicted[:, genes]
+        predicted = MeasuredRows(predicted, number, compared)[:]
+        return cls(rows, genes, MeasuredRows(measured, number, compared), predicted)
+
+    @classmethod
+    def is_possible(cls, measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> bool:
+        """Whether there is anything to compare."""
+        return bool(cls._genes(measured, predicted, slide)[1].any())
+
+    @staticmethod
+    def _genes(measured: Rows, predicted: np.ndarray, slide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Names of the slides, and which genes are compared on each, slides x genes."""
+        names, known = measured_genes(measured, slide)
+        return names, known & measured_genes(predicted, slide)[1]
+
+
+def among(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Values of some genes, a row each, among all: NaN for the others, or 0 where the values are whole numbers."""
+    nothing = 0 if values.dtype.kind in "iu" else np.nan
+    out = np.full((len(inside), *values.shape[1:]), nothing, dtype=values.dtype)
+    out[inside] = values
+    return out
 
 
 @dataclass(frozen=True)
@@ -99,26 +157,52 @@ class Case:
         Parameters
         ----------
         measured, predicted
-            Spots x genes, ``log1p`` counts per 10,000; spots of which ``predicted`` is NaN were not held out.
+            Spots x genes, ``log1p`` counts per 10,000; spots of which ``predicted`` is NaN were not held out. What a slide did
+            not measure is NaN in ``measured``, what none of the others did in ``predicted``: that slide says nothing of it.
         xy
             Spot centres, spots x 2, pixels.
         slide, group
             Name of each spot's slide, and of what was held out together.
         support
             Of every spot by the other slides; NaN where it was not computed.
+
+        Returns
+        -------
+        The case; genes of which no slide says anything are NaN in it.
+
+        Raises
+        ------
+        ValueError
+            If these are all genes.
         """
-        rows = np.flatnonzero(np.isfinite(predicted[:, 0]))
+        compared = Compared.of(measured, predicted, slide)
+        rows = compared.rows
         if len(rows) < len(predicted):
-            measured, predicted = SomeRows(measured, rows), predicted[rows]
             xy, slide, group, support = xy[rows], slide[rows], group[rows], support[rows]
+        measured, predicted = compared.measured, compared.predicted
         spread = Spread.fit(measured, predicted, slide)
-        return cls(
+        found = cls(
             Correlation.fit(measured, predicted, slide),
             spread,
             GeneForecast.fit(measured, predicted, slide, group),
             ValueForecast.fit(measured, predicted, spread, slide, group, support),
             SharedErrors.fit(measured, predicted, spread, xy, slide, group),
         )
+        return found if compared.genes is None else found.among(compared.genes)
+
+    def among(self, proven: np.ndarray) -> Case:
+        """The same among more genes, of which nothing is known; ``proven`` says of each whether it is one of these."""
+        correlation = Correlation(*(among(getattr(self.correlation, name), proven) for name in ("pcc", "low", "high")))
+        spread = Spread(*(among(getattr(self.spread, name), proven) for name in ("variance", "level", "slope")))
+        genes, values, shared = self.genes, self.values, self.shared
+        if genes is not None:
+            genes = replace(genes, z=among(genes.z, proven), spread=among(genes.spread, proven))
+        if values is not None:
+            values = replace(values, kind=among(values.kind, proven))
+        if shared is not None:
+            arrays = {name: among(getattr(shared, name), proven) for name in ("correlation", "loadings")}
+            shared = replace(shared, **arrays)
+        return Case(correlation, spread, genes, values, shared)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Plain arrays by name."""
@@ -196,7 +280,7 @@ class Trust:
 
 def held_out_trust(
     spots: Spots, blocks: tuple[tuple[int, int], ...], parameters: Parameters, patients: np.ndarray | None = None
-) -> Trust:
+) -> Trust | None:
     """Trust in the predictions of a model of these references; see :func:`held_out_predictions`.
 
     Parameters
@@ -228,8 +312,8 @@ def trust_of(
     blocks: tuple[tuple[int, int], ...],
     cases: Iterable[tuple[str, np.ndarray]],
     patients: np.ndarray | None,
-) -> Trust:
-    """Trust that predictions of references held out show.
+) -> Trust | None:
+    """Trust that predictions of references held out show; ``None``, with a warning, where no gene is of two references.
 
     Parameters
     ----------
@@ -244,7 +328,15 @@ def trust_of(
     measured, found = dense(spots.y), {}
     for name, predicted in cases:
         group = patients if name == PATIENT and patients is not None else slide
-        found[name] = Case.fit(measured, predicted, spots.xy, slide, group, of_references)
+        if Compared.is_possible(measured, predicted, slide):
+            found[name] = Case.fit(measured, predicted, spots.xy, slide, group, of_references)
+    if SECTION not in found and PATIENT not in found:
+        warn(
+            "nothing is told of trust: no gene of the panel was measured by two references of which one can be held out. Add "
+            "references of one platform, or of another patient.",
+            stacklevel=3,
+        )
+        return None
     return Trust(found, support)
 
 

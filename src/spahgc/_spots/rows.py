@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from scipy.sparse import csr_matrix, issparse
 
 from spahgc._reading import reading, unreadable
+from spahgc._spots.known import mean_where_known
 from spahgc._spots.plane import nearest_in_plane
 from spahgc._spots.scale import spots_around
 
@@ -230,9 +231,10 @@ class SlideScale:
 
     @classmethod
     def fit(cls, y: Rows, slide: np.ndarray) -> SlideScale:
-        """The scale of some spots, spots x genes, and the name of each spot's slide."""
+        """The scale of some spots, spots x genes, and the name of each spot's slide; a gene's over those that measured it."""
         slides = [mean_and_std(y, np.flatnonzero(slide == name)) for name in np.unique(slide)]
-        return cls(np.mean([own.mean for own in slides], axis=0), np.mean([own.spread for own in slides], axis=0))
+        means, spreads = (np.array([getattr(own, name) for own in slides]) for name in ("mean", "spread"))
+        return cls(mean_where_known(means), mean_where_known(spreads))
 
     def transform(self, y: np.ndarray) -> np.ndarray:
         """To standard deviations from the mean, float32; what does not vary is centred only."""
@@ -732,7 +734,8 @@ class Spots:
     slide
         Name of each spot's slide.
     y
-        Expression of the panel, spots x genes, ``log1p`` counts per 10,000: an array, or :class:`Rows`.
+        Expression of the panel, spots x genes, ``log1p`` counts per 10,000: an array, or :class:`Rows`. A gene that a slide did
+        not measure is NaN at all of its spots.
     transcriptome
         Expression of the genes that the references cover best, spots x covered genes, same units: CSR, or dense rows.
     picture

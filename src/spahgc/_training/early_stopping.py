@@ -31,7 +31,7 @@ def train_early_stopped(
     """Train a network on all references, for the number of epochs that serves a held-out one best.
 
     The last reference by name is held out, or one half of a single one. The score is the mean correlation over the
-    genes of the panel. All random numbers depend on the seed alone, whatever other Python threads draw, and
+    genes of the panel that it measured. All random numbers depend on the seed alone, whatever other Python threads draw, and
     torch's own stream stays where it was.
 
     Parameters
@@ -63,11 +63,13 @@ def chosen_epochs(
 ) -> BatchSettings:
     """The settings with the number of epochs that serves a held-out reference best: see :func:`train_early_stopped`."""
     held_out, others = leave_one_out(references)[-1]
-    measured = as_tensor(references.y[held_out], "cpu")
+    expression = np.asarray(references.y[held_out])
+    known = np.flatnonzero(~np.isnan(expression).any(axis=0))
+    measured = as_tensor(expression[:, known], "cpu")
 
     def score(network: Network) -> float:
         predicted = predict(network, x[held_out], others)
-        return gene_correlations(as_tensor(predicted, "cpu"), measured).mean().item()
+        return gene_correlations(as_tensor(predicted[:, known], "cpu"), measured).mean().item()
 
     _, scores = _train(make, x[others], y[others], settings, seed, score)
     return replace(settings, epochs=int(np.argmax(scores)) + 1)

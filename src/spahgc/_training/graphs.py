@@ -14,8 +14,9 @@ from scipy.sparse import csr_matrix
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._slides.matrix import in_memory
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
-from spahgc._spots.rows import DenseRows, Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
+from spahgc._spots.rows import Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
 from spahgc.nn import Edges, HeteroGraph, Task
+from spahgc.pp._bank.coverage import measured_expression
 from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._bank.scale import references_in_microns
 from spahgc.pp._edge_types import CS, EDGE_TYPES, REFERENCE, RS, TARGET, TS, Nodes, build_edges
@@ -48,6 +49,8 @@ SPARE_NEIGHBORS = 2
 def bank_spots(bank: AnnData, *, dense: bool = True, parameters: Parameters | None = None) -> Spots:
     """The spots of the bank; what of their embedding lies on disk is read in blocks, where it is needed.
 
+    A gene that a reference did not measure is NaN at its spots.
+
     Parameters
     ----------
     bank
@@ -64,8 +67,8 @@ def bank_spots(bank: AnnData, *, dense: bool = True, parameters: Parameters | No
         )
     z = in_float(as_rows(bank.obsm[bank.uns[UNS][Uns.bank]["embedding"]]))
     slide = bank.obs[Obs.slide].astype(str).to_numpy()
-    transcriptome, y = (csr_matrix(in_memory(part)) for part in (bank.obsm[Obsm.transcriptome], bank.X))
-    spots = Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, y.toarray() if dense else DenseRows(y), transcriptome)
+    transcriptome, y = csr_matrix(in_memory(bank.obsm[Obsm.transcriptome])), measured_expression(bank)
+    spots = Spots(z, np.asarray(bank.obsm[SPATIAL]), slide, np.asarray(y[:]) if dense else y, transcriptome)
     return references_in_microns(spots, bank, parameters)
 
 
@@ -104,12 +107,21 @@ def judged_task(graph: HeteroGraph, node_features: NodeFeatures, spots: np.ndarr
     return Task(graph, *judged(node_features, spots, device))
 
 
-def judged(node_features: NodeFeatures, spots: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What a prediction of some spots, by number, is compared with, and the way there from the network's outputs."""
-    loadings = node_features.gene_loadings
+def judged(
+    node_features: NodeFeatures, spots: np.ndarray, device: str
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """What a prediction of some spots of a slide, by number, is compared with, and the way there from the network's outputs.
+
+    Last come the numbers of the genes that the slide measured; ``None`` where these are all.
+    """
+    loadings, target = node_features.gene_loadings, read(node_features.training_target, spots)
+    known = ~np.isnan(target).any(axis=0)
+    if not known.all():
+        target = target[:, known]
     return (
-        as_tensor(read(node_features.training_target, spots), device),
+        as_tensor(target, device),
         None if loadings is None else as_tensor(loadings, device),
+        None if known.all() else torch.from_numpy(np.flatnonzero(known)).to(device),
     )
 
 

@@ -60,7 +60,14 @@ UnitsOption = Annotated[
     ),
 ]
 ReferenceLayer = Annotated[str | None, typer.Option(help="Layer of the references with their counts; X if left out.")]
-Genes = Annotated[list[str] | None, typer.Option(help="A gene of the panel, repeat; or all. Selected if left out.")]
+Genes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gene",
+        "--genes",
+        help="A gene of the panel, repeat; or all; or union, for references of different platforms. Selected if left out.",
+    ),
+]
 Key = Annotated[str, typer.Option(help="Key of the prediction.")]
 TableKey = Annotated[
     str | None, typer.Option(help="Table of every SpatialData among the slides; the only one if left out.")
@@ -78,9 +85,9 @@ Methods = Annotated[
 
 def chosen_genes(genes: list[str] | None) -> list[str] | str | None:
     """What the functions take as ``genes=``."""
-    from spahgc.pp._bank.references import ALL_GENES
+    from spahgc.pp._genes import ALL_GENES, UNION_GENES
 
-    return ALL_GENES if genes == [ALL_GENES] else genes
+    return genes[0] if genes in ([ALL_GENES], [UNION_GENES]) else genes
 
 
 def refuse(given: dict[str, object], why: str) -> None:

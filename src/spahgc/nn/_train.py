@@ -88,11 +88,14 @@ class Task(NamedTuple):
         others are the halo of a block.
     gene_loadings
         From outputs to genes, outputs x genes, where they are not the same.
+    known
+        Numbers of those genes that ``measured`` holds, where the slide did not measure all; the loss is of these alone.
     """
 
     graph: HeteroGraph
     measured: Tensor
     gene_loadings: Tensor | None = None
+    known: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ def _loss_terms(network: SpaHGCNetwork, task: Task, parameters: Parameters, rng:
         states, _ = network.encode(view)
         predicted = network.decode(states, view)[0][judged].to(exact)
     predicted = predicted if task.gene_loadings is None else predicted @ task.gene_loadings
+    predicted = predicted if task.known is None else predicted[:, task.known]
     step = StepOutputs(predicted, task.measured, as_exact(states), encode_view_2)
     terms = []
     for loss, name in LOSS_TERMS.values():

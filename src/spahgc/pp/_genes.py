@@ -34,6 +34,15 @@ MIN_SPOTS = 3
 MIN_SHARE = 0.01
 """Share of the references' spots that must have seen a gene before ``genes="all"`` predicts it."""
 
+ALL_GENES = "all"
+"""Panel of all genes that the references cover."""
+
+UNION_GENES = "union"
+"""Panel of the genes that at least one reference measured."""
+
+MIN_SHARED = 10
+"""Genes that references of different panels must share for ``genes="union"``."""
+
 SPANS = (0.3, 0.5, 0.75, 1.0)
 """Shares of a slide's genes to which each piece of the curve of variance on mean is fitted, in the order in which they are
 tried. The first one is scanpy's own; the curve of a shallow slide, whose genes have few different means, needs a wider one."""
@@ -146,6 +155,65 @@ def selected_genes(
         HINT, "%d genes are variable, %d abundant in all of %d references", len(variable), len(abundant), len(slides)
     )
     return sorted(panel)
+
+
+def union_genes(
+    slides: Mapping[str, MeasuredSlide],
+    *,
+    n_top: int = N_TOP_GENES,
+    n_abundant: int = 0,
+    min_spots: int = MIN_SPOTS,
+) -> list[str]:
+    """Genes that are among the most variable, or the most abundant, of every reference that measured them, sorted.
+
+    One reference is enough: of a gene that the others did not measure, they say nothing. Where all measured the same genes
+    it is what :func:`selected_genes` returns.
+
+    Raises
+    ------
+    ValueError
+        If no gene is left, if the references differ in their genes and share fewer than :data:`MIN_SHARED`, or if one of
+        them measured no gene of the panel.
+    """
+    if len({frozenset(slide.var_names) for slide in slides.values()}) == 1:
+        return selected_genes(slides, n_top=n_top, n_abundant=n_abundant, min_spots=min_spots)
+    check_shared(slides)
+    variable = _in_each_that_measured(
+        slides, {name: slide.ranking(_variable_genes, n_top, min_spots) for name, slide in slides.items()}
+    )
+    abundant = _in_each_that_measured(
+        slides, {name: slide.ranking(_abundant_genes, n_abundant) for name, slide in slides.items()}
+    )
+    panel = variable | abundant
+    without = [name for name, slide in slides.items() if panel.isdisjoint(slide.var_names)]
+    if without:
+        raise ValueError(
+            f"no gene that {quoted(without)} measured is among the {n_top} most variable of every reference that measured it. "
+            "Leave these references out, check their counts, or pass the genes yourself with genes=."
+        )
+    logger.log(
+        HINT, "%d genes are variable, %d abundant in all references that measured them", len(variable), len(abundant)
+    )
+    return sorted(panel)
+
+
+def _in_each_that_measured(slides: Mapping[str, MeasuredSlide], chosen: Mapping[str, set[str]]) -> set[str]:
+    """Genes that every slide that measured them has chosen."""
+    refused = set().union(*(set(slide.var_names) - chosen[name] for name, slide in slides.items()))
+    return set().union(*chosen.values()) - refused
+
+
+def check_shared(slides: Mapping[str, MeasuredSlide]) -> None:
+    """Refuse slides of different genes that share too few to learn from together."""
+    shared = common_genes(slides)
+    if len(shared) >= MIN_SHARED:
+        return
+    fewest = min(slides, key=lambda name: len(slides[name].var_names))
+    raise ValueError(
+        f'genes="{UNION_GENES}" learns what genes have in common from those that all references measured, and these share '
+        f'{len(shared)} ({quoted(shared)}); {MIN_SHARED} are needed. "{fewest}" was measured in the fewest, '
+        f"{len(slides[fewest].var_names)}: leave it out, or train on each platform by itself."
+    )
 
 
 def common_genes(slides: Mapping[str, AnnData | MeasuredSlide]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._slides.matrix import in_memory
@@ -20,6 +20,7 @@ from spahgc._validate import (
     find_embedding,
 )
 from spahgc.encoders._record import plain_embedding
+from spahgc.pp._bank.coverage import measured_expression
 from spahgc.pp._bank.references import check_bank, embedding_rows, plain_rows
 from spahgc.pp._edge_types import EDGE_TYPES, REFERENCE, TARGET, EdgeType
 
@@ -60,7 +61,7 @@ def hetero_data(
     - ``data["target"]``: ``x``, embedding of the patch, target spots x dim, float32; ``pos``, centres ``(x, y)`` in
       full-resolution pixels;
     - ``data["reference"]``: ``x`` and ``pos`` likewise; ``y``, expression, reference spots x panel, float32, ``log1p``
-      counts per 10,000; ``slide``, number of the slide of each spot, and ``slides``, their names; ``genes``, the panel.
+      counts per 10,000, NaN where a reference did not measure a gene; ``slide``, number of the slide of each spot, and ``slides``, their names; ``genes``, the panel.
 
     Edges, ``edge_index`` from the first type to the second, 2 x edges, sorted by the spot that receives
 
@@ -119,8 +120,7 @@ def _nodes(table: AnnData, bank: AnnData, target_z: Rows, bank_z: Rows) -> Heter
     for node, rows, xy in zip((TARGET, REFERENCE), (target_z, bank_z), centres, strict=True):
         data[node].x = torch.from_numpy(np.array(rows[:], dtype=np.float32))
         data[node].pos = torch.from_numpy(np.array(xy, dtype=np.float32))
-    expression = in_memory(bank.X)
-    expression = expression.toarray() if issparse(expression) else np.asarray(expression)
+    expression = np.asarray(measured_expression(bank)[:])
     slides = bank.obs[Obs.slide].astype("category").cat
     data[REFERENCE].y = torch.from_numpy(expression.astype(np.float32))
     data[REFERENCE].slide = torch.from_numpy(slides.codes.to_numpy(np.int64))

@@ -45,7 +45,8 @@ def fit(
         annotates.
     genes
         The panel; ``None`` selects it from the references with :func:`spahgc.pp.select_genes`, ``"all"`` takes every
-        gene that is seen in at least 1 % of their spots.
+        gene that is seen in at least 1 % of their spots, ``"union"`` those that would be selected of every reference that
+        measured them, of which one is enough (see the notes of :func:`spahgc.tl.predict`).
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer

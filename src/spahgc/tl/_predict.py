@@ -22,10 +22,12 @@ from spahgc._slides.tissue import TissueRows
 from spahgc._slides.totals import remember_library_sizes
 from spahgc._spots.pieces import describe_pieces
 from spahgc._spots.rows import N_HEXAGONAL, Spots
+from spahgc._spots.unmeasured import patterns
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
 from spahgc._validate import check_anndata, check_coordinates, did_you_mean, encoder_records, find_embedding, quoted
 from spahgc.model import SpaHGC, fit_bank, grouped_references, in_place, is_new_patient, predict_spots
+from spahgc.pp._bank.coverage import n_references as n_references_of_genes
 from spahgc.pp._bank.references import (
     as_bank,
     bank_embedding,
@@ -122,7 +124,8 @@ def predict(
         The last three see the encoder's own columns alone, without a context.
     genes
         The panel; ``None`` selects it from the references, ``"all"`` takes every gene that they cover, that is which
-        is seen in at least 1 % of their spots.
+        is seen in at least 1 % of their spots. ``"union"`` is for references of different platforms: it takes the genes that
+        would be selected of every reference that measured them, of which one is enough (see the notes).
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
@@ -171,6 +174,8 @@ def predict(
 
     - ``layers["spahgc"]``: spots x genes, float32, ``log1p`` counts per 10,000; NaN in genes outside the panel;
     - ``var["spahgc_panel"]``: which genes are inside;
+    - ``var["spahgc_n_references"]``, with ``genes="union"``: how many references measured a gene, on which its prediction
+      rests; 0 outside the panel;
     - ``obsm["spahgc_cs"]``: the CS graph that the network used, target spots x bank spots, CSR, cosine similarity;
     - ``obsm["spahgc_attention"]``: its mean attention along these edges, rows sum to 1; not where the network has no weight;
     - ``layers["spahgc_std"]``: standard deviation of what a value may be off by, same shape and units;
@@ -230,6 +235,13 @@ def predict(
     Sub-spots are columns of the embedding: the encoder's output for the patch, `dim` of them, then that for each of its
     parts, such as the nine of a grid of three by three. An encoder record with ``"context": "subspots 9"`` says so, see
     :func:`spahgc.pp.use_embedding`. Without them ``"deepspot"`` goes by the spot and its neighbours.
+
+    With ``genes="union"`` a gene counts as measured by the references that have it among their ``var_names``. What genes have in
+    common is learned from those that all references measured, at least ten; every other gene is read off that by the references
+    that measured it, and a baseline learns it from these alone. Losses and scores leave out what was not measured, and trust
+    of a gene comes from references held out that measured it while another one did too: of a gene of one reference PCC, spread
+    and intervals are NaN, and it is never among the trusted ones. References of small panels are brought onto the scale of the
+    largest: see :func:`spahgc.pp.reference_bank`. ``preset="paper"`` carries a gene that was not measured as one that is hidden.
 
     With ``measured`` the prediction still sees how all spots of the target look, measured ones as neighbours too. The measured
     spots are standardised by themselves, as a slide of their own, both what they look like and what they express: a corner of
@@ -300,6 +312,7 @@ def predict(
         if method == NETWORK:
             with timed(f'the training on "{resolve_device(device)}", {bank.n_obs} spots x {bank.n_vars} genes,'):
                 model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
+            _check_told(model, intervals)
         elif method == KERNEL and place is not False and _lies_on_a_reference(spots, bank):
             trust = False
             model = fit_bank(bank, preset=PLACED_KERNEL, seed=seed, device=resolve_device(device), trust=trust)
@@ -321,7 +334,9 @@ def predict(
             Uns.pieces: describe_pieces(spots.xy),
             Uns.surroundings: model.surroundings(spots),
         }
-        write_prediction(target, prediction.expression, model.genes, key_added, record)
+        write_prediction(
+            target, prediction.expression, model.genes, key_added, record, n_references_of_genes(model.bank)
+        )
         write_attention(target, model, prediction.cross, key_added, prediction.attention)
         if trust:
             case = target_case(
@@ -333,7 +348,7 @@ def predict(
         predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
         record |= drift | choice | surroundings_of_baseline(spots, bank, method)
-        write_prediction(target, predicted, list(bank.var_names), key_added, record)
+        write_prediction(target, predicted, list(bank.var_names), key_added, record, n_references_of_genes(bank))
     if part is not None:
         write_measured(target, part, key_added)
     remember_library_sizes(target)
@@ -387,8 +402,8 @@ def _check_told(model: SpaHGC, intervals: float | None) -> None:
         return
     if model.trust is None:
         raise ValueError(
-            'intervals= come from references held out in turn, and the model says nothing of trust: it is of preset="paper", or '
-            "was fitted with trust=False. Fit it again, or leave intervals= out."
+            'intervals= come from references held out in turn, and the model says nothing of trust: it is of preset="paper", '
+            "was fitted with trust=False, or no gene was measured by two of its references. Fit it again, or leave intervals= out."
         )
     if any(case.values is None for case in model.trust.cases.values()):
         raise ValueError(
@@ -550,12 +565,23 @@ def surroundings_of_baseline(spots: Spots, bank: AnnData, method: str) -> dict[s
 
 
 def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:
-    """What a baseline makes of a target's spots, spots x genes of the bank, float32."""
+    """What a baseline makes of a target's spots, spots x genes of the bank, float32.
+
+    Genes that the same references measured are predicted together, from these references alone.
+    """
     known = bank_spots(bank)  # a baseline holds what it learns from in memory
     spots, _ = target_in_microns(spots, bank)
     record = encoder_records(bank).get(bank_embedding(bank), {})
     known, spots = (
         replace(part, z=seen_columns(method, np.asarray(part.z, np.float32), record)) for part in (known, spots)
     )
+    groups = patterns(known.y, known.slide)
     with limited_threads(float(np.prod(known.z.shape)) * BASELINE_WIDTH):
-        return BASELINES[method](known, spots, seed).astype(np.float32)
+        if len(groups) == 1:
+            return BASELINES[method](known, spots, seed).astype(np.float32)
+        predicted = np.empty((len(spots), bank.n_vars), dtype=np.float32)
+        for group in groups:
+            part = known[group.rows]
+            part = replace(part, y=part.y[:, group.genes])
+            predicted[:, group.genes] = BASELINES[method](part, spots, seed)
+        return predicted

@@ -101,7 +101,12 @@ def check_new_key(name: str, where: str) -> str:
 
 
 def write_prediction(
-    target: AnnData, predicted: np.ndarray, genes: list[str], key: str, record: dict[str, Any]
+    target: AnnData,
+    predicted: np.ndarray,
+    genes: list[str],
+    key: str,
+    record: dict[str, Any],
+    n_references: np.ndarray | None = None,
 ) -> None:
     """Write a prediction of a panel into the genes of the target, and its record into ``uns``.
 
@@ -117,6 +122,8 @@ def write_prediction(
         Name of the layer.
     record
         What is needed to repeat it.
+    n_references
+        References that measured each gene of the panel; ``None`` where all of them did, of which nothing is written.
     """
     if target.n_vars == 0:
         _give_genes(target, genes)
@@ -132,6 +139,10 @@ def write_prediction(
     target.layers[key] = _in_place(predicted, columns, target.shape)
     target.var[Var.panel(key)] = np.isin(np.arange(target.n_vars), columns)
     _forget(target, key)
+    if n_references is not None:
+        column = np.zeros(target.n_vars, dtype=np.int64)
+        column[columns[inside]] = n_references[inside]
+        target.var[Var.n_references(key)] = column
     uns = target.uns.setdefault(UNS, {})
     uns[Uns.predictions] = {**uns.get(Uns.predictions, {}), key: record}
 
@@ -262,7 +273,7 @@ def _forget(target: AnnData, key: str) -> None:
     """Drop what was said of an earlier prediction under this key: its evaluation, trust, domains, pathways, cell types and regions."""
     columns = [Var.score(key, name) for name in (*SCORES, *STRUCTURE_SCORES)]
     columns += [Var.cv_pcc(key), Var.cv_pcc_low(key), Var.cv_pcc_high(key)]
-    columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key), Var.kind(key)]
+    columns += [Var.cv_pcc_section(key), Var.cv_pcc_patient(key), Var.kind(key), Var.n_references(key)]
     target.var = target.var.drop(columns=[column for column in columns if column in target.var])
     of_spots = (Obs.support(key), Obs.domain(key), Obs.measured(key), Obs.cell_types(key))
     target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])

@@ -15,6 +15,7 @@ from spahgc._linear.shared_errors import pitch_of
 from spahgc._logging import warn
 from spahgc._slides.split import check_single_slide
 from spahgc._slides.tables import table_of
+from spahgc._spots.known import mean_where_known
 from spahgc._validate import check_anndata, check_coordinates, check_genes, quoted
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, Net, gene_sets
 from spahgc.tl._prediction import check_new_key, prediction_and_panel, prediction_record, reference_spots
@@ -162,7 +163,7 @@ def regions(
         if not len(rows):
             empty.append(str(label))
             continue
-        root = np.sqrt(np.nanmean(np.square(spread[rows].astype(np.float64)), axis=0)) if panel.any() else spread[0]
+        root = np.sqrt(mean_where_known(np.square(spread[rows].astype(np.float64))))
         table = _interval(features, errors, values[rows].mean(axis=0, dtype=np.float64), root, xy[rows] / pitch, level)
         table.insert(0, "region", str(label))
         table.insert(4, "n_spots", len(rows))

@@ -12,6 +12,7 @@ from scipy.sparse import issparse
 
 from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._reading import broken_matrix
+from spahgc.pp._bank.coverage import broken_coverage
 
 RECORD = {"slides": list, "embedding": str, "n_neighbors": int, "units": str, "transcriptome": list}
 """Entries of the record of a bank; files make arrays of the lists."""
@@ -50,7 +51,11 @@ def broken_bank(bank: AnnData) -> str | None:
         return f"it has {bank.n_obs} spots and {bank.n_vars} genes"
     if Obs.slide not in bank.obs or bank.obs[Obs.slide].isna().any():
         return f'obs["{Obs.slide}"] does not name the slide of every spot'
-    return broken_matrix(bank) or _broken_arrays(bank, str(record["embedding"]), len(record["transcriptome"]))
+    return (
+        broken_matrix(bank)
+        or broken_coverage(bank, record)
+        or _broken_arrays(bank, str(record["embedding"]), len(record["transcriptome"]))
+    )
 
 
 def _record(bank: AnnData) -> Mapping[str, Any] | None:

@@ -138,6 +138,7 @@ def _open_2(group: Any) -> AnnData:
             Obsm.transcriptome: _dataset(group["obsm"][Obsm.transcriptome]),
         },
         obsp=read_elem(group["obsp"]),
+        varm=read_elem(group["varm"]) if "varm" in group else {},
         uns=uns,
     )
 

@@ -37,9 +37,19 @@ from spahgc._validate import (
 from spahgc.encoders._layout import context_blocks
 from spahgc.encoders._record import plain_columns, plain_embedding
 from spahgc.pp._bank.content import joined_obs
+from spahgc.pp._bank.coverage import arrays_of_genes, in_all, measured_by, table_of_genes
 from spahgc.pp._bank.identity import Look, overlap, overlaps
 from spahgc.pp._bank.store import Version, appended_bank, new_bank, open_bank
-from spahgc.pp._genes import common_genes, covered_genes, seen_genes, selected_genes
+from spahgc.pp._bank.union import UnionScale, divided, warn_of_scale
+from spahgc.pp._genes import (
+    ALL_GENES,
+    UNION_GENES,
+    common_genes,
+    covered_genes,
+    seen_genes,
+    selected_genes,
+    union_genes,
+)
 from spahgc.pp._register.picture import Picture
 from spahgc.pp._register.record import pairs_of_record
 from spahgc.pp._register.slides import measured_picture, stored_picture
@@ -69,14 +79,14 @@ PICTURES = "pictures"
 MPP = "mpp"
 """Entry of a bank's record: microns per pixel of its slides, by their number among ``slides``, where they are known."""
 
-ALL_GENES = "all"
-"""Panel of all genes that the references cover."""
+SCALE = "union_scale"
+"""Entry of the record of a bank of ``genes="union"``: what the expression of its slides was divided by."""
 
 
 def reference_bank(
     refs: AnnData | SpatialData | Iterable[AnnData | SpatialData | str | Path] | str | Path,
     *,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | str | None = None,
     embedding: str | None = None,
     layer: str | None = None,
     units: str | None = None,
@@ -98,7 +108,9 @@ def reference_bank(
         folder of them, a pattern). They are not changed. Where the table
         of a SpatialData has no ``obsm["spatial"]``, its spots lie at the centres of the shapes that it annotates.
     genes
-        The panel; ``None`` selects it with :func:`spahgc.pp.select_genes`.
+        The panel; ``None`` selects it with :func:`spahgc.pp.select_genes`, ``"all"`` takes every gene that is seen in at least
+        1 % of all spots. ``"union"`` is for references of different platforms: the genes that :func:`spahgc.pp.select_genes`
+        would take of every reference that measured them, of which one is enough; see the notes.
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
@@ -136,7 +148,11 @@ def reference_bank(
     - ``obsp["spahgc_rs_connectivities"]``: CSR, cosine similarity of ``[embedding ; expression]`` to the
       ``n_neighbors`` most similar spots, within and across slides;
     - ``uns["spahgc"]``: encoder record, names of the slides, parameters, and a picture of every slide that stores its
-      image, 20 um a pixel or coarser, by which sections are laid over each other.
+      image, 20 um a pixel or coarser, by which sections are laid over each other;
+    - with ``genes="union"``: ``var["spahgc_n_references"]``, how many references measured a gene, and
+      ``varm["spahgc_measured_by"]``, which of them did: genes x references, boolean, in the order of
+      ``uns["spahgc"]["bank"]["slides"]``. ``X`` is empty where a reference did not measure a gene; these entries are never
+      read, and the RS graph compares spots by genes that all references measured.
 
     Spots off the tissue (``obs["in_tissue"]``) and spots without a single count are left out, with a warning. With ``path``, it is what :func:`open_bank` returns:
     slides that were appended follow those before them, which for a training is as another seed; and there is an RS graph up
@@ -158,6 +174,17 @@ def reference_bank(
         If another process is appending.
     OSError
         If ``path`` cannot be written; ``errno`` is that of the system.
+
+    Notes
+    -----
+    ``genes="union"``: a gene counts as measured by a reference that has it among its ``var_names``. The references must share at
+    least ten genes, and each must have measured some gene of the panel. What genes have in common is learned from those that all
+    references share. A spot of a small panel has a total over few genes, so that each of them has a large share of it: the
+    expression of such a reference is divided, before the logarithm, by how many times larger the share of the shared genes
+    is there than on the platform where it is smallest. A warning names the number, and
+    ``uns["spahgc"]["bank"]["union_scale"]`` keeps it. Where all references measured the same genes nothing differs from
+    ``genes=None``. To a bank on disk slides can be appended that lack genes of the panel, as long as they have those of the
+    transcriptome.
 
     Examples
     --------
@@ -192,18 +219,20 @@ def reference_bank(
 def build_bank(
     slides: Mapping[str, MeasuredSlide],
     *,
-    genes: Sequence[str] | None,
+    genes: Sequence[str] | str | None,
     embedding: str | None,
     n_neighbors: int = N_REFERENCE,
     n_transcriptome: int = N_TRANSCRIPTOME,
+    n_abundant: int = 0,
     rs_graph: bool = True,
     apart: bool = False,
 ) -> AnnData:
     """What :func:`reference_bank` returns in memory, from slides of which each is read once.
 
-    With ``apart`` the caller has made sure that none of them stands there twice.
+    With ``apart`` the caller has made sure that none of them stands there twice; ``n_abundant`` as in
+    :func:`spahgc.pp.select_genes`.
     """
-    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome, apart=apart)
+    plan = _plan(slides, genes, embedding, n_neighbors, n_transcriptome, n_abundant=n_abundant, apart=apart)
     return _bank_in_memory(slides, plan, rs_graph=rs_graph)
 
 
@@ -211,9 +240,13 @@ def _bank_in_memory(slides: Mapping[str, MeasuredSlide], plan: _Plan, *, rs_grap
     parts = dict(plan.parts(slides))
     units = _common_units({name: part.uns["units"] for name, part in parts.items()})
     bank = _join(list(parts.values()))
+    known = plan.measured_by(list(slides))
+    bank.var = table_of_genes(plan.panel, known)
+    for name, array in arrays_of_genes(known).items():
+        bank.varm[name] = array
     found: dict[str, Any] = {}
     if rs_graph:
-        graph, found = _rs_graph_of_bank(bank.obsm[plan.key], bank.X, plan)
+        graph, found = _rs_graph_of_bank(bank.obsm[plan.key], plan.in_all(bank.X), plan)
         bank.obsp[Obsp.reference_connectivities] = graph
     bank.uns[UNS] = plan.uns(list(slides), units, found)
     return bank
@@ -272,11 +305,25 @@ class _Plan:
     """Pictures of the slides that bring one, by name; also of those that are in the bank already."""
     mpp: Mapping[str, float] = field(default_factory=dict)
     """Microns per pixel of the slides of which they are known, by name; also of those that are in the bank already."""
+    measured: Mapping[str, np.ndarray] | None = None
+    """With ``genes="union"``: which genes of the panel each slide measured, by name; also those in the bank already."""
+    scale: UnionScale | None = None
+    """With ``genes="union"``: what expression is divided by; also that of the slides in the bank already."""
+
+    def measured_by(self, slides: list[str]) -> np.ndarray | None:
+        """Which of these slides measured each gene, genes x slides; ``None`` where all genes are of all slides."""
+        return None if self.measured is None else np.array([self.measured[name] for name in slides]).T
+
+    def in_all(self, expression: csr_matrix) -> csr_matrix:
+        """The columns of the panel's expression that all slides measured."""
+        known = None if self.measured is None else np.all(list(self.measured.values()), axis=0)
+        return expression if known is None or known.all() else expression[:, np.flatnonzero(known)]
 
     def parts(self, slides: Mapping[str, MeasuredSlide]) -> Iterator[tuple[str, AnnData]]:
         """The spots of each slide as they stand in the bank."""
         for name, slide in slides.items():
-            part = _slide_part(slide, self.key, self.panel, self.covered)
+            factor = 1.0 if self.scale is None else self.scale.factors[name]
+            part = _slide_part(slide, self.key, self.panel, self.covered, factor)
             _check_size(part, name, self.n_neighbors)
             yield name, part
 
@@ -292,6 +339,8 @@ class _Plan:
         }
         if self.n_genes_measured is not None:
             record[Uns.n_genes_measured] = self.n_genes_measured
+        if self.scale is not None:
+            record[SCALE] = self.scale.record(slides)
         if self.mpp:
             record[MPP] = {f"{i}": float(self.mpp[name]) for i, name in enumerate(slides) if name in self.mpp}
         if self.pictures:
@@ -305,11 +354,12 @@ class _Plan:
 
 def _plan(
     slides: Mapping[str, MeasuredSlide],
-    genes: Sequence[str] | None,
+    genes: Sequence[str] | str | None,
     embedding: str | None,
     n_neighbors: int,
     n_transcriptome: int,
     *,
+    n_abundant: int = 0,
     apart: bool = False,
 ) -> _Plan:
     """What the slides of a new bank have in common."""
@@ -318,24 +368,48 @@ def _plan(
     record = check_embeddings(slides, key)
     if not apart:
         check_apart(slides, key)
-    if genes is None:
-        panel = selected_genes(slides)
+    panel, covered = _panel(slides, genes, n_abundant), covered_genes(slides, n_transcriptome)
+    measured, scale = None, None
+    if _is_union(genes):
+        measured, scale = _measured(slides, panel), UnionScale.fit(slides, covered)
+        warn_of_scale(slides, scale)
     else:
-        panel = check_genes(genes, common_genes(slides), "the genes that all references share")
-    _check_same_genes(slides)
+        _check_same_genes(slides)
     fewest = min(len(slide.var_names) for slide in slides.values())
     selection = {name: slide.gene_selection for name, slide in slides.items() if slide.gene_selection}
     return _Plan(
         key,
         record,
         panel,
-        covered_genes(slides, n_transcriptome),
+        covered,
         int(n_neighbors),
         n_genes_measured=fewest,
         gene_selection=selection,
         pictures=_pictures(slides),
         mpp=_resolutions(slides),
+        measured=measured,
+        scale=scale,
     )
+
+
+def _is_union(genes: object) -> bool:
+    return isinstance(genes, str) and genes == UNION_GENES
+
+
+def _panel(slides: Mapping[str, MeasuredSlide], genes: Sequence[str] | str | None, n_abundant: int) -> list[str]:
+    """The genes that were asked for, by names or by a word."""
+    if genes is None:
+        return selected_genes(slides, n_abundant=n_abundant)
+    if _is_union(genes):
+        return union_genes(slides, n_abundant=n_abundant)
+    if isinstance(genes, str) and genes == ALL_GENES:
+        return seen_genes(slides)
+    return check_genes(genes, common_genes(slides), "the genes that all references share")
+
+
+def _measured(slides: Mapping[str, MeasuredSlide], panel: list[str]) -> dict[str, np.ndarray]:
+    """Which genes of a panel each slide measured: those that are among its own."""
+    return {name: np.asarray(pd.Index(panel).isin(slide.var_names)) for name, slide in slides.items()}
 
 
 def _check_same_genes(slides: Mapping[str, MeasuredSlide]) -> None:
@@ -362,7 +436,8 @@ def _plan_of_bank(
     key, panel, known = made["embedding"], list(bank.var_names), list(made["slides"])
     if embedding not in (None, key):
         raise ValueError(f'the bank was made with embedding="{key}", embedding="{embedding}" cannot be added to it.')
-    if genes is not None and list(genes) != panel:
+    is_same = _is_union(genes) and measured_by(bank) is not None
+    if genes is not None and not is_same and list(genes) != panel:
         raise ValueError(f"genes= differs from the panel of the bank ({quoted(panel)}). Leave it out.")
     if n_neighbors not in (N_REFERENCE, made["n_neighbors"]):
         raise ValueError(
@@ -385,11 +460,19 @@ def _plan_of_bank(
         )
     check_apart(slides, key, bank_looks(bank))
     shared = common_genes(slides)
-    check_genes(panel, shared, "the genes of the new references, which must have those of the bank's panel")
     check_genes(
         made["transcriptome"], shared, "the genes of the new references, which must have the bank's transcriptome"
     )
-    _check_same_genes(slides)
+    measured, scale = None, None
+    coverage = measured_by(bank)
+    if coverage is None:
+        check_genes(panel, shared, "the genes of the new references, which must have those of the bank's panel")
+        _check_same_genes(slides)
+    else:
+        measured = {name: coverage[:, i] for i, name in enumerate(known)} | _measured(slides, panel)
+        _check_some_measured(slides, measured)
+        scale = UnionScale.from_record(made[SCALE], known).with_slides(slides, made["transcriptome"])
+        warn_of_scale(slides, scale)
     of_bank = list(made["transcriptome"]), int(made["n_neighbors"]), tuple(known), str(made["units"])
     fewest = min([int(made.get(Uns.n_genes_measured, 0)), *(len(slide.var_names) for slide in slides.values())])
     return _Plan(
@@ -401,7 +484,17 @@ def _plan_of_bank(
         gene_selection=made.get(GENE_SELECTION, {}),
         pictures={**bank_pictures(bank), **_pictures(slides)},
         mpp={**bank_mpp(bank), **_resolutions(slides)},
+        measured=measured,
+        scale=scale,
     )
+
+
+def _check_some_measured(slides: Mapping[str, MeasuredSlide], measured: Mapping[str, np.ndarray]) -> None:
+    without = [name for name in slides if not measured[name].any()]
+    if without:
+        raise ValueError(
+            f"{quoted(without)} measured no gene of the bank's panel, so they tell nothing of it. Leave them out."
+        )
 
 
 def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, peers: bool) -> None:
@@ -413,9 +506,9 @@ def _write(version: Version, slides: Mapping[str, MeasuredSlide], plan: _Plan, p
     graph: csr_matrix | None = None
     found: dict[str, Any] = {}
     if peers and version.n_spots <= MAX_RS_SPOTS:
-        graph, found = _rs_graph_of_bank(version.rows(), version.expression(), plan)
-    uns = plan.uns([*plan.slides, *slides], _common_units(units), found)
-    version.finish({UNS: uns}, graph)
+        graph, found = _rs_graph_of_bank(version.rows(), plan.in_all(version.expression()), plan)
+    names = [*plan.slides, *slides]
+    version.finish({UNS: plan.uns(names, _common_units(units), found)}, graph, plan.measured_by(names))
 
 
 def _rs_graph_of_bank(z: Any, y: Any, plan: _Plan) -> tuple[csr_matrix, dict[str, Any]]:
@@ -520,8 +613,10 @@ def bank_looks(bank: AnnData) -> dict[str, Look]:
     }
 
 
-def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[str]) -> AnnData:
-    label, xy, empty, expression = slide.label, slide.xy, ~slide.measured, slide.expression()
+def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[str], factor: float = 1.0) -> AnnData:
+    """The spots of a slide as they stand in a bank, their expression divided by a number before the logarithm."""
+    label, xy, empty = slide.label, slide.xy, ~slide.measured
+    expression = divided(slide.expression(), factor)
     if empty.all():
         raise ValueError(f"{label} has no counts in any spot. Check X, or pass layer= with its counts.")
     if empty.any():
@@ -538,7 +633,7 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
     of_patient = {Obs.patient: next(iter(patients))} if len(patients) == 1 else {}
     names = [f"{slide.name}:{spot}" for spot in slide.obs_names[order]]
     return AnnData(
-        expression[:, slide.var_names.get_indexer(panel)],
+        _columns(expression, slide.var_names.get_indexer(panel)),
         obs=pd.DataFrame({Obs.slide: slide.name, **of_patient}, index=names),
         var=pd.DataFrame(index=panel),
         obsm={
@@ -549,6 +644,15 @@ def _slide_part(slide: MeasuredSlide, key: str, panel: list[str], covered: list[
         # Known of all genes: those of the panel may have no negative value.
         uns={"units": UNITS_AS_GIVEN if slide.units_of_counts == TRANSFORMED else UNITS},
     )
+
+
+def _columns(expression: csr_matrix, columns: np.ndarray) -> csr_matrix:
+    """Columns by number; those of -1 are empty."""
+    there = np.flatnonzero(columns >= 0)
+    if len(there) == len(columns):
+        return expression[:, columns]
+    part = expression[:, columns[there]].tocoo()
+    return csr_matrix((part.data, (part.row, there[part.col])), shape=(expression.shape[0], len(columns)))
 
 
 def _common_units(units: dict[str, str]) -> str:
@@ -616,21 +720,21 @@ def as_bank(
 
     With ``apart`` the caller has made sure that no slide stands among them twice.
     """
-    if isinstance(genes, str) and genes != ALL_GENES:
-        raise ValueError(f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", or None for a selection.')
+    if isinstance(genes, str) and genes not in (ALL_GENES, UNION_GENES):
+        raise ValueError(
+            f'genes="{genes}" is not known. Pass a list of genes, "{ALL_GENES}", "{UNION_GENES}" for references of different '
+            "platforms, or None for a selection."
+        )
     refs = open_references(refs)
     if not is_bank(refs):
         is_read = isinstance(refs, Mapping) and all(isinstance(slide, MeasuredSlide) for slide in refs.values())
         slides = refs if is_read else measured_slides(refs, layer=layer, units=units)
-        if genes is None:
-            genes = selected_genes(slides, n_abundant=parameters.n_abundant)
-        elif isinstance(genes, str):
-            genes = seen_genes(slides)
         return build_bank(
             slides,
             genes=genes,
             embedding=embedding,
             n_neighbors=parameters.n_reference,
+            n_abundant=parameters.n_abundant,
             rs_graph=rs_graph,
             apart=apart,
         )
@@ -640,6 +744,11 @@ def as_bank(
             f'the bank was made with embedding="{made_with}", embedding="{embedding}" was asked for. '
             "Make a bank with that embedding."
         )
+    if _is_union(genes) and measured_by(refs) is None:
+        raise ValueError(
+            f'genes="{UNION_GENES}" was asked for, and the bank holds genes that all of its references measured. Make it with '
+            f'spahgc.pp.reference_bank(refs, genes="{UNION_GENES}"), or pass the slides themselves.'
+        )
     genes = None if isinstance(genes, str) else genes  # a bank has lost the genes outside its panel
     panel = list(refs.var_names) if genes is None else check_genes(genes, refs.var_names, "the bank")
     if stored_rows(refs.obsm[made_with]) is not None:
@@ -648,7 +757,8 @@ def as_bank(
     if genes is not None or bank.uns[UNS][Uns.bank]["n_neighbors"] != parameters.n_reference:
         if rs_graph:
             patches = plain_embedding(bank.obsm[made_with], encoder_records(bank).get(made_with, {}))
-            bank.obsp[Obsp.reference_connectivities] = make_rs_graph(patches, bank.X, parameters.n_reference)
+            shared = bank.X if in_all(bank).all() else csr_matrix(bank.X)[:, np.flatnonzero(in_all(bank))]
+            bank.obsp[Obsp.reference_connectivities] = make_rs_graph(patches, shared, parameters.n_reference)
         bank.uns[UNS][Uns.bank]["n_neighbors"] = parameters.n_reference
     return bank
 
@@ -665,6 +775,7 @@ def _with_its_embedding_on_disk(bank: AnnData, panel: list[str], n_neighbors: in
             SPATIAL: np.array(bank.obsm[SPATIAL]),
             Obsm.transcriptome: csr_matrix(in_memory(bank.obsm[Obsm.transcriptome])),
         },
+        varm={name: np.asarray(part)[bank.var_names.get_indexer(panel)] for name, part in bank.varm.items()},
         uns={UNS: {**made, Uns.bank: {**made[Uns.bank], "n_neighbors": int(n_neighbors)}}},
     )
 

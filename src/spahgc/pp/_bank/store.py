@@ -22,6 +22,7 @@ from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Obsp, Uns
 from spahgc._spots.rows import DIGESTS, ZARR_FILE, StoredRows
 from spahgc._validate import error_of_path, user_path
 from spahgc.pp._bank.content import joined_obs
+from spahgc.pp._bank.coverage import arrays_of_genes, table_of_genes
 from spahgc.pp._bank.formats import FORMAT, BankVersion, current_version, write_manifest
 from spahgc.pp._search.exact import BANK_BLOCK
 
@@ -204,10 +205,16 @@ class Version:
 
         return csr_matrix(read_elem(self._group["X"]))
 
-    def finish(self, uns: Mapping[str, object], peers: csr_matrix | None) -> None:
-        """Write what is known of all spots together: their names, the records, the RS graph if there is one."""
-        for name, part in (("obs", joined_obs(self._obs)), ("var", self._var), ("uns", uns)):
+    def finish(self, uns: Mapping[str, object], peers: csr_matrix | None, known: np.ndarray | None = None) -> None:
+        """Write what is known of all spots together: their names, the records, the RS graph if there is one.
+
+        Which references measured each gene (genes x references) is written too, if they differ in that.
+        """
+        var = table_of_genes([str(name) for name in self._var.index], known)
+        for name, part in (("obs", joined_obs(self._obs)), ("var", var), ("uns", uns)):
             _write(self._group, name, part)
+        for name, array in arrays_of_genes(known).items():
+            _write(self._group, f"varm/{name}", array)
         _write(self._group, f"obsm/{SPATIAL}", np.concatenate(self._xy))
         if peers is not None:
             _write(self._group, f"obsp/{Obsp.reference_connectivities}", peers)

@@ -15,13 +15,14 @@ from anndata import AnnData
 
 from spahgc._files import digest
 from spahgc._keys import POOLED_PEARSON, SLIDE_SCORES, STRUCTURE_SCORES
+from spahgc._linear.node_features import check_can_mask
 from spahgc._parameters import Parameters, find_preset
 from spahgc._settings import launched, versions
 from spahgc._slides.measured import MeasuredSlide, measured_slides
 from spahgc._slides.split import placed_tables, shared_spots
 from spahgc.pp._bank.identity import overlap
 from spahgc.pp._bank.references import is_bank, slide_look
-from spahgc.pp._genes import common_genes
+from spahgc.pp._genes import UNION_GENES, check_shared, common_genes
 from spahgc.pp._register.slides import measured_picture
 from spahgc.tl._cross_validation.ceiling import slide_ceilings
 from spahgc.tl._cross_validation.checkpoint import (
@@ -168,7 +169,9 @@ def cross_validate(
         function is called.
     genes
         The panel. A list is the same in all folds; ``None`` selects one in each fold, from the references of that fold;
-        ``"all"`` takes in each fold every gene that is seen in at least 1 % of the spots of its references.
+        ``"all"`` takes in each fold every gene that is seen in at least 1 % of the spots of its references, ``"union"`` those
+        that would be selected of every reference that measured them, of which one is enough. A slide held out is scored on
+        the genes that it measured.
     embedding
         Key of the embedding in ``obsm``; ``None`` takes the only one there is.
     layer
@@ -245,7 +248,8 @@ def cross_validate(
     - `refs`: slides of the other groups by name, with the same and their measurement. ``X`` is ``log1p`` counts per 10,000
       over all genes of the slide, CSR, float32 (values of other units as they stand), ``layers["counts"]`` the counts,
       ``obs["spahgc_total_counts"]`` their totals. Spots without a count are left out. With `null`, X is permuted.
-    - `genes`: the panel, a list of names, all of them in every reference. `seed`: that of this call.
+    - `genes`: the panel, a list of names, all of them in every reference; with ``genes="union"`` each in one at least, whose
+      ``var_names`` say which. `seed`: that of this call.
 
     All of them are copies, so a function may write into them; images are read-only. An object with ``__call__`` is copied
     for every fold, and keeps what it learns for the other slides of the fold. What a function keeps in global variables
@@ -389,6 +393,7 @@ def _check_slides(
     sizes = {name: int(slide.measured.sum()) for name, slide in slides.items()}
     for label, spec in specs.items():
         parameters = find_preset(spec["preset"])
+        _check_union(spec, slides, splits)
         smallest = min(sizes, key=lambda name: sizes[name])
         needed = max(MIN_SPOTS, parameters.n_reference + 1)
         if sizes[smallest] < needed:
@@ -405,6 +410,18 @@ def _check_slides(
                 )
     for key in {spec["embedding"] for spec in specs.values()}:
         _check_shared_spots(slides, splits, key)
+
+
+def _check_union(spec: Mapping[str, Any], slides: Mapping[str, MeasuredSlide], splits: Sequence[Split]) -> None:
+    """Refuse references of different genes that cannot be learned from together, before any fold runs."""
+    if not (isinstance(spec["genes"], str) and spec["genes"] == UNION_GENES):
+        return
+    for split in splits:
+        references = {name: slides[name] for name in split.train}
+        if len({frozenset(slide.var_names) for slide in references.values()}) > 1:
+            check_shared(references)
+            if is_network(spec):
+                check_can_mask(find_preset(spec["preset"]))
 
 
 def _check_shared_spots(slides: Mapping[str, MeasuredSlide], splits: Sequence[Split], key: str) -> None:
