@@ -20,7 +20,7 @@ REACH = 2.0
 """Distance, in pitches of the areas, at which an area changes a point no more."""
 ROW_BLOCK, GENE_BLOCK = 4096, 128
 """Points that are smoothed, and genes that are corrected, at a time."""
-STEPS = 20
+STEPS = 50
 """Corrections, at most. Without values at their lower bound the first one is exact."""
 EXACT = 1e-6
 """Deviation of the means, in the units of the values, at which no further correction is made."""

@@ -26,6 +26,8 @@ SPOT_OF_PITCH = 0.55
 """Diameter of a spot over the distance of neighbours: 55 of 100 um in Visium; legacy arrays have 100 of 200 um."""
 FINEST_OF_SPOT = 0.6
 """Spacing of a target's points, in diameters of a spot, up to which they are finer than it: an area then holds two and more."""
+MOST_OF_PITCH = 1.05
+"""Diameter of a spot over the distance of neighbours, at most: bins lie side by side, and arrays are not exact."""
 LEAST_AREAS = 10
 """Areas that a target must hold: what the model sees is standardised over them."""
 
@@ -80,7 +82,7 @@ class Finer:
                 'into uns["spahgc"]["slide_mpp"], as spahgc.pp.embed(..., mpp=) does, or leave conserve= out.'
             )
         diameter, spacing_um = SPOT_OF_PITCH * pitch if conserve is True else float(conserve), spacing * spots.mpp
-        if diameter > pitch:
+        if diameter > MOST_OF_PITCH * pitch:
             raise ValueError(
                 f"conserve={diameter:g} is the diameter of the references' spots in microns, and they lie {pitch:.4g} um apart, so "
                 "that they would overlap. Pass a diameter of at most that, or True."
