@@ -133,7 +133,7 @@ class Finer:
         least = 0.0 if units == UNITS else -np.inf  # the logarithm of one more than a count
         wanted = np.maximum(of_areas, least)
         smooth = self.areas.smoothed(np.asarray(values, dtype=np.float32))
-        found = self.areas.conserved(smooth, wanted, least)
+        found = np.asarray(self.areas.conserved(smooth, wanted, least), dtype=np.float32)
         apart = np.asarray(self.areas.means @ found - wanted, dtype=np.float64)
         return found, apart
 
