@@ -7,6 +7,11 @@ the default context: at its own spots, and on grids of 100 and 50 um over the ti
 unless ``--all``), of which the predicted values are averaged over each spot's circle. Spots that hold no point of a grid are left
 out of all columns. Mean over the genes of the panel of Pearson's correlation with the measurement. Settings are those of the
 default; nothing was chosen by these numbers, but the cohort is one of those on which the default was found.
+
+    python benchmarks/fine.py --simulated
+
+Simulated slides, whose expression is known everywhere: three seeds, a slide predicted from three others (spots of 55 um, 100 um
+apart) at its spots and on a grid of 25 um, by line and kernel on the patch alone. See ``_fine_simulated.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 from _cohorts import add_arguments, command, log, made_with, markdown, prepare, read_cohorts
 from _fine_grids import DEFAULT, PLAIN, fine_grid, plain_columns_alone, pooled, predicted, score
+from _fine_simulated import on_simulated
 from _measured import PATIENT, panel_of
 from anndata import AnnData
 
@@ -34,6 +40,10 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="the grid of 50 um with the default context as well")
     parser.set_defaults(page=None)
     arguments = parser.parse_args()
+    if arguments.simulated:
+        sp.settings.progress = False
+        print(f"{markdown(on_simulated())}\n\npython benchmarks/fine.py --simulated\n\n{made_with()}")
+        return
     prepare(parser, arguments)
     sp.settings.progress = False
     (cohort,) = read_cohorts(arguments)

@@ -269,3 +269,49 @@ def test_clusters_of_measured_sections_are_told_better_than_by_the_most_frequent
     majority = np.bincount(codes).max() / len(codes)
     assert own["accuracy"] > majority + 0.1
     assert own["balanced_accuracy"] > 1 / len(record["labels"]) + 0.1
+
+
+def lying_on_each_other() -> list[AnnData]:
+    """Three sections of one block, with its image, whose embedding shows nothing: place alone tells their labels."""
+    base = sp.datasets.simulated(1, n_patients=1, n_spots=150, n_genes=20, n_domains=3, seed=5)[0]
+    (library,) = base.uns["spatial"]
+    sections = []
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        slide = base.copy()
+        slide.uns["spatial"] = {f"S{number}": base.uns["spatial"][library]}
+        slide.obs["slide"] = f"S{number}"
+        slide.obsm = {"spatial": base.obsm["spatial"], "X_blind": rng.normal(size=(150, 12)).astype(np.float32)}
+        slide.obs["score"] = np.asarray(base.obsm["truth_domains"])[:, 0]
+        sections.append(slide)
+    return sections
+
+
+def test_labels_and_values_arrive_by_place_where_sections_lie_on_each_other() -> None:
+    target, *refs = lying_on_each_other()
+    truth, score = target.obs["domain"].astype(str).to_numpy(), target.obs["score"].to_numpy()
+    blank = target.copy()
+    blank.obs = blank.obs[["slide", "patient"]].copy()
+    sp.tl.transfer(blank, refs, keys=["domain", "score"], embedding="X_blind", min_support=0)
+    record = blank.uns["spahgc"]["transfers"]["spahgc_domain"]
+    assert sum(record["weights"][name] for name in ("kernel_plus_place", "kernel_times_place")) > 0.5
+    assert all(record["place"]["used"])
+    assert (blank.obs["spahgc_domain"].astype(str) == truth).mean() > 0.75
+    assert record["held_out"]["accuracy"] > 0.75
+    assert np.corrcoef(blank.obs["spahgc_score"], score)[0, 1] > 0.8
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sp.tl.transfer(blank, refs, keys="domain", embedding="X_blind", min_support=0, place=False)
+    assert (blank.obs["spahgc_domain"].astype(str) == truth).mean() < 0.6  # the embedding tells nothing
+    assert "place" not in blank.uns["spahgc"]["transfers"]["spahgc_domain"]
+
+
+def test_place_is_not_used_where_nothing_can_prove_it() -> None:
+    target, ref, _ = lying_on_each_other()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sp.tl.transfer(target, ref, keys="domain", embedding="X_blind", key_added="one")
+    record = target.uns["spahgc"]["transfers"]["one_domain"]
+    assert set(record["weights"]) == {"line", "kernel", "edges"}
+    assert "place" not in record

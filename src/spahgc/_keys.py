@@ -299,6 +299,11 @@ class Uns:
     """In the record of a prediction: whether the neighbours of a spot count ``by`` ``"count"`` or ``"radius"`` and ``why``, their
     number in an array, ``n_around``, and in microns the spacing of the target's spots, ``spacing_um``, that of the references,
     ``references_um``, and the radius that so many fill there, ``radius_um``, as far as resolutions are known."""
+    conserve = "conserve"
+    """In the record of a prediction with ``conserve``: ``spacing_um`` of the target's points, ``diameter_um`` and ``pitch_um`` of the
+    areas of the size of a spot, how many they are, ``n_areas``, by how much means over them are off what was predicted of them,
+    ``mean_deviation`` and ``max_deviation`` in its units, the same ``..._in_spreads`` where there is a spread, and by how many
+    times the spread was ``widened`` in the mean."""
     experts = "experts"
     """In the record of a prediction: what it is averaged of, with the weights that references held out proved."""
     experts_proven = "experts_proven"

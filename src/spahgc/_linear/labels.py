@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spahgc._linear.kernel import fit_kernel_ridge
+from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
 from spahgc._spots.rows import blocks_of
 
 LINE, KERNEL, EDGES = "line", "kernel", "edges"
@@ -50,15 +51,24 @@ class LabelProof:
         To which the blended probabilities are raised.
     held_out
         Probabilities of the references, each from the others, spots x labels.
+    told
+        Numbers of these spots among the references: those of which every expert says something.
     """
 
     weights: dict[str, float]
     strength: float
     power: float
     held_out: Doubles
+    told: NDArray[np.intp]
 
 
-def prove_labels(x: np.ndarray, codes: NDArray[np.int64], n_labels: int, groups: np.ndarray) -> LabelProof:
+def prove_labels(
+    x: np.ndarray,
+    codes: NDArray[np.int64],
+    n_labels: int,
+    groups: np.ndarray,
+    more: Mapping[str, Doubles] | None = None,
+) -> LabelProof:
     """Let the experts say the labels of each group of references held out, and weigh them by the log loss.
 
     Parameters
@@ -71,6 +81,9 @@ def prove_labels(x: np.ndarray, codes: NDArray[np.int64], n_labels: int, groups:
         Labels that there are.
     groups
         Name of each spot's group: its slide, or its patient; two at least.
+    more
+        What further experts say of the references, each group from the others: probabilities, spots x labels, NaN where they say
+        nothing. Weights are then those that the other spots prove.
     """
     n = len(codes)
     lines = {strength: np.empty((n, n_labels)) for strength in STRENGTHS}
@@ -82,20 +95,41 @@ def prove_labels(x: np.ndarray, codes: NDArray[np.int64], n_labels: int, groups:
         for name, said in others.items():
             said[rows] = say_labels(name, *given, x[rows])
     strength = min(STRENGTHS, key=lambda each: log_loss(lines[each], codes))
-    blended: dict[str, Doubles] = {LINE: lines[strength], **others}
-    weights = _mixture_weights([blended[name][np.arange(n), codes] for name in LABEL_EXPERTS])
-    named = dict(zip(LABEL_EXPERTS, weights, strict=True))
-    mixed = _mixed(named, blended)
-    power = min(POWERS, key=lambda each: log_loss(raised(mixed, each), codes))
-    return LabelProof(named, strength, power, raised(mixed, power))
+    blended: dict[str, Doubles] = {LINE: lines[strength], **others, **(more or {})}
+    told = said_by_all(blended, n)
+    weights = _mixture_weights([part[told, codes[told]] for part in blended.values()])
+    named = dict(zip(blended, weights, strict=True))
+    mixed = _mixed(named, {name: part[told] for name, part in blended.items()})
+    power = min(POWERS, key=lambda each: log_loss(raised(mixed, each), codes[told]))
+    return LabelProof(named, strength, power, raised(mixed, power), told)
+
+
+def said_by_all(said: Mapping[str, Doubles], n: int) -> NDArray[np.intp]:
+    """Spots, by number, of which every expert says something; ``n`` spots in all."""
+    known = np.ones(n, dtype=bool)
+    for part in said.values():
+        known &= np.isfinite(part).all(axis=1)
+    return np.flatnonzero(known)
 
 
 def blend_labels(
-    proof: LabelProof, x: np.ndarray, codes: NDArray[np.int64], n_labels: int, groups: np.ndarray, seen: np.ndarray
+    proof: LabelProof,
+    x: np.ndarray,
+    codes: NDArray[np.int64],
+    n_labels: int,
+    groups: np.ndarray,
+    seen: np.ndarray,
+    more: Mapping[str, Doubles] | None = None,
 ) -> Doubles:
-    """Probabilities of the labels of other spots, by all references; parameters as in :func:`prove_labels`."""
+    """Probabilities of the labels of other spots, by all references.
+
+    Parameters as in :func:`prove_labels`; ``more`` is what further experts say of the spots in question.
+    """
+    given = more or {}
     said = {
-        name: say_labels(name, x, codes, n_labels, groups, seen, strength=proof.strength)
+        name: given[name]
+        if name in given
+        else say_labels(name, x, codes, n_labels, groups, seen, strength=proof.strength)
         for name, weight in proof.weights.items()
         if weight > 0
     }
@@ -137,8 +171,14 @@ def say_labels(
         said = np.clip(frequency + _kernel(x, one_hot - frequency, groups, seen), 0, None)
     else:
         raise ValueError(f'no expert of labels is called "{name}".')
+    return as_probabilities(said, codes, n_labels)
+
+
+def as_probabilities(said: Doubles, codes: NDArray[np.int64], n_labels: int) -> Doubles:
+    """What an expert says, not negative, as probabilities of which none is 0; by the labels of the references."""
+    frequency = np.eye(n_labels)[codes].mean(axis=0)
     sums = said.sum(axis=1, keepdims=True)
-    said = np.divide(said, sums, out=np.tile(frequency, (len(seen), 1)), where=sums > 0)
+    said = np.divide(said, sums, out=np.tile(frequency, (len(said), 1)), where=sums > 0)
     # Labels that a part of the references lacks are rare, not impossible.
     rare = (frequency + 1 / len(codes)) / (1 + n_labels / len(codes))
     return np.asarray((1 - FLOOR) * said + FLOOR * rare)
@@ -152,10 +192,12 @@ def say_values(name: str, x: np.ndarray, y: Doubles, groups: np.ndarray, seen: n
     return np.asarray(mean + _kernel(x, y - mean, groups, seen))
 
 
-def prove_values(x: np.ndarray, y: Doubles, groups: np.ndarray) -> tuple[dict[str, float], Doubles]:
-    """Weights of the experts of values by the squared error on references held out, and what they say of these.
+def prove_values(
+    x: np.ndarray, y: Doubles, groups: np.ndarray, more: Mapping[str, Doubles] | None = None
+) -> tuple[dict[str, float], Doubles, NDArray[np.intp]]:
+    """Weights of the experts of values by the squared error on references held out, what they say of these, and of which.
 
-    Every column counts alike, over its variance.
+    Every column counts alike, over its variance. ``more`` as in :func:`prove_labels`.
     """
     said = {name: np.empty_like(y) for name in VALUE_EXPERTS}
     for rows, known in _folds(groups):
@@ -163,12 +205,22 @@ def prove_values(x: np.ndarray, y: Doubles, groups: np.ndarray) -> tuple[dict[st
             values[rows] = say_values(name, x[known], y[known], groups[known], x[rows])
     size = y.std(axis=0)
     size[size == 0] = 1.0
+    if more:
+        said |= more
+        told = said_by_all(said, len(y))
+        mean = y.mean(axis=0)
+        proven = prove_weights(
+            {name: (part[told] - mean) / size for name, part in said.items()},
+            (y[told] - mean) / size,
+            shrinkage=PLACED_SHRINKAGE,
+        )
+        return proven, np.asarray(sum(proven[name] * part[told] for name, part in said.items())), told
     apart = (said[KERNEL] - said[EDGES]) / size
     off = (y - said[EDGES]) / size
     total = float((apart**2).sum())
     share = float(np.clip((apart * off).sum() / total, 0, 1)) if total > 0 else 0.5
     weights = {KERNEL: share, EDGES: 1 - share}
-    return weights, np.asarray(sum(weights[name] * said[name] for name in VALUE_EXPERTS))
+    return weights, np.asarray(sum(weights[name] * said[name] for name in VALUE_EXPERTS)), np.arange(len(y))
 
 
 def mean_of_similar(seen: np.ndarray, x: np.ndarray, y: Doubles) -> Doubles:

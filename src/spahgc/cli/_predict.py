@@ -52,6 +52,13 @@ def predict(
     n_references: Annotated[
         int | None, typer.Option(help="Take only so many references, those that look most like the target.")
     ] = None,
+    conserve: Annotated[
+        bool,
+        typer.Option(
+            "--conserve",
+            help="Of a target finer than its references: means over areas as large as their spots stay what is predicted of these.",
+        ),
+    ] = False,
     table_key: TableKey = None,
     group: Group = None,
     trust: Trust = True,
@@ -78,6 +85,7 @@ def predict(
       spahgc predict --target T.h5ad --reference "refs/*.h5ad" -o OUT.h5ad
       spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad
       spahgc predict --target T.h5ad --model breast-model --output OUT.h5ad --panel-only
+      spahgc predict --target grid-of-25-um.h5ad --model breast-model --conserve --intervals 0.9 --output OUT.h5ad
       spahgc predict --target T.h5ad --measured was_measured --reference A.h5ad --output OUT.h5ad
     """
     if target.exists():
@@ -122,6 +130,7 @@ def predict(
             trust=trust,
             intervals=intervals,
             n_references=n_references,
+            conserve=conserve,
             preset=preset,
             key_added=key_added,
             seed=seed,

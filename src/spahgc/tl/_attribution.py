@@ -194,6 +194,11 @@ def contributions_of(
     record = network_record(adata, key)
     if not isinstance(model, SpaHGC):
         raise TypeError(f"model= must be a SpaHGC, found {type(model).__name__}. Load one with SpaHGC.load(folder).")
+    if Uns.conserve in record:
+        raise ValueError(
+            f'the prediction "{key}" was made with conserve=: its values were brought to means over areas, and are no sum over reference '
+            f"spots. {PREDICT}without conserve=, under another key, and pass that."
+        )
     other = f'model= did not make the prediction "{key}"'
     remedy = "Pass the model that did, or predict again with spahgc.tl.predict(adata, model=model)."
     if list(record.get(Uns.bank_spots, model.bank.obs_names)) != list(model.bank.obs_names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,14 @@ from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._case import target_case
 from spahgc.tl._drift import look_of_target
+from spahgc.tl._finer import (
+    check_conserve,
+    conserve_record,
+    conserved_baseline,
+    conserved_prediction,
+    finer_target,
+    widen_spread,
+)
 from spahgc.tl._prediction import write_attention, write_measured, write_prediction, write_trust
 from spahgc.tl._trust_record import trust_record
 
@@ -78,6 +87,7 @@ def predict(
     measured: str | None = None,
     place: bool | str = "auto",
     n_references: int | None = None,
+    conserve: bool | float = False,
     trust: bool = True,
     intervals: float | None = None,
     group: str | None = None,
@@ -146,6 +156,11 @@ def predict(
     n_references
         Take only so many of ``refs``, those that look most like the target (:func:`spahgc.pp.choose_references`); ``None`` takes
         all. No count has a part in the choice.
+    conserve
+        Of a target that is finer than its references, such as a grid of 25 um beside spots of 55 um: bring the values to means
+        over areas of the size of a spot that are those predicted of such areas, and widen spread and intervals for the step down
+        in scale (``docs/concepts/finer``). ``True`` takes 0.55 of the references' pitch for the diameter of a spot, a number is that
+        diameter in microns.
     trust
         Say how far the prediction can be believed, and for whom. ``False`` leaves it out, which saves time where references of
         several patients are to be held out once more.
@@ -200,6 +215,9 @@ def predict(
       reference, which is the target's own or ``"target"``;
     - ``obs["spahgc_total_counts"]`` where ``X`` holds counts: the spots' totals over all genes, by which
       :func:`spahgc.tl.evaluate` scales them also after genes were taken away. They have no part in the prediction;
+    - with ``conserve``: ``uns["spahgc"]["predictions"]["spahgc"]["conserve"]``, sizes in microns, and how far means over areas are
+      off what was predicted of them, in its units and in spreads; ``obs["spahgc_support"]`` is then the lesser of a point's own and
+      that of the areas around it;
     - ``obsm["spatial"]`` where the table of a SpatialData has none: centres of the shapes that it annotates, in pixels
       of the image, or in the coordinates of the shapes where there is no image.
 
@@ -217,7 +235,8 @@ def predict(
         If an embedding, positions, genes or the column of measured spots are missing.
     ValueError
         If target and references do not fit together, if the target is among the references, if there are none, if
-        the layers together would take more than ``spahgc.settings.max_dense_gb``, or if ``measured`` names all spots, fewer
+        the layers together would take more than ``spahgc.settings.max_dense_gb``, if ``conserve`` is given and the target is not
+        finer than the references or a resolution is not known, or if ``measured`` names all spots, fewer
         than 20 with counts, or counts that are NaN.
 
     See Also
@@ -274,6 +293,7 @@ def predict(
     2
     """
     _check_arguments(refs, model, method, key_added, measured, place)
+    check_conserve(conserve, measured)
     _check_intervals(intervals, trust, method, None if model is not None else find_preset(preset))
     _check_choice(refs, n_references)
     if model is not None and not (genes is None and embedding is None and layer is None and units is None):
@@ -303,12 +323,14 @@ def predict(
         check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
         if place is True:
             _check_place(spots, model.bank, model.parameters, method)
+        finer = finer_target(spots, model.bank, conserve, told=trust and model.trust is not None)
     else:
         spots, bank, part = _spots_and_bank(
             grouped, rows, refs, measured, genes, embedding, layer, units, parameters, method, trust, intervals
         )
         if place is True:
             _check_place(spots, bank, parameters, method)
+        finer = finer_target(spots, bank, conserve, told=trust and method == NETWORK and parameters.line)
         if method == NETWORK:
             with timed(f'the training on "{resolve_device(device)}", {bank.n_obs} spots x {bank.n_vars} genes,'):
                 model = fit_bank(bank, preset=preset, seed=seed, device=resolve_device(device), trust=trust)
@@ -322,7 +344,10 @@ def predict(
         spots = replace(spots, picture=None, registration=None, own_reference=None)
     target = target.copy() if copy else target
     if model is not None:
-        prediction = in_place(predict_spots(model, spots, device=device, support=trust), rows)
+        prediction, conserved = predict_spots(model, spots, device=device, support=trust), None
+        if finer is not None:
+            prediction, conserved = conserved_prediction(model, spots, prediction, finer, device, support=trust)
+        prediction = in_place(prediction, rows)
         prediction = prediction if part is None else _outside(prediction, part)
         record = model.record(new_patient=is_new_patient(spots, model.bank)) | {
             "method": method,
@@ -333,6 +358,7 @@ def predict(
             **choice,
             Uns.pieces: describe_pieces(spots.xy),
             Uns.surroundings: model.surroundings(spots),
+            **conserve_record(conserved),
         }
         write_prediction(
             target, prediction.expression, model.genes, key_added, record, n_references_of_genes(model.bank)
@@ -343,11 +369,17 @@ def predict(
                 target, model.bank, placed=bool(prediction.place.get("known")), measured=part is not None, group=group
             )
             write_trust(target, model, key_added, prediction, case, intervals)
+            if conserved is not None:
+                widen_spread(target, model, key_added, conserved, case)
     else:
-        predicted = rows.in_place(predict_baseline(spots, bank, method, int(seed)))
+        predicted, conserved = predict_baseline(spots, bank, method, int(seed)), None
+        if finer is not None:
+            say_of = partial(predict_baseline, bank=bank, method=method, seed=int(seed))
+            predicted, conserved = conserved_baseline(say_of, spots, predicted, finer, bank_record(bank)["units"])
+        predicted = rows.in_place(predicted)
         predicted = predicted if part is None else part.outside(predicted)
         record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
-        record |= drift | choice | surroundings_of_baseline(spots, bank, method)
+        record |= drift | choice | surroundings_of_baseline(spots, bank, method) | conserve_record(conserved)
         write_prediction(target, predicted, list(bank.var_names), key_added, record, n_references_of_genes(bank))
     if part is not None:
         write_measured(target, part, key_added)

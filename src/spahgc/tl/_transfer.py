@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from spahgc._keys import UNKNOWN, UNS, Obs, Uns
 from spahgc._linear.kernel import even_rows
 from spahgc._linear.labels import (
     VALUE_EXPERTS,
+    as_probabilities,
     blend_labels,
     label_scores,
     prove_labels,
@@ -46,6 +48,9 @@ from spahgc._validate import (
 )
 from spahgc.encoders._layout import context_blocks
 from spahgc.pp._bank.references import check_target_apart, target_look, target_spots
+from spahgc.pp._register.picture import Picture
+from spahgc.pp._register.slides import stored_picture
+from spahgc.tl._placed_labels import Placing
 from spahgc.tl._trust_record import LOW_SUPPORT
 
 if TYPE_CHECKING:
@@ -71,6 +76,8 @@ class References:
     blocks: tuple[tuple[int, int], ...]
     patients: Mapping[str, str]
     """Patient of each slide, or its own name where none is named."""
+    pictures: Mapping[str, Picture]
+    """Of the slides that store an image, by name: by them sections are laid over each other."""
 
     @property
     def groups(self) -> np.ndarray:
@@ -87,6 +94,7 @@ def transfer(
     embedding: str | None = None,
     key_added: str = "spahgc",
     min_support: float = LOW_SUPPORT,
+    place: bool = True,
     table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | SpatialData | None:
@@ -94,9 +102,11 @@ def transfer(
 
     Labels (cell types, an annotation of a pathologist, clusters) and values (scores, proportions of a deconvolution) travel by
     what spots and their surroundings look like, over the same standardised image axes as :func:`predict` sees. Three experts
-    say each label: a line (logistic regression), a kernel, and the most similar reference spots; each reference, or patient
-    where two are named, is held out in turn, and the weights that make its labels most likely are taken. Nothing of the
-    target beside its embedding and positions has a part in it.
+    say each label: a line (logistic regression), a kernel, and the most similar reference spots (edges); each reference, or patient
+    where two are named, is held out in turn, and the weights that make its labels most likely are taken. Where references lie on the
+    target and on each other, as the images that slides store or :func:`spahgc.pp.register` tell, the two kernels of look and place of
+    :func:`predict` are experts as well. Each reference section is then held out by itself, and those that another one lies on prove
+    the weights. Nothing of the target beside its embedding, image and positions has a part in it.
 
     Parameters
     ----------
@@ -113,6 +123,8 @@ def transfer(
         What the names of results begin with.
     min_support
         Support below which a label is ``"unknown"``, 0 to 1; 0 labels every spot.
+    place
+        Let references that lie on the target tell labels by place as well. ``False`` leaves it out.
     table_key
         Key of the table of a SpatialData; ``None`` takes the only one.
     copy
@@ -126,7 +138,7 @@ def transfer(
     - values: the same keys of ``obs`` or of ``obsm`` as in the references, with that beginning, float32;
     - ``obs["spahgc_<key>_support"]``: how well the references cover what the spot looks like, 0 to 1;
     - ``uns["spahgc"]["transfers"]["spahgc_<key>"]``: ``kind``, ``labels`` (the columns), ``references``, ``n_reference_spots``,
-      ``weights``, and ``held_out``: of labels ``accuracy``, ``balanced_accuracy``, ``log_loss`` and ``calibration_error`` on
+      ``weights``, ``place`` (quality of each registered pair, and whether it is ``used``; not where none is), and ``held_out``: of labels ``accuracy``, ``balanced_accuracy``, ``log_loss`` and ``calibration_error`` on
       references held out, and the same of the most frequent label (``majority_...``); of values the mean ``pearson``.
 
     Rows of spots off the tissue are NaN.
@@ -177,7 +189,8 @@ def transfer(
         axes, x = ImageAxes.fit(around, known.blocks, n_axes=preset.n_axes, n_around=preset.n_around)
         seen = axes.transform(spots)
         support = Support.fit(known.spots, known.blocks)(spots.z, known.spots.z)
-        said = {name: _transferred(value, x, known, seen) for name, value in read.items()}
+        placing = Placing.of(spots, known.pictures, known.patients, list(known.tables)) if place else None
+        said = {name: _transferred(value, x, known, seen, placing) for name, value in read.items()}
     target = target.copy() if copy else target
     for name, (values, record) in said.items():
         if "labels" in record:
@@ -228,7 +241,7 @@ def _references(slides: Mapping[str, AnnData], key: str, wanted: Sequence[str]) 
             )
     first = next(iter(slides))
     record = encoder_records(slides[first]).get(key, {})
-    parts, tables, patients = [], {}, {}
+    parts, tables, patients, pictures = [], {}, {}, {}
     for name, slide in slides.items():
         label = f'reference "{name}"'
         check_same_encoder(encoder_records(slide).get(key, {}), record, key, label, f'reference "{first}"')
@@ -236,6 +249,9 @@ def _references(slides: Mapping[str, AnnData], key: str, wanted: Sequence[str]) 
         table = slide if on_tissue is None else slide[on_tissue]
         parts.append((np.asarray(in_float(embedding_matrix(table, key, label))), check_coordinates(table, label), name))
         tables[name] = table
+        picture = stored_picture(table, parts[-1][1], label)
+        if picture is not None:
+            pictures[name] = picture
         own = patients_of(slide)
         patients[name] = next(iter(own)) if len(own) == 1 else f"slide {name}"
     widths = {part[0].shape[1] for part in parts}
@@ -248,7 +264,7 @@ def _references(slides: Mapping[str, AnnData], key: str, wanted: Sequence[str]) 
     slide_of = np.repeat([part[2] for part in parts], [len(part[1]) for part in parts])
     nothing = np.empty((len(xy), 0), dtype=np.float32)
     blocks = tuple((block.start, block.stop) for block in context_blocks(record, z.shape[1]))
-    return References(Spots(z, xy, slide_of, nothing, csr_matrix(nothing)), tables, blocks, patients)
+    return References(Spots(z, xy, slide_of, nothing, csr_matrix(nothing)), tables, blocks, patients, pictures)
 
 
 def _in_microns(known: References, target: Spots) -> tuple[Spots, Spots]:
@@ -369,7 +385,7 @@ def _named_patients(known: References) -> int:
 
 
 def _transferred(
-    value: Value, x: np.ndarray, known: References, seen: np.ndarray
+    value: Value, x: np.ndarray, known: References, seen: np.ndarray, placing: Placing | None
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Probabilities or values of the target's spots, and what is recorded."""
     given = value.codes >= 0 if value.codes is not None else ~np.isnan(np.asarray(value.values)).any(axis=1)
@@ -382,10 +398,16 @@ def _transferred(
         part = Spots.without_expression(x[rows], known.spots.xy[rows], "one")
         groups = slide_or_half(part)
     record: dict[str, Any] = {"references": list(known.tables), "n_reference_spots": len(rows)}
+    spots = known.spots.part(rows)
     if value.codes is None:
         y = np.asarray(value.values)[rows]
-        weights, held_out = prove_values(x[rows], y, groups)
-        said = np.asarray(sum(weights[name] * say_values(name, x[rows], y, groups, seen) for name in VALUE_EXPERTS))
+        placed = None if placing is None else placing.answers(x[rows], y, spots, seen, np.asarray)
+        by_place, proof_by_place = placed or ({}, {})
+        if placing is not None and placed is not None:
+            groups, record = spots.slide, record | {"place": placing.on_target.record()}
+        weights, held_out, told = prove_values(x[rows], y, groups, proof_by_place)
+        answers = by_place | {name: say_values(name, x[rows], y, groups, seen) for name in VALUE_EXPERTS}
+        said, y = np.asarray(sum(weights[name] * part for name, part in answers.items())), y[told]
         if value.are_shares:
             said = np.clip(said, 0, None)
             said /= np.maximum(said.sum(axis=1, keepdims=True), np.finfo(float).tiny)
@@ -393,11 +415,17 @@ def _transferred(
         held = {"pearson": float(np.mean(pearson)) if pearson else float("nan")}
         return said, record | {"kind": "shares" if value.are_shares else "values", "weights": weights, "held_out": held}
     codes, n = value.codes[rows], len(value.labels)
-    proof = prove_labels(x[rows], codes, n, groups)
-    scores = label_scores(proof.held_out, codes)
-    frequency = np.bincount(codes, minlength=n) / len(codes)
-    majority = label_scores(np.tile(frequency, (len(codes), 1)), codes)
-    said = blend_labels(proof, x[rows], codes, n, groups, seen)
+    one_hot = np.eye(n)[codes]
+    finish = partial(_label_answers, codes=codes, n_labels=n)
+    placed = None if placing is None else placing.answers(x[rows], one_hot, spots, seen, finish)
+    by_place, proof_by_place = placed or ({}, {})
+    if placing is not None and placed is not None:
+        groups, record = spots.slide, record | {"place": placing.on_target.record()}
+    proof = prove_labels(x[rows], codes, n, groups, proof_by_place)
+    scores = label_scores(proof.held_out, codes[proof.told])
+    frequency = one_hot.mean(axis=0)
+    majority = label_scores(np.tile(frequency, (len(proof.told), 1)), codes[proof.told])
+    said = blend_labels(proof, x[rows], codes, n, groups, seen, by_place)
     return said, record | {
         "kind": "labels",
         "labels": list(value.labels),
@@ -405,6 +433,11 @@ def _transferred(
         "power": proof.power,
         "held_out": scores | {f"majority_{name}": score for name, score in majority.items()},
     }
+
+
+def _label_answers(said: NDArray[np.float64], codes: NDArray[np.int64], n_labels: int) -> NDArray[np.float64]:
+    """Probabilities of what an expert of place says."""
+    return as_probabilities(np.clip(said, 0, None), codes, n_labels)
 
 
 def _warn_of_chance(key: str, record: Mapping[str, Any]) -> None:

@@ -132,6 +132,7 @@ def reading_notes(content: Content, record: Record) -> list[str]:
         notes.append("Spots that stay blank under \u201cMeasured\u201d have no counts.")
     if content.spread is not None:
         notes.append(f"Spread is the standard deviation of what a predicted value may be off by, in {content.units}.")
+    notes += finer_notes(record)
     if content.support is not None:
         notes.append(
             "Support says how well the references cover what a spot looks like: near 0 it looks like nothing on them."
@@ -150,6 +151,30 @@ def reading_notes(content: Content, record: Record) -> list[str]:
     return notes
 
 
+def finer_notes(record: Record) -> list[str]:
+    """What values at points finer than the references' spots can and cannot show; nothing of other predictions."""
+    conserve = record.get(Uns.conserve)
+    if not conserve:
+        return []
+    spacing, diameter = (f"{float(conserve[name]):.3g}" for name in ("spacing_um", "diameter_um"))
+    return [
+        f"Points lie {spacing} um apart, and the references measured spots of {diameter} um. Values show where within such a spot the image "
+        "lets expect more or less; their mean over it is what is predicted of the spot. They do not show single cells: nothing finer "
+        "than a spot was measured, so nothing proves a difference within one. Correlations that references let expect hold for spots."
+    ]
+
+
+def _finer(conserve: Record) -> str:
+    """Sizes, and by how much means over areas are off."""
+    said = (
+        f"points {float(conserve['spacing_um']):.3g} um apart; means over {int(conserve['n_areas']):,} areas of "
+        f"{float(conserve['diameter_um']):.3g} um are what is predicted of them"
+    )
+    if "max_deviation_in_spreads" not in conserve:
+        return said
+    return f"{said}, to {float(conserve['max_deviation_in_spreads']):.1g} spreads; spread widened {float(conserve['widened']):.3g} times"
+
+
 def _prediction(content: Content, record: Record) -> list[list[str]]:
     rows = [["Slide", content.slide], ["Key", content.key], *_named(record, PREDICTION), ["Units", content.units]]
     references = _names(record.get("references", []))
@@ -157,6 +182,9 @@ def _prediction(content: Content, record: Record) -> list[list[str]]:
         rows.append([f"References ({len(references)})", _listed(references)])
     if record.get(Uns.measured):
         rows.append(["Measured part", measured_sentence(record)])
+    conserve = record.get(Uns.conserve)
+    if conserve:
+        rows.append(["Finer than the references", _finer(conserve)])
     pieces = record.get(Uns.pieces)
     if pieces and int(pieces["n_pieces"]) > 1:
         alone = _counted(int(pieces["n_isolated"]), "spot")
