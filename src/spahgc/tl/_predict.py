@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ from spahgc.tl._baselines.columns import seen_columns
 from spahgc.tl._case import target_case
 from spahgc.tl._drift import look_of_target
 from spahgc.tl._finer import (
+    Finer,
     check_conserve,
     conserve_record,
     conserved_baseline,
@@ -315,12 +316,7 @@ def predict(
     refs, choice = _chosen(target, refs, n_references, embedding)
     rows, part = TissueRows.of(target, "the target"), None
     if model is not None:
-        spots = target_spots(rows.only(target), model.embedding)
-        _check_told(model, intervals)
-        _check_room(target, model.genes, n_layers=_n_layers(trust and model.trust is not None, intervals))
-        shown = rows.only(target)
-        record = encoder_records(target).get(model.embedding, {})
-        check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
+        spots = _spots_of_model(target, rows, model, trust, intervals)
         if place is True:
             _check_place(spots, model.bank, model.parameters, method)
         finer = finer_target(spots, model.bank, conserve, told=trust and model.trust is not None)
@@ -343,50 +339,79 @@ def predict(
     if place is False:
         spots = replace(spots, picture=None, registration=None, own_reference=None)
     target = target.copy() if copy else target
+    asked = _Asked(method, key_added, int(seed), device, trust, intervals, group, rows, part, finer, drift | choice)
     if model is not None:
-        prediction, conserved = predict_spots(model, spots, device=device, support=trust), None
-        if finer is not None:
-            prediction, conserved = conserved_prediction(model, spots, prediction, finer, device, support=trust)
-        prediction = in_place(prediction, rows)
-        prediction = prediction if part is None else _outside(prediction, part)
-        record = model.record(new_patient=is_new_patient(spots, model.bank)) | {
-            "method": method,
-            "device": resolve_device(device),
-            Uns.cs_search: prediction.search,
-            **({Uns.place: prediction.place} if prediction.place else {}),
-            **drift,
-            **choice,
-            Uns.pieces: describe_pieces(spots.xy),
-            Uns.surroundings: model.surroundings(spots),
-            **conserve_record(conserved),
-        }
-        write_prediction(
-            target, prediction.expression, model.genes, key_added, record, n_references_of_genes(model.bank)
-        )
-        write_attention(target, model, prediction.cross, key_added, prediction.attention)
-        if trust:
-            case = target_case(
-                target, model.bank, placed=bool(prediction.place.get("known")), measured=part is not None, group=group
-            )
-            write_trust(target, model, key_added, prediction, case, intervals)
-            if conserved is not None:
-                widen_spread(target, model, key_added, conserved, case)
+        _write_of_model(target, model, spots, asked)
     else:
-        predicted, conserved = predict_baseline(spots, bank, method, int(seed)), None
-        if finer is not None:
-            say_of = partial(predict_baseline, bank=bank, method=method, seed=int(seed))
-            predicted, conserved = conserved_baseline(say_of, spots, predicted, finer, bank_record(bank)["units"])
-        predicted = rows.in_place(predicted)
-        predicted = predicted if part is None else part.outside(predicted)
-        record = bank_record(bank) | {"method": method, "seed": int(seed), "versions": versions()}
-        record |= drift | choice | surroundings_of_baseline(spots, bank, method) | conserve_record(conserved)
-        write_prediction(target, predicted, list(bank.var_names), key_added, record, n_references_of_genes(bank))
+        _write_of_baseline(target, bank, spots, asked)
     if part is not None:
         write_measured(target, part, key_added)
     remember_library_sizes(target)
     say(trust_record(target, key_added).lines())
     hint_written(target, key_added)
     return with_table(data, target, table_key) if copy else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a call asked for, and what is known of its target before anything is predicted."""
+
+    method: str
+    key_added: str
+    seed: int
+    device: str | None
+    trust: bool
+    intervals: float | None
+    group: str | None
+    rows: TissueRows
+    part: MeasuredPart | None
+    finer: Finer | None
+    about: Mapping[str, Any]
+    """Entries of the record: how the target differs in look from its references, and how they were chosen."""
+
+
+def _write_of_model(target: AnnData, model: SpaHGC, spots: Spots, asked: _Asked) -> None:
+    """Predict the spots by a model, and write it and how far it can be believed into the target."""
+    device, finer, part = asked.device, asked.finer, asked.part
+    prediction, conserved = predict_spots(model, spots, device=device, support=asked.trust), None
+    if finer is not None:
+        prediction, conserved = conserved_prediction(model, spots, prediction, finer, device, support=asked.trust)
+    prediction = in_place(prediction, asked.rows)
+    prediction = prediction if part is None else _outside(prediction, part)
+    record = model.record(new_patient=is_new_patient(spots, model.bank)) | {
+        "method": asked.method,
+        "device": resolve_device(device),
+        Uns.cs_search: prediction.search,
+        **({Uns.place: prediction.place} if prediction.place else {}),
+        **asked.about,
+        Uns.pieces: describe_pieces(spots.xy),
+        Uns.surroundings: model.surroundings(spots),
+        **conserve_record(conserved),
+    }
+    resting = n_references_of_genes(model.bank)
+    write_prediction(target, prediction.expression, model.genes, asked.key_added, record, resting)
+    write_attention(target, model, prediction.cross, asked.key_added, prediction.attention)
+    if not asked.trust:
+        return
+    placed = bool(prediction.place.get("known"))
+    case = target_case(target, model.bank, placed=placed, measured=part is not None, group=asked.group)
+    write_trust(target, model, asked.key_added, prediction, case, asked.intervals)
+    if conserved is not None:
+        widen_spread(target, model, asked.key_added, conserved, case)
+
+
+def _write_of_baseline(target: AnnData, bank: AnnData, spots: Spots, asked: _Asked) -> None:
+    """Predict the spots by a baseline, and write it into the target."""
+    say_of = partial(predict_baseline, bank=bank, method=asked.method, seed=asked.seed)
+    predicted, conserved = say_of(spots), None
+    if asked.finer is not None:
+        units = bank_record(bank)["units"]
+        predicted, conserved = conserved_baseline(say_of, spots, predicted, asked.finer, units)
+    predicted = asked.rows.in_place(predicted)
+    predicted = predicted if asked.part is None else asked.part.outside(predicted)
+    record = bank_record(bank) | {"method": asked.method, "seed": asked.seed, "versions": versions()}
+    record |= {**asked.about, **surroundings_of_baseline(spots, bank, asked.method), **conserve_record(conserved)}
+    write_prediction(target, predicted, list(bank.var_names), asked.key_added, record, n_references_of_genes(bank))
 
 
 def _check_arguments(
@@ -508,6 +533,17 @@ def _outside(prediction: Prediction, part: MeasuredPart) -> Prediction:
         attention=part.outside(prediction.attention),
         support=part.outside(prediction.support),
     )
+
+
+def _spots_of_model(target: AnnData, rows: TissueRows, model: SpaHGC, trust: bool, intervals: float | None) -> Spots:
+    """The target's spots for a model, once everything that can be wrong was looked at."""
+    shown = rows.only(target)
+    spots = target_spots(shown, model.embedding)
+    _check_told(model, intervals)
+    _check_room(target, model.genes, n_layers=_n_layers(trust and model.trust is not None, intervals))
+    record = encoder_records(target).get(model.embedding, {})
+    check_target(spots, record, model.bank, padded_spots(shown), padded_around(shown))
+    return spots
 
 
 def _spots_and_bank(
