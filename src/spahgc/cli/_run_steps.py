@@ -109,14 +109,14 @@ def run_steps(slide: Path, references: list[Path], output: Path, options: RunOpt
 def _sources(slide: Path, references: list[Path]) -> tuple[str, dict[str, Path]]:
     """Name of the target, and all slides by name, the target first."""
     if not slide.exists():
-        raise FileNotFoundError(f"{slide}: there is no such file.")
+        raise FileNotFoundError(f"{slide}: there is no such file. Check the path.")
     found = expand(references, "--reference", but=slide)
     if not found:
         raise ValueError("no reference was given. Pass --reference with measured slides.")
     paths = {_name(slide): slide}
     for path in found:
         if not path.exists():
-            raise FileNotFoundError(f"--reference {path}: there is no such file.")
+            raise FileNotFoundError(f"--reference {path}: there is no such file. Check the path.")
         if _name(path) in paths:
             raise ValueError(
                 f'two slides are called "{_name(path)}": {paths[_name(path)]} and {path}. Rename one of them.'

@@ -13,7 +13,7 @@ import numpy as np
 
 from spahgc._files import folder_written_whole
 from spahgc._validate import user_path
-from spahgc.io._exports.content import Content, disarmed, distinct, new_folder, printable, read_content
+from spahgc.io._exports.content import Content, disarmed, distinct, new_folder, read_content
 from spahgc.io._exports.picture import small_picture
 from spahgc.io._files import existing_file
 
@@ -136,7 +136,7 @@ def _layer(
 
 def _shown(name: str) -> str:
     """A name as a page may show it."""
-    return printable(name).translate(str.maketrans(dict(NO_MARKUP)))
+    return distinct([name], forbidden=NO_MARKUP)[0]
 
 
 def _write_table(content: Content, columns: list[str], names: list[str], path: Path) -> None:
