@@ -21,7 +21,7 @@ PYTHON = re.compile(
     r"(?<![\w/\-])[a-z]\w*=(?=[\s\w\"'.,;)]|$)|(?<!the Python function )\b(?:spahgc|sp)\.(?:pp|tl|io|pl)\.|\[\"|\bNone\b|Traceback"
 )
 """What only somebody who writes Python understands."""
-READING = re.compile(r"(?:Reading|Predicting) .* \.\.\.")
+READING = re.compile(r"(?:Reading|Predicting) .* \.\.\.|\[1/5\] read .*")
 """What a command says before it loads anything."""
 ADVICE = re.compile(r"\b(?:Pass|Run|Check|Choose|Give|Write|Leave|See|Make|Copy|pass|Embed)\b")
 

@@ -70,7 +70,8 @@ def read_slide(path: Path, option: str) -> Slide:
     return read_h5ad(path, option, "Write it with adata.write_h5ad.")
 
 
-def _read_store(path: Path, option: str) -> Slide:
+def check_store(path: Path, option: str) -> str:
+    """Whose slide a folder is; refuses one that holds none, with what can be done."""
     kind = _kind(path)
     if kind is None and reader_of(path) is not None:
         raise ValueError(
@@ -82,6 +83,11 @@ def _read_store(path: Path, option: str) -> Slide:
         raise ValueError(
             f"{option} {path} is a folder, and no slide that adata.write_zarr or sdata.write wrote. Pass a .h5ad or .zarr."
         )
+    return kind
+
+
+def _read_store(path: Path, option: str) -> Slide:
+    kind = check_store(path, option)
     if kind == "AnnData":
         return read_zarr(path, option, "Write it again with adata.write_zarr.")
     try:
