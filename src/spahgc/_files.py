@@ -122,7 +122,12 @@ def write_hdf5(adata: AnnData, path: Path) -> None:
 
 
 def _write_compact(write: Any, store: Any, key: str, element: Any, *, dataset_kwargs: Any, iospec: Any) -> None:
-    """Write an element of an AnnData, compressed where it is a dense layer."""
+    """Write an element of an AnnData, compressed where it is a dense layer.
+
+    A `raw` that is not there is not written, by which releases of anndata before 0.12, and what is built on them, stumble.
+    """
+    if key.strip("/") == "raw" and element is None:
+        return
     if key.strip("/").startswith("layers/") and isinstance(element, np.ndarray):
         dataset_kwargs = {**dataset_kwargs, "compression": COMPRESSION, "compression_opts": EFFORT}
     write(store, key, element, dataset_kwargs=dataset_kwargs)

@@ -111,7 +111,7 @@ def find_embedding(adata: AnnData, embedding: str | None, label: str) -> str:
         if embedding not in adata.obsm:
             raise KeyError(
                 f'obsm["{embedding}"] not found in {label}, obsm has {quoted(adata.obsm)}. '
-                f"Run spahgc.pp.embed(adata, encoder=...) first, or pass embedding= with a key that is there."
+                f"Run spahgc.pp.embed(adata) first, or pass embedding= with a key that is there."
             )
         whole = _embedding_of_context(adata, embedding)
         if whole is not None:

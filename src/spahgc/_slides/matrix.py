@@ -31,7 +31,9 @@ def raw_matrix(adata: AnnData, layer: str | None, label: str) -> csr_matrix:
     """Values of ``X`` or of a layer as they are, CSR float64, spots x genes; refuses missing and non-finite ones."""
     if layer is not None and layer not in adata.layers:
         found = ", ".join(f'"{name}"' for name in adata.layers) or "none"
-        raise KeyError(f'layer "{layer}" not found in {label}, layers are: {found}.')
+        raise KeyError(
+            f'layer "{layer}" not found in {label}, layers are: {found}. Pass layer= with one of them, or leave it out for X.'
+        )
     values: Any = adata.X if layer is None else adata.layers[layer]
     if values is None:
         raise ValueError(f"{label} has no X. Pass layer= with the layer that holds its counts.")

@@ -137,7 +137,7 @@ def _named(target: AnnData, column: str) -> np.ndarray:
         )
     if column not in target.obs:
         raise KeyError(
-            f'obs["{column}"] not found in the target, obs has {quoted(target.obs)}. measured= names a boolean column, True '
+            f'obs["{column}"] not found in the target, obs has {quoted(target.obs)}. Pass measured= with a boolean column, True '
             "where a spot was measured."
         )
     values = target.obs[column]

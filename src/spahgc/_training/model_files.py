@@ -314,7 +314,9 @@ def _read_folder(folder: Path) -> tuple[Tensors, AnnData, Description]:
     with reading(folder, LABEL, REMEDY):
         missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f'"{folder}" is no saved model: {quoted(missing)} not found there.')
+        raise FileNotFoundError(
+            f'"{folder}" is no saved model: {quoted(missing)} not found there. Pass the folder that model.save wrote.'
+        )
     description = _description_as_written(folder)
     with reading(folder, LABEL, REMEDY):
         found = checksums(folder)

@@ -30,7 +30,7 @@ def _take_defaults(ctx: typer.Context, value: Path | None) -> Path | None:
     unknown = [name for name in given if name not in known or known[name].name == "config"]
     if unknown:
         raise ValueError(
-            f"--config {path} names {', '.join(unknown)}, which spahgc {ctx.info_name} has no option for. Known are "
+            f"--config {path} names {', '.join(unknown)}, which spahgc {ctx.info_name} has no option for. Choose from "
             f"{', '.join(sorted(name for name in known if '_' not in name and name != 'config'))}."
         )
     defaults: dict[str, Any] = {}

@@ -49,7 +49,10 @@ def cross_validate(
         ),
     ] = None,
     slide: Annotated[
-        list[Path] | None, typer.Option(help="A measured slide of your own instead, .h5ad or .zarr; at least two.")
+        list[Path] | None,
+        typer.Option(
+            help="Measured slides of your own instead: .h5ad or .zarr, a folder of them, or a pattern in quotes; at least two."
+        ),
     ] = None,
     hest_bench: Annotated[
         str | None,
@@ -208,11 +211,12 @@ def cross_validate(
         output = Path(f"{cohort}-{request.encoder}".replace("/", "_")) if output is None else output
         outcome = validate_cohort(request, output)
     else:
+        from spahgc.cli._slide_files import expand
         from spahgc.cli._validation_of_slides import validate_slides
 
         refuse({"--path": path, "--section": section}, "goes with --cohort. Leave it out.")
         of_slides = SlidesRequest(
-            paths=slide or [],
+            paths=expand(slide or [], "--slide"),
             encoder=encoder,
             preset=preset or "default",
             group_by=group_by,

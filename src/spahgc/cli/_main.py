@@ -96,7 +96,10 @@ def _general_first(arguments: list[str]) -> list[str]:
 
 def _one_line(error: Exception) -> str:
     text = error.format_message() if hasattr(error, "format_message") else None
-    if text is None:
+    if text is not None:  # of the parser, which knows the command that it was busy with
+        context = getattr(error, "ctx", None)
+        text = f"{text.rstrip('.')}. See `{context.command_path if context else 'spahgc'} --help`."
+    else:
         # str() of a KeyError is the repr of its message.
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__

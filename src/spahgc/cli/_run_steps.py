@@ -14,7 +14,7 @@ from spahgc._validate import check_writable_folder, encoder_records, quoted
 from spahgc.cli._export import FORMATS, GROUPS_ALONE
 from spahgc.cli._options import OFFLINE_ENCODER
 from spahgc.cli._output import note
-from spahgc.cli._slide_files import FILE, IMAGE_ENDINGS, SLIDE_ENDINGS, expand, read_slide, reader_of
+from spahgc.cli._slide_files import FILE, IMAGE_ENDINGS, SLIDE_ENDINGS, check_store, expand, read_slide, reader_of
 
 STAMPS = "run.json"
 """What every result in the folder was made from."""
@@ -109,14 +109,14 @@ def run_steps(slide: Path, references: list[Path], output: Path, options: RunOpt
 def _sources(slide: Path, references: list[Path]) -> tuple[str, dict[str, Path]]:
     """Name of the target, and all slides by name, the target first."""
     if not slide.exists():
-        raise FileNotFoundError(f"{slide}: there is no such file.")
+        raise FileNotFoundError(f"{slide}: there is no such file. Check the path.")
     found = expand(references, "--reference", but=slide)
     if not found:
         raise ValueError("no reference was given. Pass --reference with measured slides.")
     paths = {_name(slide): slide}
     for path in found:
         if not path.exists():
-            raise FileNotFoundError(f"--reference {path}: there is no such file.")
+            raise FileNotFoundError(f"--reference {path}: there is no such file. Check the path.")
         if _name(path) in paths:
             raise ValueError(
                 f'two slides are called "{_name(path)}": {paths[_name(path)]} and {path}. Rename one of them.'
@@ -126,6 +126,9 @@ def _sources(slide: Path, references: list[Path]) -> tuple[str, dict[str, Path]]
                 f"--reference {path} is an image, and a reference needs measured genes. Pass measured slides."
             )
         paths[_name(path)] = path
+    for path in paths.values():  # before a folder is made for what comes of them
+        if path.is_dir() and reader_of(path) is None:
+            check_store(path, "slide" if path == slide else "--reference")
     return _name(slide), paths
 
 

@@ -29,6 +29,12 @@ IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2",
 )  # fmt: skip
 """How names of images end."""
+TABLE_ENDINGS = (".tsv", ".tsv.gz")
+READ_TABLES = (
+    f"is a folder of tables. Run `spahgc read st COUNTS SPOTS IMAGE --output NAME{FILE}` for each section first, and pass "
+    "what it writes."
+)
+"""What errors say of a folder of legacy Spatial Transcriptomics."""
 ELEMENTS = ("tables", "images", "labels", "points", "shapes")
 """Folders of a SpatialData on disk."""
 REMEDY = "Write it again with sdata.write."
@@ -53,7 +59,7 @@ def read_slide(path: Path, option: str) -> Slide:
         If it is no slide.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{option} {path}: there is no such file.")
+        raise FileNotFoundError(f"{option} {path}: there is no such file. Check the path.")
     if path.is_dir():
         return _read_store(path, option)
     if path.suffix.lower() in IMAGE_ENDINGS:
@@ -64,16 +70,24 @@ def read_slide(path: Path, option: str) -> Slide:
     return read_h5ad(path, option, "Write it with adata.write_h5ad.")
 
 
-def _read_store(path: Path, option: str) -> Slide:
+def check_store(path: Path, option: str) -> str:
+    """Whose slide a folder is; refuses one that holds none, with what can be done."""
     kind = _kind(path)
     if kind is None and reader_of(path) is not None:
         raise ValueError(
             f"{option} {path} is a folder of measured files. Run `spahgc read {reader_of(path)} {path} --output NAME{FILE}` first."
         )
+    if kind is None and _has_tables(path):
+        raise ValueError(f"{option} {path} {READ_TABLES}")
     if kind is None:
         raise ValueError(
             f"{option} {path} is a folder, and no slide that adata.write_zarr or sdata.write wrote. Pass a .h5ad or .zarr."
         )
+    return kind
+
+
+def _read_store(path: Path, option: str) -> Slide:
+    kind = check_store(path, option)
     if kind == "AnnData":
         return read_zarr(path, option, "Write it again with adata.write_zarr.")
     try:
@@ -109,6 +123,11 @@ def reader_of(path: Path) -> str | None:
     if any((folder / "experiment.xenium").is_file() for folder in inside):
         return "xenium"
     return "visium" if any((folder / "spatial").is_dir() and _has_counts(folder) for folder in inside) else None
+
+
+def _has_tables(folder: Path) -> bool:
+    """Whether legacy Spatial Transcriptomics may lie there, of which a folder does not say what belongs together."""
+    return any(each.name.lower().endswith(TABLE_ENDINGS) for each in folder.iterdir())
 
 
 def _has_counts(folder: Path) -> bool:
@@ -153,14 +172,18 @@ def _members(path: Path, option: str) -> list[Path]:
         members = sorted(
             each for each in path.iterdir() if each.suffix in SLIDE_ENDINGS and not each.name.startswith(".")
         )
+        if not members and _has_tables(path):
+            raise FileNotFoundError(f"{option} {path} {READ_TABLES}")
         if not members:
-            raise FileNotFoundError(f"{option} {path} is a folder without a slide: no .h5ad and no .zarr lies in it.")
+            raise FileNotFoundError(
+                f"{option} {path} is a folder without a slide: no .h5ad and no .zarr lies in it. Check the path."
+            )
         return members
     if path.exists() or not any(sign in str(path) for sign in "*?["):
         return [path]
     members = sorted(map(Path, glob(str(path))))
     if not members:
-        raise FileNotFoundError(f"{option} {path}: no file fits this pattern.")
+        raise FileNotFoundError(f"{option} {path}: no file fits this pattern. Check the folder and the ending in it.")
     return members
 
 

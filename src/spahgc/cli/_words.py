@@ -29,9 +29,8 @@ ALIASES = {
     "sections": "section",
     "methods": "method",
     "slides": "slide",
-    "bank": "bank",
     "stain_normalization": "stain",
-    "key": "key",
+    "path": "output",
 }
 """Options that are not called as their argument."""
 VALUES = r'"[^"]*"|\'[^\']*\'|\[[^\]]*\]|\([^)]*\)|[\w.+-]*\w|\.\.\.'
@@ -41,9 +40,13 @@ CALL = re.compile(
 )
 ARGUMENT = re.compile(rf"(?<![\w.\-\[\"/(?&])(?P<name>[a-z]\w*)=(?P<value>{VALUES})?(?![=\w])")
 IN_CALL = re.compile(rf"(?P<name>[a-z]\w*)=(?P<value>{VALUES})")
+NAMED = re.compile(r"`spahgc ([\w-]+)")
 KEY = re.compile(
     r'(?:\b(?:adata|sdata|target|table|data)\.)?\b(?P<part>obs|var|obsm|varm|obsp|layers|uns|tables)(?P<keys>(?:\["[^"\]]*"\])+)'
 )
+IS = re.compile(r"^(?P<name>[a-z]+_\w+) is (?=\S+;)")
+"""Beginning of a message that says what an argument is."""
+SAVED = re.compile(r"\bmodel\.save\b")
 METHOD = re.compile(r"\b(?P<kind>adata|sdata)\.(?P<name>\w+)(?:\(\))?")
 KINDS = {"adata": "AnnData", "sdata": "SpatialData"}
 """What an object is called whose method a message names."""
@@ -52,18 +55,26 @@ KINDS = {"adata": "AnnData", "sdata": "SpatialData"}
 class Options:
     """Flags of all commands, to find one by the name of an argument."""
 
-    def __init__(self, commands: Mapping[str, Any], command: str | None) -> None:
-        self.commands, self.command = commands, command
+    def __init__(self, commands: Mapping[str, Any], command: str | None, named: str | None = None) -> None:
+        self.commands, self.command, self.named = commands, command, named
+
+    def beside(self, before: str) -> Options:
+        """The same for an argument behind the name of a command, whose options it may be meant for."""
+        named = NAMED.findall(before)
+        return Options(self.commands, self.command, named[-1]) if named else self
 
     def flag(self, argument: str, value: str | None) -> str | None:
-        """How the shell passes an argument: in this command, or else in the first that knows it; ``None`` in none.
+        """How the shell passes an argument: in this command, the one that was just named, or the first that knows it.
 
-        ``run`` knows the options of the others, and is asked last: a message speaks of a single step.
+        ``None`` where none does.
+
+        ``run`` knows the options of the others, and is asked last: a message speaks of a single step, and mostly of a prediction.
         """
-        own = self._in(self.command, argument, value)
-        if own is not None:
-            return own
-        for name in sorted(self.commands, key=lambda name: name == "run"):
+        for command in (self.command, self.named):
+            own = self._in(command, argument, value)
+            if own is not None:
+                return own
+        for name in sorted(self.commands, key=lambda name: (name == "run", name != "predict")):
             found = self._in(name, argument, value)
             if found is not None:
                 return f"{found} (of spahgc {name})"
@@ -71,9 +82,10 @@ class Options:
 
     def _in(self, command: str | None, argument: str, value: str | None) -> str | None:
         params = getattr(self.commands.get(command or ""), "params", [])
-        wanted = {argument, ALIASES.get(argument, argument)}
-        for param in params:
-            if param.name not in wanted or not param.opts or not param.opts[0].startswith("--"):
+        known = {param.name: param for param in params}
+        for name in (argument, ALIASES.get(argument)):
+            param = known.get(name)
+            if param is None or not param.opts or not param.opts[0].startswith("--"):
                 continue
             if getattr(param, "is_flag", False):
                 off = param.secondary_opts[0] if param.secondary_opts and value == "False" else None
@@ -98,9 +110,11 @@ def in_words_of_the_shell(text: str, options: Options) -> str:
     The same with ``spahgc embed --encoder uni`` for a call, ``--mpp`` for ``mpp=``, ``obsm/X_uni`` for a key: the path at
     which it stands in the file. An argument that no command has loses its sign.
     """
+    text = IS.sub(lambda match: f"{options.flag(match['name'], None) or match['name']} is ", text)
     text = CALL.sub(lambda match: _command(match, options), text)
     text = KEY.sub(lambda match: "/".join([match["part"], *re.findall(r'\["([^"\]]*)"\]', match["keys"])]), text)
-    text = ARGUMENT.sub(lambda match: _option(match, options), text)
+    text = ARGUMENT.sub(lambda match: _option(match, options.beside(match.string[: match.start()])), text)
+    text = SAVED.sub("`spahgc fit --output`", text)
     return METHOD.sub(lambda match: f"{KINDS[match['kind']]}'s {match['name']}", text)
 
 

@@ -444,7 +444,7 @@ def _check_intervals(intervals: float | None, trust: bool, method: str, paramete
         return
     if isinstance(intervals, bool) or not MIN_LEVEL <= intervals <= MAX_LEVEL:
         raise ValueError(
-            f"intervals={intervals} is no level. Pass a number between {MIN_LEVEL} and {MAX_LEVEL}, such as 0.9, or None."
+            f"intervals={intervals} is no level. Pass a number between {MIN_LEVEL} and {MAX_LEVEL}, such as 0.9, or leave it out."
         )
     if not trust or method != NETWORK or (parameters is not None and not parameters.line):
         raise ValueError(

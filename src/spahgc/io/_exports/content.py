@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,9 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 """Characters with which a spreadsheet takes a text for a formula."""
 
 
+UNNAMED = "unnamed"
+
+
 @dataclass(frozen=True, eq=False)
 class Groups:
     """A column of ``obs`` that tells spots apart."""
@@ -57,11 +60,6 @@ class Groups:
     """Number of each spot's group, -1 for none."""
     colours: list[str]
     """``#rrggbb`` of each."""
-
-    @property
-    def labels(self) -> list[str]:
-        """Name of the group of every spot, empty for none."""
-        return [self.names[code] if code >= 0 else "" for code in self.codes]
 
     @property
     def categorical(self) -> Any:
@@ -147,6 +145,22 @@ def read_content(
         groups=_groups(table, key, groups),
         key=key,
     )
+
+
+def predicted_spots(content: Content) -> Content:
+    """The spots in which all genes were predicted, for programs that would draw what is unknown as a value.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    kept = np.flatnonzero(np.isfinite(content.values).all(axis=1))
+    if len(kept) == 0:
+        raise ValueError(f'layers["{content.key}"] has no spot in which all genes were predicted. Pass fewer genes=.')
+    groups = None if content.groups is None else replace(content.groups, codes=content.groups.codes[kept])
+    values, xy = content.values[kept], content.xy[kept]
+    return replace(content, table=content.table[kept], xy=xy, values=values, groups=groups)
 
 
 def _places(
@@ -250,9 +264,15 @@ def read_groups(data: AnnData | SpatialData, *, key: str, groups: str | None, ta
 
 
 def distinct(
-    names: Sequence[str], *, forbidden: Mapping[str, str] = MappingProxyType({}), reserved: Sequence[str] = ()
+    names: Sequence[str],
+    *,
+    forbidden: Mapping[str, str] = MappingProxyType({}),
+    reserved: Sequence[str] = (),
+    spreadsheet: bool = False,
 ) -> list[str]:
     """Names without characters that a format gives a meaning of its own; two that become the same are numbered.
+
+    A name of which nothing can be seen becomes "unnamed".
 
     Parameters
     ----------
@@ -262,10 +282,14 @@ def distinct(
         What takes the place of each such character.
     reserved
         Names that something else has already.
+    spreadsheet
+        Whether none may be a formula of a spreadsheet.
     """
     table, taken, found = str.maketrans(dict(forbidden)), {*names, *reserved}, []
     for name in names:
         plain = printable(name).translate(table)
+        plain = plain if plain.strip() else UNNAMED
+        plain = disarmed(plain) if spreadsheet else plain
         candidate, number = plain, 2
         while candidate in taken and (candidate != name or candidate in reserved):
             candidate, number = f"{plain} ({number})", number + 1

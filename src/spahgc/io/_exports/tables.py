@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spahgc._files import write_text
-from spahgc.io._exports.content import disarmed, output_file, printable, read_groups
+from spahgc.io._exports.content import disarmed, distinct, output_file, printable, read_groups
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +74,8 @@ def write_loupe(
     """
     file = output_file(path, ENDING)
     found = read_groups(data, key=key, groups=groups, table_key=table_key)
-    rows = [(spot, name) for spot, name in zip(found.spots, found.groups.labels, strict=True) if name]
+    names = distinct(found.groups.names, spreadsheet=True)
+    rows = [(spot, names[code]) for spot, code in zip(found.spots, found.groups.codes, strict=True) if code >= 0]
     return _written(file, (BARCODE, found.groups.column), rows)
 
 
@@ -129,10 +130,10 @@ def write_xenium_explorer(
     """
     file = output_file(path, ENDING)
     found = read_groups(data, key=key, groups=groups, table_key=table_key)
-    groups_of = found.groups
+    names = distinct(found.groups.names, spreadsheet=True)
     rows = [
-        (spot, groups_of.names[code], groups_of.colours[code])
-        for spot, code in zip(found.spots, groups_of.codes, strict=True)
+        (spot, names[code], found.groups.colours[code])
+        for spot, code in zip(found.spots, found.groups.codes, strict=True)
         if code >= 0
     ]
     return _written(file, (CELL, GROUP, COLOUR), rows)
@@ -142,7 +143,7 @@ def _written(file: Path, header: tuple[str, ...], rows: Sequence[tuple[str, ...]
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([disarmed(printable(name)) for name in header])
-    for name, group, *rest in rows:
-        writer.writerow([disarmed(printable(name)), disarmed(printable(group)), *rest])
+    for spot, *rest in rows:
+        writer.writerow([disarmed(printable(spot)), *rest])
     write_text(file, out.getvalue())
     return file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from spahgc._files import folder_written_whole
 from spahgc._validate import user_path
-from spahgc.io._exports.content import Content, disarmed, distinct, new_folder, printable, read_content
+from spahgc.io._exports.content import Content, disarmed, distinct, new_folder, read_content
 from spahgc.io._exports.picture import small_picture
 from spahgc.io._files import existing_file
 
@@ -30,6 +30,8 @@ TILES = ".dzi"
 SPOT, X, Y, GROUP = "spot", "x", "y", "group"
 """Columns of the table before those of the genes."""
 COLOUR_SCALE = "interpolateViridis"
+NO_MARKUP: Mapping[str, str] = {"<": "\u2039", ">": "\u203a"}
+"""TissUUmaps puts names into its page, which takes pointed brackets for tags."""
 DECIMALS, DIGITS = 2, 5
 """Decimals of a coordinate, pixels, and significant digits of a value."""
 
@@ -106,11 +108,12 @@ def write_tissuumaps(
     linked = None if image is None else existing_file(user_path(image, "image"), "image")
     content = read_content(data, key=key, genes=genes, groups=groups, table_key=table_key)
     picture = small_picture(content, data, table_key) if linked is None else None
-    columns = [disarmed(name) for name in distinct(content.genes, reserved=(SPOT, X, Y, GROUP))]
+    columns = distinct(content.genes, forbidden=NO_MARKUP, reserved=(SPOT, X, Y, GROUP), spreadsheet=True)
     with folder_written_whole(folder, overwrite=overwrite) as part:
         layer, factor = _layer(content, picture, linked, folder, part)
-        _write_table(content, columns, part / SPOTS)
-        project = _project(content, columns, layer, factor)
+        names = [] if content.groups is None else distinct(content.groups.names, forbidden=NO_MARKUP, spreadsheet=True)
+        _write_table(content, columns, names, part / SPOTS)
+        project = _project(content, columns, names, layer, factor)
         (part / PROJECT).write_text(json.dumps(project, indent=1, ensure_ascii=False), encoding="utf-8")
     return folder / PROJECT
 
@@ -121,43 +124,49 @@ def _layer(
     """What the project shows below the spots, and its pixels per pixel of full resolution."""
     if linked is not None:
         relative = Path(os.path.relpath(linked.resolve(), folder.resolve())).as_posix()
-        return {"name": linked.name, "tileSource": f"{relative}{TILES}"}, 1.0
+        return {"name": _shown(linked.name), "tileSource": f"{relative}{TILES}"}, 1.0
     if picture is None:
         return None, 1.0
     from PIL import Image
 
     pixels, scale = picture
     Image.fromarray(np.ascontiguousarray(pixels)).save(part / PICTURE)
-    return {"name": content.name, "tileSource": f"{PICTURE}{TILES}"}, scale
+    return {"name": _shown(content.name), "tileSource": f"{PICTURE}{TILES}"}, scale
 
 
-def _write_table(content: Content, columns: list[str], path: Path) -> None:
-    labels = [""] * len(content.spots) if content.groups is None else content.groups.labels
+def _shown(name: str) -> str:
+    """A name as a page may show it."""
+    return distinct([name], forbidden=NO_MARKUP)[0]
+
+
+def _write_table(content: Content, columns: list[str], names: list[str], path: Path) -> None:
+    codes = [-1] * len(content.spots) if content.groups is None else content.groups.codes
     with path.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([SPOT, X, Y, GROUP, *columns])
-        for spot, (x, y), label, values in zip(content.spots, content.xy, labels, content.values, strict=True):
+        for spot, (x, y), code, values in zip(content.spots, content.xy, codes, content.values, strict=True):
             numbers = [f"{value:.{DIGITS}g}" if np.isfinite(value) else "" for value in values]
             place = [f"{x:.{DECIMALS}f}", f"{y:.{DECIMALS}f}"]
-            writer.writerow([disarmed(printable(spot)), *place, disarmed(printable(label)), *numbers])
+            writer.writerow([disarmed(_shown(spot)), *place, names[code] if code >= 0 else "", *numbers])
 
 
-def _project(content: Content, columns: list[str], layer: dict[str, str] | None, factor: float) -> dict[str, Any]:
+def _project(
+    content: Content, columns: list[str], names: list[str], layer: dict[str, str] | None, factor: float
+) -> dict[str, Any]:
     markers = []
     if content.groups is not None:
-        names = [disarmed(printable(name)) for name in content.groups.names]
         colours = json.dumps(dict(zip(names, content.groups.colours, strict=True)), ensure_ascii=False)
         header = {"gb_col": GROUP, "cb_gr_dict": colours}
         radios = {"cb_gr": True, "cb_gr_dict": True}
-        markers.append(_markers("groups", content.groups.column, factor, header, radios))
+        markers.append(_markers("groups", _shown(content.groups.column), factor, header, radios))
     genes = _markers("genes", f"predicted genes, {content.units}", factor, {"cb_col": columns[0]}, {"cb_col": True})
     genes["dropdownOptions"] = [
         {"optionName": gene, "name": gene, "expectedHeader.cb_col": column}
-        for gene, column in zip(content.genes, columns, strict=True)
+        for gene, column in zip(distinct(content.genes, forbidden=NO_MARKUP), columns, strict=True)
     ]
     markers.append(genes)
     return {
-        "filename": content.name,
+        "filename": _shown(content.name),
         "layers": [] if layer is None else [layer],
         "layerOpacities": {} if layer is None else {"0": 1},
         "layerVisibilities": {} if layer is None else {"0": True},

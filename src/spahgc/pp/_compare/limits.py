@@ -32,7 +32,7 @@ ADVICE = {
     BRIGHTNESS: 'embed target and references again with pp.embed(..., stain_normalization="reinhard")',
     SHARPNESS: "scan the blurred slide again, or take references that are as sharp",
     RESOLUTION: "take images of like resolution, or correct mpp=",
-    EMBEDDING: "take other references: pp.choose_references(target, candidates) finds the nearest",
+    EMBEDDING: "take other references: spahgc.pp.choose_references finds the nearest",
 }
 """What can be done where something differs much."""
 
