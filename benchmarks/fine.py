@@ -4,8 +4,8 @@
 
 Each section is the target once, predicted by ``tl.predict`` from the measured spots of all others, with the patch alone and with
 the default context: at its own spots, and on grids of 100 and 50 um over the tissue (with the context on the coarser one alone,
-unless ``--all``), of which the predicted values are averaged over each spot's circle. Spots that hold no point of a grid are left
-out of all columns. Mean over the genes of the panel of Pearson's correlation with the measurement. Settings are those of the
+unless ``--all``), of which the predicted values are averaged over each spot's circle; on the grid of 50 um also with ``conserve=``. Spots
+that hold no point of a grid are left out of all columns. Mean over the genes of the panel of Pearson's correlation with the measurement. Settings are those of the
 default; nothing was chosen by these numbers, but the cohort is one of those on which the default was found.
 
     python benchmarks/fine.py --simulated
@@ -31,6 +31,8 @@ import spahgc as sp
 METHODS = ("spahgc", "kernel")
 SPACINGS = {PLAIN: (100.0, 50.0), DEFAULT: (100.0,)}
 AT_SPOTS, MEAN = "at the spots", "mean"
+SPOT_UM = 100.0
+"""Width of a spot of the legacy arrays; points further apart than about half of it are not finer."""
 
 
 def main() -> None:
@@ -87,6 +89,13 @@ def scores(
     means = {
         f"grid of {um:g} um": pooled(predicted(grid, others, panel, method=method), target, panel)
         for um, grid in grids.items()
+    }
+    means |= {
+        f"grid of {um:g} um, conserve": pooled(
+            predicted(grid, others, panel, method=method, conserve=SPOT_UM), target, panel
+        )
+        for um, grid in grids.items()
+        if um <= SPOT_UM / 2
     }
     for found in means.values():
         at_spots = at_spots.where(found.notna().all(axis=1), axis=0)
