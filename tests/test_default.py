@@ -331,7 +331,10 @@ def test_a_bank_has_no_genes_but_those_of_its_panel(refs, line_only):
 
 @pytest.mark.parametrize("method", ["spahgc", "ridge"])
 def test_a_misspelt_choice_of_genes_is_refused(target, refs, method):
-    with pytest.raises(ValueError, match='genes="al" is not known. Pass a list of genes, "all", or None for a selec'):
+    refused = (
+        'genes="al" is not known. Pass a list of genes, "all", "union" for references of different platforms, or None'
+    )
+    with pytest.raises(ValueError, match=refused):
         sp.tl.predict(target, refs, genes="al", method=method)
     with pytest.raises(ValueError, match='genes="al" is not known'):
         sp.tl.fit(sp.pp.reference_bank(refs), genes="al")
