@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
+import shapely.geometry
 from anndata import AnnData
 from scipy.spatial.distance import pdist
 
@@ -312,3 +315,46 @@ def test_what_errors_share_is_saved_with_a_model_and_absent_from_an_older_one(sl
     sp.tl.predict(slide, model=model)
     with pytest.raises(KeyError, match="an earlier version made it"):
         sp.tl.regions(slide, by="domain")
+
+
+# Regions that somebody drew
+
+
+def boxes(slide: AnnData) -> dict[str, shapely.Polygon]:
+    """A box around the left half of the slide, and a small one within it."""
+    low, high = slide.obsm["spatial"].min(axis=0), slide.obsm["spatial"].max(axis=0)
+    middle = (low + high) / 2
+    return {
+        "left": shapely.box(low[0] - 1, low[1] - 1, middle[0], high[1] + 1),
+        "corner": shapely.box(low[0] - 1, low[1] - 1, (low[0] + middle[0]) / 2, middle[1]),
+    }
+
+
+def test_annotations_of_qupath_give_what_a_column_of_the_same_spots_gives(slide, tmp_path):
+    drawn = boxes(slide)
+    features = [
+        {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(polygon),
+            "properties": {"objectType": "annotation", "classification": {"name": name}},
+        }
+        for name, polygon in drawn.items()
+    ]
+    path = tmp_path / "annotations.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    x, y = slide.obsm["spatial"].T
+    left, corner = (shapely.contains_xy(drawn[name], x, y) for name in ("left", "corner"))
+    assert corner.any() and (left & ~corner).any() and not left.all()
+    slide.obs["mine"] = pd.Categorical(np.where(corner, "corner", np.where(left, "left", None)), ["left", "corner"])
+    expected = sp.tl.regions(slide, by="mine", genes=["MORPH001"])
+    for by in (path, str(path), drawn):
+        pd.testing.assert_frame_equal(sp.tl.regions(slide, by=by, genes=["MORPH001"]), expected)
+    assert slide.uns["spahgc"]["regions"]["spahgc"]["by"] == "polygons"
+
+
+def test_regions_of_another_slide_and_files_that_are_not_there_are_refused(slide, tmp_path):
+    far = {"far": shapely.box(1e6, 1e6, 2e6, 2e6)}
+    with pytest.raises(ValueError, match=r'no spot lies in "far": regions reach from \(1000000, 1000000\)'):
+        sp.tl.regions(slide, by=far)
+    with pytest.raises(FileNotFoundError, match="absent.geojson"):
+        sp.tl.regions(slide, by=tmp_path / "absent.geojson")

@@ -17,7 +17,11 @@ def regions(
     slide: Annotated[Path, typer.Argument(help="A slide with a prediction, .h5ad or .zarr.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The table, .csv.")],
     by: Annotated[
-        str, typer.Option(help="Column of obs that names the region of every spot; domain: those of spahgc domains.")
+        str,
+        typer.Option(
+            help="Column of obs that names the region of every spot; domain: those of spahgc domains. Or .geojson with regions "
+            "that were drawn, as QuPath exports its annotations."
+        ),
     ] = "domain",
     gene: Annotated[
         list[str] | None, typer.Option(help="A gene of the table; repeat. All predicted ones if left out.")

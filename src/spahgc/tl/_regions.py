@@ -17,6 +17,7 @@ from spahgc._slides.split import check_single_slide
 from spahgc._slides.tables import table_of
 from spahgc._spots.known import mean_where_known
 from spahgc._validate import check_anndata, check_coordinates, check_genes, quoted
+from spahgc.tl._drawn_regions import drawing_name, drawn_regions, is_drawn
 from spahgc.tl._gene_sets import SOURCE, TARGET, WEIGHT, Net, gene_sets
 from spahgc.tl._prediction import check_new_key, prediction_and_panel, prediction_record, reference_spots
 from spahgc.tl._trust_record import LOW_SUPPORT, told_for
@@ -38,7 +39,7 @@ MAX_PAIRED_SPOTS = 2_000
 def regions(
     adata: AnnData | SpatialData,
     *,
-    by: str = DOMAIN,
+    by: Any = DOMAIN,
     key: str = "spahgc",
     genes: Sequence[str] | str | None = None,
     net: Net | None = None,
@@ -60,7 +61,9 @@ def regions(
     by
         Column of ``obs`` that names the region of every spot: an annotation, or clusters. ``"domain"`` is that column if there
         is one, else the domains of :func:`spahgc.tl.domains` on this prediction. Spots without a name (NaN or empty) belong to
-        no region.
+        no region. Or regions that somebody drew, in pixels of the full-resolution image: the path of GeoJSON, as QuPath exports
+        its annotations, a GeoDataFrame, or polygons of shapely by name or in a list. A spot belongs to the region in which its
+        centre lies, to the smallest of several.
     key
         Key of the prediction.
     genes
@@ -92,12 +95,12 @@ def regions(
     Raises
     ------
     FileNotFoundError
-        If there is no such gene-set file.
+        If there is no such file of gene sets or regions.
     KeyError
         If there is no prediction under this key, if it says nothing of its errors (a baseline, ``preset="paper"``,
         ``trust=False`` or an earlier version made it), or if there is no such column or gene.
     ValueError
-        If no spot has a region, a gene is outside the panel, ``level`` is no share, or no pathway has enough genes.
+        If no spot has a region or lies in one, a gene is outside the panel, ``level`` is no share, or no pathway has enough genes.
 
     See Also
     --------
@@ -150,10 +153,10 @@ def regions(
     check_anndata(adata, SLIDE)
     errors = _errors(adata, key)
     values, panel = prediction_and_panel(adata, key)
-    column, region = _regions_of(adata, by, key)
+    xy = check_coordinates(adata, SLIDE)
+    column, region = (drawing_name(by), drawn_regions(by, xy)) if is_drawn(by) else _regions_of(adata, by, key)
     features = _features(adata, panel, key, genes, net, min_genes)
     check_single_slide(adata, SLIDE)
-    xy = check_coordinates(adata, SLIDE)
     predicted = np.isfinite(values[:, panel]).all(axis=1) & ~reference_spots(adata, key)
     spread, pitch = np.asarray(adata.layers[Layers.spread(key)]), pitch_of(xy) * _references_over_own(adata, key)
     support = adata.obs.get(Obs.support(key), pd.Series(np.nan, index=adata.obs_names)).to_numpy(dtype=np.float64)
