@@ -290,16 +290,21 @@ def _check_names(names: list[str]) -> None:
         )
 
 
-def _checked_folder(path: str | Path) -> Path:
-    """The folder to write, checked before anything is read; an earlier report may lie there, and nothing else."""
-    path = user_path(path, "path=")
-    if path.suffix.lower() in SUFFIXES:
-        raise ValueError(f'tiles=True writes a folder, and path="{path}" names a file. Pass "{path.with_suffix("")}".')
+def _check_place(path: Path) -> None:
+    """Refuse a path in a folder that is not there, or of a name that cannot be written."""
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f'path="{path}": the folder "{path.parent}" does not exist. Make it first, or write elsewhere.'
         )
     check_new_name(path, f'path="{path}"')
+
+
+def _checked_folder(path: str | Path) -> Path:
+    """The folder to write, checked before anything is read; an earlier report may lie there, and nothing else."""
+    path = user_path(path, "path=")
+    if path.suffix.lower() in SUFFIXES:
+        raise ValueError(f'tiles=True writes a folder, and path="{path}" names a file. Pass "{path.with_suffix("")}".')
+    _check_place(path)
     if path.exists():
         inside = {part.name for part in path.iterdir()} if path.is_dir() else {"a file"}
         if inside and inside != {INDEX, FOLDER}:
@@ -315,11 +320,7 @@ def _checked_path(path: str | Path) -> Path:
     path = user_path(path, "path=")
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f'path="{path}" is no HTML file. Pass one that ends in ".html".')
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f'path="{path}": the folder "{path.parent}" does not exist. Make it first, or write elsewhere.'
-        )
-    check_new_name(path, f'path="{path}"')
+    _check_place(path)
     if path.is_dir():
         raise IsADirectoryError(
             f'path="{path}" is a folder. Pass the path of a file, such as "{path / "report.html"}".'
