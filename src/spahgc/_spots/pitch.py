@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+SPOT_OF_PITCH = 0.55
+"""Diameter of a spot whose size is not known, over the distance of neighbours: 55 of 100 um, as in Visium; legacy arrays have 100 of
+200 um."""
+
 
 def spot_pitch(xy: NDArray[np.float64]) -> float | None:
     """Median distance of spots to their nearest neighbour; ``None`` where there are no two places."""

@@ -13,13 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from spahgc._keys import UNS, Obs, Uns
 from spahgc._logging import warn
-from spahgc._spots.pitch import spot_pitch
+from spahgc._spots.pitch import SPOT_OF_PITCH, spot_pitch
 from spahgc._validate import check_unique, quoted, user_path
 from spahgc.image import ImageSource, describe_outside, open_image, thumbnail
 from spahgc.image._brightfield import check_brightfield
 from spahgc.image._mpp import check_mpp
 from spahgc.io._tiles import (
-    SPOT_OF_SPACING,
     THUMBNAIL_PX,
     TileOptions,
     known_mpp,
@@ -189,4 +188,4 @@ def spot_table(spots: pd.DataFrame | ArrayLike, label: str = "spots") -> pd.Data
 def _diameter_px(xy: NDArray[np.float64]) -> float:
     """Diameter of spots of which only the centres are known."""
     pitch = spot_pitch(xy)
-    return LONE_SPOT_PX if pitch is None else SPOT_OF_SPACING * pitch
+    return LONE_SPOT_PX if pitch is None else SPOT_OF_PITCH * pitch

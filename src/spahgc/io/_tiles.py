@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from spahgc._keys import SPATIAL, UNS, Obs, Uns
 from spahgc._settings import progress_bar
+from spahgc._spots.pitch import SPOT_OF_PITCH
 from spahgc.image import ImageSource, open_image, thumbnail
 from spahgc.image._brightfield import check_brightfield
 from spahgc.image._focus import focus
@@ -27,8 +28,6 @@ THUMBNAIL_PX = 3000
 """Longest side of the small image from which everything else is made."""
 MASK_UM = 4.0
 """Finest resolution at which tissue is looked for, microns per pixel; more would only take time."""
-SPOT_OF_SPACING = 0.55
-"""Diameter of a spot as a share of the spacing: 55 um of 100 um, as in Visium."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class TileOptions:
     @property
     def diameter_um(self) -> float:
         """Diameter of a spot, microns."""
-        return self.spacing_um * SPOT_OF_SPACING if self.spot_um is None else self.spot_um
+        return self.spacing_um * SPOT_OF_PITCH if self.spot_um is None else self.spot_um
 
 
 def check_microns(name: str, value: float | None) -> None:

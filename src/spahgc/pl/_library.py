@@ -9,14 +9,13 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from spahgc._keys import SPATIAL
+from spahgc._spots.pitch import SPOT_OF_PITCH
 from spahgc._validate import quoted
 from spahgc.image._eight_bits import rgb_of_8_bits
 from spahgc.image._source import Pixels
 
 RESOLUTIONS = ("hires", "lowres")
 """Images of a library, the preferred one first."""
-DIAMETER_OF_PITCH = 0.55
-"""Spot diameter over the distance of neighbours where the diameter is unknown: 55 um of 100 um, as in Visium."""
 
 
 def best_image(library: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[Pixels | None, float]:
@@ -48,7 +47,7 @@ def spot_diameter(factors: Mapping[str, Any], xy: np.ndarray) -> float:
             f"{len(np.unique(xy, axis=0))} places do not tell it. Write the diameter in full-resolution pixels into "
             f'uns["{SPATIAL}"][library]["scalefactors"]["spot_diameter_fullres"].'
         )
-    return DIAMETER_OF_PITCH * pitch
+    return SPOT_OF_PITCH * pitch
 
 
 def positive(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from spahgc._keys import UNITS, UNS, Layers, Uns
 from spahgc._linear.expected import Expected
 from spahgc._linear.within_spot import slopes_between_spots, variance_within
 from spahgc._spots.areas import Areas
-from spahgc._spots.pitch import spot_spacing
+from spahgc._spots.pitch import SPOT_OF_PITCH, spot_spacing
 from spahgc._spots.rows import Spots, blocks_of
 from spahgc._training.graphs import bank_spots
 from spahgc._training.networks import Prediction
@@ -22,8 +22,6 @@ from spahgc.model import SpaHGC, predict_spots
 from spahgc.pp._bank.references import bank_mpp
 from spahgc.pp._bank.scale import wanted_spacing
 
-SPOT_OF_PITCH = 0.55
-"""Diameter of a spot over the distance of neighbours: 55 of 100 um in Visium; legacy arrays have 100 of 200 um."""
 FINEST_OF_SPOT = 0.6
 """Spacing of a target's points, in diameters of a spot, up to which they are finer than it: an area then holds two and more."""
 MOST_OF_PITCH = 1.05

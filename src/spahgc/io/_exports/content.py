@@ -23,7 +23,7 @@ from spahgc._slides.resolution import recorded_mpp
 from spahgc._slides.spatialdata import spots_on_image
 from spahgc._slides.split import placed_table
 from spahgc._slides.tables import is_spatialdata, table_of
-from spahgc._spots.pitch import spot_pitch
+from spahgc._spots.pitch import SPOT_OF_PITCH, spot_pitch
 from spahgc._validate import (
     check_anndata,
     check_coordinates,
@@ -37,8 +37,6 @@ from spahgc._validate import (
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-DIAMETER_OF_PITCH = 0.55
-"""Spot diameter over the distance of neighbours where the diameter is unknown: 55 um of 100 um, as in Visium."""
 LONE_SPOT_PX = 100.0
 """Diameter of a spot without neighbours whose size is not known."""
 BIN_SIZE, DIAMETER = "bin_size_um", "spot_diameter_fullres"
@@ -179,7 +177,7 @@ def _places(
 
 def _diameter(xy: NDArray[np.float64]) -> float:
     pitch = spot_pitch(xy)
-    return LONE_SPOT_PX if pitch is None else DIAMETER_OF_PITCH * pitch
+    return LONE_SPOT_PX if pitch is None else SPOT_OF_PITCH * pitch
 
 
 def _name(table: AnnData, library: Library | None) -> str:

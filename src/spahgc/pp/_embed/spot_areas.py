@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from spahgc._slides.library import find_library
 from spahgc._slides.polygons import Polygons, polygons_of
-from spahgc._spots.pitch import spot_pitch
+from spahgc._spots.pitch import SPOT_OF_PITCH, spot_pitch
 from spahgc.pp._embed.inputs import InputSlide
 from spahgc.pp._embed.slide_image import SlideImage
 
-DIAMETER_OF_PITCH = 0.55
-"""Diameter of a spot whose size is not known, in distances to the next one: as in Visium, and as such spots are drawn."""
 DIAMETER = "spot_diameter_fullres"
 """Scale factor: diameter of a spot, pixels of the full-resolution image."""
 CIRCLE_PLACES = 32
@@ -105,5 +103,5 @@ def areas_of_spots(given: InputSlide, slide: SlideImage) -> SpotAreas:
                 f'the size of the spots of slide "{slide.name}" is not known, and a single place does not tell it. Write it '
                 f'into uns["spatial"][library]["scalefactors"]["{DIAMETER}"], in pixels of the full-resolution image.'
             )
-        diameter = DIAMETER_OF_PITCH * pitch
+        diameter = SPOT_OF_PITCH * pitch
     return SpotAreas(slide.xy, diameter, outlines)
