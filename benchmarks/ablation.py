@@ -72,8 +72,10 @@ class Row:
 
     @property
     def setting(self) -> str:
-        """What is changed, as it would be written."""
-        settings = [f"`{name}={value}`" for name, value in self.changes.items()]
+        """What is changed, as it would be written; of experts those that are left."""
+        settings = [f"`{name}={value}`" for name, value in self.changes.items() if name != "experts"]
+        # A tuple of names as one piece of code would be wider than a page.
+        settings += [f"`{name}`" for name in self.changes.get("experts", ())]
         return ", ".join([*settings, *(["embedding without context"] if self.plain else [])])
 
 
