@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -34,6 +34,8 @@ from spahgc.cli._validation_request import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spahgc.cli._validation_of_cohort import CohortOutcome
     from spahgc.cli._validation_of_hest_bench import HestBenchOutcome
     from spahgc.cli._validation_of_slides import SlidesOutcome
@@ -139,96 +141,131 @@ def cross_validate(
       spahgc cross-validate --slide A.h5ad --slide B.h5ad --slide C.h5ad --output validation
       spahgc cross-validate --hest-bench IDC --path hest-bench --encoder uni
     """
+    _check_one(cohort, slide, hest_bench)
+    asked = Asked(
+        cohort, slide or [], hest_bench, encoder, preset, path, section or [], method or [], group_by, splits, output,
+        checkpoint, context, gene, embedding, layer, units, table_key, jobs, seed, device,
+    )  # fmt: skip
+    validate = _of_task if hest_bench is not None else _of_cohort if cohort is not None else _of_slides
+    outcome, written = validate(asked)
+    if written is not None:
+        note(f"\nWritten to {written}: {', '.join(SCORE_FILES)}")
+    return result(outcome.text(), outcome.to_dict(), as_json)
+
+
+class Asked(NamedTuple):
+    """What was asked for, under the names of the options."""
+
+    cohort: str | None
+    slide: list[Path]
+    hest_bench: str | None
+    encoder: str | None
+    preset: str | None
+    path: Path | None
+    section: list[str]
+    method: list[str]
+    group_by: str | None
+    splits: Path | None
+    output: Path | None
+    checkpoint: Path | None
+    context: bool | None
+    gene: list[str] | None
+    embedding: str | None
+    layer: str | None
+    units: str | None
+    table_key: str | None
+    jobs: int
+    seed: int
+    device: str | None
+
+    def options(self) -> dict[str, Any]:
+        """What every request holds."""
+        return {
+            "checkpoint": self.checkpoint,
+            "context": self.context,
+            "methods": self.method or METHODS,
+            "seed": self.seed,
+            "n_jobs": self.jobs,
+            "device": self.device,
+        }
+
+    def refuse(self, names: Sequence[str], why: str) -> None:
+        """Refuse options that were given and have no part in it."""
+        refuse({f"--{name.replace('_', '-')}": getattr(self, name) or None for name in names}, why)
+
+    def folder(self, name: str) -> Path:
+        """Where results are written: the folder that was named, or one here."""
+        return Path(name.replace("/", "_")) if self.output is None else self.output
+
+
+OF_SLIDES = "gene", "embedding", "layer", "units", "table_key", "splits"
+"""Options of slides of one's own alone."""
+
+
+def _check_one(cohort: str | None, slide: list[Path] | None, hest_bench: str | None) -> None:
+    """Refuse none, or more than one, of the things that can be validated."""
     given = [name for name, value in (("--cohort", cohort), ("--slide", slide), ("--hest-bench", hest_bench)) if value]
     if given in ([], ["--cohort", "--slide"]):
         said = "both" if given else "none"
         raise ValueError(f"{said} of --cohort and --slide was given. Pass --cohort NAME, or --slide for each slide.")
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} were given. Pass one of them.")
-    options: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "context": context,
-        "methods": method or METHODS,
-        "seed": seed,
-        "n_jobs": jobs,
-        "device": device,
-    }
-    outcome: CohortOutcome | SlidesOutcome | HestBenchOutcome
-    if hest_bench is not None:
-        from spahgc.cli._validation_of_hest_bench import validate_hest_bench
 
-        refuse(
-            {
-                "--section": section,
-                "--group-by": group_by,
-                "--splits": splits,
-                "--context": context,
-                "--gene": gene,
-                "--embedding": embedding,
-                "--layer": layer,
-                "--units": units,
-                "--table-key": table_key,
-            },
-            "is laid down by the benchmark. Leave it out.",
-        )
-        if path is None:
-            raise ValueError("--hest-bench needs --path with a copy of the benchmark's data.")
-        options["methods"] = method or []
-        of_task = HestBenchRequest(
-            task=hest_bench,
-            path=path,
-            encoder=encoder or PAPER_ENCODER,
-            preset=preset or "default",
-            group_by=None,
-            **options,
-        )
-        output = Path(f"hest-bench-{hest_bench}-{of_task.encoder}".replace("/", "_")) if output is None else output
-        outcome = validate_hest_bench(of_task, output)
-    elif cohort is not None:
-        from spahgc.cli._validation_of_cohort import validate_cohort
 
-        refuse(
-            {
-                "--gene": gene,
-                "--embedding": embedding,
-                "--layer": layer,
-                "--units": units,
-                "--table-key": table_key,
-                "--splits": splits,
-            },
-            "goes with --slide; a cohort is run as in the paper. Leave it out.",
-        )
-        options["context"] = bool(context)  # of the paper: the patch alone
-        request = CohortRequest(
-            cohort=cohort,
-            path=path,
-            sections=section or None,
-            encoder=encoder or PAPER_ENCODER,
-            preset=preset or PAPER_PRESET,
-            group_by=group_by or PAPER_GROUP,
-            **options,
-        )
-        output = Path(f"{cohort}-{request.encoder}".replace("/", "_")) if output is None else output
-        outcome = validate_cohort(request, output)
-    else:
-        from spahgc.cli._slide_files import expand
-        from spahgc.cli._validation_of_slides import validate_slides
+def _of_task(asked: Asked) -> tuple[HestBenchOutcome, Path]:
+    """A task of the HEST benchmark, and the folder with its results."""
+    from spahgc.cli._validation_of_hest_bench import validate_hest_bench
 
-        refuse({"--path": path, "--section": section}, "goes with --cohort. Leave it out.")
-        of_slides = SlidesRequest(
-            paths=expand(slide or [], "--slide"),
-            encoder=encoder,
-            preset=preset or "default",
-            group_by=group_by,
-            splits=splits,
-            genes=chosen_genes(gene),
-            embedding=embedding,
-            layer=layer,
-            units=units,
-            table_key=table_key,
-            **options,
-        )
-        outcome = validate_slides(of_slides, output)
-    if output is not None:
-        note(f"\nWritten to {output}: {', '.join(SCORE_FILES)}")
-    return result(outcome.text(), outcome.to_dict(), as_json)
+    asked.refuse(("section", "group_by", "context", *OF_SLIDES), "is laid down by the benchmark. Leave it out.")
+    if asked.path is None or asked.hest_bench is None:
+        raise ValueError("--hest-bench needs --path with a copy of the benchmark's data.")
+    request = HestBenchRequest(
+        task=asked.hest_bench,
+        path=asked.path,
+        encoder=asked.encoder or PAPER_ENCODER,
+        preset=asked.preset or "default",
+        group_by=None,
+        **asked.options() | {"methods": asked.method},
+    )
+    folder = asked.folder(f"hest-bench-{asked.hest_bench}-{request.encoder}")
+    return validate_hest_bench(request, folder), folder
+
+
+def _of_cohort(asked: Asked) -> tuple[CohortOutcome, Path]:
+    """A cohort, run as in the paper, and the folder with its results."""
+    from spahgc.cli._validation_of_cohort import validate_cohort
+
+    asked.refuse(OF_SLIDES, "goes with --slide; a cohort is run as in the paper. Leave it out.")
+    request = CohortRequest(
+        cohort=asked.cohort or "",
+        path=asked.path,
+        sections=asked.section or None,
+        encoder=asked.encoder or PAPER_ENCODER,
+        preset=asked.preset or PAPER_PRESET,
+        group_by=asked.group_by or PAPER_GROUP,
+        **asked.options() | {"context": bool(asked.context)},  # of the paper: the patch alone
+    )
+    folder = asked.folder(f"{asked.cohort}-{request.encoder}")
+    return validate_cohort(request, folder), folder
+
+
+def _of_slides(asked: Asked) -> tuple[SlidesOutcome, Path | None]:
+    """Slides of one's own, and the folder with their results, if one was named."""
+    from spahgc.cli._slide_files import expand
+    from spahgc.cli._validation_of_slides import validate_slides
+
+    asked.refuse(("path", "section"), "goes with --cohort. Leave it out.")
+    request = SlidesRequest(
+        paths=expand(asked.slide, "--slide"),
+        encoder=asked.encoder,
+        preset=asked.preset or "default",
+        group_by=asked.group_by,
+        splits=asked.splits,
+        genes=chosen_genes(asked.gene),
+        embedding=asked.embedding,
+        layer=asked.layer,
+        units=asked.units,
+        table_key=asked.table_key,
+        **asked.options(),
+    )
+    return validate_slides(request, asked.output), asked.output
