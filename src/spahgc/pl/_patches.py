@@ -21,8 +21,7 @@ from spahgc.image._resample import FILTERS
 from spahgc.pl._figure_slides import as_list
 from spahgc.pl._tissue import SpatialKeys, has_image
 from spahgc.pp._bank.references import is_bank
-from spahgc.pp._embed.embed import DEFAULT_INTERPOLATION
-from spahgc.pp._embed.patches import PatchCutter
+from spahgc.pp._embed.patches import DEFAULT_INTERPOLATION, PatchCutter
 from spahgc.pp._embed.slide_image import SlideImage, Source, check_slide, find_source, opened_image
 from spahgc.pp._embed.stain import METHODS, StainNormalizer
 

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from spahgc._keys import PATCH_CONTEXT, SPATIAL, UNS, Obs, Obsm, Uns
+from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._settings import hint_written, resolve_device
 from spahgc._slides.tables import with_table
 from spahgc._slides.totals import remember_library_sizes
-from spahgc._validate import check_key_of_embedding, check_writable_folder, encoder_records, has_context
-from spahgc.image._brightfield import check_brightfield, sample_around
+from spahgc._validate import check_writable_folder, encoder_records, has_context
+from spahgc.pp._embed.asked import Asked
 from spahgc.pp._embed.columns import Columns
-from spahgc.pp._embed.context import PATCH_ALONE, Context, as_context, context_for, with_context
+from spahgc.pp._embed.context import Context, as_context
 from spahgc.pp._embed.encode import EmbeddingConfig, SlidePatches, encode_slide
 from spahgc.pp._embed.enlarged import describe_image, warn_of_enlarged
-from spahgc.pp._embed.inputs import InputSlide, check_numbers, input_slides
-from spahgc.pp._embed.patches import (
-    DEFAULT_INTERPOLATION,
-    PatchCutter,
-    default_workers,
-    needed_mpp,
-    patch_widths,
-    record_used,
-)
-from spahgc.pp._embed.samples import check_samples, sampling_text
-from spahgc.pp._embed.slide_image import ImageRequirements, SlideImage, Source, opened_image
-from spahgc.pp._embed.spot_areas import areas_of_spots
-from spahgc.pp._embed.stain import PatchFunction, StainNormalizer, fit_stain, stain_name
-from spahgc.pp._embed.tiles import SAMPLING, Tiles
+from spahgc.pp._embed.inputs import check_numbers, input_slides
+from spahgc.pp._embed.samples import check_samples
+from spahgc.pp._embed.slide_image import Source
+from spahgc.pp._embed.stain import PatchFunction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from spatialdata import SpatialData
     from torch import Tensor, nn
 
-    from spahgc.encoders import Encoder, EncoderRecord
-
-__all__ = ["DEFAULT_INTERPOLATION", "embed"]
+    from spahgc.encoders import Encoder
 
 
 def embed(
@@ -210,66 +197,27 @@ def embed(
     'scales 1,2; levels 40,112,320; rotations 1'
     """
     from spahgc.encoders import describe_encoder, load_encoder
-    from spahgc.encoders._areas import find_map
-    from spahgc.encoders._levels import find_levels, levels_if_any, refuse_oblong_input
-    from spahgc.encoders._registry import takes_any_resolution
 
     inputs = input_slides(data, image, table_key=table_key, image_key=image_key, coordinate_system=coordinate_system)
     requested = None if context is None else as_context(context)
     check_numbers(batch_size, n_workers, mpp, patch_um)
-    samples = check_samples(samples)
-    _check_dense(dense, samples, requested)
-    stain = stain_name(stain_normalization)
-
-    def check_slides(record: EncoderRecord | None) -> list[SlideImage]:
-        requirements = ImageRequirements()
-        if record is not None:
-            needed = needed_mpp(record, patch_um)
-            requirements = ImageRequirements(needed, allow_upsampling, takes_any_resolution(record))
-        return [each.check(image, mpp, index, requirements) for index, each in enumerate(inputs)]
-
+    asked = Asked(
+        image, mpp, requested, dense, check_samples(samples), key_added, patch_um, allow_upsampling, stain_normalization,
+        batch_size, n_workers,
+    )  # fmt: skip
     record = describe_encoder(encoder)
-    slides = check_slides(record)
-    with_areas = dense or samples > 1
-    areas = [areas_of_spots(*pair) if with_areas else None for pair in zip(inputs, slides, strict=True)]
+    slides = asked.images(inputs, record)
+    areas = asked.areas(inputs, slides)
     if record is not None:
-        planned = context_for(record, requested)
-        _refuse_own_context(record, dense)
-        _check_keys(inputs, slides, Obsm.embedding(record.name) if key_added is None else key_added, planned, dense)
-        for slide in slides:
-            patch_widths(slide, record, patch_um, planned)
+        asked.check(inputs, slides, record)
     folder = None if resume is None else check_writable_folder(resume)
     device = resolve_device(device)
     loaded = load_encoder(encoder, checkpoint=None if checkpoint is None else os.fspath(checkpoint), device=device)
     if record is None:  # what it needs of an image is only known now
-        slides = check_slides(loaded.record)
-    planned = context_for(loaded.record, requested)
-    _refuse_own_context(loaded.record, dense)
-    used = replace(loaded, record=record_used(loaded.record, patch_um, stain))
-    key = Obsm.embedding(used.record.name) if key_added is None else key_added
-    _check_keys(inputs, slides, key, planned, dense)
-    widths = [patch_widths(slide, used.record, patch_um, planned) for slide in slides]
-    if planned.rotations > 1:
-        refuse_oblong_input(used, device=device)
-    choose_levels = levels_if_any if requested is None else find_levels
-    levels = choose_levels(used, planned.depths, device=device)
-    channels = find_map(used, levels, device=device) if dense else None
-    written = with_context(used.record, planned, levels.widths, shared_tiles=dense)
-    used = replace(used, record=replace(written, sampling=SAMPLING if dense else sampling_text(samples)))
-    n_workers = default_workers(device) if n_workers is None else int(n_workers)
-    config = EmbeddingConfig(used, planned, levels, key, samples, channels, int(batch_size), n_workers, device, folder)
-    patches = []
-    for slide, of_spots, (width, scales) in zip(slides, areas, widths, strict=True):
-        tiles = Tiles.around(slide.xy, width, slide.mpp) if dense else None
-        cutter = PatchCutter(
-            slide.xy if tiles is None else tiles.centres,
-            width,
-            used.record.input_px,
-            used.record.interpolation,
-            scales,
-            _normalizer(slide, stain_normalization),
-        )
-        patches.append(SlidePatches(slide, cutter, of_spots, tiles))
+        slides = asked.images(inputs, loaded.record)
+    asked.check(inputs, slides, loaded.record)
+    config = asked.config(loaded, device, folder)
+    patches = [asked.patches(*pair, config) for pair in zip(slides, areas, strict=True)]
     for of_slide in patches:
         warn_of_enlarged(of_slide.slide, of_slide.cutter)
 
@@ -280,51 +228,12 @@ def embed(
         if each.spots is not None and SPATIAL not in table.obsm:
             table.obsm[SPATIAL] = of_slide.slide.xy
         _write(table, features, padded, of_slide, config, None if each.spots is None else each.spots.image_key)
-        hint_written(table, key)
+        hint_written(table, config.key)
         if copy:
             results.append(with_table(each.data, table, table_key))
     if not copy:
         return None
     return results if isinstance(data, list | tuple) else results[0]
-
-
-def _check_dense(dense: bool, samples: int, requested: Context | None) -> None:
-    """Refuse what does not go with tiles that points share."""
-    if not isinstance(dense, bool | np.bool_):
-        raise TypeError(f"dense is {dense!r}; pass True for tiles that points share, or False for a patch a point")
-    if dense and samples > 1:
-        raise ValueError(
-            f"dense=True looks at all of a point's area already, and samples={samples} was asked for as well. Pass one of them."
-        )
-    if dense and requested is not None and requested.rotations > 1:
-        raise ValueError(
-            f"dense=True takes a tile as it lies, and a context of {requested.rotations} turns was asked for. Pass "
-            "context=Context(scales=(1, 2, 4), rotations=1), or leave context= out."
-        )
-
-
-def _refuse_own_context(record: EncoderRecord, dense: bool) -> None:
-    """Refuse to pool maps of an encoder that says itself what its numbers show."""
-    if dense and record.context != PATCH_CONTEXT:
-        raise ValueError(
-            f'encoder "{record.name}" has a context of its own ("{record.context}"), and dense=True would show another one. '
-            "Leave dense= out."
-        )
-
-
-def _check_keys(inputs: list[InputSlide], slides: list[SlideImage], key: str, context: Context, dense: bool) -> None:
-    """Refuse a key under which a slide holds a part of another embedding, or whose context would take another one's place."""
-    for each, slide in zip(inputs, slides, strict=True):
-        check_key_of_embedding(each.table, key, f'slide "{slide.name}"', with_context=dense or context != PATCH_ALONE)
-
-
-def _normalizer(slide: SlideImage, method: str | PatchFunction | None) -> StainNormalizer | None:
-    """What the patches of a slide need to look as if it had been stained as all others."""
-    if method is None:
-        return None
-    with opened_image(slide.source) as image:
-        check_brightfield(sample_around(image, slide.xy), f'the image of slide "{slide.name}"')
-        return fit_stain(method, image, f'slide "{slide.name}"')
 
 
 def _describe_areas(patches: SlidePatches) -> dict[str, float | int] | None:
