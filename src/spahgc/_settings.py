@@ -120,6 +120,16 @@ class _Limits:
         self.holders = 0
         self.torch_threads: int | None = None
         self.first: Any = None
+        self._found: tuple[int, Any] | None = None
+
+    def controller(self) -> Any:
+        """The libraries with threads that are loaded; looked for again once more modules were imported."""
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+        n_modules = len(sys.modules)
+        if self._found is None or self._found[0] != n_modules:
+            self._found = n_modules, ThreadpoolController()
+        return self._found[1]
 
 
 _limits = _Limits()
@@ -171,14 +181,12 @@ def limited_threads(products: float) -> Iterator[None]:
     if _limited.get():
         yield
         return
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     torch = sys.modules.get("torch")  # which need not be loaded for it
     with _limits.lock:
         if not _limits.holders:
             _limits.torch_threads = None if torch is None else torch.get_num_threads()
         n = n_threads_for(products)
-        limits = threadpool_limits(limits=n)
+        limits = _limits.controller().limit(limits=n)
         if not _limits.holders:
             _limits.first = limits
         _limits.holders += 1
