@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -16,9 +17,11 @@ from anndata import AnnData
 
 import spahgc as sp
 from spahgc._keys import UNS, Uns
+from spahgc.pp._register import pairs
 from spahgc.pp._register.pairs import PairRegistration, register_pairs, register_structures
 from spahgc.pp._register.picture import Picture, cut_picture
 from spahgc.pp._register.record import pairs_of_record, registered_positions
+from spahgc.pp._register.remembered import digest_of
 from spahgc.pp._register.slides import SlideToRegister, slide_picture
 from spahgc.pp._register.structure import find_structure
 
@@ -161,6 +164,25 @@ def test_an_unknown_resolution_is_searched(cohort):
     pair = register_pairs({"a": picture, "b": unknown}, [("a", "b")])["a", "b"]
     assert pair.used
     assert np.sqrt(((pair.to_fixed(after) - before) ** 2).sum(1).mean()) * MPP <= HALF_SPOT_UM
+
+
+def test_a_pair_is_registered_once_and_what_comes_of_it_belongs_to_the_caller(cohort, monkeypatch):
+    pictures = {"a": picture_of(cohort[0]), "b": picture_of(cohort[1])}
+    first = register_pairs(pictures, [("a", "b")])["a", "b"]
+    monkeypatch.setattr(pairs, "register_structures", None)
+    other = {"x": replace(pictures["a"]), "y": replace(pictures["b"])}  # the same pictures under other names
+    again = register_pairs(other, [("x", "y")])["x", "y"]
+    assert np.array_equal(first.matrix, again.matrix) and first.quality == again.quality
+    again.matrix[:] = 0
+    assert np.array_equal(register_pairs(pictures, [("a", "b")])["a", "b"].matrix, first.matrix)
+
+
+def test_a_picture_that_differs_in_a_pixel_or_in_its_size_is_another_one(cohort):
+    picture = picture_of(cohort[0])
+    rgb = picture.rgb.copy()
+    rgb[0, 0, 0] ^= 1
+    others = [replace(picture, rgb=rgb), replace(picture, scale=2 * picture.scale), replace(picture, inside=None)]
+    assert len({digest_of(each) for each in [picture, *others]}) == 4
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (180, 110, 170)])

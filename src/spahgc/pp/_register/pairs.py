@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from spahgc.pp._register.laying import Bend
 from spahgc.pp._register.matching import match_windows
 from spahgc.pp._register.picture import Matrix, Picture
 from spahgc.pp._register.quality import Agreement, find_agreement, find_overlap
+from spahgc.pp._register.remembered import Remembered, digest_of
 from spahgc.pp._register.search import SCALES, search_placements
 from spahgc.pp._register.structure import N_PROOF, NoTissueError, Structure, find_structure
 
@@ -86,13 +87,17 @@ class PairRegistration:
         return np.asarray(laid @ back[:2, :2].T + back[:2, 2])
 
 
+REMEMBERED: Remembered[PairRegistration] = Remembered()
+"""Pairs that this process has registered."""
+
+
 def register_pairs(
     pictures: Mapping[str, Picture], pairs: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], PairRegistration]:
     """Lay pictures of sections over each other, pair by pair.
 
-    Each picture is analysed once. A pair need not be registered in both directions: see
-    :meth:`PairRegistration.to_moving`.
+    Each picture is analysed once, and a pair that this process has registered before is remembered. A pair need not be
+    registered in both directions: see :meth:`PairRegistration.to_moving`.
 
     Parameters
     ----------
@@ -116,16 +121,33 @@ def register_pairs(
                 structures[name] = error
         return structures[name]
 
+    pairs = list(pairs)
+    digests = {name: digest_of(pictures[name]) for name in {name for pair in pairs for name in pair}}
     found: dict[tuple[str, str], PairRegistration] = {}
-    for fixed_name, moving_name in pairs:
-        fixed, moving = structure_of(fixed_name), structure_of(moving_name)
-        blank = next((n for n, s in ((fixed_name, fixed), (moving_name, moving)) if isinstance(s, NoTissueError)), None)
-        if isinstance(fixed, NoTissueError) or isinstance(moving, NoTissueError):
-            why = f'slide "{blank}" cannot be compared: {structures[str(blank)]}'
-            found[fixed_name, moving_name] = PairRegistration(np.eye(3), 0.0, False, FAILED, why, 0.0, 0.0)
-        else:
-            found[fixed_name, moving_name] = register_structures(fixed, moving)
+    for pair in pairs:
+        key = digests[pair[0]], digests[pair[1]]
+        known = REMEMBERED.get(key)
+        found[pair] = _registered(pair, structure_of, key) if known is None else known
     return found
+
+
+def _registered(
+    pair: tuple[str, str], structure_of: Callable[[str], Structure | NoTissueError], key: tuple[bytes, bytes]
+) -> PairRegistration:
+    """Lay one section over another and remember how; of a picture without tissue, say so."""
+    fixed, moving = map(structure_of, pair)
+    if isinstance(fixed, NoTissueError):
+        return _blank(pair[0], fixed)
+    if isinstance(moving, NoTissueError):
+        return _blank(pair[1], moving)
+    found = register_structures(fixed, moving)
+    REMEMBERED.keep(key, found)
+    return found
+
+
+def _blank(name: str, error: NoTissueError) -> PairRegistration:
+    why = f'slide "{name}" cannot be compared: {error}'
+    return PairRegistration(np.eye(3), 0.0, False, FAILED, why, 0.0, 0.0)
 
 
 def register_structures(fixed: Structure, moving: Structure) -> PairRegistration:
