@@ -1,7 +1,8 @@
 """Kernel ridge regression with the arc-cosine kernel: what a network of one very wide layer would learn, in closed form.
 
-Every function takes arrays of numpy, or tensors of torch on whatever device (Array API standard 2023.12, through array-api-compat), and
-computes there, in double precision. What is kept of a fit, and what it predicts, are arrays of numpy.
+Functions take arrays of numpy or tensors of torch, and compute where these are, in double precision: they are written in the
+names of the array API standard, which array-api-compat gives to both. What is kept of a fit, and what it predicts, are arrays
+of numpy.
 """
 
 from __future__ import annotations
