@@ -207,11 +207,13 @@ def test_responses_of_single_precision_are_computed_with_in_double(asked):
     np.testing.assert_allclose(found.coefficients, fit_kernel_ridge(x, y, SLIDE).coefficients, rtol=1e-4, atol=1e-5)
 
 
-def test_spots_that_all_look_the_same_are_predicted_by_zero_on_tensors(asked):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("device", ["cpu", TENSORS])
+def test_spots_that_all_look_the_same_are_predicted_by_zero_without_a_warning(asked, device):
     _, y, _ = some_spots()
     for max_exact in (0, N):
-        found = fit_kernel_ridge(np.zeros((N, 4)), y, SLIDE, max_exact=max_exact, n_landmarks=30, device=TENSORS)
-        assert (found.predict(np.ones((3, 4)), device=TENSORS) == 0).all()
+        found = fit_kernel_ridge(np.zeros((N, 4)), y, SLIDE, max_exact=max_exact, n_landmarks=30, device=device)
+        assert (found.predict(np.ones((3, 4)), device=device) == 0).all()
 
 
 # What lies where.

@@ -126,7 +126,8 @@ class Decomposed(NamedTuple):
     @property
     def penalty_unit(self) -> float:
         """What a penalty of 1 adds to the eigenvalues; 1 where all spots look the same and the kernel is zero."""
-        return float(array_namespace(self.values).mean(self.values)) or 1.0
+        xp = array_namespace(self.values)
+        return float(xp.mean(self.values)) if xp.any(self.values != 0) else 1.0
 
     def solve(self, penalties: np.ndarray) -> Array:
         """Coefficients of the kernel to the landmarks, landmarks x responses, with a penalty for each response."""

@@ -47,6 +47,7 @@ from spahgc.pp._compare.choose import check_number, choose_references
 from spahgc.pp._register.lays import Lays, free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
+from spahgc.tl._baselines.kernel import predict_kernel
 from spahgc.tl._case import target_case
 from spahgc.tl._drift import look_of_target
 from spahgc.tl._finer import (
@@ -638,7 +639,7 @@ def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int, device
     Genes that the same references measured are predicted together, from these references alone. The kernel computes on the
     device, all others on the CPU.
     """
-    baseline = partial(BASELINES[method], device=resolve_device(device)) if method == KERNEL else BASELINES[method]
+    baseline = partial(predict_kernel, device=resolve_device(device)) if method == KERNEL else BASELINES[method]
     known = bank_spots(bank)  # a baseline holds what it learns from in memory
     spots, _ = target_in_microns(spots, bank)
     record = encoder_records(bank).get(bank_embedding(bank), {})
