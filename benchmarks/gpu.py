@@ -461,7 +461,8 @@ def kernel_floor(spots: int, landmarks: int, device: str, *, exact: bool) -> Cal
 def new_network(nodes: Nodes, parameters: Parameters, device: str) -> nn.SpaHGCNetwork:
     torch.manual_seed(0)
     size = {"width": parameters.width, "layers": parameters.layers, "heads": parameters.heads}
-    return nn.SpaHGCNetwork(nodes.features, nodes.expression, **size).to(device)
+    retrieval = bool(parameters.n_retrieved)
+    return nn.SpaHGCNetwork(nodes.features, nodes.expression, **size, retrieval=retrieval).to(device)
 
 
 def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, device: str) -> nn.Task:
@@ -474,23 +475,27 @@ def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, 
     side = int(spots**0.5)
     steps = np.array([1, -1, side, -side, side + 1, side - 1])[: parameters.n_spatial]
     near = (np.arange(spots)[:, None] + steps) % spots
-    cross = rng.integers(0, bank, (spots, parameters.n_cross))
+    cross = rng.integers(0, bank, (spots, min(parameters.n_sources, bank)))
     peers = rng.integers(0, bank, (bank, parameters.n_reference))
     graph = nn.HeteroGraph(
         numbers(spots, nodes.features),
         numbers(bank, nodes.features),
         numbers(bank, nodes.expression),
-        {"ts": edges(near, spots, device), "cs": edges(cross, bank, device), "rs": edges(peers, bank, device)},
+        {
+            "ts": edges(near, spots, device),
+            "cs": edges(cross, bank, device, numbers(cross.size)),
+            "rs": edges(peers, bank, device),
+        },
     )
     gene_loadings = numbers(nodes.expression, nodes.training_target) if nodes.training_target else None
     return nn.Task(graph, numbers(spots, nodes.training_target or nodes.expression), gene_loadings)
 
 
-def edges(sources: np.ndarray, n_source: int, device: str) -> nn.Edges:
-    """From the sources of every receiver, receivers x degree."""
+def edges(sources: np.ndarray, n_source: int, device: str, similarity: torch.Tensor | None = None) -> nn.Edges:
+    """From the sources of every receiver, receivers x degree; how alike their ends are is a number an edge."""
     receiver = np.repeat(np.arange(len(sources)), sources.shape[1])
     ends = (torch.from_numpy(end.astype(np.int64)).to(device) for end in (np.sort(sources, axis=1).ravel(), receiver))
-    return nn.Edges(*ends, n_source, len(sources))
+    return nn.Edges(*ends, n_source, len(sources), similarity=similarity)
 
 
 PARTS: dict[str, Callable[[Sizes, str], Iterator[dict[str, Any]]]] = {
