@@ -1,15 +1,15 @@
-"""What one GPU does: images embedded a second, training steps, retrieval and prediction, each with its floor beside it.
+"""What one GPU does: images embedded a second, training steps, retrieval, prediction and the kernel regression, each with its floor.
 
     python benchmarks/gpu.py                # on CUDA, some minutes
     python benchmarks/gpu.py --cpu          # the same in small, to see that it runs
 
-It needs torch, torch-geometric, timm and numpy, and neither an installation of the package nor what else that depends
+It needs torch, torch-geometric, timm, array-api-compat and numpy, and neither an installation of the package nor what else that depends
 on: it loads the modules that it measures from src/. All data are random numbers of a fixed seed, and so are the weights.
 
 Every figure is that of the package's own functions, from arrays in the memory of the host to arrays there where these
 functions work like that. Its floor is what cannot be left out, in the same run and the same number format, on data that
 lie on the GPU already: the bare network for images, the matrix products of all linear maps for the graph network, the
-product of query and bank for the retrieval. Peak memory is what torch held allocated on the GPU at most, data included.
+product of query and bank for the retrieval, products, decompositions and solutions for the kernel regression. Peak memory is what torch held allocated on the GPU at most, data included.
 """
 
 from __future__ import annotations
@@ -51,19 +51,22 @@ class Neighbors:
 
 def load_bare() -> None:
     """Make the modules that are measured importable, without all that the package's ``__init__`` files import."""
-    for name in ("spahgc", "spahgc.pp", "spahgc.encoders"):
+    for name in ("spahgc", "spahgc.pp", "spahgc.encoders", "spahgc._linear"):
         package = types.ModuleType(name)
         package.__path__ = [str(SOURCE.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = package
     if importlib.util.find_spec("scipy") is None:
         sparse = types.ModuleType("scipy.sparse")
         sparse.csr_matrix, sparse.issparse = Neighbors, lambda _: False  # type: ignore[attr-defined]
-        sys.modules |= {"scipy": types.ModuleType("scipy"), "scipy.sparse": sparse}
+        spatial = types.ModuleType("scipy.spatial")
+        sparse.diags = spatial.KDTree = None  # type: ignore[attr-defined]  # imported beside, and not called
+        sys.modules |= {"scipy": types.ModuleType("scipy"), "scipy.sparse": sparse, "scipy.spatial": spatial}
 
 
 load_bare()
 
 from spahgc import nn  # noqa: E402
+from spahgc._linear.kernel import MAX_GROUPS, PENALTIES, KernelRidge, fit_kernel_ridge  # noqa: E402
 from spahgc._parameters import PRESETS, Parameters  # noqa: E402
 from spahgc.encoders._encoder import Encoder  # noqa: E402
 from spahgc.encoders._record import EncoderRecord  # noqa: E402
@@ -84,6 +87,10 @@ class Sizes:
     block: int
     query: int
     bank: int
+    exact: int
+    """Reference spots of an exact kernel regression, and below those of one through landmarks."""
+    many: int
+    landmarks: int
 
 
 FULL = Sizes(
@@ -95,6 +102,9 @@ FULL = Sizes(
     block=8_192,
     query=20_000,
     bank=200_000,
+    exact=3_000,
+    many=50_000,
+    landmarks=1_500,
 )
 TINY = Sizes(
     networks=("tf_efficientnet_lite0", "vit_tiny_patch16_224"),
@@ -105,8 +115,12 @@ TINY = Sizes(
     block=128,
     query=300,
     bank=2_000,
+    exact=150,
+    many=400,
+    landmarks=60,
 )
 RETRIEVAL_DIM, RETRIEVAL_K, QUERY_BLOCK = 1024, 7, 2048
+KERNEL_FEATURES, KERNEL_RESPONSES, KERNEL_SLIDES, KERNEL_BLOCK = 256, 30, 5, 4096
 
 
 @dataclass(frozen=True)
@@ -127,13 +141,12 @@ def main() -> None:
     if not arguments.cpu and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: pass --cpu to try the script in small.")
     device, sizes = ("cpu", TINY) if arguments.cpu else ("cuda", FULL)
-    parts = {"embedding": embedding, "retrieval": retrieval, "training": training, "prediction": prediction}
     print(f"# {describe(device)}", end="\n\n", flush=True)
     tables = {}
-    for name in arguments.part or parts:
+    for name in arguments.part or PARTS:
         print(f"## {name.capitalize()}", end="\n\n", flush=True)
         tables[name] = []
-        for row in parts[name](sizes, device):
+        for row in PARTS[name](sizes, device):
             if not tables[name]:
                 print(f"| {' | '.join(row)} |", "|" + "---|" * len(row), sep="\n")
             print(f"| {' | '.join(shown(value) for value in row.values())} |", flush=True)
@@ -146,8 +159,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="a tiny version on the CPU; its figures mean nothing")
-    parts = ("embedding", "retrieval", "training", "prediction")
-    parser.add_argument("--part", action="append", choices=parts, help="repeat (default: all)")
+    parser.add_argument("--part", action="append", choices=PARTS, help="repeat (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     return parser.parse_args()
 
@@ -155,7 +167,7 @@ def parse_arguments() -> argparse.Namespace:
 def describe(device: str) -> str:
     """Device, driver and versions in one line."""
     packages = []
-    for name in ("torch", "torch-geometric", "timm", "numpy"):
+    for name in ("torch", "torch-geometric", "timm", "array-api-compat", "numpy"):
         try:
             packages.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -345,10 +357,112 @@ def prediction(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
                 }
 
 
+def kernel(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
+    """Seconds of a kernel regression and of its prediction, from arrays on the host, on the device and on the CPU."""
+    rng = np.random.default_rng(0)
+    for spots, landmarks in ((sizes.exact, None), (sizes.many, sizes.landmarks)):
+        x = rng.standard_normal((spots, KERNEL_FEATURES), dtype=np.float32)
+        bend = np.abs(x @ rng.standard_normal((KERNEL_FEATURES, KERNEL_RESPONSES), dtype=np.float32))
+        y = (bend - bend.mean(axis=0)).astype(np.float64)
+        slide = np.arange(spots) % KERNEL_SLIDES
+        seen = rng.standard_normal((sizes.large, KERNEL_FEATURES), dtype=np.float32)
+        how = {} if landmarks is None else {"max_exact": 0, "n_landmarks": landmarks}
+
+        def fit(
+            where: str, x: np.ndarray = x, y: np.ndarray = y, slide: np.ndarray = slide, how: Any = how
+        ) -> KernelRidge:
+            return fit_kernel_ridge(x, y, slide, device=where, **how)
+
+        on_cpu = fit("cpu")
+        kept = len(on_cpu.landmarks)
+
+        def predict(where: str, fitted: KernelRidge = on_cpu, seen: np.ndarray = seen) -> np.ndarray:
+            return fitted.predict(seen, device=where)
+
+        off_fit = relative(fit(device).coefficients, on_cpu.coefficients)
+        what = "exact" if landmarks is None else "landmarks"
+        floor = kernel_floor(spots, kept, device, exact=landmarks is None)
+        yield kernel_row(f"fit, {what}", spots, kept, fit, floor, off_fit, device)
+        off = relative(predict(device), predict("cpu"))
+        yield kernel_row(
+            f"prediction, {what}", len(seen), kept, predict, kernel_products(len(seen), kept, device), off, device
+        )
+
+
+def kernel_row(
+    what: str,
+    spots: int,
+    landmarks: int,
+    run: Callable[[str], Any],
+    floor: Callable[[], Any],
+    off: float,
+    device: str,
+) -> dict[str, Any]:
+    taken, peak = seconds(lambda: run(device), device)
+    on_cpu = taken if device == "cpu" else seconds(lambda: run("cpu"), "cpu")[0]
+    bare, _ = seconds(floor, device)
+    return {
+        "what": what,
+        "spots x landmarks": f"{spots} x {landmarks}",
+        "s": taken,
+        "s on the CPU": on_cpu,
+        "times as fast": on_cpu / taken,
+        "floor": bare,
+        "of floor": taken / bare,
+        "off the CPU's by": f"{off:.1e}",
+        "peak GB": peak,
+    }
+
+
+def relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference as a share of the largest number."""
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def doubles(*shape: int, device: str) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, device=device, generator=torch.Generator(device).manual_seed(0))
+
+
+def kernel_products(spots: int, landmarks: int, device: str) -> Callable[[], None]:
+    """The products of a prediction: of features, and of the kernel and its coefficients, a block of spots at a time."""
+    x, known = (doubles(n, KERNEL_FEATURES, device=device) for n in (KERNEL_BLOCK, landmarks))
+    coefficients = doubles(landmarks, KERNEL_RESPONSES, device=device)
+
+    def run() -> None:
+        for start in range(0, spots, KERNEL_BLOCK):
+            (x[: spots - start] @ known.T) @ coefficients
+
+    return run
+
+
+def kernel_floor(spots: int, landmarks: int, device: str, *, exact: bool) -> Callable[[], None]:
+    """Decompositions, products and solutions of a fit, on random numbers that lie on the device."""
+    group = spots // MAX_GROUPS
+    square, rows = doubles(landmarks, landmarks, device=device), doubles(group, landmarks, device=device)
+    between = square @ square.T
+
+    def run_exact() -> None:
+        torch.linalg.eigh(between)
+        for _ in range(MAX_GROUPS * len(PENALTIES)):
+            missed = torch.eye(group, dtype=torch.float64, device=device) * landmarks + rows @ rows.T
+            torch.linalg.solve(missed, rows[:, :KERNEL_RESPONSES])
+
+    def run_through_landmarks() -> None:
+        for _ in range(MAX_GROUPS + 2):  # of the landmarks, of all groups, and of all but each
+            torch.linalg.eigh(between)
+        for start in range(0, spots, KERNEL_BLOCK):
+            scores = rows[: min(KERNEL_BLOCK, spots - start)] @ square
+            scores.T @ scores
+            rows[: min(KERNEL_BLOCK, spots - start)] @ square[:, : KERNEL_RESPONSES * len(PENALTIES)]
+
+    return run_exact if exact else run_through_landmarks
+
+
 def new_network(nodes: Nodes, parameters: Parameters, device: str) -> nn.SpaHGCNetwork:
     torch.manual_seed(0)
     size = {"width": parameters.width, "layers": parameters.layers, "heads": parameters.heads}
-    return nn.SpaHGCNetwork(nodes.features, nodes.expression, **size).to(device)
+    retrieval = bool(parameters.n_retrieved)
+    return nn.SpaHGCNetwork(nodes.features, nodes.expression, **size, retrieval=retrieval).to(device)
 
 
 def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, device: str) -> nn.Task:
@@ -361,23 +475,36 @@ def synthetic_task(nodes: Nodes, parameters: Parameters, spots: int, bank: int, 
     side = int(spots**0.5)
     steps = np.array([1, -1, side, -side, side + 1, side - 1])[: parameters.n_spatial]
     near = (np.arange(spots)[:, None] + steps) % spots
-    cross = rng.integers(0, bank, (spots, parameters.n_cross))
+    cross = rng.integers(0, bank, (spots, min(parameters.n_sources, bank)))
     peers = rng.integers(0, bank, (bank, parameters.n_reference))
     graph = nn.HeteroGraph(
         numbers(spots, nodes.features),
         numbers(bank, nodes.features),
         numbers(bank, nodes.expression),
-        {"ts": edges(near, spots, device), "cs": edges(cross, bank, device), "rs": edges(peers, bank, device)},
+        {
+            "ts": edges(near, spots, device),
+            "cs": edges(cross, bank, device, numbers(cross.size)),
+            "rs": edges(peers, bank, device),
+        },
     )
     gene_loadings = numbers(nodes.expression, nodes.training_target) if nodes.training_target else None
     return nn.Task(graph, numbers(spots, nodes.training_target or nodes.expression), gene_loadings)
 
 
-def edges(sources: np.ndarray, n_source: int, device: str) -> nn.Edges:
-    """From the sources of every receiver, receivers x degree."""
+def edges(sources: np.ndarray, n_source: int, device: str, similarity: torch.Tensor | None = None) -> nn.Edges:
+    """From the sources of every receiver, receivers x degree; how alike their ends are is a number an edge."""
     receiver = np.repeat(np.arange(len(sources)), sources.shape[1])
     ends = (torch.from_numpy(end.astype(np.int64)).to(device) for end in (np.sort(sources, axis=1).ravel(), receiver))
-    return nn.Edges(*ends, n_source, len(sources))
+    return nn.Edges(*ends, n_source, len(sources), similarity=similarity)
+
+
+PARTS: dict[str, Callable[[Sizes, str], Iterator[dict[str, Any]]]] = {
+    "embedding": embedding,
+    "retrieval": retrieval,
+    "training": training,
+    "prediction": prediction,
+    "kernel": kernel,
+}
 
 
 if __name__ == "__main__":

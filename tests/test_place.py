@@ -186,6 +186,23 @@ def test_a_saved_model_lays_its_references_on_a_target(block, model, tmp_path: P
     np.testing.assert_array_equal(target[:, model.genes].layers["spahgc"], expected)
 
 
+def test_the_experts_of_place_compute_on_the_device_of_fit_and_prediction(block, model, preset, monkeypatch):
+    target, *refs = block
+    expected, asked = model.predict(target, device="cpu"), set()
+
+    def recorded(device: str) -> bool:
+        asked.add(device)
+        return device == "cpu:0"  # the CPU, and a name that tells that tensors are wanted
+
+    monkeypatch.setattr("spahgc._linear.on_device.uses_tensors", recorded)
+    again = sp.tl.fit(refs, embedding=EMBEDDING, preset=preset, device="cpu:0")
+    assert again.experts.placed == pytest.approx(model.experts.placed, abs=1e-6)
+    np.testing.assert_allclose(again.predict(target, device="cpu:0"), expected, rtol=1e-5, atol=1e-5)
+    parts = again.contributions(target, spots=[0, 1], genes=again.genes[:2], device="cpu:0")
+    np.testing.assert_allclose(parts.prediction, expected[:2, :2], rtol=1e-5, atol=1e-5)
+    assert asked == {"cpu:0"}
+
+
 def test_one_reference_proves_nothing_and_is_used_with_fixed_shares(block, preset):
     target, reference, *_ = block
     sp.tl.predict(target, [reference], embedding=EMBEDDING, preset=preset)

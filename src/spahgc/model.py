@@ -283,20 +283,20 @@ class SpaHGC:
             outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
             known[GRAPH] = outputs * size
             attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
-        by_place, place = self._by_place(experts, nodes, spots, by_slide)
+        by_place, place = self._by_place(experts, nodes, spots, by_slide, device)
         shares = experts.weights_for(placed=bool(by_place), new_patient=is_new_patient(spots, self.bank))
-        return experts.blend(views, known | by_place, shares) / size, neighbors, attention, place
+        return experts.blend(views, known | by_place, shares, device) / size, neighbors, attention, place
 
     def _by_place(
-        self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray
+        self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray, device: str
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """What the experts of place say where references lie on the target, and what is to be told of it."""
         found, record = self._places(experts, spots)
         if found is None:
             return {}, record
         xy, places, known = found
-        said = placed_scores(features, xy, np.asarray(nodes.features[:]), places, nodes.components.scores, known)
-        return said, record
+        references = np.asarray(nodes.features[:]), places, nodes.components.scores, known
+        return placed_scores(features, xy, *references, device), record
 
     def _places(self, experts: Experts, spots: Spots) -> tuple[tuple[np.ndarray, Places, Spots] | None, dict[str, Any]]:
         """Places of a target's spots and of the references, with these; ``None`` where none lies on the target."""
@@ -410,7 +410,7 @@ class SpaHGC:
         where = resolve_device(device)
         with limited_threads(step_products(len(placed), self.bank, self.parameters)):
             used = self._used_columns(placed)
-            trained = self._trained(used)
+            trained = self._trained(used, where)
             _check_contributions_fit(len(trained.linear), len(rows), self.bank.n_obs, len(columns))
             if self.networks and cross is None:
                 features, _ = self.node_features.transform(used)
@@ -429,7 +429,7 @@ class SpaHGC:
             trained.weights,
         )
 
-    def _trained(self, spots: Spots) -> Trained:
+    def _trained(self, spots: Spots, device: str) -> Trained:
         """All that the prediction of these spots comes from; refuses a model of which nothing adds up."""
         experts, nodes = self.experts, self.node_features
         placed: dict[str, PlacedExpert] = {}
@@ -437,7 +437,7 @@ class SpaHGC:
         if found is not None and isinstance(nodes, LowRankFeatures):
             seen, features = nodes.image_axes.transform(spots), np.asarray(nodes.features[:])
             xy, places, known = found
-            placed = fit_placed(seen, xy, features, places, nodes.components.scores, known)
+            placed = fit_placed(seen, xy, features, places, nodes.components.scores, known, device)
         trained = Trained(
             nodes,
             self.networks,
@@ -701,7 +701,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str,
             device=device,
             rs_graph=spare,
         )
-        experts = None if proof is None else fit_experts(proof, spots, node_features, seed)
+        experts = None if proof is None else fit_experts(proof, spots, node_features, seed, device)
         bank.obsp[Obsp.reference_connectivities] = (
             make_rs_graph(node_features.features, node_features.expression, parameters.n_reference)
             if spare is None

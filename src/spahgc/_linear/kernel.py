@@ -1,13 +1,23 @@
-"""Kernel ridge regression with the arc-cosine kernel: what a network of one very wide layer would learn, in closed form."""
+"""Kernel ridge regression with the arc-cosine kernel: what a network of one very wide layer would learn, in closed form.
+
+Functions take arrays of numpy or tensors of torch, and compute where these are, in double precision: they are written in the
+names of the array API standard, which array-api-compat gives to both. What is kept of a fit, and what it predicts, are arrays
+of numpy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
+from array_api_compat import device as device_of
 
+from spahgc._linear.on_device import Array, as_numpy, on_device, rows_on
 from spahgc._spots.rows import blocks_of
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -28,11 +38,11 @@ MAX_GROUPS = 5
 MIN_VALUE = 1e-10
 """Eigenvalues of the kernel between landmarks below this share of the largest one are noise of the arithmetic."""
 
-Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From the rows of two arrays to the kernel between them, rows of the first x rows of the second."""
+Kernel = Callable[[Array, Array], Array]
+"""From the rows of two arrays to the kernel between them, rows of the first x rows of the second; both lie on one device."""
 
 
-def arc_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def arc_cosine(a: Array, b: Array) -> Array:
     r"""Arc-cosine kernel of first order (Cho and Saul 2009, equation 3), the limit of a wide layer of rectified units.
 
     .. math:: k(a, b) = \frac{1}{\pi} \|a\| \|b\| \left(\sin\theta + (\pi - \theta) \cos\theta\right)
@@ -46,12 +56,13 @@ def arc_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     -------
     Spots of ``a`` x spots of ``b``, float64; ``k(a, a)`` is the squared length of ``a``.
     """
-    a, b = a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)
-    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
-    cosine = np.divide(a @ b.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    np.clip(cosine, -1, 1, out=cosine)
-    angle = np.arccos(cosine)
-    return lengths * (np.sin(angle) + (np.pi - angle) * cosine) / np.pi
+    xp = array_namespace(a, b)
+    a, b = xp.astype(a, xp.float64, copy=False), xp.astype(b, xp.float64, copy=False)
+    lengths = xp.linalg.vector_norm(a, axis=1)[:, None] * xp.linalg.vector_norm(b, axis=1)
+    # Of a spot without length the product is 0 as well.
+    cosine = xp.clip((a @ b.T) / xp.where(lengths > 0, lengths, 1.0), -1.0, 1.0)
+    angle = xp.acos(cosine)
+    return lengths * (xp.sin(angle) + (np.pi - angle) * cosine) / np.pi
 
 
 @dataclass(frozen=True)
@@ -73,11 +84,22 @@ class KernelRidge:
     penalties: np.ndarray
     slopes: np.ndarray
 
-    def predict(self, x: np.ndarray, kernel: Kernel = arc_cosine) -> np.ndarray:
-        """Responses at spots of these features, spots x responses, float64."""
-        out = np.empty((len(x), self.coefficients.shape[1]))
+    def predict(self, x: np.ndarray, kernel: Kernel = arc_cosine, *, device: str = "cpu") -> np.ndarray:
+        """Responses at spots of these features, spots x responses, float64.
+
+        Parameters
+        ----------
+        x
+            Spots x features; a block of spots at a time is on the device.
+        kernel
+            With which it was fitted.
+        device
+            Torch device; one other than CUDA computes on the CPU.
+        """
+        out, spots = np.empty((len(x), self.coefficients.shape[1])), rows_on(x, device)
+        landmarks, coefficients = on_device(self.landmarks, device), on_device(self.coefficients, device)
         for rows in blocks_of(len(x)):
-            out[rows] = kernel(x[rows], self.landmarks) @ self.coefficients
+            out[rows] = as_numpy(kernel(spots[rows], landmarks) @ coefficients)
         return out
 
 
@@ -96,33 +118,36 @@ class Decomposed(NamedTuple):
         Of the scores and the responses, axes x responses.
     """
 
-    landmarks: np.ndarray
-    basis: np.ndarray
-    values: np.ndarray
-    products: np.ndarray
+    landmarks: Array
+    basis: Array
+    values: Array
+    products: Array
 
     @property
     def penalty_unit(self) -> float:
         """What a penalty of 1 adds to the eigenvalues; 1 where all spots look the same and the kernel is zero."""
-        return float(self.values.mean()) if self.values.any() else 1.0
+        xp = array_namespace(self.values)
+        return float(xp.mean(self.values)) if xp.any(self.values != 0) else 1.0
 
-    def solve(self, penalties: np.ndarray) -> np.ndarray:
+    def solve(self, penalties: np.ndarray) -> Array:
         """Coefficients of the kernel to the landmarks, landmarks x responses, with a penalty for each response."""
-        return self.basis @ (self.products / (self.values[:, None] + penalties * self.penalty_unit))
+        added = _beside(self.values, penalties * self.penalty_unit)
+        return self.basis @ (self.products / (self.values[:, None] + added))
 
-    def scores(self, x: np.ndarray, kernel: Kernel) -> np.ndarray:
+    def scores(self, x: Array, kernel: Kernel) -> Array:
         """Scores of other spots."""
-        return np.asarray(kernel(x, self.landmarks) @ self.basis)
+        return kernel(x, self.landmarks) @ self.basis
 
 
 def fit_kernel_ridge(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Array,
+    y: Array,
     slide: np.ndarray,
     *,
     kernel: Kernel = arc_cosine,
     max_exact: int = MAX_EXACT_SPOTS,
     n_landmarks: int = N_LANDMARKS,
+    device: str = "cpu",
 ) -> KernelRidge:
     """Kernel ridge regression of ``y`` on ``x``, with a penalty and a slope of its own for every response.
 
@@ -145,28 +170,42 @@ def fit_kernel_ridge(
         (Williams and Seeger 2001), and memory grows with the number of spots in a straight line.
     n_landmarks
         Landmarks, evenly from each slide.
+    device
+        Torch device on which arrays of numpy are computed with; one other than CUDA means the CPU. It holds a handful of
+        matrices of the size of the kernel at a time (72 MB each for 3,000 spots), and a block of the spots where these are seen
+        through landmarks. Tensors are computed with where they are.
     """
-    errors, moments = np.zeros((len(PENALTIES), y.shape[1])), np.zeros((2, len(PENALTIES), y.shape[1]))
+    xp = array_namespace(y)
+    known, told = rows_on(x, device), rows_on(xp.astype(y, xp.float64, copy=False), device)
     if len(x) <= max_exact:
-        whole = decompose(x, y, kernel)
-        folds = held_out(whole, y, slide)
+        landmarks, whole = x, decompose(known[:], told[:], kernel)
+        folds = held_out(whole, told, slide)
     else:
-        through = Through.fit(x, y, slide, kernel, even_rows(slide, n_landmarks))
-        whole = through.decompose()
-        folds = through.held_out(x, slide, kernel)
+        chosen = even_rows(slide, n_landmarks)
+        through = Through.fit(known, told, slide, kernel, chosen)
+        landmarks, whole = x[chosen], through.decompose()
+        folds = through.held_out(known, slide, kernel)
+    penalties, slopes = _best_of(folds, told)
+    return KernelRidge(as_numpy(landmarks), as_numpy(whole.solve(penalties)) * slopes, penalties, slopes)
+
+
+def _best_of(folds: Iterator[tuple[np.ndarray, list[Array]]], y: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Penalty of the least squared error of every response, and the slope of truth on what it predicts."""
+    errors, moments = np.zeros((len(PENALTIES), y.shape[1])), np.zeros((2, len(PENALTIES), y.shape[1]))
     for rows, predicted in folds:
         truth = y[rows]
+        xp = array_namespace(truth)
         for i, each in enumerate(predicted):
-            errors[i] += np.square(truth - each).sum(axis=0)
-            moments[:, i] += [(truth * each).sum(axis=0), np.square(each).sum(axis=0)]
+            errors[i] += as_numpy(xp.sum(xp.square(truth - each), axis=0))
+            moments[0, i] += as_numpy(xp.sum(truth * each, axis=0))
+            moments[1, i] += as_numpy(xp.sum(xp.square(each), axis=0))
     best, columns = errors.argmin(axis=0), np.arange(y.shape[1])
     with_truth, own = moments[:, best, columns]
     slopes = np.clip(np.divide(with_truth, own, out=np.zeros_like(own), where=own > 0), 0, MAX_SLOPE)
-    penalties = np.array(PENALTIES)[best]
-    return KernelRidge(whole.landmarks, whole.solve(penalties) * slopes, penalties, slopes)
+    return np.array(PENALTIES)[best], slopes
 
 
-def held_out(whole: Decomposed, y: np.ndarray, slide: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+def held_out(whole: Decomposed, y: Array, slide: np.ndarray) -> Iterator[tuple[np.ndarray, list[Array]]]:
     """Spots of each group of slides by number, and what the others say of them with each of the penalties.
 
     No kernel is decomposed again without them. What a ridge regression of all spots misses of some of them is
@@ -182,16 +221,23 @@ def held_out(whole: Decomposed, y: np.ndarray, slide: np.ndarray) -> Iterator[tu
     slide
         Name of each spot's slide.
     """
-    diagonal = np.square(whole.basis) @ whole.values
+    xp = array_namespace(whole.basis)
+    diagonal = as_numpy(xp.square(whole.basis) @ whole.values)
     for group in groups_of_slides(slide):
         rows = np.flatnonzero(np.isin(slide, group))
         unit = np.delete(diagonal, rows).mean() or 1.0  # the penalty is a share of what the others' own kernel has
-        of_rows, predicted = whole.basis[rows], []
+        truth, of_rows = y[rows], xp.take(whole.basis, _beside(whole.basis, rows), axis=0)
+        one, predicted = xp.eye(len(rows), dtype=xp.float64, device=device_of(of_rows)), []
         for penalty in PENALTIES:
-            shares = of_rows * (whole.values / (whole.values + penalty * unit))
-            missed = np.eye(len(rows)) - shares @ of_rows.T
-            predicted.append(y[rows] - np.linalg.solve(missed, y[rows] - shares @ whole.products))
+            shares = of_rows * (whole.values / (whole.values + penalty * float(unit)))
+            missed = one - shares @ of_rows.T
+            predicted.append(truth - xp.linalg.solve(missed, truth - shares @ whole.products))
         yield rows, predicted
+
+
+def _beside(array: Array, numbers: np.ndarray) -> Array:
+    """Numbers as an array of the same kind as another one, on its device."""
+    return array_namespace(array).asarray(numbers, device=device_of(array))
 
 
 def groups_of_slides(slide: np.ndarray) -> list[np.ndarray]:
@@ -200,13 +246,14 @@ def groups_of_slides(slide: np.ndarray) -> list[np.ndarray]:
     return np.array_split(names, min(MAX_GROUPS, len(names)))
 
 
-def decompose(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> Decomposed:
+def decompose(x: Array, y: Array, kernel: Kernel) -> Decomposed:
     """Of all spots."""
-    values, vectors = np.linalg.eigh(kernel(x, x))
-    return Decomposed(x, vectors, np.maximum(values, 0), vectors.T @ y)
+    xp, between = array_namespace(x), kernel(x, x)
+    values, vectors = xp.linalg.eigh(between)
+    return Decomposed(x, vectors, xp.clip(values, 0.0, None), vectors.T @ y)
 
 
-def decompose_through(x: np.ndarray, y: np.ndarray, kernel: Kernel, known: np.ndarray) -> Decomposed:
+def decompose_through(x: Array, y: Array, kernel: Kernel, known: Array) -> Decomposed:
     """Of all spots through the kernel to landmarks, whose features are ``known``."""
     return Through.fit(x, y, np.zeros(len(x)), kernel, known=known).decompose()
 
@@ -230,34 +277,35 @@ class Through:
         Spots of each group.
     """
 
-    landmarks: np.ndarray
-    whitened: np.ndarray
-    squares: list[np.ndarray]
-    products: list[np.ndarray]
+    landmarks: Array
+    whitened: Array
+    squares: list[Array]
+    products: list[Array]
     sizes: list[int]
 
     @classmethod
     def fit(
         cls,
-        x: np.ndarray,
-        y: np.ndarray,
+        x: Array,
+        y: Array,
         slide: np.ndarray,
         kernel: Kernel,
         chosen: np.ndarray | None = None,
         *,
-        known: np.ndarray | None = None,
+        known: Array | None = None,
     ) -> Through:
         """Of spots ``x`` with responses ``y``; landmarks are ``chosen`` among them, or have the features ``known``."""
         landmarks = x[chosen] if known is None else known
-        values, vectors = np.linalg.eigh(kernel(landmarks, landmarks))
-        kept = values > MIN_VALUE * values[-1]
-        whitened = vectors[:, kept] / np.sqrt(values[kept])
+        xp, where = array_namespace(landmarks), device_of(landmarks)
+        values, vectors = xp.linalg.eigh(kernel(landmarks, landmarks))
+        kept = _beside(values, np.flatnonzero(as_numpy(values > MIN_VALUE * values[-1])))
+        whitened = xp.take(vectors.T, kept, axis=0).T / xp.sqrt(xp.take(values, kept))
         squares, products, sizes = [], [], []
         for group in groups_of_slides(slide):
             rows = np.flatnonzero(np.isin(slide, group))
             sizes.append(len(rows))
-            squares.append(np.zeros([whitened.shape[1]] * 2))
-            products.append(np.zeros((whitened.shape[1], y.shape[1])))
+            squares.append(xp.zeros((whitened.shape[1],) * 2, dtype=xp.float64, device=where))
+            products.append(xp.zeros((whitened.shape[1], y.shape[1]), dtype=xp.float64, device=where))
             for block in blocks_of(len(rows)):
                 part = rows[block]
                 scores = kernel(x[part], landmarks) @ whitened
@@ -268,23 +316,24 @@ class Through:
     def decompose(self, without: int | None = None) -> Decomposed:
         """Of all groups, or of all but one."""
         kept = [i for i in range(len(self.sizes)) if i != without]
-        values, turn = np.linalg.eigh(np.sum([self.squares[i] for i in kept], axis=0))
-        products = np.sum([self.products[i] for i in kept], axis=0)
-        return Decomposed(self.landmarks, self.whitened @ turn, np.maximum(values, 0), turn.T @ products)
+        xp = array_namespace(self.whitened)
+        values, turn = xp.linalg.eigh(reduce(add, [self.squares[i] for i in kept]))
+        products = reduce(add, [self.products[i] for i in kept])
+        return Decomposed(self.landmarks, self.whitened @ turn, xp.clip(values, 0.0, None), turn.T @ products)
 
-    def held_out(
-        self, x: np.ndarray, slide: np.ndarray, kernel: Kernel
-    ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    def held_out(self, x: Array, slide: np.ndarray, kernel: Kernel) -> Iterator[tuple[np.ndarray, list[Array]]]:
         """As :func:`held_out`."""
+        xp, where, n = array_namespace(self.whitened), device_of(self.whitened), self.products[0].shape[1]
         for i, group in enumerate(groups_of_slides(slide)):
             rows, known = np.flatnonzero(np.isin(slide, group)), self.decompose(without=i)
             # Fewer spots are seen through as many landmarks: the penalty is that of as many landmarks a spot.
             unit = known.penalty_unit * sum(self.sizes) / (sum(self.sizes) - self.sizes[i])
-            columns = [known.basis @ (known.products / (known.values + p * unit)[:, None]) for p in PENALTIES]
-            predicted = np.empty((len(rows), len(PENALTIES) * self.products[0].shape[1]))
+            of_penalties = [known.basis @ (known.products / (known.values + p * unit)[:, None]) for p in PENALTIES]
+            columns = xp.concat(of_penalties, axis=1)
+            predicted = xp.empty((len(rows), columns.shape[1]), dtype=xp.float64, device=where)
             for block in blocks_of(len(rows)):
-                predicted[block] = kernel(x[rows[block]], self.landmarks) @ np.hstack(columns)
-            yield rows, np.hsplit(predicted, len(PENALTIES))
+                predicted[block, :] = kernel(x[rows[block]], self.landmarks) @ columns
+            yield rows, [predicted[:, i * n : (i + 1) * n] for i in range(len(PENALTIES))]
 
 
 def even_rows(slide: np.ndarray, n: int) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from spahgc._linear.kernel import Kernel, arc_cosine
+from spahgc._linear.on_device import Array
 
 PLUS_RANGE, TIMES_RANGE = 1.0, 3.0
 """Standard deviation of nearness, in distances of neighbouring spots, where it is added to likeness and where it multiplies it."""
@@ -46,7 +48,7 @@ class Places:
 def look_plus_place(size: float) -> Kernel:
     """Likeness, over ``size``, plus nearness: what a place has in common, whatever it looks like."""
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def kernel(a: Array, b: Array) -> Array:
         return _look(a, b) / size + _nearness(a, b, PLUS_RANGE)
 
     return kernel
@@ -55,19 +57,20 @@ def look_plus_place(size: float) -> Kernel:
 def look_times_place(size: float) -> Kernel:
     """Likeness, over ``size``, that counts four times as much at the same place."""
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def kernel(a: Array, b: Array) -> Array:
         return _look(a, b) / size * (1 + TIMES_WEIGHT * _nearness(a, b, TIMES_RANGE))
 
     return kernel
 
 
-def _look(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _look(a: Array, b: Array) -> Array:
     return arc_cosine(a[:, :-N_COLUMNS], b[:, :-N_COLUMNS])
 
 
-def _nearness(a: np.ndarray, b: np.ndarray, reach: float) -> np.ndarray:
+def _nearness(a: Array, b: Array, reach: float) -> Array:
     """Gaussian of the distance, 1 at the same place; 0 between frames."""
+    xp = array_namespace(a, b)
     (xy, frame), (others, other_frame) = ((x[:, -N_COLUMNS:-1], x[:, -1]) for x in (a, b))
-    squares = np.square(xy).sum(axis=1)[:, None] + np.square(others).sum(axis=1) - 2 * xy @ others.T
-    near = np.exp(-np.maximum(squares, 0) / (2 * reach**2))
-    return np.asarray(np.where(frame[:, None] == other_frame, near, 0.0))
+    squares = xp.sum(xp.square(xy), axis=1)[:, None] + xp.sum(xp.square(others), axis=1) - 2 * xy @ others.T
+    near = xp.exp(-xp.clip(squares, 0.0, None) / (2 * reach**2))
+    return xp.where(frame[:, None] == other_frame, near, 0.0)

@@ -214,7 +214,7 @@ def parts_of(
     cross
         CS graph of the target, all its spots x reference spots.
     device
-        Torch device of the networks.
+        Torch device of the networks and of what kernels say; the weights of which this is a sum are found on the CPU.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def parts_of(
                 by_expert[name] = of_graph.parts
             continue
         expert, x, kernel = model.expert(name), seen.target(name), model.kernel(name)
-        scores = expert.predict(x, kernel) if isinstance(expert, KernelRidge) else expert.predict(x)
+        scores = expert.predict(x, kernel, device=device) if isinstance(expert, KernelRidge) else expert.predict(x)
         of_expert = scores @ weighed.loadings
         said += of_expert
         if isinstance(expert, PerceptronExpert):

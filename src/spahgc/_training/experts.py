@@ -133,9 +133,13 @@ class Experts:
         """Weights for a target: that a reference lies on it tells more than of whom it is."""
         return self.placed if placed else self.new_patient if new_patient else self.weights
 
-    def blend(self, views: Views, known: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    def blend(
+        self, views: Views, known: Mapping[str, np.ndarray], weights: Mapping[str, float], device: str = "cpu"
+    ) -> np.ndarray:
         """Weighted sum of what all experts say, spots x components; line, graph and experts of place are ``known``."""
-        said = {name: part.predict(views.of(name)) for name, part in self.fitted.items() if weights.get(name)}
+        said = {
+            name: expert_scores(part, views.of(name), device) for name, part in self.fitted.items() if weights.get(name)
+        }
         return weighted_sum(weights, said | dict(known))
 
     def to_arrays(self, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,6 +169,11 @@ class Experts:
             for prefix in ("placed.", "new_patient.")
         )
         return cls(fitted, weights, ImageAxes.from_arrays(axes) if axes else None, placed, new_patient or weights)
+
+
+def expert_scores(expert: Expert, x: np.ndarray, device: str) -> np.ndarray:
+    """What a trained expert says of spots x features, on the device if it is a kernel; others are on the CPU."""
+    return expert.predict(x, device=device) if isinstance(expert, KernelRidge) else expert.predict(x)
 
 
 def weighted_sum(weights: Mapping[str, float], said: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -330,7 +339,7 @@ def prove_experts(
     seed
         Of networks.
     device
-        Torch device of the graph.
+        Torch device of the graph and the kernels.
     """
     views, axes = views_of(spots, blocks, node_features, parameters)
     # What place is worth shows where a section of the same block stays among the others.
@@ -390,7 +399,7 @@ def ask_experts(
             for name in experts:
                 said[name][cells] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
             if lays is not None:
-                _say_by_place(said, placed, fold, spots, views.by_slide, lays)
+                _say_by_place(said, placed, fold, spots, views.by_slide, lays, device)
             components.append(fold.components)
             bar.update()
     return Answers(said, truth, placed, folds, tuple(components), _is_single(spots))
@@ -401,7 +410,13 @@ def _is_single(spots: Spots) -> bool:
 
 
 def _say_by_place(
-    said: dict[str, np.ndarray], placed: np.ndarray, fold: Fold, spots: Spots, features: np.ndarray, lays: Lays
+    said: dict[str, np.ndarray],
+    placed: np.ndarray,
+    fold: Fold,
+    spots: Spots,
+    features: np.ndarray,
+    lays: Lays,
+    device: str,
 ) -> None:
     """Let the experts of place say something of each slide that is held out and on which another one lies."""
     for name in np.unique(spots.slide[fold.rows]):
@@ -412,7 +427,7 @@ def _say_by_place(
             continue
         xy, places = found
         known = features[fold.others], places, fold.components.scores, fold.spots
-        for expert, scores in placed_scores(features[rows], xy, *known).items():
+        for expert, scores in placed_scores(features[rows], xy, *known, device).items():
             said[expert][np.ix_(rows, np.arange(scores.shape[1]))] = scores
         placed[rows] = True
 
@@ -434,10 +449,11 @@ def _held_out_scores(
         where = spots.xy[fold.rows], spots.step_of(fold.rows)
         return _graph_scores(nodes, fold.spots, carried[fold.rows], *where, parameters, seed, device)
     seen = views.of(name)
-    return fit_expert(name, seen[fold.others], fold.components, fold.spots, seed).predict(seen[fold.rows])
+    expert = fit_expert(name, seen[fold.others], fold.components, fold.spots, seed, device)
+    return expert_scores(expert, seen[fold.rows], device)
 
 
-def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: int) -> Any:
+def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: int, device: str) -> Any:
     """Train an expert that sees a view of a spot; ``components`` hold the scores of the spots."""
     slide = slide_or_half(spots)
     if name == LINE:
@@ -445,7 +461,7 @@ def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: in
     if name in (PERCEPTRON, PERCEPTRON_OVERALL):
         return fit_perceptron(x, components, spots, seed)
     if name in (KERNEL, KERNEL_OVERALL):
-        return fit_kernel_ridge(x, components.scores, slide)
+        return fit_kernel_ridge(x, components.scores, slide, device=device)
     raise ValueError(f'no expert is called "{name}".')
 
 
@@ -462,14 +478,15 @@ def views_of(
     return Views(by_slide, overall), axes
 
 
-def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: int) -> Experts:
+def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: int, device: str = "cpu") -> Experts:
     """Train on all references those experts beside line and graph that earned a weight."""
     if not isinstance(node_features, LowRankFeatures):
         raise TypeError(f"experts predict components, found {type(node_features).__name__}.")
     views = proof.views
     apart = (LINE, GRAPH, *PLACE_EXPERTS)
     names = [name for name in {**proof.weights, **proof.placed} if proof.uses(name) and name not in apart]
-    fitted = {name: fit_expert(name, views.of(name), node_features.components, spots, seed) for name in names}
+    known = node_features.components, spots, seed, device
+    fitted = {name: fit_expert(name, views.of(name), *known) for name in names}
     return Experts(fitted, proof.weights, proof.axes, proof.placed, proof.new_patient)
 
 

@@ -76,7 +76,13 @@ class PlacedExpert:
 
 
 def fit_placed(
-    x: np.ndarray, xy: np.ndarray, known_x: np.ndarray, places: Places, scores: np.ndarray, known: Spots
+    x: np.ndarray,
+    xy: np.ndarray,
+    known_x: np.ndarray,
+    places: Places,
+    scores: np.ndarray,
+    known: Spots,
+    device: str = "cpu",
 ) -> dict[str, PlacedExpert]:
     """The experts of place of some spots.
 
@@ -88,22 +94,30 @@ def fit_placed(
         Features, places and scores of the references.
     known
         The references.
+    device
+        Torch device; one other than CUDA computes on the CPU.
     """
     slide, size = slide_or_half(known), float(np.square(known_x, dtype=np.float64).sum(axis=1).mean()) or 1.0
     seen, there = Places(xy, np.zeros(len(xy), dtype=np.int64)).beside(x), places.beside(known_x)
     kernels = {name: make(size) for name, make in _KERNELS.items()}
     return {
-        name: PlacedExpert(fit_kernel_ridge(there, scores, slide, kernel=kernel), kernel, there, seen)
+        name: PlacedExpert(fit_kernel_ridge(there, scores, slide, kernel=kernel, device=device), kernel, there, seen)
         for name, kernel in kernels.items()
     }
 
 
 def placed_scores(
-    x: np.ndarray, xy: np.ndarray, known_x: np.ndarray, places: Places, scores: np.ndarray, known: Spots
+    x: np.ndarray,
+    xy: np.ndarray,
+    known_x: np.ndarray,
+    places: Places,
+    scores: np.ndarray,
+    known: Spots,
+    device: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """What each expert of place says of some spots, spots x components; parameters as in :func:`fit_placed`."""
-    experts = fit_placed(x, xy, known_x, places, scores, known)
-    return {name: expert.fitted.predict(expert.seen, expert.kernel) for name, expert in experts.items()}
+    experts = fit_placed(x, xy, known_x, places, scores, known, device)
+    return {name: expert.fitted.predict(expert.seen, expert.kernel, device=device) for name, expert in experts.items()}
 
 
 def unproven_weights(weights: Mapping[str, float]) -> dict[str, float]:

@@ -47,6 +47,7 @@ from spahgc.pp._compare.choose import check_number, choose_references
 from spahgc.pp._register.lays import Lays, free_name, lays_of_target
 from spahgc.tl._baselines import BASELINES
 from spahgc.tl._baselines.columns import seen_columns
+from spahgc.tl._baselines.kernel import predict_kernel
 from spahgc.tl._case import target_case
 from spahgc.tl._drift import look_of_target
 from spahgc.tl._finer import (
@@ -402,7 +403,7 @@ def _write_of_model(target: AnnData, model: SpaHGC, spots: Spots, asked: _Asked)
 
 def _write_of_baseline(target: AnnData, bank: AnnData, spots: Spots, asked: _Asked) -> None:
     """Predict the spots by a baseline, and write it into the target."""
-    say_of = partial(predict_baseline, bank=bank, method=asked.method, seed=asked.seed)
+    say_of = partial(predict_baseline, bank=bank, method=asked.method, seed=asked.seed, device=asked.device)
     predicted, conserved = say_of(spots), None
     if asked.finer is not None:
         units = bank_record(bank)["units"]
@@ -632,11 +633,13 @@ def surroundings_of_baseline(spots: Spots, bank: AnnData, method: str) -> dict[s
     return {Uns.surroundings: target_in_microns(spots, bank)[1].record(N_HEXAGONAL)}
 
 
-def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.ndarray:
+def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int, device: str | None = None) -> np.ndarray:
     """What a baseline makes of a target's spots, spots x genes of the bank, float32.
 
-    Genes that the same references measured are predicted together, from these references alone.
+    Genes that the same references measured are predicted together, from these references alone. The kernel computes on the
+    device, all others on the CPU.
     """
+    baseline = partial(predict_kernel, device=resolve_device(device)) if method == KERNEL else BASELINES[method]
     known = bank_spots(bank)  # a baseline holds what it learns from in memory
     spots, _ = target_in_microns(spots, bank)
     record = encoder_records(bank).get(bank_embedding(bank), {})
@@ -646,10 +649,10 @@ def predict_baseline(spots: Spots, bank: AnnData, method: str, seed: int) -> np.
     groups = patterns(known.y, known.slide)
     with limited_threads(float(np.prod(known.z.shape)) * BASELINE_WIDTH):
         if len(groups) == 1:
-            return BASELINES[method](known, spots, seed).astype(np.float32)
+            return baseline(known, spots, seed).astype(np.float32)
         predicted = np.empty((len(spots), bank.n_vars), dtype=np.float32)
         for group in groups:
             part = known[group.rows]
             part = replace(part, y=part.y[:, group.genes])
-            predicted[:, group.genes] = BASELINES[method](part, spots, seed)
+            predicted[:, group.genes] = baseline(part, spots, seed)
         return predicted

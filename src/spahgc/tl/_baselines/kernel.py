@@ -13,12 +13,13 @@ N_COMPONENTS = 30
 """Components of the transcriptome that are predicted, each with a penalty of its own."""
 
 
-def predict_kernel(references: Spots, target: Spots, seed: int) -> np.ndarray:
+def predict_kernel(references: Spots, target: Spots, seed: int, *, device: str = "cpu") -> np.ndarray:
     """The arc-cosine kernel on the features of ``ridge_neighbours``, onto components; target spots x panel.
 
-    Exact up to 3,000 reference spots, beyond that through 1,500 landmarks among them. The seed is not used.
+    Exact up to 3,000 reference spots, beyond that through 1,500 landmarks among them, on the device if it is CUDA and
+    on the CPU otherwise. The seed is not used.
     """
     known, wanted = tissue_features(references, target)
     components = GeneComponents.fit(references, N_COMPONENTS, weigh=True)
-    expert = fit_kernel_ridge(known, components.scores, slide_or_half(references))
-    return components.decode(expert.predict(wanted))
+    expert = fit_kernel_ridge(known, components.scores, slide_or_half(references), device=device)
+    return components.decode(expert.predict(wanted, device=device))

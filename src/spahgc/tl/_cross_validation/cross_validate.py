@@ -198,7 +198,7 @@ def cross_validate(
     n_bootstrap
         Resamples of an interval.
     device
-        Where networks run; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
+        Where networks and kernels run; ``None`` takes ``spahgc.settings.device`` or the first accelerator.
     table_key
         Key of the table of every SpatialData among them; ``None`` takes the only one.
     splits

@@ -206,13 +206,12 @@ def _predict_targets(fold: Fold, bank: AnnData) -> dict[str, pd.DataFrame]:
             genes,
             seed,
         )
-    method = fold.arguments["method"]
+    method, device = fold.arguments["method"], fold.arguments["device"]
     if method != NETWORK:
         return {
-            name: pd.DataFrame(predict_baseline(spots, bank, method, seed), columns=genes)
+            name: pd.DataFrame(predict_baseline(spots, bank, method, seed, device), columns=genes)
             for name, spots in fold.targets.items()
         }
-    device = fold.arguments["device"]
     # One training for all slides of the group.
     model = fit_bank(bank, preset=fold.arguments["preset"], seed=seed, device=device, trust=False)
     return {

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from spahgc._parameters import METHODS, NETWORK, find_preset
+from spahgc._parameters import KERNEL, METHODS, NETWORK, find_preset
 from spahgc._settings import resolve_device
 from spahgc._slides.measured import MeasuredSlide
 from spahgc._validate import check_genes, find_embedding, quoted
@@ -92,7 +92,7 @@ def resolved(spec: dict[str, Any], slides: Mapping[str, MeasuredSlide], device: 
         genes = check_genes(genes, shared, "the genes that all slides share")
     device = spec.get("device", device)
     # Named here, so that a device that is not there is noticed now.
-    device = resolve_device(device) if is_network(spec) else device
+    device = resolve_device(device) if is_network(spec) or spec.get("method") == KERNEL else device
     return spec | {"embedding": key, "genes": genes, "device": device}
 
 
