@@ -143,12 +143,20 @@ class Obsm:
 
     @staticmethod
     def cross(key: str) -> str:
-        """CS graph of a prediction, CSR, target spots x bank spots, values = cosine similarity."""
+        """CS graph of a prediction, CSR, target spots x bank spots, values = cosine similarity.
+
+        Where edges by place have a part in the prediction, those as well.
+        """
         return f"{key}_cs"
 
     @staticmethod
+    def place(key: str) -> str:
+        """Edges by place of a prediction in which they have a part, CSR, target spots x bank spots, values = microns."""
+        return f"{key}_ps"
+
+    @staticmethod
     def attention(key: str) -> str:
-        """The same edges, values = attention that the networks pay to the reference spot; rows sum to 1."""
+        """The edges of :meth:`cross`, values = attention that the networks pay to the reference spot; rows sum to 1."""
         return f"{key}_attention"
 
 

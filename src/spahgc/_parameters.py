@@ -90,6 +90,11 @@ class Parameters:
     """Lay the references on each other and on the target by their images, where they store one, and let those that lie on the
     target say what they measured there, as far as references held out prove it. Of no effect without ``experts`` and
     ``by_slide``."""
+    n_placed: int = 0
+    """Spots, on every reference that was laid over a target, to which a target spot is joined by place in the graph, with their
+    distance in microns: retrieval then looks at spots that look alike and at spots that lie there. Networks learn both with and
+    without, and ``"graph_by_place"`` is what they say with, as far as references held out prove it. 0: place is known to
+    kernels alone. Of no effect without ``place``, ``n_retrieved`` and ``"graph"`` among the experts."""
     n_networks: int = 1
     """Networks that are trained from different initial weights; their predictions are averaged."""
     width: int = 256
@@ -168,7 +173,7 @@ class Parameters:
             raise ValueError(f"precision={self.precision!r} is not known. Choose one of {', '.join(PRECISIONS)}.")
 
     def _check_retrieval(self) -> None:
-        for name in ("n_retrieved", "step_references"):
+        for name in ("n_retrieved", "n_placed", "step_references"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"{name}={value!r} must be a whole number of spots, or 0.")
@@ -187,6 +192,11 @@ class Parameters:
     def n_sources(self) -> int:
         """Reference spots that a target spot attends to (CS), where the references hold so many."""
         return self.n_retrieved or self.n_cross
+
+    @property
+    def has_place_edges(self) -> bool:
+        """Whether the graph has edges by place, where sections were laid over each other."""
+        return bool(self.place and self.by_slide and self.n_placed and self.n_retrieved and GRAPH in self.experts)
 
     @property
     def expression_hidden(self) -> float:
@@ -247,6 +257,7 @@ PRESETS = {
         line=True,
         n_networks=1,
         n_retrieved=50,
+        n_placed=19,
         width=128,
         layers=0,
         target_hidden=0.3,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,11 +32,13 @@ from spahgc._slides.spot_names import positions_on_tissue
 from spahgc._slides.tissue import TissueRows
 from spahgc._spots.rows import Rows, Spots, as_rows, in_float
 from spahgc._training.contributions import Contributions, Trained, parts_of
-from spahgc._training.experts import Experts, Proof, fit_experts, prove_experts, target_graph
+from spahgc._training.experts import Experts, Proof, fit_experts, place_edges, prove_experts, target_graph
 from spahgc._training.graphs import (
     bank_spots,
     check_sizes,
+    edge_keys,
     most_similar,
+    retrieved_edges,
     spare_rs_graph,
     trains_in_blocks,
 )
@@ -50,7 +52,7 @@ from spahgc._training.networks import (
     predict_networks,
     train_networks,
 )
-from spahgc._training.placed import PlacedExpert, fit_placed, placed_scores, places_on
+from spahgc._training.placed import GRAPH_BY_PLACE, Laid, PlacedExpert, fit_placed, placed_scores, places_on
 from spahgc._validate import did_you_mean, encoder_records, quoted, user_path
 from spahgc.pp._bank.coverage import in_all
 from spahgc.pp._bank.references import (
@@ -66,7 +68,7 @@ from spahgc.pp._bank.references import (
     select_embedding_columns,
     target_spots,
 )
-from spahgc.pp._bank.scale import target_in_microns
+from spahgc.pp._bank.scale import microns_of_references, microns_of_target, target_in_microns
 from spahgc.pp._edge_types import CS, Nodes, n_neighbors
 from spahgc.pp._register.lays import free_name, lays_of_references, lays_of_target
 from spahgc.pp._search.neighbors import Neighbors
@@ -82,6 +84,43 @@ BYTES_PER_GB = 1e9
 
 PRODUCTS_PER_LAYER = 6
 """Products of a state with a square matrix of weights in a layer, a spot."""
+
+
+class OnTarget(NamedTuple):
+    """Where the spots of a target and of its references lie, where references lie on it.
+
+    Parameters
+    ----------
+    xy, places
+        Of the target's spots and of the references, for the kernels of place.
+    references
+        The spots of the references.
+    of_graph
+        Places for the edges of the graph; ``None`` where its networks do not know place.
+    """
+
+    xy: np.ndarray
+    places: Places
+    references: Spots
+    of_graph: Laid | None
+
+
+class Retrieved(NamedTuple):
+    """What networks look at for a target.
+
+    Parameters
+    ----------
+    edges
+        Target spots x bank spots, CSR, cosine similarity; those of the CS graph, and where place counts those by place as well.
+    attention
+        The same edges, values = attention; ``None`` without networks.
+    place
+        Edges by place, values = microns; ``None`` where it does not count.
+    """
+
+    edges: csr_matrix
+    attention: csr_matrix | None = None
+    place: csr_matrix | None = None
 
 
 class SpaHGC:
@@ -244,8 +283,11 @@ class SpaHGC:
 
     def _outputs(
         self, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
-        """What line and networks predict of a target, its CS graph, and the attention on it; features live here alone."""
+    ) -> tuple[np.ndarray, Mapping[str, str | float], Retrieved, dict[str, Any]]:
+        """What line and networks predict of a target, how its CS graph was found, what they attend to, and of its place.
+
+        Features live here alone.
+        """
         if self.experts is not None:
             return self._blended(self.experts, spots, cross, device)
         features, line = self.node_features.transform(spots)
@@ -253,18 +295,17 @@ class SpaHGC:
         if not self.networks:
             if line is None:
                 raise ValueError("the model has neither a line nor networks: nothing predicts. Fit it again.")
-            return line, neighbors, None, {}
+            return line, neighbors.record, Retrieved(neighbors.graph), {}
         graph = self.graph(features, spots.xy, neighbors.graph, device, step=spots.step_of())
         outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
         share = self.parameters.graph_share
         outputs = outputs if line is None else share * outputs + (1 - share) * line
-        edges = neighbors.graph
-        attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
-        return outputs, neighbors, attention, {}
+        retrieved = Retrieved(neighbors.graph, _with_values(neighbors.graph, weights))
+        return outputs, neighbors.record, retrieved, {}
 
     def _blended(
         self, experts: Experts, spots: Spots, cross: csr_matrix | None, device: str
-    ) -> tuple[np.ndarray, Neighbors, csr_matrix | None, dict[str, Any]]:
+    ) -> tuple[np.ndarray, Mapping[str, str | float], Retrieved, dict[str, Any]]:
         """The same where experts are averaged."""
         nodes = self.node_features
         if not isinstance(nodes, LowRankFeatures) or nodes.ridge is None:
@@ -274,32 +315,55 @@ class SpaHGC:
         views = experts.views(spots, by_slide)
         neighbors = self._nearest(carried, device) if cross is None else Neighbors(cross, {})
         known: dict[str, np.ndarray] = {}
-        attention = None
         if experts.uses(LINE):
             known[LINE] = nodes.ridge.ridge.predict(views.by_slide)
-        if self.networks:
-            edges = neighbors.graph
-            graph = self.graph(carried, spots.xy, edges, device, step=spots.step_of())
-            outputs, weights = predict_networks(self.networks, graph, spots.xy, self.parameters, device)
-            known[GRAPH] = outputs * size
-            attention = csr_matrix((weights, edges.indices, edges.indptr), shape=edges.shape).copy()
-        by_place, place = self._by_place(experts, nodes, spots, by_slide, device)
+        found, place = self._places(experts, spots)
+        by_place = {} if found is None else self._by_place(found, nodes, by_slide, device)
+        laid = None if found is None else found.of_graph
         shares = experts.weights_for(placed=bool(by_place), new_patient=is_new_patient(spots, self.bank))
-        return experts.blend(views, known | by_place, shares, device) / size, neighbors, attention, place
+        said, retrieved = self._of_networks(spots, carried, neighbors.graph, laid, shares, device)
+        known |= by_place | {name: scores * size for name, scores in said.items()}
+        return experts.blend(views, known, shares, device) / size, neighbors.record, retrieved, place
+
+    def _of_networks(
+        self,
+        spots: Spots,
+        carried: Rows,
+        cross: csr_matrix,
+        laid: Laid | None,
+        shares: Mapping[str, float],
+        device: str,
+    ) -> tuple[dict[str, np.ndarray], Retrieved]:
+        """What the networks say without place and, where that counts, with it; and what they attend to, by the weights of both."""
+        if not self.networks:
+            return {}, Retrieved(cross)
+
+        def run(by_place: Laid | None) -> tuple[np.ndarray, np.ndarray, HeteroGraph]:
+            graph = self.graph(carried, spots.xy, cross, device, step=spots.step_of(), laid=by_place)
+            return *predict_networks(self.networks, graph, spots.xy, self.parameters, device), graph
+
+        if laid is None or not shares.get(GRAPH_BY_PLACE):
+            outputs, weights, _ = run(None)
+            return {GRAPH: outputs}, Retrieved(cross, _with_values(cross, weights))
+        said, place = {}, place_edges(laid, self.parameters)
+        said[GRAPH_BY_PLACE], attention, graph = run(laid)
+        edges = retrieved_edges(cross, place)
+        if shares.get(GRAPH):
+            said[GRAPH], weights, _ = run(None)
+            share = shares[GRAPH] / (shares[GRAPH] + shares[GRAPH_BY_PLACE])
+            attention *= 1 - share
+            attention[np.searchsorted(edge_keys(edges), edge_keys(cross))] += share * weights
+        return said, Retrieved(_with_values(edges, graph.similarities), _with_values(edges, attention), place)
 
     def _by_place(
-        self, experts: Experts, nodes: LowRankFeatures, spots: Spots, features: np.ndarray, device: str
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """What the experts of place say where references lie on the target, and what is to be told of it."""
-        found, record = self._places(experts, spots)
-        if found is None:
-            return {}, record
-        xy, places, known = found
-        references = np.asarray(nodes.features[:]), places, nodes.components.scores, known
-        return placed_scores(features, xy, *references, device), record
+        self, found: OnTarget, nodes: LowRankFeatures, features: np.ndarray, device: str
+    ) -> dict[str, np.ndarray]:
+        """What the kernels of place say."""
+        known = np.asarray(nodes.features[:]), found.places, nodes.components.scores, found.references
+        return placed_scores(features, found.xy, *known, device)
 
-    def _places(self, experts: Experts, spots: Spots) -> tuple[tuple[np.ndarray, Places, Spots] | None, dict[str, Any]]:
-        """Places of a target's spots and of the references, with these; ``None`` where none lies on the target."""
+    def _places(self, experts: Experts, spots: Spots) -> tuple[OnTarget | None, dict[str, Any]]:
+        """Where a target's spots and the references lie, ``None`` where none lies on it, and what is to be told of it."""
         if not experts.placed or (spots.picture is None and not spots.own_reference and not spots.registration):
             return None, {}
         others = bank_pictures(self.bank)
@@ -307,10 +371,17 @@ class SpaHGC:
         name = free_name("target", others)
         lays = lays_of_target(name, spots.picture, others, spots.registration)
         known = bank_spots(self.bank, dense=False)
-        found = places_on(replace(spots, slide=np.full(len(spots), name)), known, lays)
+        named = replace(spots, slide=np.full(len(spots), name))
+        found = places_on(named, known, lays)
         if found is None:
             return None, {**lays.record(), "known": False}
-        return (*found, known), {**lays.record(), "known": True, "weights": dict(experts.placed)}
+        record = {**lays.record(), "known": True, "weights": dict(experts.placed)}
+        if not experts.knows_place:
+            return OnTarget(*found, known, None), record
+        microns = microns_of_target(named, self.bank)
+        laid = Laid.of(named, known, replace(lays, microns=microns))
+        assumed = bool(microns.assumed)
+        return OnTarget(*found, known, laid), record | {"pitch_um": microns.pitch_um, "microns_assumed": assumed}
 
     def attention(
         self,
@@ -322,8 +393,10 @@ class SpaHGC:
     ) -> csr_matrix:
         """Attention that a prediction pays to each reference spot: values on the edges of the CS graph, rows sum to 1.
 
-        Parameters as in :meth:`predict`. Mean over the networks, their layers (CNDA) and pooling (CNAP), and the heads;
-        with ``n_retrieved`` over networks and heads, and the weights are those of which the network's prediction is made.
+        Of a target on which references lie, the edges by place are among them where they have a part, and the attention is the mean
+        over what the networks say with them and without, by the weights of both. Parameters as in :meth:`predict`. Mean over the
+        networks, their layers (CNDA) and pooling (CNAP), and the heads; with ``n_retrieved`` over networks and heads, and the
+        weights are those of which the network's prediction is made.
         """
         if not self.networks:
             if self.experts is None:
@@ -401,7 +474,7 @@ class SpaHGC:
         """
         data = placed_table(target, table_key, "the target")
         if cross is not None:
-            _check_cross(cross, data.n_obs, self.bank.n_obs)
+            _check_cross(cross, data.n_obs, self.bank.n_obs, self.parameters.n_sources)
         placed, on_tissue = self._placed_spots(data, check=cross is None)
         if not place:
             placed = replace(placed, picture=None, registration=None, own_reference=None)
@@ -436,14 +509,15 @@ class SpaHGC:
         found = None if experts is None else self._places(experts, spots)[0]
         if found is not None and isinstance(nodes, LowRankFeatures):
             seen, features = nodes.image_axes.transform(spots), np.asarray(nodes.features[:])
-            xy, places, known = found
-            placed = fit_placed(seen, xy, features, places, nodes.components.scores, known, device)
+            known = features, found.places, nodes.components.scores, found.references
+            placed = fit_placed(seen, found.xy, *known, device)
         trained = Trained(
             nodes,
             self.networks,
             experts,
             self.parameters,
             placed,
+            None if found is None else found.of_graph,
             is_new_patient(spots, self.bank),
             self._bank_spots,
             self._reference_graph,
@@ -476,15 +550,23 @@ class SpaHGC:
         return csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
 
     def graph(
-        self, features: Rows, xy: np.ndarray, cross: csr_matrix, device: str, *, step: float | None = None
+        self,
+        features: Rows,
+        xy: np.ndarray,
+        cross: csr_matrix,
+        device: str,
+        *,
+        step: float | None = None,
+        laid: Laid | None = None,
     ) -> HeteroGraph:
         """Graph of a target by `features`, centres `xy` and edges `cross`, with what it needs of the bank, on `device`.
 
-        `step`, for a target that is denser than the references, is how far these lie apart, in its pixels.
+        `step`, for a target that is denser than the references, is how far these lie apart, in its pixels. With `laid` there are
+        edges by place.
         """
         references = csr_matrix(in_memory(self.bank.obsp[Obsp.reference_connectivities]))
         known = self.node_features.features, self.node_features.expression
-        return target_graph(*known, features, xy, cross, references, self.parameters, device, step=step)
+        return target_graph(*known, features, xy, cross, references, self.parameters, device, step=step, laid=laid)
 
     def _nearest(self, features: Rows, device: str) -> Neighbors:
         where = device if device.startswith("cuda") else "cpu"
@@ -643,8 +725,9 @@ class SpaHGC:
             if parameters.experts:
                 features = np.asarray(node_features.features[:])
                 experts = Experts.from_arrays(arrays_with_prefix(EXPERTS, tensors), features)
-            trained = experts is None or experts.uses(GRAPH)
-            networks = make_networks(tensors, parameters, *sizes) if trained else []
+            trained = experts is None or experts.has_networks
+            knows_place = experts is not None and experts.knows_place
+            networks = make_networks(tensors, parameters, *sizes, knows_place=knows_place) if trained else []
         return cls(
             bank,
             node_features,
@@ -689,7 +772,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str,
         node_features = fit_node_features(spots, blocks, parameters)
         proof = prove_experts_of(bank, spots, blocks, node_features, parameters, seed, device)
         told = trust_of_bank(bank, spots, blocks, node_features, proof, parameters, seed, device) if trust else None
-        trained = parameters.epochs and (proof is None or proof.uses(GRAPH))
+        trained = parameters.epochs and (proof is None or proof.has_networks)
         # The RS graph is that of what the nodes carry; large slides are trained on the same search.
         searched = trained and parameters.layers and trains_in_blocks(spots)
         spare = spare_rs_graph(node_features, parameters) if searched else None
@@ -700,6 +783,7 @@ def fit_bank(bank: AnnData, *, preset: str | Parameters, seed: int, device: str,
             seed=seed,
             device=device,
             rs_graph=spare,
+            lays=None if proof is None else proof.lays_of_graph,
         )
         experts = None if proof is None else fit_experts(proof, spots, node_features, seed, device)
         bank.obsp[Obsp.reference_connectivities] = (
@@ -735,6 +819,8 @@ def prove_experts_of(
         return None
     placed = parameters.place and parameters.by_slide
     lays = lays_of_references(bank_pictures(bank), bank_patients(bank)) if placed else None
+    if lays is not None and parameters.has_place_edges:
+        lays = replace(lays, microns=microns_of_references(bank))
     patients = patients_of_spots(bank, spots)
     return prove_experts(
         spots, blocks, node_features, parameters, patients=patients, lays=lays, seed=seed, device=device
@@ -788,22 +874,34 @@ def predict_spots(
     """
     where = resolve_device(device)
     if cross is not None:
-        _check_cross(cross, len(spots), model.bank.n_obs)
+        _check_cross(cross, len(spots), model.bank.n_obs, model.parameters.n_sources)
     with limited_threads(step_products(len(spots), model.bank, model.parameters)):
         used = model._used_columns(spots)
-        outputs, neighbors, attention, place = model._outputs(used, cross, where)
+        outputs, search, retrieved, place = model._outputs(used, cross, where)
         covered = model._support(used) if support else None
         expression = model.node_features.decode(outputs)
         _check_finite(expression)
-        return Prediction(expression, neighbors.graph, attention, covered, neighbors.record, place)
+        return Prediction(
+            expression, retrieved.edges, retrieved.attention, covered, search, place, by_place=retrieved.place
+        )
 
 
-def _check_cross(cross: csr_matrix, n_spots: int, n_bank: int) -> None:
+def _with_values(edges: csr_matrix, values: np.ndarray) -> csr_matrix:
+    return csr_matrix((values, edges.indices, edges.indptr), shape=edges.shape).copy()
+
+
+def _check_cross(cross: csr_matrix, n_spots: int, n_bank: int, n_sources: int) -> None:
     check_sparse(cross, "cross=")
     if cross.shape != (n_spots, n_bank):
         raise ValueError(
             f"cross= must be {n_spots} target spots x {n_bank} spots of the bank, found shape "
             f"{cross.shape}. Take what model.cross_graph(target) returns."
+        )
+    most = int(np.diff(cross.indptr).max(initial=0))
+    if most > n_sources:
+        raise ValueError(
+            f"cross= must join a target spot to at most {n_sources} spots of the bank, found {most}: it is no CS graph of this model, "
+            "or holds edges by place as well. Take what model.cross_graph(target) returns."
         )
 
 
@@ -834,6 +932,7 @@ def in_place(prediction: Prediction, rows: TissueRows) -> Prediction:
         expression=rows.in_place(prediction.expression),
         cross=rows.in_place(prediction.cross),
         attention=rows.in_place(prediction.attention),
+        by_place=rows.in_place(prediction.by_place),
         support=rows.in_place(prediction.support),
     )
 

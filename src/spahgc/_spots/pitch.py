@@ -10,6 +10,10 @@ SPOT_OF_PITCH = 0.55
 """Diameter of a spot whose size is not known, over the distance of neighbours: 55 of 100 um, as in Visium; legacy arrays have 100 of
 200 um."""
 
+PITCH_UM = 100.0
+"""Distance of neighbouring spots, microns, where the resolution of no slide is known: that of Visium, by which a spot of
+:data:`SPOT_OF_PITCH` has its 55 um."""
+
 
 def spot_pitch(xy: NDArray[np.float64]) -> float | None:
     """Median distance of spots to their nearest neighbour; ``None`` where there are no two places."""

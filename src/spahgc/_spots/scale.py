@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 from scipy.spatial import KDTree
 
-from spahgc._spots.pitch import spot_spacing
+from spahgc._spots.pitch import PITCH_UM, spot_spacing
 from spahgc._spots.plane import nearest_in_plane
 
 SAME_SPACING = 0.15
@@ -77,6 +77,50 @@ class Surroundings:
             known["radius_um"] = radius_of(n_around, self.wanted_um)
         lengths = {name: float(value) for name, value in known.items() if value is not None}
         return {"by": self.by, "n_around": int(n_around), "why": self.why, **lengths}
+
+
+@dataclass(frozen=True)
+class Microns:
+    """How long a pixel is on some slides, so that distances between sections that were laid over each other are in microns.
+
+    Parameters
+    ----------
+    mpp
+        Microns per pixel by name of the slide, known or assumed. A slide without two places has none.
+    pitch_um
+        Distance of neighbouring spots on the typical reference, microns.
+    assumed
+        Slides of which it is assumed: their spots lie as far apart as those of the typical reference.
+    """
+
+    mpp: Mapping[str, float]
+    pitch_um: float
+    assumed: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, xy: np.ndarray, slide: np.ndarray, known: Mapping[str, float], pitch_um: float | None = None
+    ) -> Microns:
+        """Of some slides.
+
+        Parameters
+        ----------
+        xy
+            Spot centres, spots x 2, pixels.
+        slide
+            Name of each spot's slide.
+        known
+            Microns per pixel of the slides of which they are known.
+        pitch_um
+            Distance of neighbouring spots on the typical reference; ``None`` where the resolution of none is known. All are
+            then assumed, also one that is known, so that the same distance is the same number on all slides.
+        """
+        known, pitch = ({}, PITCH_UM) if pitch_um is None else (known, pitch_um)
+        names = [str(name) for name in np.unique(slide)]
+        mpp = {name: known[name] for name in names if name in known}
+        spacings = {name: spot_spacing(xy[slide == name]) for name in names if name not in mpp}
+        assumed = {name: pitch / spacing for name, spacing in spacings.items() if spacing is not None}
+        return cls({**mpp, **assumed}, pitch, frozenset(assumed))
 
 
 def radius_of(n: int, spacing: float) -> float:

@@ -14,10 +14,11 @@ from spahgc._linear.dual import kernel_dual, ridge_dual
 from spahgc._linear.kernel import Kernel, KernelRidge, arc_cosine
 from spahgc._linear.node_features import LowRankFeatures, PlainFeatures
 from spahgc._parameters import EXPERTS, GRAPH, LINE, Parameters
-from spahgc._training.experts import SEE_OVERALL, Experts, Views, target_graph
+from spahgc._training.experts import SEE_OVERALL, Experts, Views, place_edges, target_graph
+from spahgc._training.graphs import retrieved_edges
 from spahgc._training.networks import predict_networks, retrieve_networks
 from spahgc._training.perceptron import PerceptronExpert
-from spahgc._training.placed import PLACE_EXPERTS, PlacedExpert
+from spahgc._training.placed import GRAPH_BY_PLACE, PLACE_EXPERTS, Laid, PlacedExpert
 
 if TYPE_CHECKING:
     from spahgc._linear.node_features import ImageRidge, NodeFeatures
@@ -100,7 +101,9 @@ class Trained:
     parameters
         All numbers of the fit.
     placed
-        Experts of place that were fitted for the target; empty where no reference lies on it.
+        Kernels of place that were fitted for the target; empty where no reference lies on it.
+    laid
+        Where target and references lie, for the edges of the graph by place; ``None`` without these.
     new_patient
         Whether the target is of no patient of the references.
     bank
@@ -114,6 +117,7 @@ class Trained:
     experts: Experts | None
     parameters: Parameters
     placed: Mapping[str, PlacedExpert]
+    laid: Laid | None
     new_patient: bool
     bank: Callable[[], Spots]
     rs_graph: Callable[[], csr_matrix]
@@ -156,7 +160,7 @@ class Trained:
         return [
             name
             for name in self.weights
-            if (retrieves if name == GRAPH else not isinstance(fitted.get(name), PerceptronExpert))
+            if (retrieves if name in (GRAPH, GRAPH_BY_PLACE) else not isinstance(fitted.get(name), PerceptronExpert))
         ]
 
 
@@ -227,8 +231,8 @@ def parts_of(
     remainder, said = np.zeros((len(rows), len(genes))), np.zeros((len(rows), len(genes)))
     for name, weight in model.weights.items():
         weighed = replace(read_out, loadings=weight * read_out.loadings)
-        if name == GRAPH:
-            of_graph = _of_graph(seen, cross, weighed, device)
+        if name in (GRAPH, GRAPH_BY_PLACE):
+            of_graph = _of_graph(seen, cross, model.laid if name == GRAPH_BY_PLACE else None, weighed, device)
             said += of_graph.said
             remainder += of_graph.remainder
             if of_graph.parts is not None:
@@ -341,17 +345,25 @@ class GraphParts(NamedTuple):
     said: np.ndarray
 
 
-def _of_graph(seen: Seen, cross: csr_matrix, read_out: ReadOut, device: str) -> GraphParts:
-    """Parts of retrieval, spots x references x genes: attention times what a reference spot expresses."""
+def _of_graph(seen: Seen, cross: csr_matrix, laid: Laid | None, read_out: ReadOut, device: str) -> GraphParts:
+    """Parts of retrieval, spots x references x genes: attention times what a reference spot expresses; with ``laid`` by place."""
     model, rows = seen.model, seen.rows
     parameters, layers = model.parameters, model.parameters.layers
     # Without layers a spot depends on no other one of its slide.
     chosen = np.arange(len(seen.spots)) if layers else rows
-    edges = cross[chosen]
     known = model.nodes.features, model.nodes.expression
+    laid = None if laid is None else laid.part(chosen, np.arange(len(known[1])))
     graph = target_graph(
-        *known, seen.carried[chosen], seen.spots.xy[chosen], edges, model.rs_graph(), parameters, device
+        *known,
+        seen.carried[chosen],
+        seen.spots.xy[chosen],
+        cross[chosen],
+        model.rs_graph(),
+        parameters,
+        device,
+        laid=laid,
     )
+    edges = cross[chosen] if laid is None else retrieved_edges(cross[chosen], place_edges(laid, parameters))
     outputs, _ = predict_networks(model.networks, graph, seen.spots.xy[chosen], parameters, device)
     loadings = read_out.size * read_out.loadings
     place = rows if layers else np.arange(len(rows))

@@ -11,7 +11,7 @@ from spahgc._parameters import GRAPH, KERNEL, LINE, PERCEPTRON, PERCEPTRON_OVERA
 from spahgc._training.experts import SEE_OVERALL
 from spahgc._training.model_tensors import EXPERTS, NODE_FEATURES
 from spahgc._training.perceptron import new_perceptron
-from spahgc._training.placed import PLACE_EXPERTS
+from spahgc._training.placed import GRAPH_BY_PLACE, PLACE_EXPERTS, PLACE_KERNELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +40,9 @@ def broken_experts(tensors: Mapping[str, Tensor], experts: Sequence[str]) -> str
     if experts and not (min(weights.values()) >= 0 and abs(sum(weights.values()) - 1) <= MAX_SUM_ERROR):
         return f"the weights of the experts are {weights}, expected are numbers from 0 on whose sum is 1"
     placed = {name.removeprefix(PLACED): float(part) for name, part in tensors.items() if name.startswith(PLACED)}
-    if placed and {*placed} != {*experts, *PLACE_EXPERTS}:
-        return f"the weights by place are of {sorted(placed)}, expected are {sorted([*experts, *PLACE_EXPERTS])}"
+    of_place = PLACE_EXPERTS if GRAPH_BY_PLACE in placed and GRAPH in experts else PLACE_KERNELS
+    if placed and {*placed} != {*experts, *of_place}:
+        return f"the weights by place are of {sorted(placed)}, expected are {sorted([*experts, *of_place])}"
     if placed and not (min(placed.values()) >= 0 and abs(sum(placed.values()) - 1) <= MAX_SUM_ERROR):
         return f"the weights by place are {placed}, expected are numbers from 0 on whose sum is 1"
     new = {

@@ -22,9 +22,18 @@ from spahgc._spots.rows import Spots, slide_or_half
 from spahgc._training.graphs import hetero_graph, needed_references
 from spahgc._training.networks import predict_networks, train_networks
 from spahgc._training.perceptron import PerceptronExpert, fit_perceptron, new_perceptron
-from spahgc._training.placed import PLACE_EXPERTS, placed_scores, places_on, unproven_weights
+from spahgc._training.placed import (
+    GRAPH_BY_PLACE,
+    PLACE_EXPERTS,
+    PLACE_KERNELS,
+    Laid,
+    learns_places,
+    placed_scores,
+    places_on,
+    unproven_weights,
+)
 from spahgc.pp._bank.references import make_rs_graph
-from spahgc.pp._edge_types import CS, REFERENCE, RS, TARGET, Nodes, build_edges, n_neighbors
+from spahgc.pp._edge_types import CS, PLACE, REFERENCE, RS, TARGET, Nodes, build_edges, n_neighbors
 
 if TYPE_CHECKING:
     from spahgc._linear.node_features import NodeFeatures
@@ -128,6 +137,16 @@ class Experts:
     def uses(self, expert: str) -> bool:
         """Whether an expert has any weight."""
         return any(weights.get(expert, 0.0) > 0 for weights in (self.weights, self.placed, self.new_patient))
+
+    @property
+    def knows_place(self) -> bool:
+        """Whether the networks of the graph were trained with edges by place."""
+        return GRAPH_BY_PLACE in self.placed
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether the graph says anything that counts."""
+        return self.uses(GRAPH) or self.uses(GRAPH_BY_PLACE)
 
     def weights_for(self, *, placed: bool, new_patient: bool) -> Mapping[str, float]:
         """Weights for a target: that a reference lies on it tells more than of whom it is."""
@@ -295,6 +314,16 @@ class Proof:
         """Whether an expert has any weight."""
         return any(weights.get(expert, 0.0) > 0 for weights in (self.weights, self.placed, self.new_patient))
 
+    @property
+    def has_networks(self) -> bool:
+        """Whether the graph says anything that counts."""
+        return self.uses(GRAPH) or self.uses(GRAPH_BY_PLACE)
+
+    @property
+    def lays_of_graph(self) -> Lays | None:
+        """How the references lie on each other, if the graph was asked by place; as it was trained then it is trained in the end."""
+        return self.lays if GRAPH_BY_PLACE in self.placed else None
+
     def weights_without(self, rows: np.ndarray, *, placed: bool = False, new_patient: bool = False) -> dict[str, float]:
         """Weights that the references prove without some spots, whose own residuals then choose nothing."""
         answers = self.by_patient if new_patient and self.by_patient is not None else self.answers
@@ -389,7 +418,9 @@ def ask_experts(
     """
     wanted = parameters.n_components
     shape = len(spots), max(wanted) if isinstance(wanted, tuple) else wanted
-    names = [*experts, *(PLACE_EXPERTS if lays is not None else ())]
+    laid_out = lays if lays is not None and GRAPH in experts and learns_places(spots.slide, folds, lays) else None
+    by_place = () if lays is None else PLACE_KERNELS if laid_out is None else PLACE_EXPERTS
+    names = [*experts, *by_place]
     said, truth, placed = {name: np.zeros(shape) for name in names}, np.zeros(shape), np.zeros(len(spots), dtype=bool)
     components = []
     with progress_bar(total=None, desc="references held out", unit="fold") as bar:
@@ -397,7 +428,9 @@ def ask_experts(
             cells = np.ix_(fold.rows, np.arange(fold.truth.shape[1]))  # few spots have fewer components
             truth[cells] = fold.truth
             for name in experts:
-                said[name][cells] = _held_out_scores(name, fold, spots, views, node_features, parameters, seed, device)
+                found = _held_out_scores(name, fold, spots, views, node_features, parameters, laid_out, seed, device)
+                for asked, scores in found.items():
+                    said[asked][cells] = scores
             if lays is not None:
                 _say_by_place(said, placed, fold, spots, views.by_slide, lays, device)
             components.append(fold.components)
@@ -439,18 +472,16 @@ def _held_out_scores(
     views: Views,
     node_features: LowRankFeatures,
     parameters: Parameters,
+    lays: Lays | None,
     seed: int,
     device: str,
-) -> np.ndarray:
-    """What an expert that learned from the others says of the spots that are held out."""
+) -> dict[str, np.ndarray]:
+    """What an expert that learned from the others says of the spots that are held out; the graph with ``lays`` by place too."""
     if name == GRAPH:
-        carried = node_features.features
-        nodes = LowRankFeatures(node_features.image_axes, fold.components, None, carried[fold.others])
-        where = spots.xy[fold.rows], spots.step_of(fold.rows)
-        return _graph_scores(nodes, fold.spots, carried[fold.rows], *where, parameters, seed, device)
+        return _graph_held_out(fold, spots, node_features, parameters, lays, seed, device)
     seen = views.of(name)
     expert = fit_expert(name, seen[fold.others], fold.components, fold.spots, seed, device)
-    return expert_scores(expert, seen[fold.rows], device)
+    return {name: expert_scores(expert, seen[fold.rows], device)}
 
 
 def fit_expert(name: str, x: np.ndarray, components: Any, spots: Spots, seed: int, device: str) -> Any:
@@ -490,29 +521,44 @@ def fit_experts(proof: Proof, spots: Spots, node_features: NodeFeatures, seed: i
     return Experts(fitted, proof.weights, proof.axes, proof.placed, proof.new_patient)
 
 
-def _graph_scores(
+def _graph_held_out(
+    fold: Fold,
+    spots: Spots,
     node_features: LowRankFeatures,
-    known: Spots,
-    features: np.ndarray,
-    xy: np.ndarray,
-    step: float | None,
     parameters: Parameters,
+    lays: Lays | None,
     seed: int,
     device: str,
-) -> np.ndarray:
-    """Scores that a graph of some references gives to other spots."""
-    networks, _ = train_networks(known, node_features, parameters, seed=seed, device=device)
-    known_features, known_expression = node_features.features, node_features.expression
-    reference_graph = (
-        make_rs_graph(known_features, known_expression, parameters.n_reference) if parameters.layers else None
-    )
-    bank = Nodes(known_features)
+) -> dict[str, np.ndarray]:
+    """What a graph of the others says of the spots that are held out; with ``lays`` what it says by place as well.
+
+    By place nothing is said, 0, of a slide on which no other one lies.
+    """
+    carried = node_features.features
+    nodes = LowRankFeatures(node_features.image_axes, fold.components, None, carried[fold.others])
+    networks, _ = train_networks(fold.spots, nodes, parameters, seed=seed, device=device, lays=lays)
+    peers = make_rs_graph(nodes.features, nodes.expression, parameters.n_reference) if parameters.layers else None
+    bank, size = Nodes(nodes.features), nodes.components.size
     wanted = n_neighbors(CS, bank, parameters)
-    cross = CS.build(bank, Nodes(features), wanted, _search_device(device)).graph
-    graph = target_graph(
-        known_features, known_expression, features, xy, cross, reference_graph, parameters, device, step=step
-    )
-    return predict_networks(networks, graph, xy, parameters, device)[0] * node_features.components.size
+
+    def scores(rows: np.ndarray, laid: Laid | None) -> np.ndarray:
+        features, xy = carried[rows], spots.xy[rows]
+        cross = CS.build(bank, Nodes(features), wanted, _search_device(device)).graph
+        carries = nodes.features, nodes.expression, features, xy, cross, peers
+        graph = target_graph(*carries, parameters, device, step=spots.step_of(rows), laid=laid)
+        return predict_networks(networks, graph, xy, parameters, device)[0] * size
+
+    said = {GRAPH: scores(fold.rows, None)}
+    if lays is not None:
+        said[GRAPH_BY_PLACE] = np.zeros_like(said[GRAPH])
+        for name in np.unique(spots.slide[fold.rows]):
+            inside = spots.slide[fold.rows] == name
+            rows = fold.rows[inside]
+            held_out = Spots.without_expression(carried[rows], spots.xy[rows], str(name))
+            laid = Laid.of(held_out, fold.spots, lays)
+            if laid is not None:
+                said[GRAPH_BY_PLACE][inside] = scores(rows, laid)
+    return said
 
 
 def target_graph(
@@ -526,12 +572,23 @@ def target_graph(
     device: str,
     *,
     step: float | None = None,
+    laid: Laid | None = None,
 ) -> HeteroGraph:
-    """Graph of a target with what it needs of the references, on a device; ``step`` as in :class:`Nodes`."""
+    """Graph of a target with what it needs of the references, on a device; ``step`` as in :class:`Nodes`.
+
+    With ``laid`` it has edges by place.
+    """
     known = {CS.name: cross} | ({} if reference_graph is None else {RS.name: csr_matrix(reference_graph)})
     nodes = {TARGET: Nodes(features, xy, step=step), REFERENCE: Nodes(reference_features, expression=expression)}
+    nodes = nodes if laid is None else laid.beside(nodes)
     graphs = build_edges(nodes, parameters, known=known)
     return hetero_graph(*needed_references(nodes, graphs, parameters.layers), device)
+
+
+def place_edges(laid: Laid, parameters: Parameters) -> csr_matrix:
+    """Edges by place of a target: target spots x reference spots, CSR, microns."""
+    nodes = laid.beside({TARGET: Nodes(), REFERENCE: Nodes()})
+    return PLACE.build(nodes[REFERENCE], nodes[TARGET], parameters.n_placed, "cpu").graph
 
 
 def _search_device(device: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle
+from dataclasses import dataclass, replace
+from itertools import count, cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,17 +15,19 @@ from spahgc._keys import SPATIAL, UNS, Obs, Obsm, Uns
 from spahgc._slides.matrix import in_memory
 from spahgc._spots.plane import reached, spatial_blocks, with_halo
 from spahgc._spots.rows import Rows, SomeRows, Spots, as_rows, in_float, leave_one_out, read
-from spahgc.nn import Edges, HeteroGraph, Task
+from spahgc._training.placed import Laid
+from spahgc.nn import RETRIEVED_EDGES, Edges, HeteroGraph, Task
 from spahgc.pp._bank.coverage import measured_expression
 from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._bank.scale import references_in_microns
-from spahgc.pp._edge_types import CS, EDGE_TYPES, REFERENCE, RS, TARGET, TS, Nodes, build_edges
+from spahgc.pp._edge_types import CS, EDGE_TYPES, PLACE, REFERENCE, RS, TARGET, TS, Nodes, build_edges
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from spahgc._linear.node_features import NodeFeatures
     from spahgc._parameters import Parameters
+    from spahgc.pp._register.lays import Lays
 
 SMALL_BANK = 20_000
 """Reference spots up to which all are nodes of every graph; of a larger bank only those whose state reaches the target."""
@@ -41,6 +43,9 @@ TASK_BLOCK_SPOTS = 2_048
 
 SAMPLE_STREAM = 1
 """Tells the stream of samples of a bank from that of the order of the blocks, which has the same seed."""
+
+PAIR_BLOCK = 2_048
+"""Target spots of which the similarity along edges by place is computed at a time."""
 
 SPARE_NEIGHBORS = 2
 """RS neighbours that are looked for, over those that are wanted: some lie on the slide that plays the target."""
@@ -87,9 +92,15 @@ def check_sizes(spots: Spots, parameters: Parameters) -> None:
 
 
 def training_task(
-    spots: Spots, node_features: NodeFeatures, target: np.ndarray, bank: np.ndarray, parameters: Parameters, device: str
+    spots: Spots,
+    node_features: NodeFeatures,
+    target: np.ndarray,
+    bank: np.ndarray,
+    parameters: Parameters,
+    device: str,
+    laid: Laid | None = None,
 ) -> Task:
-    """One slide in the role of the target, given the indices of its spots and of those of its bank.
+    """One slide in the role of the target, given the indices of its spots and of those of its bank, and how it is laid out.
 
     Nothing measured on the target enters its graph.
     """
@@ -98,6 +109,7 @@ def training_task(
         TARGET: Nodes(features[target], spots.xy[target], step=spots.step_of(target)),
         REFERENCE: Nodes(features[bank], spots.xy[bank], node_features.expression[bank]),
     }
+    nodes = nodes if laid is None else laid.beside(nodes)
     graph = hetero_graph(nodes, build_edges(nodes, parameters), device)
     return judged_task(graph, node_features, target, device)
 
@@ -126,13 +138,79 @@ def judged(
 
 
 def hetero_graph(nodes: Mapping[str, Nodes], graphs: Mapping[str, csr_matrix], device: str) -> HeteroGraph:
-    """Nodes of both types and the graphs between them, by name, as tensors on a device."""
+    """Nodes of both types and the graphs between them, by name, as tensors on a device.
+
+    Edges by place become one graph with those across slices, along which expression is retrieved.
+    """
+    edges = {
+        name: _edges(graph, device, is_similarity=name == CS.name)
+        for name, graph in graphs.items()
+        if name != PLACE.name
+    }
+    if PLACE.name in graphs:
+        edges[RETRIEVED_EDGES] = _retrieved(nodes, graphs[CS.name], graphs[PLACE.name], device)
     return HeteroGraph(
         as_tensor(nodes[TARGET].features, device),
         as_tensor(nodes[REFERENCE].features, device),
         as_tensor(nodes[REFERENCE].expression, device),
-        {name: _edges(graph, device, is_similarity=name == CS.name) for name, graph in graphs.items()},
+        edges,
     )
+
+
+def without_place(graph: HeteroGraph) -> HeteroGraph:
+    """The same graph as if no slide had been laid over another."""
+    return replace(graph, edges={name: edges for name, edges in graph.edges.items() if name != RETRIEVED_EDGES})
+
+
+def retrieved_edges(cross: csr_matrix, place: csr_matrix | None) -> csr_matrix:
+    """Edges across slices and by place together, in the order in which a network attends along them; without values."""
+    if place is None:
+        return cross
+    keys = np.union1d(edge_keys(cross), edge_keys(place))
+    receiver, source = np.divmod(keys, cross.shape[1])
+    ends = np.searchsorted(receiver, np.arange(cross.shape[0] + 1))
+    return csr_matrix((np.ones(len(keys), np.float32), source, ends), shape=cross.shape)
+
+
+def edge_keys(graph: csr_matrix) -> np.ndarray:
+    """A number for every edge, in the order of receivers and then of sources where columns are sorted."""
+    row = np.repeat(np.arange(graph.shape[0], dtype=np.int64), np.diff(graph.indptr))
+    return row * graph.shape[1] + graph.indices
+
+
+def _retrieved(nodes: Mapping[str, Nodes], cross: csr_matrix, place: csr_matrix, device: str) -> Edges:
+    """Edges across slices and by place as one type, with how alike their ends are and how far they lie apart."""
+    union = retrieved_edges(cross, place)
+    keys = edge_keys(union)
+    of_cross, of_place = (np.searchsorted(keys, edge_keys(graph)) for graph in (cross, place))
+    alike, distance = np.zeros(len(keys), dtype=bool), np.full(len(keys), np.inf, dtype=np.float32)
+    alike[of_cross], distance[of_place] = True, place.data
+    similarity = np.empty(len(keys), dtype=np.float32)
+    similarity[of_cross] = cross.data
+    receiver, source = np.divmod(keys, union.shape[1])
+    similarity[~alike] = _similarities(nodes, receiver[~alike], source[~alike])
+    edges = _edges(union, device, is_similarity=False)
+    return replace(
+        edges,
+        similarity=as_tensor(similarity, device),
+        distance=as_tensor(distance, device),
+        alike=torch.from_numpy(alike).to(device),
+    )
+
+
+def _similarities(nodes: Mapping[str, Nodes], target: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Cosine similarity of pairs of target and reference nodes, by number; the former ascend."""
+    found = np.empty(len(target), dtype=np.float32)
+    n_targets = nodes[TARGET].features.shape[0]
+    for start in range(0, n_targets, PAIR_BLOCK):
+        inside = slice(*np.searchsorted(target, (start, start + PAIR_BLOCK)))
+        units = []
+        for kind, numbers in ((TARGET, target[inside]), (REFERENCE, reference[inside])):
+            some, position = np.unique(numbers, return_inverse=True)
+            features = torch.from_numpy(np.array(read(nodes[kind].features, some), dtype=np.float32))
+            units.append(torch.nn.functional.normalize(features, dim=1)[torch.from_numpy(position)])
+        found[inside] = (units[0] * units[1]).sum(dim=1).numpy()
+    return found
 
 
 def needed_references(
@@ -167,9 +245,14 @@ def _with_peers(graphs: Mapping[str, csr_matrix], retrieved: np.ndarray, hops: i
 def joined(graphs: Mapping[str, csr_matrix], source: str, receiver: str) -> csr_matrix:
     """All edges between two types of nodes, of whatever type they are."""
     first, *others = (
-        graphs[kind.name] for kind in EDGE_TYPES.values() if (kind.source, kind.receiver) == (source, receiver)
+        graphs[kind.name]
+        for kind in EDGE_TYPES.values()
+        if kind.name in graphs and (kind.source, kind.receiver) == (source, receiver)
     )
-    return sum(others, first)
+    if not others:
+        return first
+    parts = (csr_matrix((np.ones(graph.nnz), graph.indices, graph.indptr), graph.shape) for graph in (first, *others))
+    return sum(parts, csr_matrix(first.shape))  # of ones: values may be 0, or cancel
 
 
 def subgraphs(graphs: Mapping[str, csr_matrix], chosen: Mapping[str, np.ndarray]) -> dict[str, csr_matrix]:
@@ -213,6 +296,7 @@ def training_tasks(
     *,
     seed: int = 0,
     rs_graph: csr_matrix | None = None,
+    lays: Lays | None = None,
 ) -> list[Task | Iterator[Task]]:
     """Each slide (or half of a single one) in the role of the target.
 
@@ -230,6 +314,9 @@ def training_tasks(
     was asked and on nothing else, so that processes that share an epoch among them, and ask each at its own positions,
     train on the blocks of one that has all.
 
+    Of a slide on which others lie every other task has edges by place, so that a network learns to predict with and without
+    them; its position holds an iterator too.
+
     Parameters
     ----------
     spots
@@ -244,25 +331,42 @@ def training_tasks(
         Seed of the order of the blocks.
     rs_graph
         RS graph of all references from :func:`spare_rs_graph`; ``None`` makes it where it is needed.
+    lays
+        How they lie on each other; ``None`` for a network without place.
     """
     tasks: list[Task | Iterator[Task]] = []
     for number, (target, bank) in enumerate(leave_one_out(spots)):
         is_sampled = 0 < parameters.step_references < len(bank)
+        laid = None if lays is None else Laid.of(spots.part(target), spots.part(bank), lays)
         if not is_sampled and not _is_large(target, bank):
-            tasks.append(training_task(spots, node_features, target, bank, parameters, device))
+            task = training_task(spots, node_features, target, bank, parameters, device, laid)
+            tasks.append(task if laid is None else _with_and_without_place(task, number))
             continue
         blocks = spatial_blocks(spots.xy[target], TASK_BLOCK_SPOTS if len(target) > MAX_TASK_SPOTS else MAX_TASK_SPOTS)
         np.random.default_rng([seed, number]).shuffle(blocks)
         turns = max(1, min(len(blocks), round(MAX_TASK_SPOTS * len(blocks) / len(target))))
         if is_sampled:
-            sampled = SampledTask.of(spots, node_features, target, bank, parameters, device)
+            sampled = SampledTask.of(spots, node_features, target, bank, parameters, device, laid)
             tasks += [sampled.tasks(blocks[first::turns], [seed, number, first]) for first in range(turns)]
             continue
         if parameters.layers and rs_graph is None:
             rs_graph = spare_rs_graph(node_features, parameters)
-        slide = SlideTask.of(spots, node_features, target, bank, rs_graph, parameters, device)
-        tasks += [map(slide.task, cycle(blocks[first::turns])) for first in range(turns)]
+        slide = SlideTask.of(spots, node_features, target, bank, rs_graph, parameters, device, laid)
+        tasks += [slide.tasks(blocks[first::turns], number) for first in range(turns)]
     return tasks
+
+
+def _with_and_without_place(task: Task, first: int) -> Iterator[Task]:
+    """A task with its edges by place and without them, in turn, without end; an even number begins with them."""
+    both = task, task._replace(graph=without_place(task.graph))
+    return cycle(both if first % 2 == 0 else both[::-1])
+
+
+def _in_turn(blocks: Sequence[np.ndarray], first: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """One block after the other, without end, and whether it has edges by place: in every other turn, and every other block."""
+    for turn in count(first):
+        for number, block in enumerate(blocks):
+            yield block, (turn + number) % 2 == 0
 
 
 def trains_in_blocks(spots: Spots) -> bool:
@@ -326,6 +430,7 @@ class SlideTask:
         rs_graph: csr_matrix | None,
         parameters: Parameters,
         device: str,
+        laid: Laid | None = None,
     ) -> SlideTask:
         """The graphs as a whole, which are small beside what the nodes carry; RS edges where there are any."""
         features = node_features.features
@@ -333,23 +438,29 @@ class SlideTask:
             TARGET: Nodes(SomeRows(features, target), spots.xy[target], step=spots.step_of(target)),
             REFERENCE: Nodes(SomeRows(features, bank), spots.xy[bank], SomeRows(node_features.expression, bank)),
         }
+        nodes = nodes if laid is None else laid.beside(nodes)
         known = {}
         if rs_graph is not None:
             known[RS.name] = most_similar(among(rs_graph[bank], bank), parameters.n_reference)
         graphs = build_edges(nodes, parameters, known=known, device=search_device(device))
         return cls(node_features, target, bank, graphs, parameters.layers, device)
 
-    def task(self, block: np.ndarray) -> Task:
+    def tasks(self, blocks: Sequence[np.ndarray], first: int) -> Iterator[Task]:
+        """One block after the other, without end; where slides were laid on this one, by turns with place and without."""
+        return (self.task(block, by_place=by_place) for block, by_place in _in_turn(blocks, first))
+
+    def task(self, block: np.ndarray, *, by_place: bool = True) -> Task:
         """A block of the target's spots, by number; the graph holds them first and their halo after them."""
-        shown = with_halo(block, joined(self.graphs, TARGET, TARGET), self.layers) if self.layers else block
-        retrieved = joined(self.graphs, REFERENCE, TARGET)[shown].indices
-        known = _with_peers(self.graphs, retrieved, min(self.layers, 1))
+        graphs = {name: graph for name, graph in self.graphs.items() if by_place or name != PLACE.name}
+        shown = with_halo(block, joined(graphs, TARGET, TARGET), self.layers) if self.layers else block
+        retrieved = joined(graphs, REFERENCE, TARGET)[shown].indices
+        known = _with_peers(graphs, retrieved, min(self.layers, 1))
         references, features = self.bank[known], self.node_features.features
         nodes = {
             TARGET: Nodes(read(features, self.target[shown])),
             REFERENCE: Nodes(read(features, references), expression=self.node_features.expression[references]),
         }
-        graph = hetero_graph(nodes, subgraphs(self.graphs, {TARGET: shown, REFERENCE: known}), self.device)
+        graph = hetero_graph(nodes, subgraphs(graphs, {TARGET: shown, REFERENCE: known}), self.device)
         return judged_task(graph, self.node_features, self.target[block], self.device)
 
 
@@ -375,6 +486,8 @@ class SampledTask:
         All numbers of the fit.
     device
         Torch device.
+    laid
+        Where its spots and those of the bank lie; ``None`` where no slide lies on it, or place has no part.
     """
 
     node_features: NodeFeatures
@@ -384,6 +497,7 @@ class SampledTask:
     near: csr_matrix | None
     parameters: Parameters
     device: str
+    laid: Laid | None = None
 
     @classmethod
     def of(
@@ -394,23 +508,27 @@ class SampledTask:
         bank: np.ndarray,
         parameters: Parameters,
         device: str,
+        laid: Laid | None = None,
     ) -> SampledTask:
         """With the neighbours in the plane, which are the same in every step."""
         xy = spots.xy[target]
         nodes = Nodes(xy=xy, step=spots.step_of(target))
         near = TS.build(nodes, nodes, parameters.n_spatial, "cpu").graph if parameters.layers else None
-        return cls(node_features, target, bank, xy, near, parameters, device)
+        return cls(node_features, target, bank, xy, near, parameters, device, laid)
 
     def tasks(self, blocks: Sequence[np.ndarray], seed: Sequence[int]) -> Iterator[Task]:
-        """One block of the target's spots after the other, without end, each with a sample of the bank of its own."""
+        """One block of the target's spots after the other, without end, each with a sample of the bank of its own.
+
+        Where slides were laid on this one, by turns with place and without.
+        """
         rng = np.random.default_rng([*seed, SAMPLE_STREAM])
         measured = [judged(self.node_features, self.target[blocks[0]], self.device)] if len(blocks) == 1 else None
-        for block in cycle(blocks):
+        for block, by_place in _in_turn(blocks, seed[1]):
             some = np.sort(rng.choice(self.bank, self.parameters.step_references, replace=False))
             known = judged(self.node_features, self.target[block], self.device) if measured is None else measured[0]
-            yield Task(self.graph(block, some), *known)
+            yield Task(self.graph(block, some, by_place=by_place), *known)
 
-    def graph(self, block: np.ndarray, references: np.ndarray) -> HeteroGraph:
+    def graph(self, block: np.ndarray, references: np.ndarray, *, by_place: bool = True) -> HeteroGraph:
         """Graph of a block, whose spots come first and their halo after them, and of some reference spots."""
         known = {}
         shown = block
@@ -422,6 +540,8 @@ class SampledTask:
             TARGET: Nodes(read(features, self.target[shown]), self.xy[shown]),
             REFERENCE: Nodes(read(features, references), expression=self.node_features.expression[references]),
         }
+        if self.laid is not None and by_place:
+            nodes = self.laid.part(shown, np.searchsorted(self.bank, references)).beside(nodes)
         edges = build_edges(nodes, self.parameters, known=known, device=search_device(self.device))
         return hetero_graph(nodes, edges, self.device)
 

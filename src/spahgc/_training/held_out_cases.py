@@ -10,8 +10,10 @@ import numpy as np
 
 from spahgc._linear.held_out import NEVER, folds_of_sections
 from spahgc._linear.trust import PATIENT, PLACED, SECTION
+from spahgc._parameters import GRAPH
 from spahgc._spots.rows import slide_or_half
 from spahgc._training.experts import Answers, Proof, ask_experts
+from spahgc._training.placed import GRAPH_BY_PLACE
 
 if TYPE_CHECKING:
     from spahgc._linear.node_features import LowRankFeatures
@@ -55,7 +57,7 @@ class Cases:
             answers, taken = of_sections
             yield SECTION, _only(answers.panel(self.proof.weights_without), taken)
             placed = taken & answers.placed
-            if placed.any():
+            if placed.any() and (answers is self.proof.answers or self._all_asked(answers, placed)):
                 yield PLACED, _only(answers.panel(self._placed_without), placed)
             del answers, of_sections
         if self.proof.by_patient is not None:
@@ -81,6 +83,7 @@ class Cases:
             rows = np.flatnonzero(folds == fold)
             for placed in (False, *([True] if proof.lays is not None else [])):
                 used |= {name for name, weight in proof.weights_without(rows, placed=placed).items() if weight > 0}
+        used |= {GRAPH} if GRAPH_BY_PLACE in used else set()
         experts = [name for name in proof.weights if name in used]
         answers = ask_experts(
             experts,
@@ -94,6 +97,16 @@ class Cases:
             device=self.device,
         )
         return answers
+
+    def _all_asked(self, answers: Answers, placed: np.ndarray) -> bool:
+        """Whether every expert with a weight by place was asked; not the graph, where what was left does not lie on itself."""
+        used = {
+            name
+            for fold in np.unique(answers.folds[placed])
+            for name, weight in self._placed_without(np.flatnonzero(answers.folds == fold)).items()
+            if weight > 0
+        }
+        return used <= set(answers.said)
 
     def _new_patient_without(self, rows: np.ndarray) -> dict[str, float]:
         return self.proof.weights_without(rows, new_patient=True)

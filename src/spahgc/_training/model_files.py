@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, Tensor]
     Migration = Callable[[Description, Tensors], tuple[Description, Tensors]]
 
-FORMAT = 6
+FORMAT = 7
 """Version of the folder that :meth:`SpaHGC.save` writes."""
 FILES = DESCRIPTION_FILE, WEIGHTS_FILE, BANK_FILE = "model.json", "network.safetensors", "bank.h5ad"
 ENTRIES: dict[str, type | tuple[type, ...]] = {
@@ -108,7 +108,12 @@ def _from_5(description: Description, tensors: Tensors) -> tuple[Description, Te
     return description | {"parameters": {"surroundings_um": 0.0, **description["parameters"]}}, tensors
 
 
-MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+def _from_6(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+    """Graphs without edges by place."""
+    return description | {"parameters": {**description["parameters"], "n_placed": 0}}, tensors
+
+
+MIGRATIONS: dict[int, Migration] = {2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5, 6: _from_6}
 """From each older format that is read to the one after it."""
 
 

@@ -14,6 +14,7 @@ from spahgc._linear.conformal import GRID
 from spahgc._linear.shared_errors import EDGES
 from spahgc._linear.trust import CASES, PATIENT, SECTION
 from spahgc._parameters import Parameters
+from spahgc._spots.pitch import PITCH_UM
 from spahgc._training.networks import empty_network, new_network
 
 if TYPE_CHECKING:
@@ -213,9 +214,9 @@ def _broken_axes(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> 
 
 
 def make_networks(
-    tensors: Mapping[str, Tensor], parameters: Parameters, feature_dim: int, outputs: int
+    tensors: Mapping[str, Tensor], parameters: Parameters, feature_dim: int, outputs: int, *, knows_place: bool = False
 ) -> list[SpaHGCNetwork]:
-    """The networks of a file, with its weights.
+    """The networks of a file, with its weights; those that know place have a height and a range of nearness besides.
 
     Nothing of the size that the parameters ask for is made before the file has shown that it holds as much.
 
@@ -232,8 +233,11 @@ def make_networks(
             f"{count} networks of {parameters.layers} layers, width {parameters.width} and {parameters.heads} heads are "
             f"announced, {len(stored)} tensors of at most {widest} rows or columns are there"
         )
+    pitch_um = PITCH_UM if knows_place else None  # the range that was learned takes its place
     with torch.device("meta"):
-        sketch = torch.nn.ModuleList(new_network(feature_dim, outputs, parameters) for _ in range(count))
+        sketch = torch.nn.ModuleList(
+            new_network(feature_dim, outputs, parameters, pitch_um=pitch_um) for _ in range(count)
+        )
     expected = {name: tuple(part.shape) for name, part in sketch.state_dict().items()}
     found = {name: tuple(part.shape) for name, part in stored.items()}
     differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
@@ -246,6 +250,6 @@ def make_networks(
     broken = [name for name, part in stored.items() if not (part.is_floating_point() and part.isfinite().all())]
     if broken:
         raise ValueError(f'"{NETWORKS}{broken[0]}" has NaN or infinite numbers, or whole ones')
-    networks = [empty_network(feature_dim, outputs, parameters) for _ in range(count)]
+    networks = [empty_network(feature_dim, outputs, parameters, pitch_um=pitch_um) for _ in range(count)]
     torch.nn.ModuleList(networks).load_state_dict(stored)
     return networks

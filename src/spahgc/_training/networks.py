@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spahgc._parameters import Parameters
     from spahgc._spots.rows import Spots
     from spahgc.nn import HeteroGraph
+    from spahgc.pp._register.lays import Lays
 
 COMPARED = 64
 """Reference spots, evenly spaced, by which processes see whether they were given the same."""
@@ -56,6 +57,7 @@ def train_networks(
     seed: int,
     device: str,
     rs_graph: csr_matrix | None = None,
+    lays: Lays | None = None,
 ) -> tuple[list[SpaHGCNetwork], list[LossRecord]]:
     """Train on all slides, each in turn in the role of the target.
 
@@ -76,6 +78,8 @@ def train_networks(
         Torch device; of several processes each takes its own of that kind.
     rs_graph
         RS graph of all references, if it is known already; see :func:`training_tasks`.
+    lays
+        How they lie on each other, for networks that know place; ``None`` for networks without.
 
     Returns
     -------
@@ -89,7 +93,8 @@ def train_networks(
     if processes is not None:
         device = processes.device
         _check_same_references(node_features, processes)
-    tasks = training_tasks(spots, node_features, parameters, device, seed=seed, rs_graph=rs_graph)
+    tasks = training_tasks(spots, node_features, parameters, device, seed=seed, rs_graph=rs_graph, lays=lays)
+    pitch_um = None if lays is None or lays.microns is None else lays.microns.pitch_um
     if processes is not None:
         warn_of_idle(processes, parameters.tasks_per_step, len(tasks))
     total = parameters.n_networks * parameters.epochs
@@ -103,7 +108,7 @@ def train_networks(
 
         for member in range(parameters.n_networks):
             member_seed = [seed, member] if member else seed
-            network, losses = _train(tasks, node_features, parameters, member_seed, device, report, processes)
+            network, losses = _train(tasks, node_features, parameters, member_seed, device, report, processes, pitch_um)
             networks.append(network.cpu())
             history += losses
     return networks, history
@@ -138,11 +143,13 @@ def _train(
     device: str,
     report: Callable[[LossRecord], None],
     processes: ProcessGroup | None,
+    pitch_um: float | None,
 ) -> tuple[SpaHGCNetwork, list[LossRecord]]:
     rng = np.random.default_rng(seed)
     initial = seed if isinstance(seed, int) else int(np.random.default_rng(seed).integers(2**31))
     with drawing_from(initial), torch.device("cpu"):  # also where the user's default is another device
-        network = new_network(node_features.features.shape[1], node_features.expression.shape[1], parameters)
+        sizes = node_features.features.shape[1], node_features.expression.shape[1]
+        network = new_network(*sizes, parameters, pitch_um=pitch_um)
     network.to(device)
     history = train(network, tasks, parameters, rng=rng, on_epoch=report, processes=processes)
     if processes is not None:  # equal already, unless the machines round differently
@@ -152,8 +159,10 @@ def _train(
     return network, history
 
 
-def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
-    """A network of the size that the parameters ask for."""
+def new_network(
+    feature_dim: int, outputs: int, parameters: Parameters, *, pitch_um: float | None = None
+) -> SpaHGCNetwork:
+    """A network of the size that the parameters ask for; one that knows place where spots have a distance, microns."""
     return SpaHGCNetwork(
         feature_dim,
         outputs,
@@ -161,6 +170,7 @@ def new_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHG
         layers=parameters.layers,
         heads=parameters.heads,
         retrieval=bool(parameters.n_retrieved),
+        pitch_um=pitch_um,
     )
 
 
@@ -173,7 +183,8 @@ class Prediction:
     expression
         Spots x genes of the panel, float32.
     cross
-        The CS graph that it stands on, target spots x bank spots, CSR, cosine similarity.
+        The edges that it stands on, target spots x bank spots, CSR, cosine similarity: the CS graph, and where edges by place have
+        a part those as well.
     attention
         The same edges, values = attention of the networks, rows sum to 1; ``None`` without networks.
     support
@@ -183,6 +194,8 @@ class Prediction:
     place
         Quality of every pair of target and reference, whether it is used, and the weights of the experts. Empty where the
         target has no place among the references.
+    by_place
+        Edges by place, target spots x bank spots, CSR, microns; ``None`` where they have no part.
     """
 
     expression: np.ndarray
@@ -191,12 +204,15 @@ class Prediction:
     support: np.ndarray | None
     search: Mapping[str, str | float]
     place: Mapping[str, Any] = field(default_factory=dict)
+    by_place: csr_matrix | None = None
 
 
-def empty_network(feature_dim: int, outputs: int, parameters: Parameters) -> SpaHGCNetwork:
+def empty_network(
+    feature_dim: int, outputs: int, parameters: Parameters, *, pitch_um: float | None = None
+) -> SpaHGCNetwork:
     """A network of that size whose weights are still to be loaded; none are drawn for it."""
     with torch.device("meta"):
-        network = new_network(feature_dim, outputs, parameters)
+        network = new_network(feature_dim, outputs, parameters, pitch_um=pitch_um)
     return network.to_empty(device="cpu")
 
 
@@ -224,8 +240,8 @@ def predict_networks(
 
     Returns
     -------
-    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, or of
-    retrieval over its heads, in the order of ``graph.cs``, float32.
+    Output, target spots x outputs, float32; and the attention on the CS edges, mean over layers, pooling and heads, in the
+    order of ``graph.cs``, or of retrieval over its heads, in the order of ``graph.retrieved``, float32.
     """
     blocks: Blocks = WHOLE
     if len(xy) > MAX_WHOLE_SPOTS:
@@ -242,7 +258,7 @@ def predict_networks(
 def retrieve_networks(
     networks: Sequence[SpaHGCNetwork], graph: HeteroGraph, parameters: Parameters, device: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over networks with retrieval of the factors on the CS edges, edges x outputs, and of the offset, outputs."""
+    """Mean over networks with retrieval of the factors on its edges, edges x outputs, and of the offset, outputs."""
     weights = [retrieval_weights(_on(network, device), graph, parameters).cpu().numpy() for network in networks]
     offsets = [network.retrieval.offset.detach().numpy() for network in networks if network.retrieval is not None]
     mean = [np.asarray(np.mean(parts, axis=0, dtype=np.float64)) for parts in (weights, offsets)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +11,25 @@ from spahgc._linear.kernel import Kernel, KernelRidge, fit_kernel_ridge
 from spahgc._linear.place import Places, look_plus_place, look_times_place
 from spahgc._spots.pitch import spot_pitch
 from spahgc._spots.rows import slide_or_half
+from spahgc.pp._edge_types import REFERENCE, TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spahgc._spots.rows import Spots
+    from spahgc.pp._edge_types import Nodes
     from spahgc.pp._register.lays import Lays
 
-PLUS, TIMES = PLACE_EXPERTS = "kernel_plus_place", "kernel_times_place"
+PLUS, TIMES = PLACE_KERNELS = "kernel_plus_place", "kernel_times_place"
 """Kernel ridge regressions on likeness plus nearness, and on likeness that counts more at the same place."""
+
+GRAPH_BY_PLACE = "graph_by_place"
+"""What the graph says along its edges by place and those to spots that look alike."""
+
+PLACE_EXPERTS = (*PLACE_KERNELS, GRAPH_BY_PLACE)
+
+PLACE_REACH = 3.0
+"""Distance of neighbouring spots, times this, beyond which two spots are not at the same place and no edge joins them."""
 
 _KERNELS = {PLUS: look_plus_place, TIMES: look_times_place}
 
@@ -55,6 +65,89 @@ def places_on(target: Spots, known: Spots, lays: Lays) -> tuple[np.ndarray, Plac
             xy[rows] = laid / pitch
     places = Places(xy, frame)
     return (target.xy / pitch, places) if places.known else None
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Where the spots of a slide and of references lie in the frame of the slide, as the edges by place are built from them.
+
+    Parameters
+    ----------
+    target
+        Places of the slide's spots, spots x 2, microns.
+    references
+        The same of the references, NaN where one could not be laid on the slide.
+    slide
+        Name of the slide of each reference spot.
+    reach
+        Distance beyond which spots are not at the same place, microns.
+    """
+
+    target: np.ndarray
+    references: np.ndarray
+    slide: np.ndarray
+    reach: float
+
+    @classmethod
+    def of(cls, target: Spots, known: Spots, lays: Lays) -> Laid | None:
+        """From a slide and references; ``None`` where none lies on it, or nothing is reckoned in microns."""
+        name = str(target.slide[0])
+        mpp = None if lays.microns is None else lays.microns.mpp.get(name)
+        if lays.microns is None or mpp is None:
+            return None
+        xy = np.full((len(known), 2), np.nan)
+        for reference in np.unique(known.slide):
+            rows = np.flatnonzero(known.slide == reference)
+            own = known.xy[rows]
+            laid = own if reference == target.own_reference else lays.laid(name, str(reference), own)
+            if laid is not None:
+                xy[rows] = laid * mpp
+        if np.isnan(xy).all():
+            return None
+        return cls(target.xy * mpp, xy, known.slide, PLACE_REACH * lays.microns.pitch_um)
+
+    def part(self, target: np.ndarray, references: np.ndarray) -> Laid:
+        """Of some spots on either side, by number."""
+        return replace(
+            self, target=self.target[target], references=self.references[references], slide=self.slide[references]
+        )
+
+    def beside(self, nodes: Mapping[str, Nodes]) -> dict[str, Nodes]:
+        """Nodes of the same spots, with their places."""
+        target = replace(nodes[TARGET], place=self.target, reach=self.reach)
+        return {TARGET: target, REFERENCE: replace(nodes[REFERENCE], place=self.references, slide=self.slide)}
+
+
+def lie_on_each_other(slides: np.ndarray, lays: Lays) -> bool:
+    """Whether of some slides, by the name of each spot's, any lies on another one."""
+    names = {str(name) for name in np.unique(slides)}
+    return any(pair.used and set(ends) <= names for ends, pair in lays.pairs.items())
+
+
+def learns_places(slides: np.ndarray, folds: np.ndarray, lays: Lays) -> bool:
+    """Whether the graph can be asked by place of all slides that are held out and on which another one lies.
+
+    Without each fold, some of the other slides have to lie on each other: elsewhere nothing says what a distance is worth.
+
+    Parameters
+    ----------
+    slides
+        Name of each spot's slide.
+    folds
+        Number of each spot's fold.
+    lays
+        How the slides lie on each other.
+    """
+    if lays.microns is None or not lie_on_each_other(slides, lays):
+        return False
+    asked = False
+    for fold in range(folds.max() + 1):
+        held_out, others = np.unique(slides[folds == fold]), np.unique(slides[folds != fold])
+        if any(lays.joins(str(name), str(other)) for name in held_out for other in others):
+            if not lie_on_each_other(others, lays):
+                return False
+            asked = True
+    return asked
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ at their sources, ``_losses.py`` the one list of loss terms, ``_train.py`` steps
 from spahgc.nn._edges import Edges
 from spahgc.nn._losses import LOSS_TERMS, LossTerm, StepOutputs, alignment_loss, expression_loss, gene_correlations
 from spahgc.nn._network import (
+    RETRIEVED_EDGES,
     WHOLE,
     Blocks,
     CrossNodeAttention,
@@ -33,6 +34,7 @@ from spahgc.nn._train import (
 
 __all__ = [
     "LOSS_TERMS",
+    "RETRIEVED_EDGES",
     "WHOLE",
     "Blocks",
     "CrossNodeAttention",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +55,11 @@ class Edges:
         How many nodes there are on either side.
     similarity
         How alike the two nodes of each edge are; ``None`` where it is not known.
+    distance
+        How far the two nodes of each edge lie apart, microns, infinite where that is not known; ``None`` where it is known of
+        none.
+    alike
+        Edges that are there because their nodes are alike, boolean; ``None`` for all. By these similarity is standardised.
     """
 
     source: Tensor
@@ -62,11 +67,19 @@ class Edges:
     n_source: int
     n_receiver: int
     similarity: Tensor | None = None
+    distance: Tensor | None = None
+    alike: Tensor | None = None
 
     @cached_property
     def reversed(self) -> Edges:
         """The same edges, running the other way."""
-        return Edges(self.receiver, self.source, self.n_receiver, self.n_source, self.similarity)
+        return replace(
+            self,
+            source=self.receiver,
+            receiver=self.source,
+            n_source=self.n_receiver,
+            n_receiver=self.n_source,
+        )
 
     @cached_property
     def joined_sources(self) -> Tensor:
@@ -77,19 +90,22 @@ class Edges:
     def between_joined(self) -> Edges:
         """The same edges, with the sources numbered by their position in :attr:`joined_sources`."""
         position = torch.searchsorted(self.joined_sources, self.source.contiguous())
-        return Edges(position, self.receiver, len(self.joined_sources), self.n_receiver, self.similarity)
+        return replace(self, source=position, n_source=len(self.joined_sources))
 
     @cached_property
     def standard_similarity(self) -> Tensor:
-        """Similarity in standard deviations from its mean over the sources of the receiver; 0 where all are alike."""
+        """Similarity in standard deviations from its mean over the sources of the receiver; 0 where all are alike.
+
+        Mean and deviation are those of the :attr:`alike` sources, also for another one.
+        """
         if self.similarity is None:
             raise ValueError("the edges do not say how alike their nodes are. Pass similarity= with a number an edge.")
-        degrees = self.similarity.new_zeros(self.n_receiver).index_add_(
-            0, self.receiver, torch.ones_like(self.similarity)
-        )
+        ones = torch.ones_like(self.similarity) if self.alike is None else self.alike.to(self.similarity.dtype)
+        degrees = self.similarity.new_zeros(self.n_receiver).index_add_(0, self.receiver, ones)
 
         def mean(x: Tensor) -> Tensor:
-            total = x.new_zeros(self.n_receiver).index_add_(0, self.receiver, x)
+            counted = x if self.alike is None else x * ones
+            total = x.new_zeros(self.n_receiver).index_add_(0, self.receiver, counted)
             return (total / degrees).index_select(0, self.receiver)
 
         apart = self.similarity - mean(self.similarity)
@@ -138,8 +154,9 @@ class Edges:
         position = torch.arange(len(receivers), device=receivers.device).repeat_interleave(degrees)
         within = torch.arange(len(position), device=receivers.device) - (degrees.cumsum(0) - degrees)[position]
         edges = order[ends[receivers][position] + within]
-        similarity = None if self.similarity is None else self.similarity[edges]
-        return Edges(self.source[edges], position, self.n_source, len(receivers), similarity), edges
+        known = {name: getattr(self, name) for name in ("similarity", "distance", "alike")}
+        some = {name: None if part is None else part[edges] for name, part in known.items()}
+        return Edges(self.source[edges], position, self.n_source, len(receivers), **some), edges
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean of ``x`` (sources x width) over the sources of each receiver, receivers x width; 0 without a source."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from spahgc.nn._retrieval import ExpressionRetrieval
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from spahgc.nn._edges import Attended, Edges
@@ -29,6 +30,8 @@ BLOCK_REFERENCES = 4096
 """Reference nodes that are computed at a time, where a slide is computed in blocks."""
 CROSS_EDGES, REFERENCE_EDGES = ("cs",), ("rs",)
 """Edges from reference to target nodes, and among reference nodes: along them a block finds the states that it needs."""
+RETRIEVED_EDGES = "cs+ps"
+"""Edges of which the nodes are alike or lie at the same place."""
 WHOLE: tuple[None] = (None,)
 """One block of all nodes."""
 
@@ -50,7 +53,8 @@ class HeteroGraph:
         Expression of the reference spots, reference spots x genes.
     edges
         Edges of each type by its name, from the nodes that are looked at to those that look: ``"ts"``, ``"cs"``, ``"rs"``,
-        and whatever else a layer is written for.
+        and whatever else a layer is written for; ``"cs+ps"`` are those of ``"cs"`` and those by place together, an edge that is
+        both being one.
     hidden
         Of features by their name (``"target"``, ``"reference"``, ``"expression"``) the share of entries, 0 to 1, that is
         hidden on average: see :meth:`visible`.
@@ -73,9 +77,21 @@ class HeteroGraph:
         return self.edges["cs"]
 
     @property
+    def retrieved(self) -> Edges:
+        """Along which expression is retrieved: those across slices, and where place is known those by place as well."""
+        return self.edges.get(RETRIEVED_EDGES, self.edges["cs"])
+
+    @property
     def rs(self) -> Edges:
         """Reference slice: from the reference spots that look and express alike to a reference spot."""
         return self.edges["rs"]
+
+    @property
+    def similarities(self) -> np.ndarray:
+        """How alike the nodes of each edge of :attr:`retrieved` are, float32."""
+        if self.retrieved.similarity is None:
+            raise ValueError("the edges do not say how alike their nodes are.")
+        return self.retrieved.similarity.float().cpu().numpy()
 
     def visible(self, name: str, rows: Tensor | None = None) -> Tensor:
         """Features of all nodes or of some rows, times the share of their entries that is not hidden."""
@@ -261,6 +277,8 @@ class SpaHGCNetwork(nn.Module):
     retrieval
         Predict by :class:`ExpressionRetrieval` in place of CNAP. What the layers make of a target spot, if there are any,
         is added through the head.
+    pitch_um
+        Of a network with retrieval that knows place, how far neighbouring spots lie apart, microns; ``None`` without place.
     """
 
     def __init__(
@@ -272,6 +290,7 @@ class SpaHGCNetwork(nn.Module):
         layers: int = 4,
         heads: int = 4,
         retrieval: bool = False,
+        pitch_um: float | None = None,
     ) -> None:
         super().__init__()
         if layers:
@@ -282,7 +301,11 @@ class SpaHGCNetwork(nn.Module):
             self.pooling = CrossNodeAttentionPooling(width, heads)
         if layers:
             self.head = nn.Linear(width, n_genes)
-        self.retrieval = ExpressionRetrieval(feature_dim, n_genes, width, heads) if retrieval else None
+        if pitch_um is not None and not retrieval:
+            raise ValueError("place is known to retrieval alone. Pass retrieval=True, or leave pitch_um= out.")
+        self.retrieval = (
+            ExpressionRetrieval(feature_dim, n_genes, width, heads, pitch_um=pitch_um) if retrieval else None
+        )
 
     def forward(self, graph: HeteroGraph) -> Tensor:
         """Expression of the target spots, spots x genes."""
@@ -301,8 +324,8 @@ class SpaHGCNetwork(nn.Module):
         Returns
         -------
         Spots x genes; and (layers + 1) x CS edges, in the order of the edges, means over the heads: CNDA towards the
-        target of every layer, then CNAP. With retrieval 1 x CS edges: its own weights, of which the expression is made. In
-        each row the weights of a target spot sum to 1.
+        target of every layer, then CNAP. With retrieval 1 x edges of :attr:`HeteroGraph.retrieved`: its own weights, of which
+        the expression is made. In each row the weights of a target spot sum to 1.
         """
         states, by_layer = self.encode(graph, blocks)
         expression, of_pooling = self.decode(states, graph, blocks)
@@ -329,36 +352,36 @@ class SpaHGCNetwork(nn.Module):
         return States(target, reference), by_layer
 
     def decode(self, states: States, graph: HeteroGraph, blocks: Blocks = WHOLE) -> tuple[Tensor, Tensor]:
-        """Expression of the target spots, spots x genes, from the states, and the attention of the pooling on the CS edges."""
-        cs = graph.edges["cs"]
-        expression, attention = Assembled(len(graph.target)), Assembled(len(cs.source))
+        """Expression of the target spots, spots x genes, from the states, and the attention of the pooling on its edges."""
+        cross = graph.edges["cs"] if self.retrieval is None else graph.retrieved
+        expression, attention = Assembled(len(graph.target)), Assembled(len(cross.source))
         for rows in blocks:
-            edges, numbers = _into(cs, rows)
+            edges, numbers = _into(cross, rows)
             predicted, weights = self._pool(states, graph, rows, edges)
             expression.put(rows, predicted)
             attention.put(numbers, weights.mean(dim=1))
         return expression.all, attention.all
 
-    def _pool(self, states: States, graph: HeteroGraph, rows: Tensor | None, cs: Edges) -> tuple[Tensor, Tensor]:
+    def _pool(self, states: States, graph: HeteroGraph, rows: Tensor | None, edges: Edges) -> tuple[Tensor, Tensor]:
         """Expression of a block of target spots, from CNAP or by retrieval, and the weights of its edges."""
-        own, retrieved = _rows(states.target, rows), cs.joined_sources
+        own, retrieved = _rows(states.target, rows), edges.joined_sources
         if self.retrieval is None:
-            pooled, weights = self.pooling(own, states.reference.index_select(0, retrieved), cs.between_joined)
+            pooled, weights = self.pooling(own, states.reference.index_select(0, retrieved), edges.between_joined)
             return self.head(pooled), weights
         predicted, weights = self.retrieval(
             graph.visible("target", rows),
             graph.visible("reference", retrieved),
             graph.visible("expression", retrieved),
-            cs.between_joined,
+            edges.between_joined,
         )
         return predicted + self.head(own) if self.layers else predicted, weights
 
     def retrieval_weights(self, graph: HeteroGraph) -> Tensor:
-        """Factor of a source's expression in the retrieval of each CS edge, CS edges x genes; sums over the heads."""
+        """Factor of a source's expression in the retrieval along each edge, edges x genes; sums over the heads."""
         if self.retrieval is None:
             raise ValueError("the network has no retrieval: what travels along its edges is states, not expression.")
-        cs = graph.edges["cs"]
-        _, weights = self.retrieval(*(graph.visible(name) for name in ("target", "reference", "expression")), cs)
+        nodes = (graph.visible(name) for name in ("target", "reference", "expression"))
+        _, weights = self.retrieval(*nodes, graph.retrieved)
         return weights @ self.retrieval.weight
 
     def _needed_references(self, graph: HeteroGraph, blocks: Blocks) -> list[Blocks]:

@@ -222,14 +222,19 @@ def _streams(rng: np.random.Generator, tasks_per_step: int) -> list[np.random.Ge
 def _add_up_gradients(network: SpaHGCNetwork, processes: Processes) -> None:
     """Give every process the sum of all gradients; one that had no slide in this step adds nothing.
 
+    Weights that no slide of the step used, such as those of place where none had edges by place, have no gradient in the end, as
+    in a process that trains alone: the optimiser leaves them as they are.
+
     Not DistributedDataParallel: that wants one forward and backward pass of every process in every step, and divides by
     their number instead of that of the slides.
     """
     parameters = list(network.parameters())
     own = [torch.zeros_like(weights) if weights.grad is None else weights.grad for weights in parameters]
-    summed = processes.total(torch.cat([gradient.flatten() for gradient in own]))
-    for weights, gradient in zip(parameters, summed.split([weights.numel() for weights in parameters]), strict=True):
-        weights.grad = gradient.view_as(weights)
+    used = own[0].new_tensor([weights.grad is not None for weights in parameters])
+    summed = processes.total(torch.cat([*(gradient.flatten() for gradient in own), used]))
+    *gradients, n_using = summed.split([*(weights.numel() for weights in parameters), len(parameters)])
+    for weights, gradient, n in zip(parameters, gradients, n_using.tolist(), strict=True):
+        weights.grad = gradient.view_as(weights) if n else None
 
 
 def _loss_terms(network: SpaHGCNetwork, task: Task, parameters: Parameters, rng: np.random.Generator) -> Tensor:
@@ -302,7 +307,7 @@ def predict_and_attend(
 
 @torch.no_grad()
 def retrieval_weights(network: SpaHGCNetwork, graph: HeteroGraph, parameters: Parameters) -> Tensor:
-    """Factor of every source's expression in the retrieval at the end of its edge, CS edges x genes.
+    """Factor of every source's expression in the retrieval at the end of its edge, edges x genes.
 
     The prediction of a network without layers is the sum of expression times factor over the edges of a target spot, and
     the offset of the retrieval.

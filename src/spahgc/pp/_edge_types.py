@@ -10,6 +10,7 @@ import numpy as np
 
 from spahgc._keys import Obsm, Obsp
 from spahgc._spots.pieces import nearest_in_piece
+from spahgc._spots.same_place import nearest_on_each
 from spahgc.pp._bank.references import make_rs_graph
 from spahgc.pp._search.neighbors import Neighbors, search_neighbors
 
@@ -43,6 +44,11 @@ class Nodes:
         Name of each node's slide; empty where all are of one.
     step
         Of nodes that lie denser or sparser than the references: how far these lie apart, in pixels.
+    place
+        Where they lie in the frame of the target, nodes x 2, microns, NaN where nobody knows; ``None`` where slides were not laid
+        over each other.
+    reach
+        Of nodes with a place, the distance beyond which others do not lie at the same place, microns.
     """
 
     features: Rows = field(default_factory=_unknown)
@@ -50,6 +56,8 @@ class Nodes:
     expression: Rows = field(default_factory=_unknown)
     slide: np.ndarray | None = None
     step: float | None = None
+    place: np.ndarray | None = None
+    reach: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,12 @@ def _peers(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Nei
     return Neighbors(make_rs_graph(receiver.features, receiver.expression, n_neighbors), {})
 
 
+def _at_the_same_place(source: Nodes, receiver: Nodes, n_neighbors: int, device: str) -> Neighbors:
+    if source.place is None or receiver.place is None:
+        raise ValueError("nodes without a place have no edges by place. Lay their slides over each other first.")
+    return Neighbors(nearest_on_each(receiver.place, source.place, source.slide, n_neighbors, receiver.reach), {})
+
+
 MADE_BY = "spahgc.pp.spatial_graph(target)", "spahgc.pp.cross_graph(target, bank)", "spahgc.pp.reference_bank(refs)"
 TS = EdgeType("ts", TARGET, TARGET, "n_spatial", _nearest_in_piece, "obsp", Obsp.spatial_distances, MADE_BY[0])
 """Target slice: the nearest spots of the same piece of tissue, on a slide that is denser than its references those at their
@@ -103,7 +117,11 @@ CS = EdgeType("cs", REFERENCE, TARGET, "n_sources", _most_similar, "obsm", Obsm.
 RS = EdgeType("rs", REFERENCE, REFERENCE, "n_reference", _peers, "obsp", Obsp.reference_connectivities, MADE_BY[2])
 """Reference slice: the peers of highest cosine similarity of features and expression together."""
 
-EDGE_TYPES = {edge_type.name: edge_type for edge_type in (TS, CS, RS)}
+PLACE = EdgeType("ps", REFERENCE, TARGET, "n_placed", _at_the_same_place)
+"""Same place: the nearest reference spots of every reference that was laid over the target by its image; values are distances in
+microns."""
+
+EDGE_TYPES = {edge_type.name: edge_type for edge_type in (TS, CS, RS, PLACE)}
 """All of them, by name."""
 
 
@@ -116,7 +134,8 @@ def build_edges(
 ) -> dict[str, csr_matrix]:
     """Graphs of all types of edges between some nodes that the network runs along, by name.
 
-    A network without layers runs along CS edges alone; the others are made only if they are known.
+    A network without layers runs along CS edges, and along those by place where nodes have one; the others are made only if they
+    are known.
 
     Parameters
     ----------
@@ -131,8 +150,9 @@ def build_edges(
     """
     graphs = dict(known or {})
     for name, kind in EDGE_TYPES.items():
-        if name not in graphs and (parameters.layers or kind is CS):
-            source = nodes[kind.source]
+        source = nodes[kind.source]
+        wanted = source.place is not None if kind is PLACE else parameters.layers or kind is CS
+        if name not in graphs and wanted:
             graphs[name] = kind.build(source, nodes[kind.receiver], n_neighbors(kind, source, parameters), device).graph
     return graphs
 

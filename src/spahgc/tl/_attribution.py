@@ -15,6 +15,7 @@ from spahgc._parameters import GRAPH, NETWORK, Parameters
 from spahgc._slides.matrix import in_memory
 from spahgc._slides.spot_names import spot_position
 from spahgc._slides.tables import table_of
+from spahgc._training.placed import GRAPH_BY_PLACE
 from spahgc._validate import check_anndata, quoted
 from spahgc.model import SpaHGC
 from spahgc.tl._prediction import reference_spots
@@ -80,8 +81,8 @@ def attribution(
     - ``rank``: from 1;
     - ``slide``, ``spot``: names of the reference and of its spot;
     - ``contribution``: what it adds, in the units of the prediction; the sum of the columns after it;
-    - ``line``, ``kernel``, ``kernel_overall``, ``graph``, ``kernel_plus_place``, ``kernel_times_place``: what it adds through
-      each of these experts, as far as they have a part in the prediction, times the weight of the expert.
+    - ``line``, ``kernel``, ``kernel_overall``, ``graph``, ``kernel_plus_place``, ``kernel_times_place``, ``graph_by_place``: what it
+      adds through each of these experts, as far as they have a part in the prediction, times the weight of the expert.
 
     ``attrs`` holds ``spot``, ``gene``, ``units``, ``mean`` (what is predicted whatever the spot looks like), ``remainder``,
     ``prediction``, ``slides`` (sum of the contributions of each reference slide) and ``experts`` (their weights).
@@ -206,8 +207,9 @@ def contributions_of(
     parameters = Parameters.from_dict(record["parameters"]) if "parameters" in record else model.parameters
     if parameters != model.parameters or int(record.get("seed", model.seed)) != model.seed:
         raise ValueError(f"{other}: its parameters or its seed are others. {remedy}")
-    # What was retrieved then, so that nothing is searched again.
-    cross = sorted_graph(adata.obsm[Obsm.cross(key)]) if Obsm.cross(key) in adata.obsm else None
+    # What was retrieved then, so that nothing is searched again; but not where edges by place stand among it.
+    searched = Obsm.cross(key) in adata.obsm and Obsm.place(key) not in adata.obsm
+    cross = sorted_graph(adata.obsm[Obsm.cross(key)]) if searched else None
     changed = f'the layer or obsm["{Obsm.cross(key)}"] was changed since'
     if cross is not None and cross.shape[1] != model.bank.n_obs:
         raise ValueError(f"{other}, or {changed}. {remedy}")
@@ -223,9 +225,11 @@ def contributions_of(
 
 
 def graph_share(record: Mapping[str, Any]) -> float:
-    """Weight of the graph in a prediction, from its record."""
+    """Weight of the graph in a prediction, with place and without, from its record."""
     if Uns.experts in record:
-        return float(record[Uns.experts].get(GRAPH, 0.0))
+        place = record.get(Uns.place, {})
+        weights = place["weights"] if place.get("known", False) else record[Uns.experts]
+        return float(weights.get(GRAPH, 0.0)) + float(weights.get(GRAPH_BY_PLACE, 0.0))
     parameters = record.get("parameters", {})
     return float(parameters.get("graph_share", 1.0)) if parameters.get("line", False) else 1.0
 

@@ -391,7 +391,7 @@ def _write_of_model(target: AnnData, model: SpaHGC, spots: Spots, asked: _Asked)
     }
     resting = n_references_of_genes(model.bank)
     write_prediction(target, prediction.expression, model.genes, asked.key_added, record, resting)
-    write_attention(target, model, prediction.cross, asked.key_added, prediction.attention)
+    write_attention(target, model, prediction, asked.key_added)
     if not asked.trust:
         return
     placed = bool(prediction.place.get("known"))
@@ -532,6 +532,7 @@ def _outside(prediction: Prediction, part: MeasuredPart) -> Prediction:
         expression=part.outside(prediction.expression),
         cross=part.outside(prediction.cross),
         attention=part.outside(prediction.attention),
+        by_place=part.outside(prediction.by_place),
         support=part.outside(prediction.support),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import issparse
 
 from spahgc._keys import SCORES, STRUCTURE_SCORES, UNITS, UNS, Layers, Obs, Obsm, Uns, Var, Varm
 from spahgc._linear.expected import Expected
@@ -279,8 +279,9 @@ def _forget(target: AnnData, key: str) -> None:
     target.obs = target.obs.drop(columns=[column for column in of_spots if column in target.obs])
     for layer in (Layers.spread(key), Layers.low(key), Layers.high(key)):
         target.layers.pop(layer, None)
-    for graph in (Obsm.cross(key), Obsm.attention(key), Obsm.enrichment(key), Obs.cell_types(key)):
-        target.obsm.pop(graph, None)
+    graphs = (Obsm.cross(key), Obsm.place(key), Obsm.attention(key))
+    for name in (*graphs, Obsm.enrichment(key), Obs.cell_types(key)):
+        target.obsm.pop(name, None)
     for name in (Varm.error_correlation(key), Varm.error_loadings(key)):
         target.varm.pop(name, None)
     for entry in (Uns.evaluations, Uns.domains, Uns.enrichment, Uns.regions):
@@ -300,8 +301,8 @@ def _give_genes(target: AnnData, genes: list[str]) -> None:
     target._init_as_actual(filled)
 
 
-def write_attention(target: AnnData, model: SpaHGC, cross: csr_matrix, key: str, attention: csr_matrix | None) -> None:
-    """Write the CS graph of a prediction and the attention on its edges, once its record stands in ``uns``.
+def write_attention(target: AnnData, model: SpaHGC, prediction: Prediction, key: str) -> None:
+    """Write the edges of a prediction and the attention on them, once its record stands in ``uns``.
 
     Parameters
     ----------
@@ -309,17 +310,18 @@ def write_attention(target: AnnData, model: SpaHGC, cross: csr_matrix, key: str,
         The slide.
     model
         The model that predicted.
-    cross
-        Its CS graph of the target.
+    prediction
+        What it predicts of the target. A model without networks has no attention, and a target without a place no edges by
+        place; none are left from before either.
     key
         Key of the prediction.
-    attention
-        From :meth:`SpaHGC.attention`; ``None`` for a model without networks, which leaves none from before either.
     """
-    target.obsm[Obsm.cross(key)] = cross
-    if attention is not None:
-        target.obsm[Obsm.attention(key)] = attention
-    elif Obsm.attention(key) in target.obsm:
-        del target.obsm[Obsm.attention(key)]
+    target.obsm[Obsm.cross(key)] = prediction.cross
+    others = {Obsm.attention(key): prediction.attention, Obsm.place(key): prediction.by_place}
+    for name, graph in others.items():
+        if graph is not None:
+            target.obsm[name] = graph
+        else:
+            target.obsm.pop(name, None)
     records = target.uns[UNS][Uns.predictions]
     records[key] = records[key] | {Uns.bank_spots: [str(name) for name in model.bank.obs_names]}

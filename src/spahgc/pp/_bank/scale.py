@@ -9,7 +9,7 @@ import numpy as np
 
 from spahgc._keys import SPATIAL, Obs
 from spahgc._spots.rows import Spots
-from spahgc._spots.scale import Surroundings, spacing_of, spacings_um, steps_of
+from spahgc._spots.scale import Microns, Surroundings, spacing_of, spacings_um, steps_of
 from spahgc.pp._bank.references import bank_mpp
 
 if TYPE_CHECKING:
@@ -56,6 +56,18 @@ def target_in_microns(spots: Spots, bank: AnnData, parameters: Parameters | None
         _refuse_unknown(TARGET, parameters.surroundings_um)
     steps, told = steps_of(spots.xy, spots.slide, mpp, wanted_spacing(bank, parameters))
     return replace(spots, steps=steps), told[name]
+
+
+def microns_of_references(bank: AnnData) -> Microns:
+    """How long a pixel is on every reference; where nobody knows it, spots lie as far apart as on the typical one."""
+    xy, slide = np.asarray(bank.obsm[SPATIAL]), bank.obs[Obs.slide].astype(str).to_numpy()
+    return Microns.of(xy, slide, bank_mpp(bank), wanted_spacing(bank))
+
+
+def microns_of_target(spots: Spots, bank: AnnData) -> Microns:
+    """The same of a target, whose spots bear its name."""
+    known = {} if spots.mpp is None else {str(spots.slide[0]): spots.mpp}
+    return Microns.of(spots.xy, spots.slide, known, wanted_spacing(bank))
 
 
 def _refuse_unknown(whose: str, radius_um: float) -> None:

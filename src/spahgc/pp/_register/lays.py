@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spahgc._settings import progress_bar
+from spahgc._spots.scale import Microns
 from spahgc.pp._register.pairs import PairRegistration, register_pairs
 from spahgc.pp._register.picture import Picture
 
@@ -29,9 +30,19 @@ class Lays:
     ----------
     pairs
         By names ``(fixed, moving)``.
+    microns
+        How long a pixel of each slide is; ``None`` where nothing is reckoned in microns.
     """
 
     pairs: Mapping[tuple[str, str], PairRegistration] = field(default_factory=dict)
+    microns: Microns | None = None
+
+    def joins(self, fixed: str, moving: str) -> bool:
+        """Whether one slide lies on another, in either direction."""
+        return any(
+            pair is not None and pair.used
+            for pair in (self.pairs.get((fixed, moving)), self.pairs.get((moving, fixed)))
+        )
 
     def laid(self, fixed: str, moving: str, xy: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Places of one slide on another, full-resolution pixels of either; ``None`` where the pair is not used."""
