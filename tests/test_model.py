@@ -421,16 +421,16 @@ def describe(folder: Path, **changes) -> None:
 def test_loading_another_format_is_refused(saved, version):
     describe(saved, format=version)
     with pytest.raises(
-        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2, 3, 4, 5 and 6. Install"
+        ValueError, match=f"has format {version!r}, this version of spahgc reads format 2, 3, 4, 5, 6 and 7. Install"
     ):
         SpaHGC.load(saved)
 
 
 def test_loading_a_newer_format_says_to_update(saved):
-    describe(saved, format=7)
+    describe(saved, format=8)
     with pytest.raises(
         ValueError,
-        match='has format 7, this version .* reads format 2, 3, 4, 5 and 6. .*pip install --upgrade "spahgc"',
+        match='has format 8, this version .* reads format 2, 3, 4, 5, 6 and 7. .*pip install --upgrade "spahgc"',
     ):
         SpaHGC.load(saved)
 
