@@ -222,7 +222,7 @@ def shared_spots(xy: np.ndarray, z: Any, other_xy: np.ndarray, other_z: Any) -> 
     Of both embeddings, which may lie on disk, only the rows of spots at the same place are read, in blocks. Where some spots
     at the same place differ, a look that several of the others have, such as that of white glass, proves nothing of them.
     """
-    if not np.isin(_complex(other_xy), _complex(xy)).any():
+    if not np.isin(as_complex(other_xy), as_complex(xy)).any():
         return np.empty(0, dtype=np.int64)
     mine = pd.DataFrame(xy, columns=["x", "y"]).reset_index(names="mine")
     other = pd.DataFrame(other_xy, columns=["x", "y"]).reset_index(names="other")
@@ -241,6 +241,6 @@ def shared_spots(xy: np.ndarray, z: Any, other_xy: np.ndarray, other_z: Any) -> 
     return np.unique(indices)
 
 
-def _complex(xy: np.ndarray) -> np.ndarray:
-    """Places as one number each."""
+def as_complex(xy: np.ndarray) -> np.ndarray:
+    """Points of the plane as complex numbers, of which a shift, turn and scale is one line."""
     return np.asarray(xy[:, 0] + 1j * xy[:, 1])

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from spahgc._settings import limited_threads
-from spahgc._slides.split import shared_spots
+from spahgc._slides.split import as_complex, shared_spots
 from spahgc._spots.rows import LazyRows, Rows, read
 from spahgc.pp._search.exact import cosine_neighbors
 
@@ -188,7 +188,7 @@ def _in_place(xy: np.ndarray, chosen: np.ndarray, other_xy: np.ndarray, found: n
     Only those count of which it is ``clear`` that they are the most similar.
     """
     pitch, tolerance = _pitch(xy), TOLERANCE * _pitch(other_xy)
-    here, there = _complex(xy[chosen[clear]]), _complex(other_xy[found[clear]])
+    here, there = as_complex(xy[chosen[clear]]), as_complex(other_xy[found[clear]])
     if not len(here):
         return 0
     pairs = np.random.default_rng(0).integers(len(here), size=(2, N_TRIALS))
@@ -202,12 +202,6 @@ def _in_place(xy: np.ndarray, chosen: np.ndarray, other_xy: np.ndarray, found: n
         placed = scale[:, None] * (seen - seen[base][:, None]) + there[base][:, None]
         most = max(most, int((np.abs(placed - there) <= tolerance).sum(axis=1).max(initial=0)))
     return most
-
-
-def _complex(xy: np.ndarray) -> np.ndarray:
-    """Points of the plane as complex numbers, of which a shift, turn and scale is one line."""
-    points: np.ndarray = xy[:, 0] + 1j * xy[:, 1]
-    return points
 
 
 def _pitch(xy: np.ndarray) -> float:
