@@ -19,7 +19,7 @@ from spahgc._linear.weights import PLACED_SHRINKAGE, prove_weights
 from spahgc._parameters import EXPERTS, GRAPH, KERNEL, KERNEL_OVERALL, LINE, PERCEPTRON, PERCEPTRON_OVERALL, Parameters
 from spahgc._settings import progress_bar
 from spahgc._spots.rows import Spots, slide_or_half
-from spahgc._training.graphs import hetero_graph, needed_references
+from spahgc._training.graphs import hetero_graph, needed_references, search_device
 from spahgc._training.networks import predict_networks, train_networks
 from spahgc._training.perceptron import PerceptronExpert, fit_perceptron, new_perceptron
 from spahgc._training.placed import (
@@ -543,7 +543,7 @@ def _graph_held_out(
 
     def scores(rows: np.ndarray, laid: Laid | None) -> np.ndarray:
         features, xy = carried[rows], spots.xy[rows]
-        cross = CS.build(bank, Nodes(features), wanted, _search_device(device)).graph
+        cross = CS.build(bank, Nodes(features), wanted, search_device(device)).graph
         carries = nodes.features, nodes.expression, features, xy, cross, peers
         graph = target_graph(*carries, parameters, device, step=spots.step_of(rows), laid=laid)
         return predict_networks(networks, graph, xy, parameters, device)[0] * size
@@ -589,7 +589,3 @@ def place_edges(laid: Laid, parameters: Parameters) -> csr_matrix:
     """Edges by place of a target: target spots x reference spots, CSR, microns."""
     nodes = laid.beside({TARGET: Nodes(), REFERENCE: Nodes()})
     return PLACE.build(nodes[REFERENCE], nodes[TARGET], parameters.n_placed, "cpu").graph
-
-
-def _search_device(device: str) -> str:
-    return device if device.startswith("cuda") else "cpu"

@@ -14,7 +14,7 @@ from spahgc._spots.rows import slide_or_half
 from spahgc.pp._edge_types import REFERENCE, TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from spahgc._spots.rows import Spots
     from spahgc.pp._edge_types import Nodes
@@ -51,20 +51,26 @@ def places_on(target: Spots, known: Spots, lays: Lays) -> tuple[np.ndarray, Plac
     lays
         How the slides lie on each other.
     """
-    name, pitch = str(target.slide[0]), next(iter(target.steps.values()), None) or spot_pitch(target.xy)
+    pitch = next(iter(target.steps.values()), None) or spot_pitch(target.xy)
     if pitch is None:
         return None
     xy, frame = np.zeros((len(known), 2)), np.zeros(len(known), dtype=np.int64)
-    for i, reference in enumerate(np.unique(known.slide)):
-        rows = np.flatnonzero(known.slide == reference)
-        own = known.xy[rows]
-        laid = own if reference == target.own_reference else lays.laid(name, str(reference), own)
+    for i, (rows, laid) in enumerate(_laid_on(target, known, lays)):
         if laid is None:
+            own = known.xy[rows]
             xy[rows], frame[rows] = own / (spot_pitch(own) or pitch), i + 1
         else:
             xy[rows] = laid / pitch
     places = Places(xy, frame)
     return (target.xy / pitch, places) if places.known else None
+
+
+def _laid_on(target: Spots, known: Spots, lays: Lays) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Spots of each reference by number, and their places on the slide in its pixels; ``None`` where it does not lie on it."""
+    for reference in np.unique(known.slide):
+        rows = np.flatnonzero(known.slide == reference)
+        own = known.xy[rows]
+        yield rows, own if reference == target.own_reference else lays.laid(str(target.slide[0]), str(reference), own)
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,11 @@ class Laid:
     @classmethod
     def of(cls, target: Spots, known: Spots, lays: Lays) -> Laid | None:
         """From a slide and references; ``None`` where none lies on it, or nothing is reckoned in microns."""
-        name = str(target.slide[0])
-        mpp = None if lays.microns is None else lays.microns.mpp.get(name)
+        mpp = None if lays.microns is None else lays.microns.mpp.get(str(target.slide[0]))
         if lays.microns is None or mpp is None:
             return None
         xy = np.full((len(known), 2), np.nan)
-        for reference in np.unique(known.slide):
-            rows = np.flatnonzero(known.slide == reference)
-            own = known.xy[rows]
-            laid = own if reference == target.own_reference else lays.laid(name, str(reference), own)
+        for rows, laid in _laid_on(target, known, lays):
             if laid is not None:
                 xy[rows] = laid * mpp
         if np.isnan(xy).all():
